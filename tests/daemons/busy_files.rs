@@ -1,5 +1,5 @@
-//! Files that other programs write while they are shared: a live database, a large log, and an image
-//! that a loop device writes without any report by inotify.
+//! Shares with files that other programs write at the same time: a live database, a large log, and
+//! an image that a loop device writes without any report by inotify.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -32,7 +32,7 @@ fn a_live_database_stays_listed_on_all_nodes_while_it_is_written() {
     let owner = cluster.start("owner");
     let reader = cluster.start("reader");
     let (database, enough) = (owner.share.join("live.db"), owner.home.join("enough"));
-    // A first version is listed when it rests.
+    // The first version is listed once the file is at rest.
     fs::write(&database, b"").unwrap();
     reader.wait_for_file("live.db");
     let mut writer = Command::new("python3");
@@ -68,9 +68,10 @@ fn a_live_database_stays_listed_on_all_nodes_while_it_is_written() {
 const LOG_BYTES: usize = 150 << 20;
 /// Length of each line of the log.
 const LINE_BYTES: usize = 64;
-/// Far more than a second of lines, their outboard and the samples take, and far less than the log.
+/// Allowance for reading new lines, their outboard and the samples, in bytes a second. It is far
+/// more than they need and far less than the log.
 const READ_BYTES_PER_S: usize = 5 << 20;
-/// Number of versions that the other node sees of the log.
+/// Number of log versions that the other node sees.
 const VERSIONS: usize = 4;
 
 fn line(number: usize) -> Vec<u8> {
@@ -151,7 +152,7 @@ fn check_growing_log(how: &[&str]) {
     println!("{} versions in {lasted:?}: {read} bytes read", seen.len());
     let allowed = LOG_BYTES / 4 + READ_BYTES_PER_S * lasted.as_secs() as usize;
     assert!(read < allowed, "{read} of {allowed}");
-    // a program that opened the first version reads on, and its bytes were not read before
+    // A program that opened the first version can read on. These bytes of it were not read before.
     let mut bytes = vec![0; LINE_BYTES];
     for number in [
         LOG_BYTES / LINE_BYTES / 2,
@@ -167,7 +168,7 @@ fn check_growing_log(how: &[&str]) {
     });
 }
 
-/// Returns the bytes that a daemon has read.
+/// Returns the number of bytes that a daemon has read.
 fn read_bytes(node: &Node) -> usize {
     let io = fs::read_to_string(format!("/proc/{}/io", node.pid())).unwrap();
     let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
@@ -186,7 +187,7 @@ mod loop_device {
         (!free).then(|| "needs losetup (apt install mount) and a free loop device".to_owned())
     }
 
-    /// A loop device for an image, which writes to it past the page cache.
+    /// A loop device that writes to its image without the page cache.
     struct LoopDevice(String);
 
     impl LoopDevice {

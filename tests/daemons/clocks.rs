@@ -1,4 +1,4 @@
-//! What daemons say whose machines do not agree on the time.
+//! Messages of daemons on machines whose clocks disagree.
 
 use std::fs;
 use std::time::{Duration, SystemTime};
@@ -11,7 +11,7 @@ use crate::support::promise::{Need, promise};
 
 const NEEDS: &[Need] = &[];
 
-/// The next start is by a clock that is so far from this machine's.
+/// Makes the next start of the node use a clock that differs from this machine's by `gap`.
 fn set_clock(node: &mut Node, gap: &str) {
     let library = fake_clock().unwrap();
     node.options.environment = vec![
@@ -21,7 +21,8 @@ fn set_clock(node: &mut Node, gap: &str) {
     ];
 }
 
-/// Two nodes by tokens; the second has seen the file of the first, is stopped and has no seed.
+/// Returns two nodes that joined by token. The second has seen the file of the first, is stopped
+/// and has no seed.
 fn one_and_two(cluster: &mut Cluster) -> (Node, Node) {
     let one = cluster.start_with(NodeOptions::unmounted("one"));
     one.write("file", b"of one");
@@ -123,7 +124,7 @@ fn a_token_expired_only_by_the_joiners_clock_is_valid() {
     let mut two = cluster.start_with(NodeOptions::unmounted("two"));
     let token = one.cli(&["invite"]).expect_ok();
     two.stop();
-    // what waits for the start is used then, or kept
+    // A token that waits for the start is then used or kept.
     let state = two.home.join("state");
     two.cli(&["join", token.trim(), "--state", state.to_str().unwrap()])
         .expect_ok();

@@ -1,5 +1,5 @@
-//! The commands against real daemons: what paths, settings, events and metrics say. The files below
-//! have a subject each.
+//! Commands against real daemons: paths, settings, events and metrics in their output. Each file of
+//! the folder tests one subject.
 
 mod closed_homes;
 mod doctor;
@@ -228,7 +228,7 @@ fn a_refused_reload_is_reported_in_the_status_until_one_succeeds() {
     });
     let found = node.cli(&["doctor"]).text();
     assert!(found.contains("cache.flor"), "{found}");
-    // what every user can read says less
+    // The file that every user can read has fewer details.
     let public = || fs::read_to_string(node.mounted(".p2pfs/status.json")).unwrap();
     eventually("all are told", SOON, || public().contains("was refused"));
     assert!(!public().contains("cache.flor"), "{}", public());
@@ -345,7 +345,7 @@ fn a_permanent_start_failure_exits_with_78_and_a_passing_one_with_1() {
         ("secrets", b"garbage"),
     ] {
         let _none = fs::remove_dir_all(at("state"));
-        // the first start makes all of them, and ends at the cache
+        // The first start creates all three files and fails at the cache.
         let ended = start(&at("file").join("cache"), &[]);
         assert_eq!(ended.status.code(), Some(78), "{}", ended.stderr);
         fs::write(at("state").join(name), damage).unwrap();
@@ -361,7 +361,7 @@ fn a_permanent_start_failure_exits_with_78_and_a_passing_one_with_1() {
     assert_eq!(ended.status.code(), Some(78), "{}", ended.stderr);
 }
 
-/// One reading of the metrics, over a connection of its own.
+/// Requests the metrics over `stream` and returns the reply.
 fn reading(mut stream: impl Read + std::io::Write) -> String {
     let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
     stream.write_all(request).unwrap();
@@ -399,7 +399,7 @@ fn metrics_are_readable_when_enabled_and_name_no_file() {
         text.contains("p2pfs_peer_round_trip_seconds{peer=\"author\"}"),
         "{text}"
     );
-    // the dashboard asks for what there is
+    // The dashboard queries only metrics that exist.
     let dashboard = include_str!("../../packaging/grafana/p2pfs.json");
     let is_letter = |c: char| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit();
     let asked = dashboard.split(|c: char| !is_letter(c));
@@ -420,7 +420,7 @@ fn a_file_not_yet_hashed_is_reported_as_being_read() {
     let node = cluster.start("one");
     node.write("docs/old", b"1");
     node.wait_for_file("docs/old");
-    // as long as somebody writes, it is not hashed
+    // While a program writes the file, the node does not hash it.
     let mut new = fs::File::create(node.share.join("docs/new")).unwrap();
     set_mode(&node.share.join("docs/new"), 0o644);
     let (enough, told) = std::sync::mpsc::channel::<()>();

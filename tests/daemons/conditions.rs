@@ -1,5 +1,5 @@
-//! Conditions: `status`, `doctor`, the events, the journal and the metrics agree on what stands,
-//! and on its end.
+//! Conditions: `status`, `doctor`, the events, the journal and the metrics agree on which
+//! conditions stand and when they end.
 
 use std::fs;
 use std::process::Command;
@@ -16,7 +16,7 @@ use crate::support::promise::{Need, mount, promise, root};
 use p2pfs_node::{Condition, Severity};
 
 const NEEDS: &[Need] = &[root, mount];
-/// A user of every machine that owns nothing.
+/// The user `nobody`, which owns no file on any machine.
 const NOBODY: &str = "65534";
 /// How long `doctor` may take on a machine that also runs other tests.
 const DOCTOR_MAX: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ fn assert_one_severity(node: &Node, (name, words): (&str, &str)) {
         let text = node.cli(&[command]).text();
         // Lines of one paragraph are indented below its first.
         let paragraphs = text.replace("\n         ", " ");
-        // The line of a share in status has the words, too, and no severity.
+        // The line of a share in status has these words too, without a severity.
         let lines = paragraphs.lines().filter(|line| line.contains(words));
         let severities = lines.filter_map(|line| line.split(' ').next());
         let severities: Vec<_> = severities.filter(|it| !it.is_empty()).collect();
@@ -78,7 +78,7 @@ fn assert_views(node: &Node, (name, words): (&str, &str), stands: bool) {
     assert!(events.lines().any(is_it), "{events}");
 }
 
-/// Asserts that the journal has the begin and the end of a condition, once each.
+/// Asserts that the journal has one begin and one end of a condition.
 fn assert_journal(node: &mut Node, words: &str) {
     let said = node.stop().stderr;
     let of = |is_end: bool| {
@@ -90,7 +90,7 @@ fn assert_journal(node: &mut Node, words: &str) {
     assert_eq!((of(false), of(true)), (1, 1), "{said}");
 }
 
-/// Asserts that `begin` begins a condition and `mend` ends it, in all views. The condition is its
+/// Asserts in all views that `begin` begins a condition and `mend` ends it. The condition is its
 /// name and the words of its sentence.
 fn assert_begins_and_ends(
     node: &mut Node,
@@ -105,7 +105,7 @@ fn assert_begins_and_ends(
     assert_journal(node, condition.1);
 }
 
-/// Fills the disk of a folder of a node, and frees it again. Asserts that `condition` begins and
+/// Fills the disk of a folder of a node and frees it again. Asserts that `condition` begins and
 /// ends.
 fn assert_full_disk(folder: &str, options: &str, config: &str, condition: (&str, &str)) {
     let mut cluster = Cluster::new();
@@ -114,7 +114,7 @@ fn assert_full_disk(folder: &str, options: &str, config: &str, condition: (&str,
     let disk = Disk::mount_with(&at, options);
     let mut node = cluster.start_with(with_metrics(&cluster, NodeOptions::new("one"), config));
     let ballast = at.join("ballast");
-    // more than the disk holds: the write ends with an error
+    // This is more than the disk holds, so the write ends with an error.
     let fill = |_: &Node| drop(fs::write(&ballast, vec![1; 24 << 20]));
     let free = |_: &Node| fs::remove_file(&ballast).unwrap();
     assert_begins_and_ends(&mut node, condition, fill, free);
@@ -210,7 +210,7 @@ fn closed_directory_above_a_share_is_a_condition_until_it_is_open() {
     node.launch();
     let close = |_: &Node| {
         set_mode(&above, 0o700);
-        // the kernel reports no change of the directory above, but this one
+        // The kernel does not report the change of the directory above. It reports this one.
         fs::write(share.join("new"), b"new").unwrap();
     };
     let open = |node: &Node| {
@@ -221,8 +221,8 @@ fn closed_directory_above_a_share_is_a_condition_until_it_is_open() {
     assert_begins_and_ends(&mut node, ("share-unreadable", words), close, open);
 }
 
-/// Starts a node in a user namespace without any of a kind of inotify resource, and gives it some
-/// later.
+/// Starts a node in a user namespace where one kind of inotify resource is used up. Adds some later
+/// and asserts that the condition ends.
 fn assert_inotify_limit(kind: &str) {
     let mut cluster = Cluster::new();
     let limit = format!("/proc/sys/user/max_inotify_{kind}");
@@ -250,7 +250,7 @@ fn assert_inotify_limit(kind: &str) {
         let is_over = || !status_shows(node, "inotify");
         eventually("the next rescan", 2 * PATIENCE, is_over);
         node.write("new", b"new");
-        // before another rescan
+        // The file must appear before the next rescan.
         let wait = ["wait", "--file", "new", "--timeout", "20s"];
         node.cli(&wait).expect_ok();
     };

@@ -1,4 +1,4 @@
-//! Two machines with one key, as a disk that is copied with its state makes them.
+//! Two machines with one key, as after a copy of a disk with its state.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn warnings(node: &Node) -> String {
     status["warnings"].to_string()
 }
 
-/// The names of the living peers, in their order.
+/// Returns the names of the living peers, sorted.
 fn alive(node: &Node) -> Vec<String> {
     let peers = node.cli(&["peers", "--json"]).expect_json();
     let peers = peers["peers"].as_array().unwrap().iter();
@@ -30,7 +30,7 @@ fn alive(node: &Node) -> Vec<String> {
     names
 }
 
-/// What was told of nodes that are gone without having said so.
+/// Returns the events about nodes that disappeared without a farewell.
 fn called_gone(node: &Node) -> Vec<String> {
     let told = node.cli(&["events", "--json"]).expect_ok();
     let told = told.lines().filter(|line| line.contains("\"peer-down\""));
@@ -38,7 +38,7 @@ fn called_gone(node: &Node) -> Vec<String> {
     told.map(str::to_owned).collect()
 }
 
-/// Copies the state directory of a node that is stopped.
+/// Copies the state directory of a stopped node.
 fn copy_state(of: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
     fs::create_dir_all(to).unwrap();
@@ -96,7 +96,7 @@ fn a_copied_machine_is_named_by_all_without_blaming_a_firewall_or_losing_a_node(
         assert_eq!(called_gone(node), Vec::<String>::new(), "by {}", node.name);
     }
     assert_eq!((alive(&two), alive(&twin)), (alive(&twin), alive(&two)));
-    // the remedy
+    // The documented remedy.
     twin.stop();
     fs::remove_dir_all(twin.home.join("state")).unwrap();
     twin.launch();
@@ -135,7 +135,8 @@ fn a_restart_an_old_state_or_another_address_is_not_mistaken_for_a_copy() {
         let name = format!("since-{round}");
         two.write(&name, name.as_bytes());
         there(&name);
-        // once killed and once stopped, back at the state of yesterday and at another address
+        // The node is killed once and stopped twice. Each time it gets its old state back and
+        // another address.
         match round {
             0 => two.kill(),
             _ => drop(two.stop()),

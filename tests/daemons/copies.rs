@@ -1,4 +1,5 @@
-//! How a daemon makes its copies: it may start itself once more for that, and nobody sees it.
+//! How a daemon selects its copy routine. For that it may execute itself a second time, which no
+//! observer notices.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -13,14 +14,14 @@ use crate::support::promise::{Need, promise};
 const NEEDS: &[Need] = &[slow_copies];
 const TUNABLE: &str = "glibc.cpu.x86_rep_movsb_threshold=";
 
-/// Why nothing is to be gained here.
+/// Returns why the daemon does not need to restart, if the C library copies fast on this machine.
 fn slow_copies() -> Option<String> {
     let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let has = |key: &str, value: &str| {
         let mut lines = processors.lines().filter_map(|line| line.split_once(':'));
         lines.any(|(name, is)| name.trim() == key && is.trim() == value)
     };
-    // SAFETY: it is a constant text of the library.
+    // SAFETY: the library returns a constant string.
     let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
     let minor = version.to_str().unwrap_or_default().strip_prefix("2.");
     let is_old = minor.is_some_and(|minor| matches!(minor.parse(), Ok(32..40)));
@@ -43,7 +44,7 @@ fn a_daemon_restarted_for_faster_copies_keeps_its_process_and_arguments() {
         ..NodeOptions::unmounted("node")
     });
     let variables = of_process(&node, "environ");
-    // the loader may have cut the text into its parts
+    // The loader may have split the text at its separators.
     let wanted = format!("GLIBC_TUNABLES={TUNABLE}0x40000000");
     let is_set = |it: &String| it.starts_with(&wanted);
     assert!(variables.iter().any(is_set), "{variables:?}");

@@ -1,4 +1,4 @@
-//! The demo, when things do not go its way.
+//! The demo under adverse conditions.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -37,7 +37,7 @@ fn a_demo_without_a_reader_cleans_up_and_ends() {
     assert!(!mounts.contains(folder.to_str().unwrap()), "{mounts}");
 }
 
-/// Returns the process of a node of a demo, once it runs.
+/// Returns the process of a demo's node once it runs.
 fn process_of(demo: u32, node: &str) -> Option<i32> {
     let children = fs::read_to_string(format!("/proc/{demo}/task/{demo}/children")).ok()?;
     let is_node = |pid: &&str| {

@@ -1,4 +1,4 @@
-//! Disks that come and go below what is shared.
+//! Disks that appear and disappear below a share.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount];
 
-/// A filesystem in memory or in a file, mounted until the end.
+/// A filesystem in memory or in a file, unmounted on drop.
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {
@@ -21,26 +21,27 @@ impl Disk {
         Self::mount_with(at, "size=1m,mode=755")
     }
 
-    /// An ext4 in a file.
+    /// Mounts an image file with ext4.
     fn mount_image(image: &Path, at: &Path) -> Self {
         make_image(image);
         Self::mount_again(image, at)
     }
 
-    /// The same ext4 once more, on the next loop device that is free.
+    /// Mounts an image file again, on the next free loop device.
     fn mount_again(image: &Path, at: &Path) -> Self {
         let mut mount = Command::new("mount");
         run(mount.args(["-o", "loop"]).arg(image).arg(at)).expect_ok();
         Self(at.to_owned())
     }
 
-    /// Turns it read-only below those who write to it, as an error of the disk does.
+    /// Aborts the filesystem, which becomes read-only while programs write to it, as after a disk
+    /// error.
     fn break_down(&self) {
         let mut mount = Command::new("mount");
         run(mount.args(["-o", "remount,abort"]).arg(&self.0)).expect_ok();
     }
 
-    /// An overlay that is written beside what lies below it.
+    /// Mounts an overlay over `below`. Its upper layer is in `beside`.
     fn mount_overlay(below: &Path, beside: &Path, at: &Path) -> Self {
         let [upper, work] = ["upper", "work"].map(|name| beside.join(name));
         for dir in [&upper, &work] {
@@ -125,7 +126,7 @@ fn a_disk_below_a_share_that_becomes_private_is_no_longer_listed() {
     let seen = reader.mounted("disk");
     eventually("the disk", PATIENCE, || names(&seen) == ["photo"]);
     set_mode(&at, 0o700);
-    // not only by the rescan
+    // This must not depend on the rescan.
     eventually("it leaves", PATIENCE / 3, || !seen.exists());
     drop(disk);
 }
@@ -188,7 +189,7 @@ fn a_file_too_large_for_the_caches_disk_is_not_pinned_and_the_disk_is_named() {
         );
     }
     reader.cli(&["pin", "small"]).expect_ok();
-    // as full as it gets: the write ends with an error
+    // This fills the disk: the write ends with an error.
     let _ = fs::write(at.join("of somebody else"), vec![1; 1 << 20]);
     let checkup = reader.cli(&["doctor", "--json"]);
     let told = String::from_utf8_lossy(&checkup.stdout).into_owned();
@@ -227,7 +228,7 @@ fn a_cache_without_a_floor_that_exceeds_its_disk_drops_old_files() {
         assert!(fs::read(reader.mounted(&name)).unwrap() == bytes);
     };
     (0..FILES).for_each(read);
-    // as full as it gets: the write ends with an error
+    // This fills the disk: the write ends with an error.
     let _ = fs::write(at.join("of somebody else"), vec![1; 8 << 20]);
     (FILES..FILES + 3).for_each(read);
     eventually("nothing is said of the disk", PATIENCE, || {
@@ -253,9 +254,9 @@ fn doctor_reports_a_state_that_cannot_be_stored() {
         (finished.status.code(), state.unwrap())
     };
     assert_eq!(state().1["state"], "ok");
-    // as full as it gets: the write ends with an error
+    // This fills the disk: the write ends with an error.
     let _ = fs::write(at.join("ballast"), vec![1; 24 << 20]);
-    // nothing was lost yet
+    // No state has been lost yet.
     let (code, told) = state();
     assert_eq!((code, &told["state"]), (Some(0), &"warning".into()));
     assert!(told["found"].to_string().contains("its disk is full"));
@@ -290,7 +291,7 @@ fn a_share_can_be_added_once_the_states_disk_has_room_again() {
     let _ = fs::write(at.join("ballast"), vec![1; 24 << 20]);
     let refused = node.cli(&add);
     assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
-    // the database was refused a write, and again
+    // The database refuses the second write too.
     assert_eq!(node.cli(&add).status.code(), Some(1));
     fs::remove_file(at.join("ballast")).unwrap();
     node.cli(&add).expect_ok();
@@ -338,7 +339,7 @@ fn files_pinned_on_a_full_disk_can_be_unpinned() {
         reader.cli(&["prefetch", file]).expect_ok();
         reader.cli(&["pin", file]).expect_ok();
     }
-    // as full as it gets: the write ends with an error
+    // This fills the disk: the write ends with an error.
     let _ = fs::write(at.join("of somebody else"), vec![1; 16 << 20]);
     reader.cli(&["unpin", "large"]).expect_ok();
     let listed = reader.cli(&["cache", "ls"]).expect_ok();
@@ -366,7 +367,7 @@ fn doctor_does_not_claim_room_for_a_cache_whose_writes_fail() {
     });
     owner.write("docs", b"text");
     reader.wait_for_file("docs");
-    // bytes it has left, but can make no file
+    // The disk has bytes left and no inodes.
     let mut made = (0..64).map(|number| fs::write(at.join(format!("of others {number}")), b""));
     assert!(made.any(|made| made.is_err()));
     assert_eq!(fs::read(reader.mounted("docs")).unwrap(), b"text");
@@ -394,7 +395,8 @@ mod of_the_cache {
             config: "[cache]\nfloor = '64KiB'\n".to_owned(),
             ..NodeOptions::new("reader")
         });
-        // without hash pairs, with its map in an attribute; with both; with all in files
+        // The first file has no hash pairs and its map in an attribute. The second has both. The
+        // third keeps all in files.
         let files = [("note", 9_000), ("photo", 90_000), ("film", 3 << 20)];
         let bytes_of = |(name, length): (&str, usize)| noise(name.len() as u64, length);
         for (name, length) in files {
@@ -403,7 +405,7 @@ mod of_the_cache {
             reader.cli(&["pin", name]).expect_ok();
         }
         owner.write("late", &noise(1, 90_000));
-        // none of them is open then
+        // After the restart, no cache file is open.
         reader.stop();
         reader.launch();
         reader.wait_for_file("late");

@@ -1,4 +1,4 @@
-//! Shares with edges: what of a folder is kept back, and who may read it.
+//! Restrictions of shares: files that a folder keeps back, and nodes that may read it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount];
 
-/// A folder for a node to share by its configuration.
+/// Creates a folder that a node shares by its configuration.
 fn folder(cluster: &Cluster, name: &str) -> PathBuf {
     let folder = cluster.folder.path().join(name);
     fs::create_dir_all(&folder).unwrap();
@@ -24,7 +24,7 @@ fn folder(cluster: &Cluster, name: &str) -> PathBuf {
     folder
 }
 
-/// What leaves the machine of a node, with the share of each name.
+/// Returns the paths that a node offers to other nodes.
 fn mine(node: &Node) -> Vec<String> {
     let told = node.cli(&["ls", "--mine", "--json"]).expect_json();
     let path = |entry: &Value| entry["path"].as_str().unwrap().to_owned();
@@ -104,7 +104,7 @@ fn names_of_partial_files_are_reported_as_left_out_except_in_the_inbox() {
     assert!(said.contains("arriving in an inbox: rename it"), "{said}");
     assert_eq!(why["listed"], false);
     assert!(!why["rule"].to_string().contains("being read"), "{why}");
-    // the inbox's own is nothing that anybody looks for
+    // The inbox's own folder is not a name that users look for.
     let why = node.cli(&["why", "--json", ".p2pfs-arriving"]);
     assert!(why.stderr.contains("no node shares such a name"), "{why:?}");
     let told = node.cli(&["share", "--json"]).expect_json();
@@ -119,7 +119,7 @@ fn key_of(node: &Node) -> String {
     status["node"].as_str().unwrap().to_owned()
 }
 
-/// A share of a folder for these nodes.
+/// Returns a `[[share]]` section for a folder and these readers.
 fn share_of(folder: &Path, readers: &[&str]) -> String {
     let readers = readers.join("', '");
     format!(
@@ -133,7 +133,7 @@ fn reload(node: &Node, config: &str) {
     node.signal(libc::SIGHUP);
 }
 
-/// What somebody who knows a content's hash and size gets of it from a node by asking for it.
+/// Returns a node's responses to an asker that knows the hash and size of a content.
 fn answers(asker: &Hostile, of: &Node, content: &[u8]) -> Vec<Response> {
     let (hash, size_bytes) = (ContentHash::of(content), content.len() as u64);
     let questions = [
@@ -151,7 +151,7 @@ fn answers(asker: &Hostile, of: &Node, content: &[u8]) -> Vec<Response> {
     questions.into_iter().map(ask).collect()
 }
 
-/// That a node gives somebody nothing of a content.
+/// Asserts that a node gives the asker no byte of a content.
 #[track_caller]
 fn assert_refused(asker: &Hostile, of: &Node, content: &[u8]) {
     let mut nothing = PackedBatch::with_capacity(0);
@@ -169,7 +169,7 @@ fn assert_refused(asker: &Hostile, of: &Node, content: &[u8]) {
     );
 }
 
-/// That a node gives somebody a content in every way that it is asked for.
+/// Asserts that a node gives the asker a content for every kind of request.
 #[track_caller]
 fn assert_given(asker: &Hostile, of: &Node, content: &[u8]) {
     let answers = answers(asker, of, content);
@@ -180,7 +180,7 @@ fn assert_given(asker: &Hostile, of: &Node, content: &[u8]) {
     );
 }
 
-/// That nothing is to be seen of a file on a node, by whatever way.
+/// Asserts that a node shows no trace of a file in any command or in the mount.
 #[track_caller]
 fn assert_unseen(node: &Node, author: &str, name: &str, content: &[u8]) {
     let by_hash = format!(".p2pfs/by-hash/{}", ContentHash::of(content));
@@ -224,7 +224,7 @@ fn a_restricted_share_is_listed_and_served_only_to_its_readers_even_from_caches(
     let readers = &restricted.next().unwrap()["readers"];
     assert_eq!(readers[0]["node"], Value::from(reads.clone()));
 
-    // what came later is there, so what is for others is known not to come
+    // A later file is listed, so the restricted one will not arrive either.
     let open = vec![8; 40_000];
     author.write("open", &open);
     reader.wait_for_file("open");
@@ -244,7 +244,8 @@ fn a_restricted_share_is_listed_and_served_only_to_its_readers_even_from_caches(
         assert_refused(&eve, node, &secret);
     }
 
-    // a reader's cache keeps to it by itself, also after a restart, and the reader still reads
+    // A reader's cache follows the list without the author, also after a restart. The reader can
+    // still read.
     author.kill();
     assert_refused(&eve, &reader, &secret);
     reader.stop();
@@ -256,7 +257,7 @@ fn a_restricted_share_is_listed_and_served_only_to_its_readers_even_from_caches(
     assert_lists_are_followed((&author, &reader, &other), &folder, &secret, &eve);
 }
 
-/// Another list is followed while the author runs.
+/// Asserts that nodes follow a changed list while the author runs.
 fn assert_lists_are_followed(
     (author, reader, other): (&Node, &Node, &Node),
     folder: &Path,
@@ -283,7 +284,7 @@ fn assert_lists_are_followed(
         let gives = |node| matches!(answers(eve, node, secret)[0], Response::Data { .. });
         gives(author) && gives(other)
     });
-    // the caches that it came to meanwhile keep to the list, too
+    // The caches that received the file meanwhile follow the list too.
     reload(author, &share_of(folder, &[&reads]));
     eventually("who lost the right lists it no more", HANG_LIMIT, || {
         !other.mounted("secret").exists()
@@ -304,7 +305,7 @@ fn readers_are_named_by_certificates_and_groups_and_an_expelled_one_reads_no_mor
         ..NodeOptions::new("one")
     });
     let (two, three) = (cluster.start("two"), cluster.start("three"));
-    // a name with a meaning here is given by the inviter alone
+    // Only the inviter can give a name that this configuration uses.
     let nameless = one.cli(&["invite"]).expect_ok();
     let refused = two.cli(&["join", nameless.trim()]);
     assert!(refused.stderr.contains("--name"), "{}", refused.text());
@@ -362,7 +363,7 @@ fn an_invited_node_cannot_read_under_another_name() {
         config: share_of(&folder, &["boss", "clerk"]),
         ..NodeOptions::new("one")
     });
-    // each calls itself by the name of a reader
+    // Each node calls itself by the name of a reader.
     let (boss, clerk) = (cluster.start("boss"), cluster.start("clerk"));
     for (joiner, name) in [(&boss, "guest"), (&clerk, "clerk")] {
         let token = one.cli(&["invite", "--name", name]).expect_ok();

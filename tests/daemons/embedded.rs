@@ -1,4 +1,4 @@
-//! Programs that embed a node: those of `examples/`, and what the interface promises them.
+//! Programs that embed a node: those of `examples/`, and the promises of the interface.
 
 use std::fs;
 use std::io::SeekFrom;
@@ -31,7 +31,7 @@ mod stream;
 const NEEDS: &[Need] = &[];
 const MIB: usize = 1 << 20;
 
-/// Two nodes of one cluster in this process: one that shares, and one that reads.
+/// Two nodes of one cluster in this process. `far` shares and `near` reads.
 struct Pair {
     folder: tempfile::TempDir,
     near: Node,
@@ -64,7 +64,7 @@ impl Pair {
         Self { folder, near, far }
     }
 
-    /// A file in the folder of one of them.
+    /// Writes a file into the folder of one node.
     fn write(&self, node: &str, name: &str, bytes: &[u8]) {
         let file = self.folder.path().join(format!("{node}-share")).join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -76,7 +76,7 @@ impl Pair {
         self.folder.path().join(format!("{node}-share"))
     }
 
-    /// Near knows the file, which far shares.
+    /// Starts a pair where `near` knows a file that `far` shares.
     async fn shared(name: &str, bytes: &[u8]) -> Self {
         let pair = Self::start().await;
         pair.write("far", name, bytes);
@@ -94,7 +94,7 @@ fn path(text: &str) -> SharedPath {
     SharedPath::new(text.as_bytes()).unwrap()
 }
 
-/// Runs to its end, or fails at the limit of all tests.
+/// Runs a test to its end, or fails at the limit of all tests.
 fn within_limit(test: impl Future<Output = ()>) {
     let runtime = Runtime::new().unwrap();
     runtime
@@ -124,7 +124,7 @@ fn the_backup_example_keeps_files_that_their_holder_removes() {
         pair.write("far", "docs/deep/b", &noise(3, 100));
         pair.write("near", "mine", b"bytes");
         pair.far.shares().share(pair.share_of("far")).await.unwrap();
-        // both names, before the directory is kept as it is then
+        // Both names must be listed before the directory is backed up as it is then.
         for name in ["docs/a", "docs/deep/b"] {
             pair.near.names().wait_for(&path(name)).await.unwrap();
         }
@@ -206,7 +206,7 @@ fn a_file_that_does_not_fit_is_not_pinned() {
         pair.far.shares().share(pair.share_of("far")).await.unwrap();
         small.names().wait_for(&path("large")).await.unwrap();
         let refused = small.pins().pin(&path("large")).await;
-        // its proofs take some, too
+        // The proofs take some bytes too.
         assert!(matches!(refused, Err(FileError::NoRoom { bytes, .. }) if bytes > 2 * MIB as u64));
         assert_eq!(small.status().cache.pinned_bytes, 0);
         small.stop(Leave::Away).await;
@@ -258,7 +258,7 @@ fn status_needs_no_event_loop() {
             let members = node.status().members.into_iter();
             members.map(|it| it.status.member.node).collect::<Vec<_>>()
         };
-        // what the loop has said is told at once, by whatever asks next
+        // Facts that the loop has published are available at once.
         assert_eq!(near.peers().members().await.unwrap().len(), 1);
         assert_eq!(others(&near), [far.id()]);
         near.stop(Leave::Away).await;
@@ -324,7 +324,7 @@ fn went(news: &News) -> Option<&Who> {
     }
 }
 
-/// On a machine with more to do than processors, the threads that move bytes wait for their turn.
+/// On a machine with more work than processors, the threads that move bytes wait for their turn.
 #[apply(promise)]
 fn a_node_starved_of_processor_time_is_not_considered_dead() {
     let folder = tempfile::tempdir().unwrap();
@@ -363,7 +363,7 @@ fn a_node_starved_of_processor_time_is_not_considered_dead() {
         let _freed = held.recv();
     });
     holding.recv().unwrap();
-    // far would be given up no later than these
+    // By the time these two are declared gone, `far` would be too.
     for name in ["third", "fourth"] {
         let gone = runtime();
         let dead = start(&gone, name);
@@ -395,7 +395,8 @@ fn a_joiner_has_the_whole_ledger_when_the_join_returns() {
         other.membership().join(&invite()).await.unwrap();
         far.membership().expel(other.id()).await.unwrap();
         near.membership().join(&invite()).await.unwrap();
-        // at once, so that nothing it says next is apart from what was said before
+        // The histories must be equal at once. Otherwise the next statement would conflict with the
+        // earlier ones.
         assert_eq!(
             near.membership().keyring().ledger().unwrap().history(),
             far.membership().keyring().ledger().unwrap().history()

@@ -1,4 +1,4 @@
-//! The folder given on by servers of other protocols.
+//! The mounted folder exported again by servers of other protocols.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,7 +14,8 @@ use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount];
 
-/// What an NFS server needs: files that it finds by handles, whatever the kernel has forgotten.
+/// Returns the configuration of an NFS server. It finds files by handles, even after the kernel has
+/// forgotten them.
 fn configuration(folder: &Path, state: &Path, port: u16) -> String {
     let (folder, state) = (folder.display(), state.display());
     format!(

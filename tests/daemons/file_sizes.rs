@@ -1,4 +1,4 @@
-//! A limit on the size of files (`ulimit -f`): an error of what writes one, and the end of nothing.
+//! A limit on the size of files (`ulimit -f`): one write fails, and the daemon goes on.
 
 use std::fs;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Promises about the entries of a node that a person has dropped, held by daemons on loopback.
+//! Promises about the entries of a node that a user has forgotten, with daemons on loopback.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const NEEDS: &[Need] = &[mount];
 
 const SOON: Duration = Duration::from_secs(90);
 
-/// All that its live peers list is read by then.
+/// Waits until a node has read the entries of all its live peers.
 fn hear_all(node: &Node, peers: &str) {
     node.cli(&["wait", "--peers", peers]).expect_ok();
 }

@@ -1,4 +1,4 @@
-//! Files so large that the cache keeps them past the kernel's pages.
+//! Files so large that the cache bypasses the kernel's page cache.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,11 +12,11 @@ use crate::support::daemon::*;
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
-/// No whole pages.
+/// Not a multiple of the page size.
 const SIZE: usize = (40 << 20) + 12_345;
 const PIECE: usize = 100_000;
 
-/// Reads all of it in another order than it lies there.
+/// Reads the whole file in pieces, out of order.
 fn read_scattered(file: &File, bytes: &[u8], step: usize) {
     let pieces = SIZE / PIECE;
     let mut piece = vec![0; PIECE];
@@ -52,7 +52,7 @@ fn a_large_file_is_correct_on_each_read_whatever_runs_beside_it() {
         read_scattered(&file, &bytes, 13);
     }
 
-    // another life of the daemon finds it whole, with nobody to fetch from
+    // After a restart the daemon has the whole file, without any peer.
     nodes[1].kill();
     nodes[1].launch();
     nodes[1].wait_for_file("large");

@@ -1,4 +1,4 @@
-//! Promises about a node that leaves for good, and about those who stay.
+//! Promises about a node that leaves for good, and about the nodes that stay.
 
 use std::fs;
 use std::time::Duration;
@@ -107,7 +107,7 @@ fn the_last_administrator_is_warned_at_leaving_and_can_pass_the_right_on() {
     let three = cluster.start("three");
     invite(&one, &[], &two);
     invite(&one, &[], &three);
-    // a member gets the right as a new one does
+    // An existing member gets the right in the way that a new one does.
     invite(&one, &["--admin"], &two);
     eventually("all know it", SOON, || {
         [&one, &two, &three]

@@ -1,4 +1,4 @@
-//! A network that costs by the byte.
+//! A metered network, where each byte costs money.
 
 use std::fs::File;
 use std::io::Read;
@@ -45,12 +45,13 @@ fn on_a_metered_network_unread_files_wait_and_say_so() {
         !refused.status.success() && words.contains("--anyway"),
         "{words}"
     );
-    // long enough for a reader to be kept far ahead of where bytes cost nothing
+    // The read is long enough that, on a free network, read-ahead would run far ahead of the
+    // reader.
     let mut file = File::open(reader.mounted("read")).unwrap();
     let mut begin = vec![0; 4 * MIB];
     file.read_exact(&mut begin).unwrap();
     assert!(begin == bytes[4..4 * MIB + 4]);
-    // what the kernel asks for ahead of it by itself is twice 4 MiB at most
+    // The kernel's own read-ahead is at most twice 4 MiB.
     let came = received(reader);
     assert!(came <= 16 * MIB, "{came} bytes came for 4 MiB");
     reader.cli(&["prefetch", "--anyway", "named"]).expect_ok();
@@ -60,7 +61,7 @@ fn on_a_metered_network_unread_files_wait_and_say_so() {
     });
 }
 
-/// What of a file is on its way, or asked of somebody.
+/// Returns the state of a file's transfer if any part is in flight or requested.
 fn transfer(node: &Node, name: &str) -> Option<Value> {
     let top = node.cli(&["top", "--once", "--json"]).expect_json();
     let transfers = top["transfers"].as_array().unwrap().iter();
@@ -72,7 +73,8 @@ fn cached(node: &Node, name: &str) -> usize {
     listed["entries"][0]["cached_bytes"].as_u64().unwrap() as usize
 }
 
-/// A node that has begun to fetch what it pinned, so slowly that it is far from the end.
+/// Returns a holder and a reader that has begun to fetch its pinned files, slowly enough to be far
+/// from the end.
 fn slowly_pinning(cluster: &mut Cluster, names: &[&str]) -> Vec<Node> {
     let nodes = cluster.start_all(&["holder", "reader"]);
     let reader = &nodes[1];
@@ -101,7 +103,7 @@ fn a_pin_in_progress_pauses_while_the_network_is_metered() {
     });
     let came = cached(reader, "pinned");
     assert!(came < SIZE, "all of it came");
-    // what is pinned now waits too, and wakes nothing
+    // A pin made now waits too and does not start the transfer.
     reader.cli(&["pin", "pinned"]).expect_ok();
     reader.cli(&["limits", "--down", "none"]).expect_ok();
     assert_eq!(

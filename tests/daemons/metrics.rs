@@ -13,7 +13,7 @@ use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
 
-/// Adds metrics to the settings of a node, and more settings.
+/// Adds metrics and further settings to the options of a node.
 pub(crate) fn with_metrics(cluster: &Cluster, options: NodeOptions, more: &str) -> NodeOptions {
     let socket = cluster.folder.path().join(&options.name).join("metrics");
     let listen = format!("[metrics]\nlisten = '{}'\n", socket.display());
@@ -30,7 +30,7 @@ pub(crate) fn metrics(node: &Node) -> String {
     run(curl.arg("http://localhost/metrics")).expect_ok()
 }
 
-/// Returns how many opens of other nodes' files the cache had, and how many it had not.
+/// Returns the cache hits and misses for opens of other nodes' files.
 fn cache_opens(node: &Node) -> (u64, u64) {
     let told = metrics(node);
     let value = |name: &str| {
@@ -53,7 +53,7 @@ fn cold_read_counts_as_a_cache_miss_and_each_later_one_as_a_hit() {
     let owner = cluster.start("owner");
     let options = with_metrics(&cluster, NodeOptions::new("reader"), "");
     let reader = cluster.start_with(options);
-    // more than one read of the kernel
+    // The file is larger than one kernel read.
     let bytes = noise(1, 3 << 20);
     owner.write("file", &bytes);
     reader.wait_for_file("file");
@@ -66,7 +66,7 @@ fn cold_read_counts_as_a_cache_miss_and_each_later_one_as_a_hit() {
     await_cached(&reader, "file", bytes.len());
     read((1, 1));
     read((2, 1));
-    // a shared file is no file of the cache
+    // An own shared file is not a cache file.
     reader.write("own", b"own");
     reader.wait_for_file("own");
     fs::read(reader.mounted("own")).unwrap();

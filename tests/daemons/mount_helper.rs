@@ -1,4 +1,4 @@
-//! `/sbin/mount.p2pfs` where no service manager runs: it starts the daemon itself.
+//! `/sbin/mount.p2pfs` without a service manager: it starts the daemon itself.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +18,7 @@ fn no_manager() -> Option<String> {
         .then(|| "systemd starts the daemon here".to_owned())
 }
 
-/// A machine's settings, whose daemon ends with it.
+/// The settings of a machine. Its daemon ends on drop.
 struct Machine {
     folder: tempfile::TempDir,
 }
@@ -81,7 +81,7 @@ fn an_unmounted_folder_is_mounted_again() {
     machine.mount().expect_ok();
     assert!(is_mounted(&dir));
     assert_ne!(machine.pid(), first);
-    // and what is mounted is left as it is
+    // An existing mount is left unchanged.
     let second = machine.pid();
     machine.mount().expect_ok();
     assert_eq!(machine.pid(), second);

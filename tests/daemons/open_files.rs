@@ -1,4 +1,4 @@
-//! A daemon that may open no more files: what it says of that, and what stays of it.
+//! A daemon at its limit of open files: its reports, and its remaining functions.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,13 +14,13 @@ use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
 
-/// Fewer than every daemon has open.
+/// A limit below the number of files that every daemon has open.
 const LIMIT: u64 = 10;
-/// What leaves room for some files, and those that a program has open at one time.
+/// A limit with room for some files, and the number of files that a program opens at once.
 const FEW: u64 = 64;
 const MANY: u64 = 400;
 
-/// Lets a daemon have so many files open, and says how many it might before.
+/// Sets a daemon's limit of open files. Returns the limit before.
 fn limit_open_files(node: &Node, current: Option<u64>) -> Option<u64> {
     let pid = Pid::from_raw(node.pid().cast_signed());
     let had = fs::read_to_string(format!("/proc/{}/limits", node.pid())).unwrap();
@@ -44,7 +44,7 @@ fn the_limit_of_open_files_is_reported_while_it_is_reached() {
     assert!(fs::read(nodes[1].mounted("first")).unwrap() == bytes[0]);
     let before = limit_open_files(&nodes[1], Some(LIMIT));
     assert!(fs::read(nodes[1].mounted("second")).unwrap() == bytes[1]);
-    // for this the daemon opens nothing
+    // The daemon opens no file for this read.
     let told = || fs::read_to_string(nodes[1].mounted(".p2pfs/status.json")).unwrap();
     let named = format!("as many files open as it may ({LIMIT}); raise LimitNOFILE=");
     eventually("the limit is named", PATIENCE, || told().contains(&named));
@@ -99,7 +99,7 @@ fn a_holder_at_its_limit_of_open_files_is_awaited_and_its_own_readers_are_told()
         let path = nodes[1].mounted(name);
         thread::spawn(move || assert!(fs::read(path).expect(name) == bytes))
     });
-    // what was asked before each of these is answered
+    // Requests before each ping have been answered.
     for _ in 0..3 {
         nodes[1].cli(&["ping", "owner", "--count", "1"]).expect_ok();
     }

@@ -1,4 +1,4 @@
-//! The node's own files, where they are not shown live: under a conflict name, and by their hash.
+//! The node's own files where they are not shown live: under a conflict name, and by their hash.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -15,7 +15,7 @@ use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
 
-/// So long that no answer within the patience of a test came by it.
+/// A deadline so long that no answer within a test's patience can come from it.
 const DEADLINE: &str = "[mount]\nread_deadline = \"10m\"\n";
 const MIB: usize = 1 << 20;
 
@@ -24,7 +24,7 @@ fn write_in_place(node: &Node, name: &str, offset: u64, bytes: &[u8]) {
     shared.unwrap().write_all_at(bytes, offset).unwrap();
 }
 
-/// All of a file through a handle, by its size as the handle says it.
+/// Reads a whole file through a handle, using the handle's size.
 fn read_all(open: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; open.metadata()?.len() as usize];
     open.read_exact_at(&mut bytes, 0).map(|()| bytes)
@@ -82,7 +82,7 @@ fn a_modified_own_file_is_stale_by_its_hash_and_not_by_the_deadline() {
         config: DEADLINE.to_owned(),
         ..NodeOptions::new("one")
     });
-    // far more than the kernel reads ahead
+    // The file is far larger than the kernel's read-ahead.
     let old = noise(8, 32 * MIB);
     node.write("own.bin", &old);
     node.wait_for_file("own.bin");
@@ -133,7 +133,7 @@ fn a_file_renamed_over_an_own_one_is_fetched_whole_or_not_at_all() {
 fn a_renamed_own_file_is_read_by_its_hash_or_stale_without_a_descriptor() {
     let mut cluster = Cluster::new();
     let node = cluster.start("one");
-    // more than what is kept in memory of what was replaced
+    // The file is larger than the memory for replaced contents.
     let bytes = noise(11, 20 * MIB);
     node.write("0.iso", &bytes);
     node.wait_for_file("0.iso");

@@ -1,5 +1,5 @@
-//! What programs that write "first the data, then what points to it" look like on another node's
-//! mount: mail, releases.
+//! Programs that first write data and then a pointer to it, seen through another node's mount:
+//! mail, releases.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -19,15 +19,15 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Work that goes on beside a test until the test has seen enough, or failed.
+/// Background work that runs until the test has seen enough or failed.
 struct Meanwhile {
     enough: Arc<AtomicBool>,
     seen: Arc<AtomicUsize>,
     worker: Option<JoinHandle<usize>>,
 }
 
-/// How far the work is ahead of what was seen of it: beyond 16,384 reports that wait, the kernel
-/// drops the rest, and what is found by a walk then has no order.
+/// Maximum number of rounds by which the work runs ahead of the reader. The kernel drops reports
+/// beyond 16,384 that wait, and files found by a walk have no order.
 const LEAD_MAX: usize = 20;
 
 impl Meanwhile {
@@ -54,12 +54,12 @@ impl Meanwhile {
         }
     }
 
-    /// So many rounds were seen.
+    /// Records how many rounds the reader has seen.
     fn saw(&self, rounds: usize) {
         self.seen.store(rounds, Ordering::Relaxed);
     }
 
-    /// Ends the work; gives how many rounds it made.
+    /// Ends the work and returns the number of its rounds.
     fn end(mut self) -> usize {
         self.enough.store(true, Ordering::Relaxed);
         let worker = self.worker.take().expect("it ends once");
@@ -70,7 +70,7 @@ impl Meanwhile {
 impl Drop for Meanwhile {
     fn drop(&mut self) {
         self.enough.store(true, Ordering::Relaxed);
-        // before the folder goes in which it works
+        // The worker must end before its folder is removed.
         self.worker.take().map(JoinHandle::join);
     }
 }
@@ -164,9 +164,10 @@ fn a_current_link_always_points_to_a_whole_release() {
     assert!(releases.end() > 1);
 }
 
-/// Larger than what is listed before all that comes later, however long it takes (p2pfs(7), Order).
+/// Size above the limit up to which later files wait for a file without a time limit (p2pfs(7),
+/// Order).
 const LARGE_BYTES: usize = (64 << 20) + 1;
-/// For so long what comes later waits for it.
+/// How long later files wait for a larger file.
 const LARGE_WAIT: Duration = Duration::from_secs(1);
 
 #[apply(promise)]
@@ -175,7 +176,8 @@ fn a_pointer_to_a_large_linked_file_waits_for_it_as_documented() {
     let (writer, reader) = two_nodes(&mut cluster);
     let source = writer.home.join("source");
     fs::write(&source, vec![7; LARGE_BYTES]).unwrap();
-    // processes of their own, since what is open here is open in what other tests start, too
+    // Separate processes write here. Other tests that start a process meanwhile inherit the files
+    // that this process has open.
     let in_share = |line: &str| {
         let mut shell = Command::new("sh");
         run(shell.args(["-c", line]).current_dir(&writer.share)).expect_ok();
@@ -186,7 +188,7 @@ fn a_pointer_to_a_large_linked_file_waits_for_it_as_documented() {
     let (large, pointer) = (reader.mounted("large"), reader.mounted("pointer"));
     let is_whole = || {
         let found = fs::metadata(&large);
-        // never in part
+        // No partial file may appear.
         found.is_ok_and(|found| found.len() == LARGE_BYTES as u64 || panic!("{found:?}"))
     };
     eventually("the pointer comes", PATIENCE, || {
@@ -199,15 +201,16 @@ fn a_pointer_to_a_large_linked_file_waits_for_it_as_documented() {
     run(Command::new("cmp").arg(&source).arg(&large)).expect_ok();
 }
 
-/// What puts releases in place. A process of its own: a file that is open here for writing is open
-/// in what other tests start meanwhile, too, until that runs, and nothing waits for such a file.
+/// A process that puts releases in place. It is separate because other tests inherit files that
+/// this process has open for writing until their programs run. The daemon does not wait for such a
+/// file.
 struct Deployment {
     shell: Child,
     rounds: ChildStdin,
     done: BufReader<ChildStdout>,
 }
 
-/// For each number that comes, a release and an absolute link, as tools for deployment make them.
+/// Creates a release and an absolute link for each number on its input, as deployment tools do.
 const DEPLOY: &str = r#"
 while read round; do
     release="$PWD/releases/$round"

@@ -1,5 +1,5 @@
-//! What the daemon refuses or warns of, by real daemons: a request that cannot be kept is refused
-//! in one line, and nobody is warned of what is no fault.
+//! Refusals and warnings of real daemons: a request that cannot be kept is refused in one line, and
+//! nothing but a fault causes a warning.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,7 @@ const SOON: Duration = Duration::from_secs(90);
 
 #[apply(promise)]
 fn a_mount_cannot_be_remounted_and_the_refusal_says_what_to_do() {
-    // what mount.fuse3(8) runs for mount -o remount,rw
+    // mount.fuse3(8) runs this for `mount -o remount,rw`.
     let mut remount = program();
     let refused = run(remount.args(["p2pfs", "/mnt/p2p", "-o", "rw,remount"]));
     assert_eq!(refused.status.code(), Some(2));
@@ -112,7 +112,7 @@ fn a_directory_dated_in_the_future_blames_no_clock() {
     }
 }
 
-/// Programs that keep what they know of a directory ask for its time alone.
+/// Programs that cache a directory check only its time.
 #[apply(promise)]
 fn a_file_dated_in_the_future_does_not_hide_later_changes_of_its_directory() {
     let mut cluster = Cluster::new();
@@ -179,7 +179,7 @@ fn a_pin_without_room_and_a_budget_below_the_pins_are_refused() {
     reader.cli(&["cache", "resize", "512KiB"]).expect_ok();
 }
 
-/// A reader with a cache of so many bytes, and an author of files of these sizes, all listed.
+/// Returns a reader with a cache of this size, and an author of files of these sizes, all listed.
 fn with_cache(cluster: &mut Cluster, size: &str, files: &[(&str, usize)]) -> (Node, Node) {
     let author = cluster.start("author");
     let reader = cluster.start_with(NodeOptions {
@@ -235,7 +235,7 @@ fn pinned_small_files_arrive_completely_in_any_number() {
     let mut cluster = Cluster::new();
     let names: Vec<_> = (0..200).map(|number| format!("many/{number}")).collect();
     let files: Vec<_> = names.iter().map(|name| (name.as_str(), 20_000)).collect();
-    // as much as their bytes
+    // The cache has room for exactly the bytes of the files.
     let (_author, reader) = with_cache(&mut cluster, "4000kB", &files);
     let pinned = reader.cli(&["pin", "many"]);
     assert_eq!(pinned.status.code(), Some(1));
@@ -252,7 +252,7 @@ fn pinned_small_files_arrive_completely_in_any_number() {
     });
 }
 
-/// Also right after all of it was read, when it is kept open for the next reader.
+/// Also right after all files were read, while they are kept open for the next reader.
 #[apply(promise)]
 fn a_reduced_budget_applies_at_once() {
     let mut cluster = Cluster::new();
@@ -282,7 +282,7 @@ pub(crate) fn await_cached(reader: &Node, name: &str, bytes: usize) {
     });
 }
 
-/// The old versions stay for as long as they are pinned, and no longer.
+/// An old version stays as long as it is pinned.
 #[apply(promise)]
 fn a_file_is_unpinned_by_its_name_even_after_a_change_or_removal() {
     let mut cluster = Cluster::new();
@@ -359,7 +359,7 @@ fn unpin_reports_the_same_sums_as_pin() {
     ] {
         reader.wait_for_file(name);
     }
-    // nothing comes, so that it counts what is wanted and not what is here
+    // No byte arrives, so the counts are of requested files, not of present ones.
     reader.cli(&["limits", "--metered", "on"]).expect_ok();
     for named in ["/", "tree"] {
         let [pinned, unpinned] =
@@ -377,7 +377,7 @@ fn a_pin_counts_whole_and_continues_after_a_restart() {
     reader.wait_for_file("film");
     reader.cli(&["limits", "--down", "1MiB/s"]).expect_ok();
     reader.cli(&["pin", "film"]).expect_ok();
-    // most of it is still to come
+    // Most of the file has not arrived yet.
     let refused = reader.cli(&["cache", "resize", "8MiB"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(refused.stderr.contains("16MiB"), "{}", refused.stderr);

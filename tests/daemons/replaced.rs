@@ -1,4 +1,4 @@
-//! What a node has open of another's file that is replaced, or written to, at its sharer.
+//! An open file of another node that is replaced or overwritten at its sharer.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,11 +15,11 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 const PATIENCE: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
-/// Far more than is read ahead.
+/// Size of a file, far larger than the read-ahead.
 const SIZE: usize = 64 * MIB;
 
-/// One that shares, and one that reads and waits for so long that no answer within a test's
-/// patience came by its deadline.
+/// Returns a sharer and a reader. The reader's deadline is so long that no answer within a test's
+/// patience can come from it.
 fn two_nodes(cluster: &mut Cluster) -> (Node, Node) {
     let sharer = cluster.start("sharer");
     let reader = cluster.start_with(NodeOptions {
@@ -29,7 +29,7 @@ fn two_nodes(cluster: &mut Cluster) -> (Node, Node) {
     (sharer, reader)
 }
 
-/// The file, open, of which the first bytes were read and no more.
+/// Opens a file and reads only its first bytes.
 fn open_begun(reader: &Node, name: &str, old: &[u8]) -> File {
     reader.wait_for_file(name);
     let open = File::open(reader.mounted(name)).unwrap();
@@ -74,7 +74,7 @@ fn a_file_emptied_at_its_sharer_is_estale_at_once_through_an_open_handle() {
     let old = noise(22, SIZE);
     sharer.write("file", &old);
     let open = open_begun(&reader, "file", &old);
-    // the same inode, as `echo > file` does it: nobody has the old bytes any more
+    // The write keeps the inode, as `echo > file` does, so no node has the old bytes.
     fs::write(sharer.share.join("file"), b"the new one").unwrap();
     let begun = Instant::now();
     let lost = open.read_at(&mut [0; 4096], 60 << 20);
@@ -111,7 +111,8 @@ fn a_file_modified_at_its_sharer_is_its_old_bytes_or_estale_elsewhere() {
     wait_for_new(&reader, "file", &new);
 }
 
-/// Each has parts, and knows that the other has some: neither can have the rest from the other.
+/// Each reader has parts, and knows that the other has some. Neither can get the rest from the
+/// other.
 #[apply(promise)]
 fn a_file_emptied_at_its_sharer_is_estale_at_once_for_all_readers() {
     let mut cluster = Cluster::new();
@@ -137,7 +138,7 @@ fn a_file_emptied_at_its_sharer_is_estale_at_once_for_all_readers() {
         })
     };
     let readers = [&reader, &another].map(read);
-    // what both have of it then they had from each other, in part
+    // By then, both have parts that they got from each other.
     for _ in 0..16 {
         told.recv_timeout(PATIENCE).unwrap();
     }
@@ -160,7 +161,7 @@ fn a_file_overwritten_and_restored_is_read_elsewhere_once_it_is_listed_again() {
     let open = open_begun(&reader, "file", &bytes);
     let mut page = [0; 4096];
     for place in [30 * MIB, 60 * MIB] {
-        // the same inode, so nobody has the old bytes any more
+        // The write keeps the inode, so no node has the old bytes.
         fs::write(&shared, b"the new one").unwrap();
         eventually("who has the old one open is told", PATIENCE, || {
             is_stale(&open.read_exact_at(&mut page, place as u64))
@@ -176,7 +177,7 @@ fn a_file_overwritten_and_restored_is_read_elsewhere_once_it_is_listed_again() {
     }
 }
 
-/// Upper limit for the answer about a lost version. The grace time is one second; the rest is for a
+/// Maximum time until a lost version is reported. The grace time is one second; the rest is for a
 /// loaded machine.
 const LOST_MAX: Duration = Duration::from_secs(8);
 

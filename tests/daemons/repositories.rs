@@ -1,5 +1,5 @@
-//! A repository that is worked in on one node, read on another: what succeeds on the disk succeeds
-//! there.
+//! A repository that is written on one node and read on another: commands that succeed on the disk
+//! succeed there.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,21 +18,21 @@ use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Of each reading command.
+/// Number of runs of each reading command.
 const ROUNDS: usize = 15;
 
-/// Between two commits: a person's at their fastest.
+/// Time between two commits, as short as a person's.
 const PACE: Duration = Duration::from_millis(250);
 
-/// What is run over and over on the node that has the repository.
+/// Commands that repack the repository again and again on its node.
 const PACKING: [&str; 3] = ["gc -q", "repack -a -d -q", "repack -d -q"];
 
-/// A repository, and who works in it.
+/// A repository and the state of its writers.
 struct Repository {
     at: PathBuf,
     home: PathBuf,
-    /// Held by who must not find a new commit meanwhile, and the next by who must find no packing:
-    /// fsck takes either for a damage where it comes while it works, on any disk.
+    /// Lock against new commits. The next lock is against repacking. `fsck` reports either as
+    /// damage if it happens during the check, on any disk.
     commits: Mutex<usize>,
     packing: Mutex<()>,
     done: Mutex<bool>,
@@ -61,7 +61,8 @@ impl Repository {
             )
             .unwrap();
         }
-        // gc takes away empty directories, also those that a new object is to be put into
+        // `gc` removes empty directories, including one in which a new object is about to be
+        // written.
         eventually("a commit", PATIENCE, || {
             let added = self.git(&self.at, "add -A");
             added.status.success() && self.git(&self.at, "commit -q -m more").status.success()
@@ -94,9 +95,9 @@ impl Repository {
         }
     }
 
-    /// Who works beside a packing may find the packs gone that it learnt of, and of those made
-    /// meanwhile none, on any disk; the slower the disk, the more often. Who sees the same packs
-    /// before and after has no such excuse.
+    /// Runs a command beside repacking. On any disk, it may fail because its known packs were
+    /// removed and new ones were not read yet. This is more frequent on slow disks. A failure
+    /// counts if the packs are the same before and after.
     fn read_beside_packing(&self, dir: &Path, line: &str) -> Finished {
         loop {
             let before = names_below(&dir.join(".git/objects/pack"));
@@ -107,7 +108,7 @@ impl Repository {
         }
     }
 
-    /// Once all that was done is seen there.
+    /// Runs `fsck` once all earlier work is visible in this directory.
     fn check(&self, dir: &Path) -> Finished {
         let _work = (self.commits.lock(), self.packing.lock());
         eventually("the last commit and its packs are here", PATIENCE, || {
@@ -118,7 +119,7 @@ impl Repository {
         self.git(dir, "fsck --no-progress")
     }
 
-    /// Which commands failed how often, and what they said.
+    /// Returns the messages of failed commands, by command.
     fn read(&self, dir: &Path) -> BTreeMap<&'static str, Vec<String>> {
         let mut failures: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
         let mut note = |what, finished: Finished| {

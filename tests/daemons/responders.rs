@@ -1,4 +1,4 @@
-//! What a node knows of others as responders outlives it.
+//! The speed of peers as responders, as a node measured it, is kept over a restart.
 
 use macro_rules_attribute::apply;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use crate::support::promise::{Need, promise};
 
 const NEEDS: &[Need] = &[];
 
-/// What a node says of another.
+/// Returns a node's report about another node.
 fn peer(node: &Node, name: &str) -> Value {
     let peers = node.cli(&["peers", "--json"]).expect_json();
     let peers = peers["peers"].as_array().unwrap();
@@ -31,7 +31,8 @@ fn get(reader: &Node, path: &str) -> Vec<u8> {
     bytes
 }
 
-/// As near to each other as ageing for some minutes of seven days leaves them.
+/// Returns whether two values are as close as a few minutes of ageing leave them. A value fades
+/// within seven days.
 fn about_the_same(before: &Value, after: &Value) -> bool {
     let (before, after) = (before.as_f64().unwrap(), after.as_f64().unwrap());
     (before - after).abs() <= 0.05 * before.max(1.0)

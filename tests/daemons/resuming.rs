@@ -1,4 +1,4 @@
-//! What was fetched once stays: a fetch that the end of either node cut short goes on from there.
+//! Fetched bytes stay: a fetch that was cut short by the end of either node resumes from there.
 
 use std::fs;
 use std::process::Command;
@@ -13,12 +13,13 @@ use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
-/// Of this, what was under way when a node ended may come twice: a few MiB, and not the half.
+/// Size of the file. At the end of a node, the bytes in flight may be fetched again: a few MiB, far
+/// less than half.
 const SIZE: usize = 48 << 20;
-/// On machines many times slower than the holder's limit asks for.
+/// Patience for machines many times slower than the holder's limit.
 const LONG: Duration = Duration::from_secs(120);
 
-/// A holder that gives slowly, one that reads, and what is held.
+/// Returns a holder that sends slowly, a reader, and the content.
 fn slow_holder() -> (Cluster, Vec<Node>, Vec<u8>) {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["holder", "reader"]);
@@ -35,7 +36,7 @@ fn get(reader: &Node) -> Command {
     command
 }
 
-/// A `get` that is under way, with half of the file here.
+/// Starts a `get` and waits until half of the file is here.
 fn half_way(reader: &Node) -> Running {
     let get = start(&mut get(reader));
     eventually("half of it is here", LONG, || {
@@ -54,7 +55,7 @@ fn a_get_whose_own_daemon_was_killed_resumes_from_the_cache() {
     let (_cluster, mut nodes, bytes) = slow_holder();
     let get = half_way(&nodes[1]);
     nodes[1].kill();
-    // it may have been through before that, on a machine that was slow to look
+    // On a slow machine, the command may have ended before the kill.
     let first = get.finish(HANG_LIMIT);
     let is_there = nodes[1].home.join("copy").exists();
     assert_eq!(first.status.success(), is_there, "{}", first.stderr);
@@ -73,7 +74,7 @@ fn a_cached_file_is_fetched_whole_any_number_of_times_concurrently() {
     let bytes = noise(10, 1 << 20);
     nodes[0].write("file", &bytes);
     nodes[1].wait_for_file("file");
-    // the cache keeps one descriptor of what is open
+    // The cache keeps one descriptor of an open file.
     let _open = fs::File::open(nodes[1].mounted("file")).unwrap();
     let get = || start(nodes[1].cli_command(&["get", "file"]).args(["-o", "-"]));
     for _ in 0..3 {
@@ -91,7 +92,7 @@ fn a_get_whose_only_holder_was_killed_resumes_from_the_cache() {
     let get = half_way(&nodes[1]);
     nodes[0].kill();
     nodes[0].launch();
-    // the same goes on where its holder is back within the deadline
+    // The command succeeds if the holder is back within the deadline.
     let _either = get.finish(HANG_LIMIT);
     nodes[1].wait_for_file("file");
     get_again(&nodes[1], &bytes);
@@ -99,7 +100,7 @@ fn a_get_whose_only_holder_was_killed_resumes_from_the_cache() {
     assert!(received <= SIZE * 5 / 4, "{received} bytes came of {SIZE}");
 }
 
-/// A holder that begins is asked before it knows again what is in its folders.
+/// A restarted holder gets requests before it knows its folders again.
 #[apply(promise)]
 fn a_reader_continues_when_the_only_holder_restarts() {
     let (_cluster, mut nodes, bytes) = slow_holder();
@@ -117,13 +118,13 @@ fn a_reader_continues_when_the_only_holder_restarts() {
     assert!(reading.join().unwrap().expect("a reader waits") == bytes);
 }
 
-/// The next daemon of the reader comes while the holder stands still, and so knows nothing of it.
+/// Restarts the reader's daemon while the holder is stopped, so that the daemon knows no holder.
 fn restart_away_from_the_holder(nodes: &mut [Node]) {
     let (holder, reader) = nodes.split_at_mut(1);
     let _held = holder[0].hold();
     reader[0].stop();
     reader[0].launch();
-    // who asks for the first time now is told so at once
+    // A new request is refused at once.
     let unknown = run(&mut get(&reader[0]));
     assert_eq!(unknown.status.code(), Some(1));
     assert!(unknown.stderr.contains("no node"), "{}", unknown.stderr);
@@ -152,7 +153,8 @@ fn a_prefetch_during_a_restart_fetches_files_the_next_daemon_has_yet_to_learn_of
     assert!(said.starts_with("1 file,"), "{said}");
 }
 
-/// A holder that gives slowly, and a reader whose cache has room for one of its files at a time.
+/// Returns a holder that sends slowly, and a reader whose cache has room for one of its files at a
+/// time.
 fn small_cache() -> (Cluster, Node, Node) {
     let mut cluster = Cluster::new();
     let holder = cluster.start("holder");
@@ -183,12 +185,12 @@ fn a_prefetch_of_a_file_in_transfer_needs_no_additional_room() {
     reader.cli(&["prefetch", "file"]).expect_ok();
     first.finish(LONG).expect_ok();
     reader.cli(&["cache", "clear"]).expect_ok();
-    // and none where one that was given up has left it open
+    // An aborted command leaves no file open either.
     let given_up = half_way();
     given_up.signal(libc::SIGINT);
     assert_ne!(given_up.finish(LONG).status.code(), Some(0));
     reader.cli(&["prefetch", "file"]).expect_ok();
-    // what nobody has open any more holds no room
+    // A file that no program has open can be evicted.
     reader.cli(&["prefetch", "other"]).expect_ok();
 }
 

@@ -1,5 +1,5 @@
-//! Directories of small files: programs that read them in order have the next ones come in
-//! batches, and nobody else does. Real daemons, real mounts, real programs.
+//! Directories of small files: programs that read them in order get the next files in batches, and
+//! other programs do not. Real daemons, real mounts, real programs.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ fn length_of(number: usize) -> usize {
     1024 + number * 7919 % (15 * 1024)
 }
 
-/// Puts a directory of small files into shares at once, so that it comes to be listed whole.
+/// Moves a directory of small files into shares at once, so that it is listed whole.
 fn share_directory(nodes: &[&Node], name: &str, seed: u64, count: usize) {
     let bytes = noise(seed, count + 16 * 1024);
     for node in nodes {
@@ -43,7 +43,7 @@ fn wait_until_listed(node: &Node, name: &str, count: usize) {
     });
 }
 
-/// The hashes of what a node has in its cache.
+/// Returns the hashes of the contents in a node's cache.
 fn cached(node: &Node) -> BTreeSet<String> {
     let listed = node.cli(&["cache", "ls", "--json"]).expect_json();
     let entries = listed["entries"].as_array().unwrap();
@@ -55,7 +55,7 @@ fn cached(node: &Node) -> BTreeSet<String> {
         .collect()
 }
 
-/// Reads these files in this order, in one program, and compares them.
+/// Reads these files in this order in one program and compares them.
 fn read_in_order(program: &str, node: &Node, name: &str, seed: u64, numbers: &[usize]) {
     let mut cat = Command::new(program);
     let paths = numbers
@@ -146,7 +146,7 @@ fn reading_one_file_in_ten_prefetches_little_in_vain() {
     eventually("what was read is kept", PATIENCE, || {
         cached(&reader).len() >= 50
     });
-    // a second program in order waits for whatever the first had asked for
+    // A second program that reads in order waits for all requests of the first.
     share_directory(&[&author], "last", 7, 30);
     wait_until_listed(&reader, "last", 30);
     read_in_order("cat", &reader, "last", 7, &(0..30).collect::<Vec<_>>());
@@ -154,7 +154,7 @@ fn reading_one_file_in_ten_prefetches_little_in_vain() {
     assert!(cached(&reader).len() <= 90, "{}", cached(&reader).len());
 }
 
-/// A program of this name that reads as `cat` does.
+/// Copies `cat` to this name.
 fn program(cluster: &Cluster, name: &str) -> String {
     let program = cluster.folder.path().join(name);
     copy_program("/bin/cat", &program);

@@ -1,5 +1,5 @@
-//! Files of a disk that stands still, as an unplugged one or a server's that is away: who wants
-//! something of them waits, and nobody else.
+//! Files on a disk that hangs, such as an unplugged one or that of an unreachable server. Only
+//! readers of these files wait.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -24,15 +24,15 @@ use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount, files_can_stand_still];
 
-/// More than the threads that answer at first, at either end.
+/// Number of files, more than the initial answering threads of either end.
 const STANDING: usize = 12;
-/// More files than may stand still of all disks together.
+/// Number of files, more than may hang on all disks together.
 const WANTED: usize = 400;
-/// So many want them.
+/// Number of concurrent readers.
 const ASKERS: usize = 8;
 const EVENT_BYTES: usize = size_of::<libc::fanotify_event_metadata>();
 
-/// Files whose opens stand still until this is dropped.
+/// Files whose opens hang until this is dropped.
 struct StandingFiles {
     opens: File,
     seen: Vec<OwnedFd>,
@@ -55,15 +55,15 @@ impl StandingFiles {
         if opens < 0 {
             return Err(std::io::Error::last_os_error());
         }
-        // SAFETY: it was opened just now, and is nobody else's.
+        // SAFETY: it was just opened and has no other owner.
         let opens = unsafe { File::from_raw_fd(opens) };
         for file in files {
             let path = c_string(file.as_ref());
-            // of a directory: of the files in it
+            // For a directory, this marks the files in it.
             let wanted = libc::FAN_OPEN_PERM | libc::FAN_EVENT_ON_CHILD;
             let add = libc::FAN_MARK_ADD;
             let (group, cwd) = (opens.as_raw_fd(), libc::AT_FDCWD);
-            // SAFETY: the path ends in a zero and outlives the call.
+            // SAFETY: the path ends in a NUL and outlives the call.
             if unsafe { libc::fanotify_mark(group, add, wanted, cwd, path.as_ptr()) } != 0 {
                 return Err(std::io::Error::last_os_error());
             }
@@ -74,7 +74,7 @@ impl StandingFiles {
         })
     }
 
-    /// Waits until so many opens stand still.
+    /// Waits until this many opens hang.
     fn wait_for(&mut self, count: usize) {
         let patience = Timespec {
             tv_sec: PATIENCE.as_secs() as i64,
@@ -87,7 +87,7 @@ impl StandingFiles {
             let mut events = [0; 16 * EVENT_BYTES];
             let length = self.opens.read(&mut events).unwrap();
             for event in events[..length].chunks_exact(EVENT_BYTES) {
-                // SAFETY: the kernel filled it in whole; a copy needs no place of its own.
+                // SAFETY: the kernel filled it in whole, and the read needs no alignment.
                 let event: libc::fanotify_event_metadata =
                     unsafe { std::ptr::read_unaligned(event.as_ptr().cast()) };
                 // SAFETY: the kernel opened it for us.
@@ -97,8 +97,7 @@ impl StandingFiles {
     }
 }
 
-/// A disk that answers nothing at all until this is dropped: a FUSE mount whose server says no
-/// word.
+/// A disk that does not answer until this is dropped: a FUSE mount whose server never replies.
 struct StandingDisk {
     at: PathBuf,
     server: Option<File>,
@@ -115,7 +114,7 @@ impl StandingDisk {
         let [source, kind] = [c"p2pfs-test", c"fuse"];
         let target = c_string(at);
         let options = std::ffi::CString::new(options).unwrap();
-        // SAFETY: strings that end in a zero and outlive the call.
+        // SAFETY: the strings end in a NUL and outlive the call.
         let mounted = unsafe {
             let options = options.as_ptr().cast();
             libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options)
@@ -130,7 +129,7 @@ impl StandingDisk {
 
 impl Drop for StandingDisk {
     fn drop(&mut self) {
-        // whoever waits has an error by that
+        // This ends all waiting calls with an error.
         self.server = None;
         detach(&self.at);
     }
@@ -140,7 +139,7 @@ fn c_string(path: &Path) -> std::ffi::CString {
     std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap()
 }
 
-/// Folders to be shared, each with a file of its name.
+/// Creates folders to share, each with a file of its name.
 fn folders<const N: usize>(cluster: &Cluster, names: [&str; N]) -> [PathBuf; N] {
     names.map(|name| {
         let dir = cluster.folder.path().join(name);
@@ -172,7 +171,7 @@ fn files_on_a_hung_disk_delay_no_others_on_any_node() {
     let paths: Vec<_> = names.iter().map(|name| sharer.share.join(name)).collect();
     let mut standing = StandingFiles::new(&paths).unwrap();
     let mut stuck = read_all(&reader, &names);
-    // one at least: it may ask for several at once
+    // One is enough: the node may request several at once.
     standing.wait_for(1);
     let begun = Instant::now();
     assert_eq!(fs::read(reader.mounted("near")).unwrap(), b"near");
@@ -186,7 +185,7 @@ fn files_on_a_hung_disk_delay_no_others_on_any_node() {
     drop(standing);
     for (number, cat) in stuck.into_iter().enumerate() {
         let read = cat.finish(PATIENCE);
-        // the sharer's own opens end with an error when they stood still for long
+        // The sharer's own opens end with an error after a long hang.
         if number < STANDING {
             assert_eq!(read.expect_ok(), names[number]);
         }
@@ -263,7 +262,7 @@ fn a_share_on_a_hung_disk_blocks_nothing_else_in_the_daemon() {
     assert!(!warnings().contains(farther_named));
     drop(disks);
     eventually("nothing is told of them", PATIENCE, || {
-        // sooner than by itself
+        // The signal makes the node look again sooner than it does by itself.
         sharer.signal(libc::SIGHUP);
         !warnings().contains("not shared")
     });
@@ -317,7 +316,7 @@ fn files_that_hang_during_hashing_delay_no_others() {
         ..NodeOptions::new("sharer")
     });
     let mut standing = StandingFiles::new(&[&far]).unwrap();
-    // not opened here, where that would wait too
+    // The file is not opened here, because that would hang too.
     let put = |share: &Path, name: &str, length: usize| {
         fs::write(outside.join(name), vec![7; length]).unwrap();
         fs::rename(outside.join(name), share.join(name)).unwrap();
@@ -384,7 +383,7 @@ fn a_heavily_used_disk_that_hangs_delays_no_others() {
     for name in &names {
         fs::write(far.join(name), name).unwrap();
     }
-    // of bytes that the other folder has not as well
+    // The other folder must not have these bytes as well.
     fs::write(near.join("nearer"), b"nearer").unwrap();
     let sharer = cluster.start_with(NodeOptions {
         shares: vec![far.clone(), near.clone()],

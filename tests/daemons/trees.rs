@@ -1,5 +1,5 @@
-//! Trees whose links name their own place on the disk that they were made on, used from another
-//! node's mount: a root filesystem, a Python environment.
+//! Trees whose links contain the path where they were made, used through another node's mount: a
+//! root filesystem, a Python environment.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -22,7 +22,7 @@ fn two_nodes(cluster: &mut Cluster) -> (Node, Node) {
     (author, reader)
 }
 
-/// Copies a program and what it is linked with to below `to`, under their own paths.
+/// Copies a program and its linked libraries below `to`, under their own paths.
 fn copy_with_libraries(program: &str, to: &Path) {
     let linked = run(Command::new("ldd").arg(program)).expect_ok();
     let libraries = linked
@@ -40,8 +40,8 @@ fn wait_until_it_leads_somewhere(link: &Path) {
     eventually("the link leads somewhere", PATIENCE, || link.exists());
 }
 
-/// The tree is made below the share, moved in whole, and only then linked: an absolute link is
-/// judged by where it leads.
+/// The tree is made outside the share, moved in whole, and linked last, because an absolute link is
+/// judged by its target.
 #[apply(promise)]
 #[takes("ldd", "chroot")]
 fn a_root_filesystem_with_absolute_inner_links_works_on_another_node() {
@@ -61,7 +61,7 @@ fn a_root_filesystem_with_absolute_inner_links_works_on_another_node() {
     for top in tops.map(|entry| entry.unwrap()) {
         symlink(top.path(), system.join(top.file_name())).unwrap();
     }
-    // names that the programs have where they were copied from
+    // These links give the programs the names that they have on the source system.
     let mut run_as = vec![];
     for program in ["sh", "cat"] {
         let real = fs::canonicalize(Path::new("/bin").join(program)).unwrap();
@@ -95,7 +95,7 @@ fn a_python_environment_with_absolute_inner_links_works_on_another_node() {
     let home = author.share.join("python/bin");
     fs::create_dir_all(&home).unwrap();
     copy_program(interpreter.to_str().unwrap(), &home.join("python3"));
-    // as `python3 -m venv` makes it
+    // `python3 -m venv` makes these files.
     let environment = author.share.join("environment");
     fs::create_dir_all(environment.join("bin")).unwrap();
     symlink(home.join("python3"), environment.join("bin/python3")).unwrap();

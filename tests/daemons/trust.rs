@@ -1,4 +1,4 @@
-//! Promises about who is in, held by daemons on loopback.
+//! Promises about membership, with daemons on loopback.
 
 use std::fs;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(crate) fn members(node: &Node) -> Vec<String> {
     names
 }
 
-/// What `p2pfs peers` says of another.
+/// Returns the state of another node in `p2pfs peers`.
 pub(crate) fn state_of(node: &Node, name: &str) -> String {
     let peers = node.cli(&["peers", "--json"]).expect_json();
     let peers = peers["peers"].as_array().unwrap().iter();
@@ -53,7 +53,7 @@ fn a_joiner_finds_the_others_even_if_restarted_right_away() {
     let mut home = Cluster::with_own_secrets();
     let one = home.start_with(NodeOptions::unmounted("one"));
     for name in ["two", "three", "four"] {
-        // of a folder of its own: no seed names the first
+        // The joiner has its own folder, so no seed names the first node.
         let mut folder = Cluster::with_own_secrets();
         let mut joiner = folder.start_with(NodeOptions::unmounted(name));
         invite(&one, &[], &joiner);
@@ -112,7 +112,7 @@ fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_continue() {
         }
     }
     assert_eq!(members(&two), ["one", "three", "two"]);
-    // who has not the right can neither expel nor invite
+    // A member without the right can neither expel nor invite.
     for refused in [two.cli(&["expel", "three"]), two.cli(&["invite"])] {
         assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
         assert!(
@@ -175,7 +175,7 @@ fn nodes_admitted_by_a_bad_administrator_are_named_and_expelled_with_it() {
     invite(&one, &["--admin"], &mallory);
     invite(&mallory, &[], &carol);
     invite(&mallory, &[], &dave);
-    // another lets him in, too
+    // A second member admits dave too.
     invite(&one, &[], &dave);
     carol.write("of-carol.txt", b"carol");
     for node in [&one, &dave] {
@@ -218,7 +218,7 @@ fn nodes_admitted_by_a_bad_administrator_are_named_and_expelled_with_it() {
     assert!(!carol.mounted("after.txt").exists());
 }
 
-/// What a command says, however it is broken over lines.
+/// Returns the output of a command without its line breaks.
 fn said(node: &Node, command: &str) -> String {
     let said = node.cli(&[command]).text();
     said.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -227,7 +227,7 @@ fn said(node: &Node, command: &str) -> String {
 #[apply(promise)]
 fn a_node_expelled_while_away_is_told_by_which_node_and_how_to_return() {
     let mut cluster = Cluster::with_own_secrets();
-    // the one that is put out has no seed: what it remembers must do
+    // The node to be expelled has no seed. It must use the addresses that it remembers.
     let (mut two, one) = (cluster.start("two"), cluster.start("one"));
     invite(&one, &[], &two);
     one.write("of-one.txt", b"one");
@@ -266,7 +266,7 @@ fn an_unsigned_refusal_expels_no_node_and_explains_its_meaning() {
     two.write("of-two.txt", b"two");
     one.wait_for_file("of-two.txt");
     one.stop();
-    // whoever is in another cluster has no word about this one
+    // A node in another cluster has no information about this one.
     invite(&elsewhere, &[], &two);
     one.launch();
     let refusal = "takes this node for no member: either this node was expelled, or that one is";
@@ -277,7 +277,7 @@ fn an_unsigned_refusal_expels_no_node_and_explains_its_meaning() {
     let status = said(&one, "status");
     assert!(!status.contains("expelled"), "{status}");
     assert_eq!(members(&one), ["one", "two"]);
-    // it goes on as before, and may still invite
+    // The node goes on as before and may still invite.
     let three = cluster.start("three");
     invite(&one, &[], &three);
     three.write("of-three.txt", b"three");
@@ -314,7 +314,7 @@ fn a_node_that_lost_its_secret_file_is_back_after_a_start() {
     invite(&one, &[], &two);
     one.write("of-one.txt", b"one");
     two.wait_for_file("of-one.txt");
-    // who may admit gives the others its new one
+    // A node that may admit gives the others a new secret.
     for turn in 0..2 {
         let node = [&mut two, &mut one].into_iter().nth(turn).unwrap();
         node.stop();
@@ -360,7 +360,8 @@ fn joining_another_cluster_drops_the_previous_one() {
     );
 }
 
-/// What waited would else be tried again and again, and lead into another cluster some day.
+/// Otherwise the node would try the waiting token again and again, and might join another cluster
+/// one day.
 #[apply(promise)]
 fn a_waiting_token_and_its_warning_end_once_another_was_used() {
     let mut cluster = Cluster::with_own_secrets();
@@ -432,7 +433,7 @@ fn entries_of_a_departed_node_can_be_dropped_by_its_admitted_name() {
     one.cli(&["forget", "desk"]).expect_ok();
 }
 
-/// The names in a directory, by `ls`.
+/// Returns the output of `ls` for a directory.
 fn listed_in(node: &Node, directory: &str) -> String {
     let listed = node.cli(&["ls", directory]);
     String::from_utf8_lossy(&listed.stdout).into_owned()
@@ -459,7 +460,7 @@ fn an_owner_that_hides_files_of_others_needs_a_confirmation() {
         absent.stderr
     );
     assert_eq!(trust(&one)["owners"], json!([]));
-    // an owner that hides nothing needs none
+    // No `--yes` is needed for an owner that hides no file.
     one.cli(&["own", "docs", "one"]).expect_ok();
     one.cli(&["own", "dcos", "two", "--yes"]).expect_ok();
 
@@ -566,8 +567,8 @@ fn below_an_owned_path_only_the_owners_files_win_and_why_names_it() {
 
 #[apply(promise)]
 fn a_crash_leaves_no_core_dump_with_secrets() {
-    // As on a machine that is set to write core files. Only the daemon may have this limit: other
-    // tests end programs by signals that would leave a file `core` in the checkout.
+    // The machine is set to write core files. Only the daemon may have this limit: other tests end
+    // programs by signals that would leave a file `core` in the checkout.
     let with_cores = r#"ulimit -S -c "$(ulimit -H -c)" && exec "$@""#;
     let mut cluster = Cluster::with_own_secrets();
     let one = cluster.start_with(NodeOptions {

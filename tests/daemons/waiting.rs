@@ -1,4 +1,4 @@
-//! What `p2pfs wait` says yes to is so for every program that looks at once.
+//! After `p2pfs wait` succeeds, every program sees the file or node at once.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,8 +16,8 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 const ROUNDS: usize = 40;
 
-/// Names come one after the other, so that the kernel is still told of the one when it is asked for
-/// the next, and it knows that none of them was there.
+/// The names appear one after the other. The kernel is still being told of one name when it looks
+/// up the next, and it has cached that none of them existed.
 #[apply(promise)]
 fn an_awaited_file_is_in_the_folder() {
     let mut cluster = Cluster::new();
@@ -40,7 +40,7 @@ fn an_awaited_file_is_in_the_folder() {
     });
 }
 
-/// A script that goes on from there with `rsync --delete` is not to take a part for the whole.
+/// A script that then runs `rsync --delete` must not take a part for the whole.
 #[apply(promise)]
 fn a_waiter_for_another_node_sees_all_names_that_the_present_nodes_list() {
     let mut cluster = Cluster::new();
@@ -70,7 +70,7 @@ fn a_waiter_for_another_node_sees_all_names_that_the_present_nodes_list() {
     }
 }
 
-/// As in the folder: what is behind a linked directory is there, for those who wait, list and ask.
+/// A name behind a linked directory exists for `wait`, `ls` and `why`, as in the folder.
 #[apply(promise)]
 fn a_path_through_a_linked_directory_is_the_same_in_every_command() {
     let mut cluster = Cluster::new();
@@ -87,7 +87,7 @@ fn a_path_through_a_linked_directory_is_the_same_in_every_command() {
     }
 }
 
-/// The kernel knows that none of them was there, and is told of them one after the other.
+/// The kernel has cached that none of the names existed, and is told of them one after the other.
 #[apply(promise)]
 fn an_event_about_a_new_file_comes_once_it_is_in_the_folder() {
     let mut cluster = Cluster::new();
@@ -117,7 +117,7 @@ fn an_event_about_a_new_file_comes_once_it_is_in_the_folder() {
     followed.wait().unwrap();
 }
 
-/// The name of a node comes a moment after the node.
+/// The name of a node arrives shortly after the node.
 #[apply(promise)]
 fn events_report_a_new_node_by_its_name() {
     let mut cluster = Cluster::new();
@@ -135,7 +135,7 @@ fn events_report_a_new_node_by_its_name() {
     }
 }
 
-/// One that hangs, or was stopped by a signal: no shell is to wait for it.
+/// A daemon that hangs or was stopped by a signal must not block a shell.
 #[apply(promise)]
 fn an_unresponsive_daemon_is_reported_by_each_waiting_command() {
     let mut cluster = Cluster::new();
@@ -161,7 +161,7 @@ fn an_unresponsive_daemon_is_reported_by_each_waiting_command() {
     node.signal(libc::SIGCONT);
 }
 
-/// One node's file, whatever the others share under its name.
+/// The hidden path names one node's file, whatever other nodes share under that name.
 #[apply(promise)]
 fn a_file_of_one_node_can_be_awaited_by_its_hidden_path() {
     let mut cluster = Cluster::new();

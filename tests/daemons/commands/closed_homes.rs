@@ -1,4 +1,4 @@
-//! Sharing out of a home that the daemon's user may not pass: what is said, and the ACLs.
+//! Shares inside a home directory that the daemon's user may not pass: the messages, and the ACLs.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -14,7 +14,7 @@ use crate::support::process::*;
 use crate::support::promise::{Need, promise, root};
 
 const NEEDS: &[Need] = &[root, acls, MOUNT_NEEDS[0]];
-/// A user of every machine that owns nothing.
+/// The user `nobody`, which owns no file on any machine.
 const NOBODY: u32 = 65_534;
 
 fn acls() -> Option<String> {
@@ -25,7 +25,7 @@ fn acls() -> Option<String> {
     (!works).then(|| "needs setfacl (apt install acl) and a filesystem with ACLs".to_owned())
 }
 
-/// A daemon of a user without rights, and a home of another user.
+/// The daemon of a user without rights, and the home of another user.
 struct ClosedHome {
     _cluster: Cluster,
     node: Node,
@@ -68,7 +68,7 @@ impl ClosedHome {
         command
     }
 
-    /// Runs a command of the owner of the home.
+    /// Runs a command as the owner of the home.
     fn share(&self, arguments: &[&str], name: &str) -> Finished {
         run(&mut self.share_command(arguments, name))
     }
@@ -109,7 +109,7 @@ fn share_out_of_closed_home_names_it_and_is_let_in_by_acls_until_it_is_removed()
     world.share(&["add", "--acl"], "Pictures").expect_ok();
     world.node.wait_for_file("of-Pictures");
     assert!(world.acls_below(&world.home).contains("user:65534:--x\n"));
-    // the home is open by now
+    // The home is open by now.
     world.share(&["add"], "Music").expect_ok();
     world.node.wait_for_file("of-Music");
 
@@ -145,7 +145,7 @@ fn private_folder_in_closed_home_is_readable_by_acls_with_its_new_files() {
     world.node.wait_for_file("of-Private");
     fs::write(private.join("new"), b"new").unwrap();
     world.node.wait_for_file("new");
-    // an entry of another user stays
+    // An ACL entry of another user stays.
     let mut other = Command::new("setfacl");
     run(other.args(["-m", "u:12345:r"]).arg(private.join("new"))).expect_ok();
     world.share(&["remove"], "Private").expect_ok();

@@ -1,5 +1,5 @@
-//! The check-up: what it finds wrong with a node, its cluster, its shares and its folders, and
-//! which remedy it names.
+//! The check-up: the problems that it finds in a node, its cluster, its shares and its folders, and
+//! the remedies that it names.
 
 use std::fs;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;
 
-/// The checks of `doctor` whose name begins so.
+/// Returns the checks of `doctor` whose name begins with `name`.
 fn checks<'a>(checkup: &'a Value, name: &str) -> Vec<&'a Value> {
     let all = checkup["checks"].as_array().unwrap();
     let named = |check: &&Value| check["name"].as_str().unwrap().starts_with(name);
@@ -108,7 +108,7 @@ fn doctor_distinguishes_closed_silent_foreign_and_unknown_seeds() {
         .unwrap()
         .local_addr()
         .unwrap();
-    // connections are taken by the kernel, and nobody says anything
+    // The kernel accepts connections here, and no program answers them.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = (silent.local_addr().unwrap(), silent);
     let mut cluster = Cluster::new();
@@ -151,7 +151,7 @@ fn doctor_distinguishes_closed_silent_foreign_and_unknown_seeds() {
             "{check}"
         );
     }
-    // what isolates a node is in its status too, with the remedy
+    // A cause of isolation is also in the status, with the remedy.
     let said = |text: &str| {
         node.cli(&["status", "--json"]).expect_json()["warnings"]
             .to_string()
@@ -225,7 +225,7 @@ fn configured_shares_that_cannot_be_shared_are_reported_until_they_can() {
         paths.collect::<Vec<std::path::PathBuf>>()
     };
     assert_eq!(missing(), dirs[1..]);
-    // however the lines are broken
+    // Line breaks do not matter here.
     let said = node.cli(&["share"]).expect_ok();
     let words: Vec<_> = said.split_whitespace().collect();
     assert!(
@@ -319,7 +319,7 @@ fn doctor_in_a_cluster_with_a_secret_file_never_advises_an_invitation() {
 
     let mut other = cluster.start("other");
     one.cli(&["wait", "--peers", "1"]).expect_ok();
-    // it comes back with another secret before its end is noticed
+    // The node returns with another secret before the first one notices its end.
     other.kill();
     fs::write(other.home.join("secret"), "c3".repeat(32)).unwrap();
     other.launch();

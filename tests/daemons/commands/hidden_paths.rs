@@ -1,4 +1,4 @@
-//! Paths below `.p2pfs` as arguments: one node's own files, and contents by their hashes.
+//! Paths below `.p2pfs` as arguments: the files of one node, and contents by their hashes.
 
 use macro_rules_attribute::apply;
 
@@ -41,7 +41,7 @@ fn a_path_below_the_hidden_directory_means_the_same_in_every_command() {
         reader.cli(&["unpin", path]).expect_ok();
         assert!(!pinned("docs/deep/a") && !pinned("docs/b"), "{path}");
     }
-    // the name that it has in the folder lets go of it, too
+    // The path in the folder releases the pin too.
     reader.cli(&["pin", ".p2pfs/peers/author"]).expect_ok();
     reader.cli(&["unpin", "docs"]).expect_ok();
     assert!(!pinned("docs/deep/a") && !pinned("docs/b"));

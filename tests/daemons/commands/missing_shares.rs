@@ -1,4 +1,4 @@
-//! Shares that are not there when the daemon starts.
+//! Shares that do not exist when the daemon starts.
 
 use std::fs;
 use std::path::Path;
@@ -45,7 +45,7 @@ fn a_missing_share_is_reported_until_it_is_present_or_unwanted() {
     eventually("nothing is missing", HANG_LIMIT, || {
         !warnings(&node).contains("shared")
     });
-    // what comes when nobody wants it shared any more stays here
+    // A folder that returns after its section was removed is not shared.
     share_with_a_file(&goes, "late");
     share_with_a_file(&last, "last");
     reload(&node, &(share(&comes) + &share(&last)));
@@ -103,7 +103,7 @@ fn a_folder_replaced_by_a_link_since_share_add_is_not_followed() {
     node.stop();
     node.launch();
     assert!(!warnings(&node).contains("leads to"));
-    // a link that leads to a share is a name of it
+    // A link that leads to a share is a name of that share.
     let other = node.home.join("other");
     share_with_a_file(&other, "others");
     let by_link = node.home.join("link");
@@ -177,7 +177,7 @@ fn a_share_configured_by_a_link_ends_when_it_is_removed() {
     eventually("it is listed no more", HANG_LIMIT, || {
         !node.cli(&["ls"]).expect_ok().contains("real")
     });
-    // but what was added by command stays
+    // A share added by command stays.
     node.cli(&["share", "add", real.to_str().unwrap()])
         .expect_ok();
     node.wait_for_file("real");
@@ -200,7 +200,7 @@ fn an_inbox_cannot_be_unshared_by_command() {
     );
     fs::create_dir(&shared).unwrap();
     std::os::unix::fs::symlink(&shared, &link).unwrap();
-    // within what is shared by another name, so that it is missing
+    // The inbox lies inside a folder that is shared by another name, so it is a missing share.
     let inbox = shared.join("inbox");
     let node = cluster.start_with(NodeOptions {
         shares: vec![link],
@@ -274,7 +274,7 @@ fn shares_of_an_earlier_run_are_unlisted_once_gone_or_unwanted() {
         !listed.contains("private") && !listed.contains("film")
     });
     fs::rename(&away, &unplugged).unwrap();
-    // sooner than by itself
+    // The signal makes the node look again sooner than it does by itself.
     node.signal(libc::SIGHUP);
     reader.wait_for_file("film");
 }

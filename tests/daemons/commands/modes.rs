@@ -1,5 +1,5 @@
-//! What callers of the control socket are told by the modes of the mount, and of what other users
-//! read.
+//! Replies of the control socket to callers that the modes of the mount restrict, and the data that
+//! they get about other users' reads.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;
 
-/// Users that own nothing, and are in no group but their own.
+/// Two users that own no file and are in no group but their own.
 const ALICE: u32 = 64_001;
 const BOB: u32 = 64_002;
 
@@ -46,7 +46,7 @@ fn assert_denied(node: &Node, arguments: &[&str]) {
     assert!(finished.stdout.is_empty(), "{arguments:?}");
 }
 
-/// The events that a user is told, by kind.
+/// Returns the events that a user gets, parsed.
 fn events_of(node: &Node, uid: u32) -> Vec<Value> {
     let told = as_user(node, uid, &["events", "--json"]).expect_ok();
     let events = told.lines().map(|line| serde_json::from_str(line).unwrap());
@@ -102,7 +102,7 @@ fn a_caller_lists_by_directory_modes_and_reads_by_file_modes() {
     unread.wait_for_file("d/a");
     let listed = as_user(&unread, ALICE, &["ls", "d", "--json"]).expect_json();
     assert_eq!(listed["entries"][0]["path"], "d/a", "{listed}");
-    // which a program that cannot read the file cannot ask the mount for either
+    // A program that cannot read the file cannot get the hash from the mount either.
     assert!(listed["entries"][0]["hash"].is_null(), "{listed}");
     as_user(&unread, ALICE, &["wait", "--file", "d/a"]).expect_ok();
     assert_denied(&unread, &["get", "d/a", "-o", "-"]);
@@ -150,7 +150,7 @@ fn a_read_is_shown_to_its_own_user_and_only_counted_for_others() {
     let counts = of_bob.iter().filter(|event| event["event"] == "left-out");
     let counted: u64 = counts.map(|it| it["count"].as_u64().unwrap()).sum();
     assert!(counted >= 6, "{of_bob:?}");
-    // what is listed is no secret
+    // A listed name is not a secret.
     assert!(is_told(&of_bob, "file-added", "got"), "{of_bob:?}");
 }
 
@@ -163,7 +163,7 @@ fn an_ordinary_user_pings_other_nodes_at_a_pace() {
         as_user(&nodes[0], ALICE, &["ping", "two"]).expect_ok();
     }
     assert!(begun.elapsed() >= Duration::from_secs(2));
-    // nobody else waits for that
+    // No other user waits for that limit.
     as_user(&nodes[0], BOB, &["ping", "two"]).expect_ok();
     nodes[0].cli(&["ping", "two"]).expect_ok();
 }

@@ -1,4 +1,4 @@
-//! A folder that two `[[share]]` sections name.
+//! One folder in two `[[share]]` sections.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,7 +15,8 @@ fn section(dir: &Path, more: &str) -> String {
     format!("[[share]]\ndir = '{}'\n{more}\n", dir.display())
 }
 
-/// Of the share of this folder, whether it is for everybody; none where it is not shared.
+/// Returns whether the share of this folder is open to all nodes, or `None` if the folder is not
+/// shared.
 fn is_open(node: &Node, dir: &Path) -> Option<bool> {
     let told = node.cli(&["share", "--json"]).expect_json();
     let shares = told["shares"].as_array().unwrap();
@@ -49,7 +50,7 @@ fn of_two_sections_with_one_folder_the_later_one_applies_at_start_and_reload() {
     assert_eq!(is_open(&node, &dir), Some(false));
     reloaded(&node, &(again + &open), Some(true));
     reloaded(&node, &(open + &closed), Some(false));
-    // who takes the section out means the folder that it named
+    // Removing the section removes the share of the folder that it names.
     reloaded(&node, "", None);
 }
 
@@ -79,7 +80,7 @@ fn the_configuration_of_a_folder_by_any_name_overrides_share_add() {
         assert_eq!(refused.status.code(), Some(1), "{spelled:?}");
         let why = "is shared by the configuration";
         assert!(refused.stderr.contains(why), "{}", refused.stderr);
-        // other groups have all that was added looked at again
+        // A change of groups makes the node check all added shares again.
         let group = format!("groups = ['of-{}=bob']\n", spelled.ends_with("link"));
         reload(&node, &(group.clone() + &closed + &section(&other, "")));
         eventually("another is shared", HANG_LIMIT, || {

@@ -12,7 +12,7 @@ use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;
 
-/// Bytes that a node has hashed since its start.
+/// Returns the number of bytes that a node has hashed since its start.
 fn hashed_bytes(node: &Node) -> u64 {
     let told = node.cli(&["share", "--json"]).expect_json();
     told["read_bytes"].as_u64().unwrap()
@@ -107,7 +107,7 @@ fn another_place_renames_the_files_on_all_nodes_and_reads_none() {
     seen(&nodes, "a.jpg");
     assert_eq!(hashed_bytes(&nodes[0]), before);
 
-    // the place of a restart is the last one
+    // After a restart, the last place applies.
     add_as(&nodes[0], &dir, "last").expect_ok();
     seen(&nodes, "last/a.jpg");
     nodes[0].stop();

@@ -1,5 +1,5 @@
-//! Who may ask and change what: root, the owner of the daemon, everybody else; and what is said of
-//! private files.
+//! Rights to ask and to change: of root, of the daemon's owner and of all other users. Replies
+//! about private files.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -19,16 +19,16 @@ use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;
 
-/// A user of every machine that owns nothing.
+/// The user `nobody`, which owns no file on any machine.
 const NOBODY: u32 = 65_534;
-/// Runs a command of the program as somebody else.
+/// Runs a command of the program as `NOBODY`.
 fn as_nobody(node: &Node, arguments: &[&str]) -> Finished {
     let mut command = node.cli_command(arguments);
     command.uid(NOBODY).gid(NOBODY).current_dir("/");
     run(&mut command)
 }
 
-/// Talks to the daemon from a thread whose user, by the kernel's word, is nobody.
+/// Talks to the daemon from a thread whose kernel user is `NOBODY`.
 fn ask_as_nobody<T: Send + 'static>(
     node: &Node,
     talk: impl FnOnce(&mut Client) -> T + Send + 'static,
@@ -112,7 +112,7 @@ fn a_descriptor_of_the_file_itself_goes_only_to_root_and_its_owner() {
     set_mode(&nodes[0].share.join("a"), 0o666);
     nodes[1].wait_for_file("a");
     nodes[1].cli(&["prefetch", "a"]).expect_ok();
-    // a share of one's own, and a complete file of the cache
+    // One own share, and one complete file of the cache.
     for node in &nodes {
         let given = |client: &mut Client| -> OwnedFd {
             client
@@ -198,7 +198,7 @@ fn others_see_counts_of_private_files_and_foreign_readers_and_no_names() {
     assert!(!in_the_mount.contains("diary") && !in_the_mount.contains("secrets"));
     let events = as_nobody(&node, &["events"]).expect_ok();
     assert!(!events.contains("secrets"), "{events}");
-    // their owner is told all of it
+    // Their owner gets all details.
     let owned = node.cli(&["share"]).expect_ok();
     assert!(
         owned.contains("diary") && owned.contains("secrets/out"),

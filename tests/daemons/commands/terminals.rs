@@ -1,5 +1,4 @@
-//! Commands before a person at a terminal: columns, colours, questions, progress and the names that
-//! the shell offers.
+//! Commands on a terminal: columns, colours, questions, progress, and shell completion.
 
 use std::fs;
 use std::process::Command;
@@ -51,7 +50,7 @@ fn the_shell_completes_names_of_the_cluster_shares_and_nodes() {
     }
 }
 
-/// What bash offers where a line is typed so far, of which it replaces `replaced`.
+/// Prints the completions that bash offers for a partly typed line. An offer replaces `replaced`.
 const COMPLETES: &str = r#"
 eval "$("$PROGRAM" completions bash)"
 p2pfs() { "$PROGRAM" "$@"; }
@@ -92,7 +91,7 @@ fn a_name_completed_by_bash_is_one_word_for_any_content() {
         let offered = offered.split_terminator('\0').map(str::to_owned);
         offered.collect()
     };
-    // what the shell makes of the line, once what is offered is in it
+    // Returns the word that the shell reads after the offer is inserted.
     let meant = |before: &str, offer: &str, after: &str| -> String {
         let line = format!("printf %s {before}{offer}{after}");
         bash(&line, "", "")
@@ -114,7 +113,7 @@ fn a_name_completed_by_bash_is_one_word_for_any_content() {
     assert!(!cluster.folder.path().join("evil").exists());
 }
 
-/// Runs a command on a terminal of 80 columns to its end, and gives what it showed.
+/// Runs a command on a terminal of 80 columns to its end and returns its output.
 fn on_terminal(command: &mut Command) -> String {
     let mut terminal = Terminal::open(24, 80);
     let mut child = terminal.run(command);
@@ -124,7 +123,7 @@ fn on_terminal(command: &mut Command) -> String {
     terminal.shown()
 }
 
-/// The text without the escapes that colour it.
+/// Returns the text without colour escapes.
 fn plain(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
@@ -146,7 +145,8 @@ fn output_for_people_fits_80_columns_has_names_and_optional_colour() {
     nodes[0].write("diary", b"1");
     set_mode(&nodes[0].share.join("diary"), 0o600);
     nodes[1].wait_for_file("docs/paper.txt");
-    // whose name stays short: that of docs gets its node's beside the version that wins
+    // This file keeps its short name. The one in docs gets its node's label beside the winning
+    // version.
     nodes[1].cli(&["prefetch", "more"]).expect_ok();
     nodes[1].write("docs/paper.txt", &noise(2, 300_000));
     (nodes[0].cli(&[
@@ -175,7 +175,7 @@ fn output_for_people_fits_80_columns_has_names_and_optional_colour() {
     for arguments in commands {
         let shown = on_terminal(&mut nodes[1].cli_command(arguments));
         for line in plain(&shown).lines() {
-            // the folders of the test are longer than a line themselves
+            // The paths of the test's own folders are longer than a line.
             let is_long = line.contains("p2pfs-test-") || line.chars().count() <= 80;
             assert!(is_long, "{arguments:?}: {line}");
         }
@@ -237,7 +237,7 @@ fn a_cluster_with_others_is_not_dropped_for_another_without_a_yes() {
     let [one, two, other] = &nodes;
     let invite = ["invite", "--admin"];
     let token = |of: &Node| of.cli(&invite).expect_ok().trim().to_owned();
-    // nobody else is in its own: nothing is lost, and nothing asked
+    // The node is alone in its own cluster. It loses nothing, so the command asks no question.
     on_terminal(&mut two.cli_command(&["join", &token(one)]));
     on_terminal(&mut two.cli_command(&["join", &token(one)]));
     let join = |answer: &[u8]| {
@@ -278,7 +278,7 @@ fn adding_a_share_shows_hashing_progress_on_a_terminal() {
     assert!(shown.contains(" of 1.00 GiB read, "), "{shown}");
     assert!(shown.contains("/s, ") && shown.contains(" left"), "{shown}");
     assert!(shown.contains("1 file, 1.0 GiB"), "{shown}");
-    // all of it is listed when the command ends
+    // The output has the whole file when the command ends.
     assert_eq!(node.cli(&["ls"]).expect_ok(), "large\n");
 }
 

@@ -1,4 +1,4 @@
-//! Commands that bring bytes or hold them back: prefetch and limits.
+//! Commands that move or limit bytes: prefetch and limits.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -88,7 +88,7 @@ fn get_of_an_own_file_that_changes_meanwhile_fails() {
     let (mut read, written) = io::pipe().unwrap();
     let mut get = one.cli_command(&["get", "file", "-o", "-"]);
     let getting = start_into(&mut get, written);
-    // the pipe holds a part of it at most
+    // The pipe holds only a part of the file.
     read.read_exact(&mut [0]).unwrap();
     let file = File::options().write(true).open(one.share.join("file"));
     file.unwrap().write_all_at(b"new", 1 << 19).unwrap();
@@ -142,7 +142,7 @@ fn transfer_limits_hold_in_both_directions_and_return_to_the_configured_ones() {
         reader.cli(&["prefetch", name]).expect_ok();
         begun.elapsed().as_secs_f64()
     };
-    // 8 MiB at 2 MiB a second, less what may pass at once
+    // 8 MiB take 4 s at 2 MiB/s, less the burst that may pass at once.
     assert!(seconds("down") > 2.0);
     let free = reader
         .cli(&["limits", "--down", "none", "--json"])
@@ -198,7 +198,7 @@ fn a_pin_is_confirmed_at_once_whatever_is_present() {
     let (author, reader) = (cluster.start("author"), cluster.start("reader"));
     author.write("file", &noise(1, 8 << 20));
     reader.wait_for_file("file");
-    // nothing of it comes
+    // No byte of the file arrives.
     author.signal(libc::SIGSTOP);
     reader.cli(&["pin", "file"]).expect_ok();
     let listed = reader.cli(&["cache", "ls", "--json"]).expect_json();
@@ -223,7 +223,7 @@ fn a_later_pin_does_not_wait_behind_large_ones() {
     }
     author.write("small", &noise(77, 60_000));
     reader.wait_for_file("small");
-    // all of it takes a minute and a half
+    // The whole file takes a minute and a half.
     author.cli(&["limits", "--up", "512KiB/s"]).expect_ok();
     reader.cli(&["pin", "large"]).expect_ok();
     reader.cli(&["pin", "small"]).expect_ok();

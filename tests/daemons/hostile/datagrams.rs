@@ -1,4 +1,4 @@
-//! What a member says by gossip in the name of others.
+//! Gossip that a member sends in the name of others.
 
 use p2pfs_proto::wire::native::udp::{Contact, Departure, Farewell, Frame, Rumor, departure_bytes};
 use p2pfs_types::id::Generation;
@@ -54,7 +54,7 @@ fn datagrams_sealed_as_another_node_do_not_separate_two_nodes() {
         assert!(scene.eve.forge(two, one, counter, nothing()));
     }
     eventually("each is dropped", SOON, || dropped(&scene) >= before + 3);
-    // each hears by gossip what the other says
+    // Each node still gets the other's statements by gossip.
     for _ in 0..3 {
         scene.assert_unharmed();
     }

@@ -1,5 +1,4 @@
-//! A member that is put out and goes on all the same, with its key, its certificate and the secret
-//! that it had.
+//! An expelled member that continues with its key, its certificate and its old secret.
 
 use p2pfs_types::extent::ByteRange;
 

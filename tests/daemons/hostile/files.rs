@@ -1,4 +1,4 @@
-//! What a member says of files, and asks for.
+//! False statements about files by a member, and its requests for files.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,7 +22,7 @@ fn a_wrong_claimed_size_of_a_hash_hides_its_bytes_from_no_reader() {
     for name in ["half.bin", "twice.bin"] {
         let read = fs::read(scene.one.mounted(name));
         let errno = read.expect_err(name).raw_os_error();
-        // by the size that she says, nobody gives anything, or nobody has it
+        // At the size that she announces, either no holder gives the content or no node has it.
         assert!(
             [Some(libc::EIO), Some(libc::ESTALE)].contains(&errno),
             "{errno:?}"
@@ -57,14 +57,14 @@ fn a_file_that_became_private_is_no_longer_served_to_any_member() {
         set_mode(&path, 0o644);
         eventually("it is given", SOON, || is_given(&scene));
         set_mode(&path, 0o600);
-        // before any watcher can tell
+        // This is before any watcher can report the change.
         assert!(!is_given(&scene), "a private file was given");
     }
     scene.assert_unharmed();
 }
 
-/// How far ahead of now she dates a file: newer than all that is live, and no farther ahead than
-/// what a clock may be off.
+/// How far ahead of now she dates a file, in seconds. It is newer than all live files and within
+/// the allowed error of a clock.
 const AHEAD_S: i64 = 20;
 
 #[apply(promise)]
@@ -101,13 +101,14 @@ fn a_killed_members_listing_wins_over_no_live_file_even_if_cached() {
     };
     live_wins(&one);
     live_wins(&two);
-    // nor where what was stored is all that tells of her
+    // Stored entries of her do not win after a restart either.
     one.stop();
     one.launch();
     live_wins(&one);
 }
 
-/// How far ahead of now she dates a version: as far as a clock may be off.
+/// How far ahead of now she dates a version, in seconds. It is close to the allowed error of a
+/// clock.
 const HIJACK_AHEAD_S: i64 = 55;
 
 #[apply(promise)]
@@ -134,7 +135,7 @@ fn newest_version_that_its_author_never_gives_takes_no_name_for_long_and_names_t
         .expect_json();
     let rule = why["rule"].as_str().unwrap().to_owned();
     assert!(rule.contains("no holder gave"), "{rule}");
-    // a new head and another date of the same content cost her nothing
+    // A new head and another date of the same content are cheap for her.
     scene.eve.say(vec![file("install.sh", lure, 5, date + 1)]);
     scene.eve.say(vec![
         file("install.sh", lure, 5, date + 2),

@@ -1,14 +1,14 @@
-//! What a member sends that costs it little and a node much.
+//! Messages that cost a member little and a node much.
 
 use p2pfs_proto::wire::native::tcp::{Frame, Kind};
 
 use super::*;
 
-/// Records that are sent at once, and how often.
+/// Number of records sent at once, and number of repetitions.
 const RECORDS: usize = 2900;
 const TIMES: usize = 400;
 
-/// Sends the same record until the daemon hangs up, on some connections one after the other.
+/// Sends the same record until the daemon closes the connection, on three connections in turn.
 fn flood(scene: &Scene, carried: &[u8]) {
     for _ in 0..3 {
         let mut connection = scene.eve.dial_raw(scene.one.address).unwrap();

@@ -1,15 +1,15 @@
-//! Links of a member that stay in the folder by their text and lead out of it together.
+//! Links of a member that stay in the folder one by one and lead out of it together.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 
 use super::*;
 
-/// More directories than any mount of a test lies below.
+/// Number of directories, more than the depth of any test's mount.
 const DEPTH: usize = 16;
 
-/// Links by which `README.txt` leads to a file of this machine: each `z` leads to where it lies, so
-/// that `z/..` is the directory above.
+/// Returns links by which `README.txt` leads to a file of this machine. Each `z` leads to its own
+/// directory, so that `z/..` is the directory above.
 fn way_out(to: &Path) -> Vec<Fact> {
     let mut facts = Vec::new();
     let mut deepest = String::new();
@@ -66,7 +66,7 @@ fn links_of_several_members_resolve_as_written_and_never_outside_the_mount() {
             mount.join("honest.txt")
         );
     }
-    // among the files of one node alone the same links stay among these
+    // In the view of one node's files, the same links stay below that view.
     let hers = mount.join(".p2pfs/peers/eve");
     assert_eq!(fs::canonicalize(hers.join("d/e/root")).unwrap(), hers);
     assert_eq!(fs::canonicalize(hers.join("to-d/e/root")).unwrap(), hers);

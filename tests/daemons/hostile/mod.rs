@@ -1,6 +1,6 @@
-//! What a member gone bad can do to daemons: nothing but be named. Each test is one attack; after
-//! it the honest nodes' names and bytes are as they were, nobody has crashed, and memory is within
-//! its budget.
+//! Attacks on daemons by a hostile member. Each test is one attack. After it, the names and bytes
+//! of the honest nodes are unchanged, no daemon has crashed, memory is within its budget, and the
+//! attacker is named.
 
 mod datagrams;
 mod expelled;
@@ -31,12 +31,12 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 
 const SOON: Duration = Duration::from_secs(400);
-/// What a daemon may ever have had in memory: what one author's directories may take, and some.
+/// Maximum peak memory of a daemon in KiB: the limit for one author's directories, and some room.
 const MEMORY_MAX_KIB: u64 = 1 << 20;
-/// Seconds since 1970 in the year 2286.
+/// A date in the year 2286, in seconds since 1970.
 const YEAR_2286: i64 = 9_999_999_999;
 
-/// Two honest nodes, and one that is not.
+/// Two honest nodes and one hostile node.
 struct Scene {
     cluster: Cluster,
     one: Node,
@@ -66,7 +66,8 @@ fn scene() -> Scene {
     }
 }
 
-/// How often a daemon is asked that is so busy with what she said that a command gives up.
+/// Maximum number of attempts of a command. A daemon that is busy with her messages may not answer
+/// in time.
 const ASKED_MAX: usize = 10;
 
 fn told(node: &Node, command: &str) -> Value {
@@ -80,8 +81,8 @@ fn peers(node: &Node) -> Vec<Value> {
     told(node, "peers")["peers"].as_array().unwrap().clone()
 }
 
-/// Waits until a file can be read: a machine that is busy with her may be too slow for a deadline,
-/// but what is read is right.
+/// Waits until a file can be read. A machine that is busy with her may miss a deadline, but bytes
+/// that it returns must be right.
 fn await_bytes(node: &Node, name: &str, bytes: &[u8]) {
     eventually("it is read", SOON, || {
         let read = fs::read(node.mounted(name));
@@ -99,7 +100,7 @@ fn memory_kib(node: &Node) -> u64 {
     status_kib(node.pid(), "VmHWM:")
 }
 
-/// Returns whether a text names the culprit: by its name, or by its key before that is known.
+/// Returns whether a text names the culprit by name, or by key while the name is unknown.
 fn names_eve(text: &str, key: &str) -> bool {
     text.contains("eve") || text.contains(&key[..8])
 }
@@ -109,13 +110,13 @@ impl Scene {
         self.cluster.folder.path().join("secret")
     }
 
-    /// How often the culprit offended, as the first node counts.
+    /// Returns how often the culprit offended, as counted by the first node.
     fn offences(&self) -> u64 {
         let peer = peer(&self.one, &self.eve.id.to_string());
         peer["offences"].as_u64().unwrap_or_default()
     }
 
-    /// Waits until a node's list of peers says who did it, and how.
+    /// Waits until a node's list of peers names the culprit and the offence.
     fn await_listed(&self, node: &Node, how: &str) {
         let eve = self.eve.id.to_string();
         eventually("the culprit is named", SOON, || {
@@ -129,7 +130,7 @@ impl Scene {
     fn await_named(&self, node: &Node, how: &str) {
         self.await_listed(node, how);
         let eve = self.eve.id.to_string();
-        // an offence of another kind may come in between, and is the one that is told then
+        // An offence of another kind may come in between and replace this one in the warning.
         eventually("the culprit is warned of", SOON, || {
             let status = told(node, "status");
             let mut warnings = status["warnings"].as_array().unwrap().iter();
@@ -140,7 +141,7 @@ impl Scene {
         });
     }
 
-    /// Everything honest is as it was, and what is new comes through.
+    /// Asserts that all honest data is unchanged and that new files still arrive.
     fn assert_unharmed(&mut self) {
         self.written += 1;
         let name = format!("after-{}.bin", self.written);
@@ -153,7 +154,8 @@ impl Scene {
             assert!(node.is_running());
             let kib = memory_kib(node);
             assert!(kib < MEMORY_MAX_KIB, "{}: {kib} KiB", node.name);
-            // every attribute of the root's names can be had; hers may go while they are read
+            // The attributes of all names in the root are readable. Her names may disappear
+            // meanwhile.
             let paths = || {
                 fs::read_dir(&node.mount)
                     .unwrap()
@@ -166,7 +168,7 @@ impl Scene {
         }
     }
 
-    /// The journal of the first node named the culprit.
+    /// Asserts that the journal of the first node names the culprit.
     fn assert_journal_names(mut self, how: &str) {
         let eve = self.eve.id.to_string();
         let journal = self.one.stop().stderr;
@@ -195,7 +197,7 @@ fn endless_directories_of_one_member_cost_only_its_own_names() {
         let listed = root.filter(|it| it.as_ref().unwrap().file_name() != "honest.txt");
         listed.count() <= scene.written
     });
-    // what was stored obeys the budget too
+    // The stored entries are within the budget too.
     scene.one.stop();
     scene.one.launch();
     scene.one.wait_for_file("honest.txt");
@@ -219,7 +221,7 @@ fn impossible_names_sizes_and_links_are_refused_and_their_sender_is_named() {
     for fact in bad {
         let before = scene.offences();
         scene.eve.say(vec![fact]);
-        // one part of what she said before may be on its way
+        // One part of her earlier statement may still be in flight.
         eventually("it is refused", SOON, || scene.offences() >= before + 2);
     }
     scene.await_named(&scene.one, how);
@@ -296,7 +298,7 @@ fn a_log_that_contradicts_its_signature_names_its_sender() {
     scene
         .eve
         .say_under(Vec::new(), |head| head.count = u64::MAX);
-    // what was told of her within the minute is enough for people
+    // The warning is limited to one a minute, so the list of peers is checked instead.
     scene.await_listed(&scene.one, "listed more than a node may");
     scene.assert_unharmed();
     assert!(!scene.one.mounted("a").exists());

@@ -1,4 +1,4 @@
-//! What a member says of who is in, and of who reads what.
+//! False statements by a member about membership and about readers.
 
 use p2pfs_proto::trust::{Claim, STATEMENTS_PER_ADMIN_MAX};
 use p2pfs_proto::wire::native::record::{EntitledReader, ShareIndex};
@@ -6,7 +6,8 @@ use p2pfs_types::id::NodeId;
 
 use super::*;
 
-/// Two honest nodes and one that is not, each with a certificate; hers is made with these flags.
+/// Starts two honest nodes and one hostile node, each with a certificate. Hers is made with these
+/// flags.
 fn certified(flags: &[&str]) -> Scene {
     let mut cluster = Cluster::with_own_secrets();
     let (one, two, mut daemon) = (
@@ -82,7 +83,7 @@ fn unsigned_statements_admit_and_expel_no_node_and_name_their_sender() {
     for _ in 0..10 {
         eve.tell(scene.one.address, &forged);
     }
-    // of her own word, which counts for nothing, nothing is kept either
+    // Her own statements have no authority, so they are not kept either.
     let own: Vec<_> = (0..2000)
         .map(|number| eve.state(eve.id, admission(number)))
         .collect();
@@ -109,7 +110,7 @@ fn endless_reader_lists_of_one_member_delay_only_its_own_names() {
         salt: [7; 16],
         readers: vec![reader.clone()],
     };
-    // one part of them is taken at once, and the next is not, however slow a machine is
+    // The first part of the lists is accepted and the next is refused, however slow the machine is.
     scene.eve.say((0..9_000).map(list).collect());
     let how = "lists of readers faster than a node may";
     scene.await_named(&scene.one, how);

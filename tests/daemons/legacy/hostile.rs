@@ -1,5 +1,6 @@
-//! Legacy peers that lie, drip, break off, flood, or speak for others: bounded, counted, named in
-//! `p2pfs peers` and in the journal, and nothing wrong under a final name.
+//! Legacy peers that lie, drip, break off, flood, or speak for others. Their effect is bounded and
+//! counted, `p2pfs peers` and the journal name them, and no wrong content appears under a final
+//! name.
 
 use std::fs;
 use std::io::Read;
@@ -31,7 +32,7 @@ fn start(cluster: &mut Cluster, peers: &[&OldPeer]) -> Node {
     })
 }
 
-/// How often the peer has offended, and how the last time.
+/// Returns how often the peer has offended, and its last offence.
 fn offences(node: &Node, address: &str) -> (u64, String) {
     let peers = node.cli(&["peers", "--json"]).expect_json();
     let peers = peers["peers"].as_array().unwrap();
@@ -98,7 +99,7 @@ fn a_wrong_transfer_is_an_error_for_its_reader_and_the_peer_is_named() {
             count > number as u64 && last.contains(offence)
         });
     }
-    // a refusal is none
+    // A refusal is not an offence.
     let before = offences(&node, peer.address());
     peer.gives("refused", Gives::Nothing);
     let error = fs::read(node.mounted("refused")).unwrap_err();
@@ -154,7 +155,7 @@ fn after_a_broken_transfer_the_next_open_asks_others_first() {
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
     assert_eq!(fs::read(&path).unwrap(), b"good bytes");
     assert_eq!(broken.served(), ["both"], "it is not asked a second time");
-    // what failed has failed: the handle does not change to another peer's file
+    // The read has failed for good: the handle does not switch to another peer's file.
     let error = first.read(&mut bytes).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
 }
@@ -169,7 +170,8 @@ fn a_lost_holder_is_replaced_within_the_open() {
     let node = start(&mut cluster, &[&first, &second]);
     let path = node.mounted("both");
     assert_eq!(fs::metadata(&path).unwrap().len(), 7);
-    // the header's transfer is let go of after a while; then the peer does not give it any more
+    // The transfer that the header began is dropped after a while. From then on the peer does not
+    // give the file.
     first.gives("both", Gives::Nothing);
     eventually("the other peer's file is read", SOON, || {
         fs::read(&path).unwrap() == b"second's bytes"
@@ -225,7 +227,7 @@ fn a_flood_is_bounded_and_its_sender_is_named() {
     });
     let told = node.cli(&["peers", "--json"]).expect_json();
     assert!(told["peers"].as_array().unwrap().len() <= 2, "{told}");
-    // the others are served all the same
+    // The node still serves other peers.
     let address_of_node = node.address.to_string();
     eventually("the legacy peer knows the node", SOON, || {
         peer.members().contains(&address_of_node)
@@ -249,7 +251,7 @@ fn a_list_of_others_in_one_datagram_causes_no_traffic_to_them() {
     let list = format!("DISCOVER,{}\n", listed.join(","));
     let forger = UdpSocket::bind("127.0.0.5:0").unwrap();
     forger.send_to(list.as_bytes(), node.address).unwrap();
-    // some rounds of its own lists go by, which go to whom it knows
+    // The node sends its own lists to the members that it knows. Wait for some rounds.
     let rounds = || {
         let heard = peer.heard();
         let lists = heard

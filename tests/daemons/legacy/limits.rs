@@ -1,4 +1,4 @@
-//! The limits hold for what legacy peers give and are given, and `status` counts it.
+//! The limits also hold for transfers from and to legacy peers, and `status` counts these.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 
 const MIB: usize = 1 << 20;
-/// Without a limit it takes a small part of a second.
+/// Size of a file that takes a small part of a second without a limit.
 const SIZE: usize = 8 * MIB;
 const SOON: Duration = Duration::from_secs(60);
 
@@ -33,7 +33,7 @@ fn start(cluster: &mut Cluster, peer: &OldPeer) -> Node {
     })
 }
 
-/// Shares a file, and waits until legacy peers are given it.
+/// Shares a file, and waits until legacy peers can download it.
 fn share(node: &Node, name: &str, bytes: &[u8]) {
     for (name, bytes) in [(name, bytes), ("last", b"1")] {
         node.write(name, bytes);
@@ -56,7 +56,7 @@ fn transfers_from_legacy_peers_respect_the_limit_and_are_counted() {
     node.cli(&["limits", "--down", "1MiB/s"]).expect_ok();
     let begun = Instant::now();
     assert!(fs::read(node.mounted("read")).unwrap() == bytes);
-    // of what a reader waits for, four seconds' worth may be ahead of the limit
+    // Reads with a waiting reader may run up to four seconds ahead of the limit.
     let took = begun.elapsed();
     assert!(took >= Duration::from_secs(3), "{took:?}");
     assert_eq!(node.traffic("received_bytes"), SIZE);
@@ -83,7 +83,8 @@ fn a_throttled_read_is_not_an_error() {
     }
     let node = start(&mut cluster, &peer);
     node.cli(&["limits", "--down", "64KiB/s"]).expect_ok();
-    // of one piece of each, the last one waits for longer than a silent peer is waited for
+    // With one piece of each file, the last reader waits longer than the patience for a silent
+    // peer.
     let readers = names.iter().map(|name| {
         let path = node.mounted(name);
         thread::spawn(move || fs::read(path))
@@ -106,13 +107,13 @@ fn transfers_to_legacy_peers_respect_the_limit_and_are_counted() {
     node.cli(&["limits", "--up", "2MiB/s"]).expect_ok();
     let begun = Instant::now();
     assert!(download(node.address, "large").bytes == bytes);
-    // of four seconds, half of one may pass at once
+    // The transfer takes four seconds, less half a second that may pass at once.
     let took = begun.elapsed();
     assert!(took >= Duration::from_secs(3), "{took:?}");
     assert_eq!(node.traffic("sent_bytes") - before, SIZE);
 }
 
-/// A transfer to a legacy peer that has begun.
+/// Begins a transfer to a legacy peer.
 fn asking(node: SocketAddr, name: &str) -> TcpStream {
     let mut stream = TcpStream::connect(node).unwrap();
     let limit = Some(Duration::from_secs(60));
@@ -138,6 +139,6 @@ fn a_transfer_to_a_legacy_peer_continues_at_once_when_its_limit_is_lifted() {
     node.cli(&["limits", "--up", "none"]).expect_ok();
     stream.read_to_end(&mut got).unwrap();
     assert!(got == bytes);
-    // two minutes at that limit
+    // It would take two minutes at that limit.
     assert!(begun.elapsed() < Duration::from_secs(60));
 }

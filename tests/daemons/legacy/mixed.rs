@@ -1,6 +1,6 @@
 //! Mixed clusters: two native nodes with their mounts, two legacy peers, and files in every
-//! direction: through each folder from a legacy peer, by a legacy peer from each node, and over a
-//! bridge from a node that gives legacy peers nothing.
+//! direction. Each folder reads from legacy peers, legacy peers download from each node, and one
+//! node bridges to another that does not serve legacy peers.
 
 use std::fs;
 use std::path::Path;
@@ -18,12 +18,12 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 
 const SOON: Duration = Duration::from_secs(60);
-/// How long a name is looked for.
+/// How long a lookup searches for a name.
 const LOOKUP: Duration = Duration::from_secs(4);
 const LARGE_BYTES: usize = 100 << 20;
 
-/// Two nodes and two legacy peers that have heard of each other. The folder `open` of each node is
-/// for legacy peers too, `share` is not.
+/// Two nodes and two legacy peers that know each other. The folder `open` of each node is also for
+/// legacy peers, `share` is not.
 struct Mixed {
     nodes: [Node; 2],
     peers: [OldPeer; 2],
@@ -65,7 +65,7 @@ impl Mixed {
         }
     }
 
-    /// Writes a file that legacy peers may have, and waits until both nodes list it.
+    /// Writes a file that is open to legacy peers, and waits until both nodes list it.
     fn write_open(&self, node: usize, path: &str, bytes: &[u8]) {
         write(&self.nodes[node].home.join("open").join(path), bytes);
         self.nodes.iter().for_each(|node| node.wait_for_file(path));
@@ -88,7 +88,7 @@ fn write(path: &Path, bytes: &[u8]) {
     set_mode(path, 0o644);
 }
 
-/// What the protocol can carry, from nothing to a hundred MiB.
+/// Returns files that the protocol can carry, from empty to a hundred MiB.
 fn files() -> [(String, Vec<u8>); 6] {
     [
         ("empty".to_owned(), Vec::new()),
@@ -119,7 +119,7 @@ fn each_folder_shows_the_files_of_legacy_peers() {
             assert_eq!(size, bytes.len() as u64, "{name}");
         }
     }
-    // what one node has from a legacy peer is no file of the native cluster
+    // A file from a legacy peer does not become a file of the native cluster.
     for node in &mixed.nodes {
         let listed = node.cli(&["ls", "--json"]).expect_json();
         let entries = listed["entries"].as_array().unwrap();
@@ -144,7 +144,7 @@ fn each_legacy_peer_gets_the_files_of_native_nodes() {
     }
 }
 
-/// Downloads as a user of the original program would: it takes a late answer of one node to the
+/// Downloads as a user of the original program does. That program takes a late answer to the
 /// question before for an answer to this one, and then its user asks again.
 #[track_caller]
 fn gets(peer: &OldPeer, name: &str, bytes: &[u8]) {
@@ -177,10 +177,10 @@ fn a_bridge_serves_files_that_only_another_native_node_has() {
             gets(peer, name, bytes);
         }
     }
-    // the node that has it does not give it itself
+    // The holder itself does not serve legacy peers.
     let refused = download(beta.address, "only-beta.bin");
     assert_eq!((refused.header.as_str(), refused.bytes.len()), ("", 0));
-    // nothing is offered any more that nobody alive has
+    // A node does not offer a file that no living node has.
     let mut mixed = mixed;
     mixed.nodes[1].write("gone.bin", &noise(10, 5 << 20));
     mixed.nodes[0].wait_for_file("gone.bin");
@@ -207,7 +207,7 @@ fn a_bridge_serves_nothing_from_restricted_shares() {
     alpha.wait_for_file("secret.bin");
     let read = fs::read(alpha.mounted("secret.bin")).unwrap();
     assert!(read == noise(11, 70_000), "the bridge's cache has it whole");
-    // what came later is given
+    // A later file is given.
     beta.write("open.bin", b"open");
     alpha.wait_for_file("open.bin");
     gets(&mixed.peers[0], "open.bin", b"open");
@@ -225,7 +225,7 @@ fn absent_at_once(node: &Node, name: &str) {
     let begun = Instant::now();
     let error = fs::metadata(node.mounted(name)).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{name:?}");
-    // or it was looked for
+    // If it takes longer, the node searched for the name.
     assert!(begun.elapsed() < LOOKUP, "{name:?}");
 }
 
@@ -242,7 +242,7 @@ fn names_that_cannot_be_carried_stay_native_and_are_reported_once() {
     }
     for name in names {
         mixed.write_open(0, name, name.as_bytes());
-        // natively they are files as all others
+        // On native nodes they are ordinary files.
         for node in &mixed.nodes {
             assert_eq!(fs::read(node.mounted(name)).unwrap(), name.as_bytes());
         }
@@ -290,7 +290,7 @@ fn a_file_with_an_eleven_digit_size_stays_native_and_is_reported_once() {
         let waited = start(&mut node.cli_command(&wait));
         waited.finish(Duration::from_secs(600)).expect_ok();
     }
-    // natively a file as all others
+    // On native nodes it is an ordinary file.
     let size = fs::metadata(mixed.nodes[1].mounted("huge.img")).unwrap();
     assert_eq!(size.len(), SIZE_BYTES);
     for _ in 0..3 {

@@ -1,4 +1,5 @@
-//! Peers that speak the legacy protocols: they are read, served, and borne when they misbehave.
+//! Peers that speak the legacy protocols: nodes read from them, serve them, and survive their
+//! misbehaviour.
 
 mod hostile;
 mod limits;

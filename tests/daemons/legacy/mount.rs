@@ -1,5 +1,5 @@
-//! Legacy peers through the folder: a name that only they have is there when a program asks for it,
-//! and nobody else waits for that.
+//! Legacy peers through the folder: a name that only they have appears when a program asks for it,
+//! and no other program waits for that lookup.
 
 use std::fs;
 use std::io::Read;
@@ -20,7 +20,7 @@ const NEEDS: &[Need] = &[mount];
 
 const LOOKUP: Duration = Duration::from_secs(3);
 const SOON: Duration = Duration::from_secs(60);
-/// What a call takes at most that does not wait, on a slow machine.
+/// Maximum duration of a call that does not wait, on a slow machine.
 const AT_ONCE: Duration = Duration::from_millis(1000);
 
 fn start(cluster: &mut Cluster, peers: &[&OldPeer]) -> Node {
@@ -81,7 +81,7 @@ fn files_of_a_legacy_peer_are_found_at_the_first_access() {
         fs::read(node.mounted("resume.pdf")).unwrap(),
         b"twelve bytes"
     );
-    // the end before the beginning
+    // The end of the file is read before the beginning.
     let tail = run(Command::new("tail")
         .args(["-c", "5"])
         .arg(node.mounted("large.bin")));
@@ -139,7 +139,7 @@ fn an_unavailable_name_is_absent_after_the_lookup_and_then_at_once() {
     assert!(fs::metadata(node.mounted("nobody has this")).is_err());
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     assert_eq!(asked(&peer, "nobody has this"), 1);
-    // what could not even be asked is absent at once
+    // A name that the protocol cannot carry is absent at once.
     for name in ["a,b", &"n".repeat(65), "folder/name"] {
         let begun = Instant::now();
         assert!(fs::metadata(node.mounted(name)).is_err());
@@ -147,7 +147,7 @@ fn an_unavailable_name_is_absent_after_the_lookup_and_then_at_once() {
     }
 }
 
-/// Looks so many names up at once; the errno of each and how long it took.
+/// Looks `count` names up at once. Returns the errno and the duration of each.
 fn look_up(node: &Node, count: usize) -> Vec<thread::JoinHandle<(i32, Duration)>> {
     let looked_up = (0..count).map(|n| {
         let path = node.mounted(&format!("absent-{n}"));
@@ -296,7 +296,8 @@ fn a_changed_file_of_a_legacy_peer_is_seen_within_seconds() {
     peer.gives_file("theirs", b"one");
     let path = node.mounted("theirs");
     assert_eq!(fs::read(&path).unwrap(), b"one");
-    // of the same size, so that no header could tell; read all the time, which keeps no copy
+    // The new content has the same size, so no header can show the change. Continuous reads must
+    // not keep the old copy.
     peer.gives_file("theirs", b"two");
     eventually("the new content is read", SOON, || {
         let now = fs::read(&path).unwrap();
@@ -338,7 +339,7 @@ fn bytes_of_legacy_peers_count_against_the_budget_while_streaming() {
     peer.gives_file("first", &first);
     peer.gives_file("second", &second);
     peer.gives_file("too large", &noise(3, 17 << 20));
-    // one of unknown end, so that its bytes are counted while they come
+    // The size of this file is unknown, so its bytes are counted as they arrive.
     peer.gives("endless", Gives::Drip(1 << 20));
     let streaming = fs::File::open(node.mounted("endless")).unwrap();
     eventually("what has come is counted", SOON, || used() > 0);
@@ -347,10 +348,10 @@ fn bytes_of_legacy_peers_count_against_the_budget_while_streaming() {
     let mut bytes = Vec::new();
     open.read_to_end(&mut bytes).unwrap();
     assert!(bytes == first && used() >= 9 << 20);
-    // what is open stays, and another goes past the cache
+    // The open file stays in the cache. Another file is streamed past the cache.
     assert!(fs::read(node.mounted("second")).unwrap() == second);
     assert!((9 << 20..10 << 20).contains(&used()));
-    // what needs no cache goes past it
+    // A download to a file does not need the cache.
     let out = node.home.join("too large");
     let got = node.cli(&["get", "too large", "-o", out.to_str().unwrap()]);
     got.expect_ok();
@@ -361,7 +362,7 @@ fn bytes_of_legacy_peers_count_against_the_budget_while_streaming() {
     assert_eq!(got.status.code(), Some(1), "{}", got.stderr);
     assert!(!out.exists(), "no file appears under its name");
     drop(open);
-    // what nobody has open any more gives way
+    // A file that no program has open is evicted.
     assert!(fs::read(node.mounted("second")).unwrap() == second);
     used();
 }
@@ -388,7 +389,7 @@ fn a_legacy_file_larger_than_the_cache_is_streamed_past_it() {
         file.read_exact_at(&mut part, offset as u64).unwrap();
         assert!(part == bytes[offset..offset + 5000], "{offset}");
     };
-    // forward, a little back, near the end, and back to what has gone past
+    // Forward, a little back, near the end, and back to bytes that have already passed.
     for offset in [0, 3 << 20, (3 << 20) - 100_000, (40 << 20) - 5000, 1 << 20] {
         expect_at(offset);
     }
@@ -411,7 +412,7 @@ fn a_legacy_file_larger_than_the_cache_is_streamed_past_it() {
 fn a_read_of_a_legacy_peers_file_continues_while_bytes_arrive() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
-    // a read of which nothing more is known ends after four times that and 5 s
+    // A read without progress ends after four times the deadline plus 5 s.
     let deadline = "\n[mount]\nread_deadline = '300ms'\n";
     let node = cluster.start_with(NodeOptions {
         more: vec!["--legacy".to_owned()],
@@ -421,7 +422,7 @@ fn a_read_of_a_legacy_peers_file_continues_while_bytes_arrive() {
     let bytes = noise(5, 40);
     peer.gives("slow", Gives::Slowly(bytes.clone()));
     assert!(fs::read(node.mounted("slow")).unwrap() == bytes);
-    // and ends where they do
+    // If no more bytes arrive, the read ends.
     peer.gives("stuck", Gives::Announcing(40, bytes[1..].to_vec()));
     let error = fs::read(node.mounted("stuck")).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
@@ -441,7 +442,7 @@ fn programs_limited_to_cached_bytes_get_no_legacy_peers_file() {
     assert!(!head().status.success());
     assert_eq!(asked(&peer, "theirs"), 0, "nobody is asked for it");
     assert_eq!(fs::read(node.mounted("theirs")).unwrap(), b"theirs");
-    // nothing of a legacy peer is in the cache, whoever has read it
+    // No content of a legacy peer is in the cache, although another program has read it.
     let refused = head();
     assert!(!refused.status.success() && refused.stdout.is_empty());
     let why = &refused.stderr;

@@ -1,4 +1,4 @@
-//! Files and talk between nodes of one cluster.
+//! Files and messages between nodes of one cluster.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ fn meet(nodes: &[&Node]) {
         node.cli(&["wait", "--peers", &others, "--timeout", "60s"])
             .expect_ok();
     }
-    // a node is addressed by its name once that is known
+    // A node is addressed by its name once the name is known.
     for node in nodes {
         eventually("all names are known", SOON, || {
             let peers = node.cli(&["peers"]).expect_ok();
@@ -64,7 +64,7 @@ fn a_sent_file_arrives_in_open_inboxes_and_refusing_nodes_are_named() {
     assert_eq!(of_anna["received_bytes"], bytes.len());
     let status = open.cli(&["status", "--json"]).expect_json();
     assert_eq!(status["traffic"]["received_bytes"], bytes.len());
-    // it is a share like any other
+    // A sent file is shared like any other.
     picky.wait_for_file("gift.bin");
     let all = anna.cli(&["send", gift]);
     assert_eq!(all.status.code(), Some(1));
@@ -80,13 +80,13 @@ fn a_sent_file_arrives_in_open_inboxes_and_refusing_nodes_are_named() {
     assert!(!picky.home.join("inbox").join("gift.bin").exists());
 }
 
-/// A node's key.
+/// Returns a node's key.
 fn key_of(node: &Node) -> String {
     let status = node.cli(&["status", "--json"]).expect_json();
     status["node"].as_str().unwrap().to_owned()
 }
 
-/// What `why` and the mount of a node say of who sent a file.
+/// Returns the sender of a file as shown by `why` and by the mount of a node.
 fn sender_at(node: &Node, name: &str) -> (serde_json::Value, Option<String>) {
     let why = node.cli(&["why", name, "--json"]).expect_json();
     let mut value = [0; 64];
@@ -96,7 +96,7 @@ fn sender_at(node: &Node, name: &str) -> (serde_json::Value, Option<String>) {
     (why["sent_by"].clone(), attribute)
 }
 
-/// Says so where the files of a node can carry no attributes.
+/// Returns whether the inbox can store attributes. If not, prints that the test is skipped in part.
 fn writes_attributes(node: &Node, name: &str) -> bool {
     let on_disk = fs::File::open(node.home.join("inbox").join(name)).unwrap();
     let has = p2pfs_node::inbox::sender_of(&on_disk).is_some();
@@ -137,13 +137,13 @@ fn the_sender_of_a_file_is_named_on_every_node_even_after_a_restart() {
         received.contains("\"event\":\"receive-done\""),
         "{received}"
     );
-    // a file that nobody sent has no sender, also where one of its name was sent
+    // A file that was not sent has no sender, even if a sent file of its name was there before.
     fs::remove_file(open.home.join("inbox/note")).unwrap();
     eventually("it is gone", SOON, || !other.mounted("note").exists());
     open.write("note", b"my own");
     other.wait_for_file("note");
     assert_eq!(sender_at(&other, "note"), (serde_json::Value::Null, None));
-    // what was sent and moved still was
+    // A sent file keeps its sender after a move.
     anna.cli(&["send", file.to_str().unwrap(), "--to", "open"])
         .expect_ok();
     fs::rename(open.home.join("inbox/note"), open.share.join("note")).unwrap();
@@ -159,7 +159,7 @@ fn the_sender_of_a_file_is_named_on_every_node_even_after_a_restart() {
     });
 }
 
-/// What one sends is refused by the other's inbox.
+/// Asserts that the other node's inbox refuses a file.
 #[track_caller]
 fn expect_closed(from: &Node, file: &str, to: &str) {
     let refused = from.cli(&["send", file, "--to", to]);
@@ -176,7 +176,7 @@ fn a_listed_inbox_trusts_keys_and_certificates_and_no_claimed_name() {
     let file = cluster.folder.path().join("note");
     fs::write(&file, b"hello").unwrap();
     let file = file.to_str().unwrap();
-    // whoever has the secret may call itself anna
+    // Any node that has the secret could call itself anna, so the name is not accepted.
     expect_closed(&anna, file, "open");
     let status = open.cli(&["status"]).expect_ok();
     assert!(status.contains("list the node by its key"), "{status}");
@@ -193,7 +193,7 @@ fn a_listed_inbox_trusts_keys_and_certificates_and_no_claimed_name() {
     meet(&[&host, &anna, &eve]);
     anna.cli(&["send", file, "--to", "host"]).expect_ok();
     expect_closed(&eve, file, "host");
-    // no second node gets a name that a member has, or one that an inbox lists
+    // An inviter gives no second node a name that a member has or an inbox lists.
     let mut elsewhere = Cluster::with_own_secrets();
     let twin = start(&mut elsewhere, "anna", "");
     let refused = host.cli(&["invite", "--name", "anna"]);
@@ -227,7 +227,7 @@ fn every_file_is_sent_although_it_is_not_read_elsewhere() {
     meet(&[&anna, &open]);
     let folder = cluster.folder.path().join("many");
     fs::create_dir(&folder).unwrap();
-    // more lines than are kept back until somebody takes them
+    // These are more lines than the kernel buffers for an unread pipe.
     let names: Vec<String> = (0..150).map(|n| format!("{n:0>100}")).collect();
     for name in &names {
         fs::write(folder.join(name), name).unwrap();
@@ -239,7 +239,7 @@ fn every_file_is_sent_although_it_is_not_read_elsewhere() {
     assert_eq!(got, names);
 }
 
-/// Waits until the receiver has so much of a file that is on its way, of which nothing is listed.
+/// Waits until the receiver has this many bytes of a file in flight. No part of it is listed.
 fn await_part(open: &Node, bytes: u64) {
     let folder = open.home.join("inbox").join(ARRIVING);
     eventually("it is on its way", SOON, || {
@@ -250,7 +250,7 @@ fn await_part(open: &Node, bytes: u64) {
     assert!(names_in(&open.home.join("inbox")).is_empty());
 }
 
-/// How much another node took of what this one sent.
+/// Returns how many bytes another node received from this one.
 fn sent_to(from: &Node, to: &str) -> u64 {
     let peers = from.cli(&["peers", "--json"]).expect_json();
     let peers = peers["peers"].as_array().unwrap().clone();
@@ -259,7 +259,7 @@ fn sent_to(from: &Node, to: &str) -> u64 {
 }
 
 const LARGE_BYTES: usize = 200 << 20;
-/// So much is there before somebody is killed.
+/// Bytes that have arrived before one end is killed.
 const BEFORE_BYTES: u64 = 64 << 20;
 
 #[apply(promise)]
@@ -337,7 +337,7 @@ fn a_sent_file_respects_the_limits_of_both_ends() {
         let begun = Instant::now();
         anna.cli(&["send", file.to_str().unwrap(), "--to", "bert"])
             .expect_ok();
-        // of four seconds, half of one may pass at once
+        // The transfer takes four seconds, less half a second that may pass at once.
         let took = begun.elapsed();
         assert!(took >= Duration::from_secs(3), "{way}: {took:?}");
         limited.cli(&["limits", "--configured"]).expect_ok();
@@ -368,7 +368,7 @@ fn more_files_than_an_inbox_accepts_at_once_are_sent_one_after_the_other() {
     let anna = start(&mut cluster, "anna", "");
     let open = start(&mut cluster, "open", "'*'");
     meet(&[&anna, &open]);
-    // as slow that all of them are on their way together
+    // At this rate, all files are in flight together.
     anna.cli(&["limits", "--up", "4MiB/s"]).expect_ok();
     let names: Vec<String> = (0..FILES)
         .map(|number| format!("gift-{number:02}"))

@@ -1,5 +1,5 @@
-//! A push at its edges: names of any bytes both ways, cuts at every part of a message, peers that
-//! leave in the middle, many that come at once.
+//! Edge cases of a push: names of any bytes in both directions, cuts at every part of a message,
+//! peers that leave in the middle, and many concurrent peers.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -16,7 +16,8 @@ use crate::support::promise::{Need, promise};
 
 const NEEDS: &[Need] = &[];
 
-/// Names that a local file can have and a message cannot carry as they are, and what is sent.
+/// Returns names that a local file can have and a message cannot carry unchanged, each with the
+/// name that is sent.
 fn names() -> Vec<(Vec<u8>, String)> {
     let long = "n".repeat(251);
     vec![
@@ -84,7 +85,7 @@ fn names_that_lead_elsewhere_are_stored_as_names_or_refused() {
     for bad in [&b".."[..], b".", b"", b"/", b"a/..", b"a\nb"] {
         bob.push(bad, b"x", 9);
     }
-    // what follows a line end belongs to no field
+    // Text after a line end does not belong to a field.
     bob.send_bytes(format!("FILESTART:a\nb|1|{hash}\n").as_bytes());
     lab.await_offence("bob", "means nothing");
     let good: [(&[u8], &str); 5] = [
@@ -106,7 +107,7 @@ fn names_that_lead_elsewhere_are_stored_as_names_or_refused() {
     assert!(lab.peers().contains(&"bob".to_owned()));
 }
 
-/// All bytes of a push of one chunk.
+/// Returns all bytes of a push with one chunk.
 fn stream(name: &str, bytes: &[u8]) -> Vec<u8> {
     let hash = sha256(bytes);
     let messages = [

@@ -1,5 +1,5 @@
-//! A program that embeds a node and gives to both planes: `examples/chat.rs`, and what the interface
-//! promises it.
+//! A program that embeds a node and sends by both protocols: `examples/chat.rs`, and the promises
+//! of the interface.
 
 use std::fs;
 use std::net::SocketAddrV4;
@@ -27,13 +27,13 @@ mod chat;
 
 const NEEDS: &[Need] = &[];
 
-/// Two nodes of one cluster in this process, and a legacy peer that is connected to the first.
+/// Two nodes of one cluster in this process, and a legacy peer connected to the first.
 struct Room {
     folder: tempfile::TempDir,
     alice: Node,
     bob: Node,
     old: MeshPeer,
-    /// What the first one's prompt shows.
+    /// Lines at the first node's prompt.
     shown: Mutex<Vec<String>>,
 }
 
@@ -71,7 +71,7 @@ impl Room {
             old,
             shown: Mutex::default(),
         };
-        // each is addressed, and spoken of, by its name once that is known
+        // Each is addressed and mentioned by its name once the name is known.
         let mut again = tokio::time::interval(Duration::from_millis(20));
         for (node, name) in [
             (&room.alice, "bob"),
@@ -86,7 +86,7 @@ impl Room {
         room
     }
 
-    /// Types a line at the first one's prompt, and gives what it shows.
+    /// Types a line at the first node's prompt and returns the output.
     async fn types(&self, line: &str) -> Vec<String> {
         let tell = |line| self.shown.lock().unwrap().push(line);
         let goes_on = chat::obey(&self.alice, line, &tell).await.unwrap();
@@ -101,7 +101,7 @@ impl Room {
     }
 }
 
-/// Runs to its end, or fails at the limit of all tests.
+/// Runs a test to its end, or fails at the limit of all tests.
 fn within_limit(test: impl Future<Output = ()>) {
     let runtime = Runtime::new().unwrap();
     runtime
@@ -182,7 +182,7 @@ fn an_open_file_goes_to_the_named_receivers_whatever_its_path_becomes() {
         let inbox = room.folder.path().join("bob/inbox");
         assert_eq!(names_in(&inbox), ["given"]);
         assert!(room.old.files().is_empty());
-        // it is a share of its node like any other
+        // The file is shared by its node like any other.
         let path = p2pfs_types::path::SharedPath::new(&b"given"[..]).unwrap();
         room.alice.names().wait_for(&path).await.unwrap();
         room.close().await;

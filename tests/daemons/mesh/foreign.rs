@@ -1,5 +1,5 @@
-//! Stand-ins for mesh peers that others wrote, where they are present: a program `mesh_peer.py` in
-//! the folder that `P2PFS_LEGACY_PEERS` names, or in `../shared/peers` beside the source.
+//! Mesh peers written by others, if present: a program `mesh_peer.py` in the folder that
+//! `P2PFS_LEGACY_PEERS` names, or in `../shared/peers` beside the source.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::support::promise::{Need, promise};
 
 const NEEDS: &[Need] = &[foreign_stand_in];
 
-/// A stand-in that others wrote is here.
+/// Returns why the foreign program cannot be tried, if it is missing.
 fn foreign_stand_in() -> Option<String> {
     let remedy = "no mesh_peer.py: name its folder in P2PFS_LEGACY_PEERS to try it too";
     stand_in().is_none().then(|| remedy.to_owned())

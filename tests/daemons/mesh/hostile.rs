@@ -1,4 +1,4 @@
-//! Peers that do what they should not: the node answers all the while, and names them.
+//! Peers that break the rules: the node keeps answering, and names them.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::support::promise::{Need, promise};
 
 const NEEDS: &[Need] = &[];
 
-/// The most that a node may have resident after all of it: it needs far less.
+/// Maximum resident memory of a node after all attacks. It needs far less.
 const RESIDENT_MAX_KIB: u64 = 200 << 10;
 
 fn descriptors(node: &Node) -> usize {
@@ -22,7 +22,7 @@ fn descriptors(node: &Node) -> usize {
         .count()
 }
 
-/// A node with an honest peer, whom nothing that others do may concern.
+/// A node with an honest peer that no attack may affect.
 struct Lab {
     lab: MeshNode,
     honest: MeshPeer,
@@ -49,7 +49,8 @@ impl Lab {
         MeshPeer::dial(&self.lab.mesh, EVE, "eve", 18003)
     }
 
-    /// Eve is named in `p2pfs peers` and to whoever reads the journal, and holds nothing any more.
+    /// Asserts that `p2pfs peers` and the status name the culprit, that the honest peer is still
+    /// connected, and that the node holds no descriptor or memory for the culprit.
     #[track_caller]
     fn names(&self, culprit: &str, words: &str) {
         self.lab.await_offence(culprit, words);
@@ -112,7 +113,7 @@ fn ten_thousand_addresses_are_not_accepted_in_one_list_or_many() {
         lister.send(list(3000).as_bytes());
     }
     lab.lab.await_offence("lister", "listed more than");
-    // what is not dialled in vain by then stays known, to a limit
+    // Addresses that were not dialled in vain by then stay known, up to a limit.
     let learned = lab.lab.events("mesh-learned");
     let learned: u64 = learned.iter().map(|it| it["count"].as_u64().unwrap()).sum();
     assert!(learned <= 256, "{learned}");

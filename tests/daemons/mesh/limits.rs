@@ -1,4 +1,4 @@
-//! The limits hold for files of the mesh, and `status` counts them.
+//! The rate limits also hold for files of the mesh, and `status` counts these files.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -14,9 +14,9 @@ use crate::support::promise::{Need, promise};
 
 const NEEDS: &[Need] = &[];
 
-/// Without a limit it takes a small part of a second.
+/// Size of a file that takes a small part of a second without a limit.
 const SIZE: usize = 8 << 20;
-/// Of four seconds at the limit, half of one may pass at once.
+/// Minimum duration: four seconds at the limit, less half a second that may pass at once.
 const LEAST: Duration = Duration::from_secs(3);
 
 #[apply(promise)]

@@ -1,5 +1,5 @@
-//! The legacy peers' mesh, and what nodes give each other unasked: handshake, talk, files, and what
-//! is borne of peers that misbehave.
+//! The legacy peers' mesh, and pushes between nodes: handshake, messages, files, and the handling
+//! of peers that misbehave.
 
 mod cluster;
 mod edges;
@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(90);
 const BOB: &str = "b7cbe67df26a36f9590988371ceac9e0";
 const EVE: &str = "e90335afdd919dea261a3ff5bb27d3a5";
 
-/// A node of the mesh without a folder, and where its peers connect.
+/// A node of the mesh without a folder, and the address where its peers connect.
 struct MeshNode {
     node: Node,
     mesh: String,
@@ -29,7 +29,7 @@ struct MeshNode {
 }
 
 impl MeshNode {
-    /// Two peers that have dialled this node, which knows both.
+    /// Connects two peers to this node and waits until it knows both.
     fn with_bob_and_eve(&self) -> (MeshPeer, MeshPeer) {
         let both = (
             MeshPeer::dial(&self.mesh, BOB, "bob", 18002),
@@ -72,7 +72,7 @@ impl MeshNode {
         }
     }
 
-    /// The names of its peers of the mesh that are connected.
+    /// Returns the names of its connected mesh peers.
     fn peers(&self) -> Vec<String> {
         let peers = self.node.cli(&["peers", "--json"]).expect_json();
         let peers = peers["peers"].as_array().unwrap().clone();
@@ -87,7 +87,7 @@ impl MeshNode {
         names
     }
 
-    /// How often a peer broke the rules, and how the last time.
+    /// Returns how often a peer broke the rules, and its last offence.
     fn offence(&self, name: &str) -> Option<(u64, String)> {
         let peers = self.node.cli(&["peers", "--json"]).expect_json();
         let peers = peers["peers"].as_array().unwrap().clone();
@@ -106,7 +106,7 @@ impl MeshNode {
         });
     }
 
-    /// The events so far, of one kind.
+    /// Returns the events of one kind so far.
     fn events(&self, kind: &str) -> Vec<serde_json::Value> {
         let told = self.node.cli(&["events", "--json"]).expect_ok();
         let all = told.lines().map(|line| serde_json::from_str(line).unwrap());
@@ -124,10 +124,10 @@ fn mesh_address(node: &Node) -> String {
     status["mesh"].as_str().unwrap().to_owned()
 }
 
-/// Where an inbox keeps what is not whole yet.
+/// Folder in which an inbox keeps incomplete files.
 const ARRIVING: &str = ".p2pfs-arriving";
 
-/// The names in a folder, in order, but for what is not whole yet.
+/// Returns the sorted names in a folder, without incomplete files.
 fn names_in(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<String> = entries
@@ -138,7 +138,7 @@ fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// A port that nothing listens on.
+/// Returns a port without a listener.
 fn free_port() -> String {
     crate::support::ports::free_port().to_string()
 }

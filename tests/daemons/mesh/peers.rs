@@ -1,4 +1,4 @@
-//! A node and legacy peers of the mesh, by commands and by bytes.
+//! A node and legacy peers of the mesh: with commands and with raw bytes.
 
 use std::fs;
 use std::net::TcpListener;
@@ -133,7 +133,8 @@ fn a_pushed_file_of_any_size_and_name_lands_in_the_inbox_and_is_shared() {
         (&done[1]["peer"], &done[1]["name"]["path"]),
         (&"bob".into(), &"one".into())
     );
-    // each by itself: one that is still open for writing is listed later than what came after it
+    // Wait for each name: a file that is still open for writing is listed after files that arrived
+    // later.
     ["one", "up.txt", "large"]
         .iter()
         .for_each(|name| other.wait_for_file(name));
@@ -176,7 +177,7 @@ fn a_truncated_file_or_one_with_a_wrong_hash_or_size_leaves_nothing() {
     lab.await_offence("bob", "does not fit the size");
     bob.send_bytes(b"FILESTART:no|fields\n");
     lab.await_offence("bob", "means nothing");
-    // the connection is still good for a file that is right
+    // The connection still accepts a correct file.
     bob.push(b"right", b"right", 99);
     eventually("it is there", SOON, || lab.received() == ["right"]);
     for (count, cut) in [0_usize, 1, 1000, 300_000].into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! `p2pfs mesh-shell`: a session of the older mesh program, from both ends.
+//! `p2pfs mesh-shell`: a session of the original mesh program, from both ends.
 
 use std::fs;
 use std::path::Path;

@@ -1,12 +1,12 @@
-//! The filesystem against a plain model of it: random operations on the shares of real daemons,
-//! nodes that stop, die and return, shares that come and go, and readers in between, after which
-//! every mount must come to show what the rules of the merged namespace say.
+//! The filesystem compared with a plain model: random operations on the shares of real daemons.
+//! Nodes stop, die and return, shares appear and disappear, and readers run in between. Afterwards
+//! every mount must converge to the merged namespace.
 //!
-//! `share` makes the operations on the disk and remembers what it made; `namespace` merges what is
-//! remembered by the rules; `mounted` reads a mount; `reading` is the programs that read all the
-//! while. A failure prints its seed and every operation before it, and `P2PFS_TELL` makes every
-//! seed print them; `P2PFS_SEED` runs one seed, `P2PFS_SEEDS` so many, `P2PFS_STEPS` so many
-//! rounds of operations for each.
+//! `share` does the operations on the disk and records them. `namespace` merges the records by the
+//! rules. `mounted` reads a mount. `reading` has the programs that read all the time. A failure
+//! prints its seed and every operation before it. `P2PFS_TELL` makes every seed print them.
+//! `P2PFS_SEED` runs one seed, `P2PFS_SEEDS` sets the number of seeds, and `P2PFS_STEPS` the number
+//! of rounds for each.
 
 mod mounted;
 mod namespace;
@@ -30,21 +30,21 @@ use share::Share;
 
 const NEEDS: &[Need] = &[mount];
 
-/// Seeds of a usual run: with [`BATCHES`], a minute at most.
+/// Number of seeds in a usual run. With [`BATCHES`] rounds each, it takes a minute at most.
 const SEEDS: u64 = 4;
-/// Rounds of operations for each seed; each is waited for.
+/// Rounds of operations for each seed. The test waits for convergence after each round.
 const BATCHES: u64 = 12;
 const OPERATIONS_PER_BATCH_MAX: usize = 16;
-/// Within two seconds of a change is the promise, and a few more of a death; a loaded machine gets
-/// far more.
+/// Limit for convergence. The promise is two seconds after a change, and a few more after a death.
+/// A loaded machine gets far more.
 const SETTLE_LIMIT: Duration = Duration::from_secs(180);
-/// Files that programs keep open from one round to the next, at most.
+/// Maximum number of files that programs keep open between rounds.
 const OPEN_FILES_MAX: usize = 12;
-/// Names in the directory that is listed all the while.
+/// Number of permanent names in the directory that is listed all the time.
 const STAYING: usize = 60;
-/// The nodes that share; one more looks on.
+/// Number of nodes that share. One more node only reads.
 const SHARING: usize = 2;
-/// A node that stopped cleanly is back long before it is taken for gone.
+/// A node that stopped cleanly returns long before it is declared gone.
 const CONFIG: &str = "[membership]\naway_grace = \"10m\"\n";
 
 fn number(name: &str) -> Option<u64> {
@@ -65,11 +65,11 @@ fn every_mount_converges_to_the_merged_namespace() {
     }
 }
 
-/// What the others know of a node.
+/// A node's state as its peers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
     Up,
-    /// It said that it would be back.
+    /// The node announced that it will return.
     Away,
     Dead,
 }
@@ -78,11 +78,11 @@ enum Standing {
 struct Folder {
     node: usize,
     share: Share,
-    /// What the node last said of it; nothing where it does not offer it.
+    /// The content that the node last announced. `None` if it does not share the folder.
     said: Option<Share>,
 }
 
-/// Two nodes that change their shares, and one that looks on.
+/// Two nodes that change their shares, and one that only reads.
 struct World {
     seed: u64,
     random: StdRng,
@@ -92,7 +92,7 @@ struct World {
     keys: Vec<String>,
     told: Vec<String>,
     open: Vec<OpenFile>,
-    /// What all showed when they last agreed.
+    /// The namespace when all nodes last agreed.
     shown: Namespace,
     comers: Vec<PathBuf>,
 }
@@ -204,7 +204,7 @@ impl World {
 
     fn end(&mut self, at: usize, standing: Standing) {
         self.told.push(format!("{at} becomes {standing:?}"));
-        // whoever reads through its mount ends with it
+        // Readers through its mount end with it.
         let mount = &self.nodes[at].mount;
         self.open.retain(|open| !open.path.starts_with(mount));
         match standing {
@@ -257,7 +257,7 @@ impl World {
                 self.settle();
             }
         }
-        // one comes and one goes beside those that stay
+        // One file is added and one is removed beside the permanent ones.
         let comer = Path::new(share::UNTOUCHED).join(format!("comes-{}", self.told.len()));
         self.folders[0].share.add_empty(&comer);
         self.comers.push(comer);
@@ -266,7 +266,7 @@ impl World {
         }
     }
 
-    /// Programs open files through every mount, read a little, and keep them.
+    /// Opens files through every mount, reads a little, and keeps them open.
     fn open_files(&mut self) {
         let names: Vec<PathBuf> = self.shown.keys().cloned().collect();
         for at in 0..self.nodes.len() {
@@ -274,7 +274,8 @@ impl World {
                 continue;
             }
             let path = &names[self.random.random_range(0..names.len())];
-            // an own file is live, under a conflict name too: what it reads is no version
+            // An own file is read live, under a conflict name too, so a reader has no fixed
+            // version.
             let mut own = self.folders.iter().filter(|folder| folder.node == at);
             let may_be_own = path.to_string_lossy().contains('~') && at < SHARING;
             if may_be_own || own.any(|folder| folder.share.things.contains_key(path)) {
@@ -301,7 +302,7 @@ impl World {
         }
     }
 
-    /// Waits until every mount shows what it must.
+    /// Waits until every mount shows the expected namespace.
     fn settle(&mut self) {
         let begun = Instant::now();
         for folder in &mut self.folders {
@@ -352,7 +353,7 @@ impl World {
             .collect()
     }
 
-    /// What the caches hold whole; it makes a difference only where a node is gone.
+    /// Returns the contents that caches hold whole. They matter only if a node is gone.
     fn cached(&self) -> Contents {
         if self.standing.iter().all(|it| *it != Standing::Dead) {
             return Contents::new();
@@ -384,7 +385,7 @@ impl World {
         last
     }
 
-    /// For the report of a failure: where what is missing got lost.
+    /// Returns the nodes' own reports for a failure message, to show where data was lost.
     fn what_nodes_say(&self) -> String {
         let said = self.up().flat_map(|node| {
             let words: [&[&str]; 3] = [&["share"], &["peers"], &["ls", "-l"]];

@@ -1,4 +1,4 @@
-//! What a mount shows, against what it must show.
+//! Compares a mount with the expected namespace.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -18,7 +18,7 @@ use super::namespace::{Namespace, Shown};
 use super::share::time_of;
 use crate::support::process::run;
 
-/// Every way in which the folder differs; contents are read once the listing is right.
+/// Returns all differences of the folder. Contents are read only once the listing is right.
 pub(super) fn differences(folder: &Path, expected: &Namespace) -> Vec<String> {
     let mut listed = BTreeSet::new();
     if let Err(error) = list(folder, Path::new(""), &mut listed) {
@@ -65,7 +65,7 @@ fn list(folder: &Path, below: &Path, listed: &mut BTreeSet<PathBuf>) -> io::Resu
     Ok(())
 }
 
-/// How one name differs, if it does.
+/// Returns how one name differs, if it does.
 fn difference(path: &Path, expected: &Shown, links: u64) -> io::Result<Option<String>> {
     let meta = fs::symlink_metadata(path)?;
     let kind = meta.file_type();
@@ -117,8 +117,7 @@ fn difference(path: &Path, expected: &Shown, links: u64) -> io::Result<Option<St
     Ok((!same).then(|| "another content".to_owned()))
 }
 
-/// Reads a few of the files in all the ways that there are: with O_DIRECT, through a mapping, at
-/// random places, by hash.
+/// Reads a few files in all ways: with O_DIRECT, through a mapping, at random offsets, by hash.
 pub(super) fn expect_reads_to_agree(mount: &Path, shown: &Namespace, random: &mut StdRng) {
     let files: Vec<(&PathBuf, &Vec<u8>)> = (shown.iter())
         .filter_map(|(path, shown)| match shown {
@@ -145,7 +144,7 @@ pub(super) fn expect_reads_to_agree(mount: &Path, shown: &Namespace, random: &mu
 fn read_directly(path: &Path, random: &mut StdRng, bytes: &[u8]) -> bool {
     let mut options = fs::OpenOptions::new();
     let file = options.read(true).custom_flags(libc::O_DIRECT).open(path);
-    // a disk wants memory, offset and length on a boundary
+    // A disk requires that memory, offset and length are aligned.
     let mut room = vec![0u8; 3 * 4096];
     let aligned = room.as_ptr().align_offset(4096);
     let pages = &mut room[aligned..aligned + 8192];
@@ -159,8 +158,8 @@ fn read_mapped(path: &Path, bytes: &[u8]) -> bool {
     let file = fs::File::open(path).unwrap();
     let (read, shared) = (libc::PROT_READ, libc::MAP_SHARED);
     let nowhere = std::ptr::null_mut();
-    // SAFETY: a new mapping of a file that is complete here, which is as long as `bytes`; it is
-    // read while it stands and taken away once.
+    // SAFETY: this is a new mapping of a complete file with the length of `bytes`. It is read only
+    // while mapped and unmapped once.
     unsafe {
         let at = libc::mmap(nowhere, bytes.len(), read, shared, file.as_raw_fd(), 0);
         assert_ne!(at, libc::MAP_FAILED, "{path:?}");
@@ -170,7 +169,7 @@ fn read_mapped(path: &Path, bytes: &[u8]) -> bool {
     }
 }
 
-/// What find and du see of the whole mount.
+/// Checks the output of `find` and `du` for the whole mount.
 pub(super) fn expect_tools_to_agree(mount: &Path, shown: &Namespace) {
     for (kind, is_of_kind) in [
         (

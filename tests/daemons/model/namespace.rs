@@ -1,4 +1,4 @@
-//! The merged namespace worked out from scratch, by the rules as a user reads them.
+//! Computes the merged namespace from scratch, by the rules as a user reads them.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::share::{Share, Thing, Time, now};
 
-/// What a name must show.
+/// The expected state of a name.
 #[derive(Clone, Debug)]
 pub(super) enum Shown {
     File {
@@ -17,8 +17,8 @@ pub(super) enum Shown {
     },
     Directory {
         mtime: Time,
-        /// It may be any from `mtime` to this: it is when the node first saw a file in it that is
-        /// dated in the future.
+        /// Latest allowed time. If a file in the directory is dated in the future, the time at
+        /// which the node first saw it counts.
         until: Time,
     },
     Link {
@@ -29,13 +29,13 @@ pub(super) enum Shown {
 
 pub(super) type Namespace = BTreeMap<PathBuf, Shown>;
 
-/// A node and what is in one of its shares.
+/// A node and the content of one of its shares.
 #[derive(Clone, Copy)]
 pub(super) struct Sharer<'a> {
     pub name: &'a str,
     pub key: &'a str,
     pub share: &'a Share,
-    /// The others hold the node for alive.
+    /// Its peers consider the node alive.
     pub alive: bool,
 }
 
@@ -47,13 +47,13 @@ struct Version<'a> {
     thing: &'a Thing,
 }
 
-/// The order of versions: those of the living first (true is of the dead), of these the newest,
-/// then by content, then by key.
+/// The order of versions: living nodes first (`true` means dead), then the newest, then by content,
+/// then by key.
 type Rank = (bool, Reverse<Time>, Content, String);
 type Content = (bool, String);
 
 impl Version<'_> {
-    /// A file before a link, the smaller hash or target first.
+    /// Sorts files before links, and smaller hashes or targets first.
     fn content(&self) -> Content {
         match self.thing {
             Thing::File { bytes, .. } => (false, blake3::hash(bytes).to_hex().to_string()),
@@ -71,7 +71,7 @@ impl Version<'_> {
         (!self.by.alive, Reverse(version), self.content(), key)
     }
 
-    /// Whether somebody alive can give it.
+    /// Returns whether a living node can give the version.
     fn is_givable(&self, available: &Contents) -> bool {
         let is_kept =
             || matches!(self.thing, Thing::File { .. }) && available.contains(&self.content().1);
@@ -99,7 +99,7 @@ impl Version<'_> {
     }
 }
 
-/// The contents that living nodes share, and those that their caches hold whole.
+/// Returns the contents that living nodes share or hold whole in their caches.
 fn available(sharers: &[Sharer<'_>], cached: &Contents) -> Contents {
     let alive = sharers.iter().filter(|by| by.alive);
     let shown = alive.flat_map(|by| {
@@ -113,7 +113,7 @@ fn available(sharers: &[Sharer<'_>], cached: &Contents) -> Contents {
     shared.chain(cached.iter().cloned()).collect()
 }
 
-/// What all nodes show together, where living nodes have these contents in their caches.
+/// Returns the namespace of all nodes together, if living nodes cache these contents.
 pub(super) fn merged(sharers: &[Sharer<'_>], cached: &Contents) -> Namespace {
     let available = available(sharers, cached);
     let mut directories: BTreeSet<&Path> = BTreeSet::new();
@@ -133,7 +133,7 @@ pub(super) fn merged(sharers: &[Sharer<'_>], cached: &Contents) -> Namespace {
             }
         }
     }
-    // a directory is there for what is listed in it, whoever recorded it
+    // A directory exists if a name in it is listed, whether or not a living node recorded it.
     let implied = versions.keys().flat_map(|path| path.ancestors().skip(1));
     directories.extend(implied.filter(|path| *path != Path::new("")));
     let mut namespace = Namespace::new();
@@ -170,7 +170,7 @@ pub(super) fn merged(sharers: &[Sharer<'_>], cached: &Contents) -> Namespace {
     namespace
 }
 
-/// What one node shares, by itself: there a directory has the time that it has on that node.
+/// Returns the view of one node alone. There a directory has its time on that node.
 pub(super) fn of_peer(sharer: Sharer<'_>) -> Namespace {
     let mut namespace = merged(&[sharer], &Contents::new());
     for (path, shown) in &mut namespace {
@@ -183,8 +183,8 @@ pub(super) fn of_peer(sharer: Sharer<'_>) -> Namespace {
     namespace
 }
 
-/// The newest time of the directory on any node, of the directories in it, and of what it lists,
-/// none of which is later than it was first seen: at least and at most.
+/// Returns bounds of the newest time among the directory on all nodes, its subdirectories, and its
+/// listed names. No time is later than its first sight.
 fn newest_change(directory: &Path, sharers: &[Sharer<'_>], winners: &Namespace) -> (Time, Time) {
     let recorded = sharers.iter().filter(|by| by.alive).flat_map(|by| {
         let things = by
@@ -208,7 +208,7 @@ fn newest_change(directory: &Path, sharers: &[Sharer<'_>], winners: &Namespace) 
             *mtime
         }
     });
-    // it may be seen a while after this is asked
+    // A node may see the file some time after this call.
     let (seconds, nanoseconds) = now();
     let seen_by = (seconds + 3600, nanoseconds);
     let (dated_ahead, dated): (Vec<Time>, Vec<Time>) =
@@ -221,7 +221,8 @@ fn newest_change(directory: &Path, sharers: &[Sharer<'_>], winners: &Namespace) 
     }
 }
 
-/// The name with `~label` before its last extension; a dot at the front begins none.
+/// Returns the name with `~label` before its last extension. A leading dot does not begin an
+/// extension.
 fn conflict_name(name: &OsStr, label: &str) -> OsString {
     let whole = Path::new(name);
     let mut listed = whole.file_stem().unwrap().to_owned();

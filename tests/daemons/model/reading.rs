@@ -1,5 +1,5 @@
-//! Programs that read while the shares change: who has a version open reads that version, and who
-//! lists a directory finds once what is there all the while.
+//! Programs that read while shares change. An open version stays readable, and a directory listing
+//! has each permanent name once.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -16,7 +16,7 @@ use super::namespace::{Namespace, Shown};
 use super::share::UNTOUCHED;
 use crate::support::process::look_again;
 
-/// A file that a program has open, and the bytes that it had then.
+/// A file that a program has open, and its bytes at the open.
 pub(super) struct OpenFile {
     pub path: PathBuf,
     file: File,
@@ -24,7 +24,7 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Opens what a mount shows under a path, and reads a little of it.
+    /// Opens the file that a mount shows under a path, and reads a little of it.
     pub(super) fn open(
         mount: &Path,
         path: &Path,
@@ -44,8 +44,8 @@ impl OpenFile {
         Some(open)
     }
 
-    /// Reads at random places what must be the version that was opened, or is gone; says what is
-    /// wrong.
+    /// Reads at random offsets. The bytes must be of the opened version, or the version is gone.
+    /// Returns the fault, if any.
     pub(super) fn read_on(&mut self, random: &mut StdRng) -> Option<String> {
         for _ in 0..4 {
             let start = random.random_range(0..=self.bytes.len());
@@ -64,7 +64,7 @@ impl OpenFile {
     }
 }
 
-/// Somebody who lists one directory again and again.
+/// A thread that lists one directory again and again.
 pub(super) struct Lister {
     ended: Arc<AtomicBool>,
     thread: JoinHandle<Result<(), String>>,
@@ -84,7 +84,7 @@ impl Lister {
         Self { ended, thread }
     }
 
-    /// Ends; a listing that was wrong fails the test.
+    /// Ends the thread. A wrong listing fails the test.
     pub(super) fn finish(self) {
         self.ended.store(true, Ordering::Relaxed);
         self.thread.join().unwrap().unwrap();
@@ -93,7 +93,7 @@ impl Lister {
 
 fn list(directory: &Path) -> Result<(), String> {
     let Ok(stream) = fs::read_dir(directory) else {
-        // the mount's daemon has ended
+        // The mount's daemon has ended.
         return Ok(());
     };
     let mut names = vec![];

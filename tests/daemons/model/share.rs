@@ -1,4 +1,4 @@
-//! One node's share: what was made in it, remembered beside the disk.
+//! One node's share: the test's own record beside the disk.
 
 mod operations;
 
@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-/// Names that operations choose from: few, so that they meet, and some like those that the
-/// filesystem gives to versions that lost.
+/// Names for random operations. They are few, so that operations collide. Some look like the names
+/// that the filesystem gives to losing versions.
 const NAMES: [&[u8]; 11] = [
     b"a",
     b"A",
@@ -29,10 +29,10 @@ const NAMES: [&[u8]; 11] = [
     &[b'n'; 255],
 ];
 const DEPTH_MAX: usize = 3;
-/// The directory that no random operation touches.
+/// The directory that no random operation changes.
 pub(super) const UNTOUCHED: &str = "stays";
 
-/// Seconds and nanoseconds since 1970; before it, negative seconds.
+/// Seconds and nanoseconds since 1970. Seconds before 1970 are negative.
 pub(super) type Time = (i64, i64);
 
 #[derive(Clone, Debug)]
@@ -48,18 +48,18 @@ pub(super) enum Thing {
         mtime: Time,
     },
     Link {
-        /// As it is listed.
+        /// Target as listed.
         target: PathBuf,
-        /// Of an absolute link into its share, where in that it leads.
+        /// Target inside the share, for an absolute link into it.
         within: Option<&'static str>,
         mtime: Time,
     },
 }
 
-/// What an operation was, for the report of a failure.
+/// Description of an operation, for the report of a failure.
 pub(super) struct Done {
     pub told: String,
-    /// What came of it depends on when it is seen, so nothing may follow before that.
+    /// The result depends on the time of the scan, so no operation may follow before it.
     pub ends_batch: bool,
 }
 
@@ -77,8 +77,8 @@ impl Share {
         }
     }
 
-    /// One random operation; none where the one chosen makes no sense here. Only a share that is
-    /// watched is given a date that depends on when it was seen.
+    /// Does one random operation. Returns `None` if the chosen one is not possible here. Only a
+    /// watched share gets dates that depend on the time of the scan.
     pub(super) fn change(
         &mut self,
         other: &Share,
@@ -113,7 +113,7 @@ impl Share {
         })
     }
 
-    /// A name in the root or in a directory that there is; often one that there is already.
+    /// Returns a name in the root or in an existing directory, often an existing name.
     fn random_path(&self, random: &mut StdRng) -> PathBuf {
         let touched = || self.things.iter().filter(|it| !it.0.starts_with(UNTOUCHED));
         let count = touched().count();
@@ -142,12 +142,12 @@ impl Share {
         parent == Path::new("") || matches!(self.things.get(parent), Some(Thing::Directory { .. }))
     }
 
-    /// Remembers the file that is there now.
+    /// Records the file as it is on the disk now.
     fn remember(&mut self, path: &Path, bytes: Vec<u8>) {
         let meta = fs::symlink_metadata(self.full(path)).unwrap();
         let mtime = time_of(&meta);
         let mode = meta.permissions().mode() & 0o777;
-        // a version is its bytes and its mtime, as old as it was first seen
+        // A version is bytes and mtime. It is never newer than its first sight.
         let version = match self.things.get(path) {
             Some(Thing::File {
                 bytes: old,
@@ -168,7 +168,7 @@ impl Share {
         );
     }
 
-    /// What was done to a file was done to it under its other names, too.
+    /// Applies a change of a file to its other hard links.
     fn follow_hard_links(&mut self, path: &Path) {
         let Some(Thing::File { bytes, .. }) = self.things.get(path) else {
             return;
@@ -186,7 +186,7 @@ impl Share {
         number(one).is_ok_and(|ino| number(other).is_ok_and(|other| other == ino))
     }
 
-    /// A directory of empty files that no random operation touches.
+    /// Creates a directory of empty files that no random operation changes.
     pub(super) fn fill(&mut self, directory: &str, count: usize) {
         fs::create_dir(self.full(Path::new(directory))).unwrap();
         let (mode, mtime) = (0o755, (0, 0));
@@ -207,7 +207,8 @@ impl Share {
         self.things.remove(path);
     }
 
-    /// Files that are dated ahead get the time of now: when they are first seen is not known yet.
+    /// Gives files with a future date the current time, because the time of their first sight is
+    /// unknown.
     pub(super) fn forget_dates_ahead(&mut self) {
         let ahead = |(path, thing): (&PathBuf, &Thing)| match thing {
             Thing::File { mtime, bytes, .. } if *mtime > now() => {
@@ -222,7 +223,7 @@ impl Share {
         }
     }
 
-    /// Takes in what the operations did to the directories that they were in.
+    /// Records the new times of directories after operations in them.
     pub(super) fn note_directory_times(&mut self) {
         for (path, thing) in &mut self.things {
             if let Thing::Directory { mtime, .. } = thing {
@@ -231,7 +232,8 @@ impl Share {
         }
     }
 
-    /// Whether others may reach it: itself, and every directory above.
+    /// Returns whether other nodes may read the path: the modes of it and of every directory above
+    /// allow it.
     pub(super) fn is_shown(&self, path: &Path) -> bool {
         let open_above = path
             .ancestors()
@@ -249,8 +251,8 @@ impl Share {
     }
 }
 
-/// Whether a link is left out. No target names a directory that exists, so a `..` behind a name
-/// leads nowhere.
+/// Returns whether a link is left out of the share. No target names an existing directory, so `..`
+/// after a name leads nowhere.
 fn leads_out(link: &Path, target: &Path) -> bool {
     let in_root = link.parent() == Some(Path::new(""));
     let parts = target

@@ -1,5 +1,5 @@
-//! Whole files brought over from other nodes: by a copy from the mount, by `get`, of any size,
-//! and with holders that die on the way.
+//! Copies of whole files from other nodes: through the mount and by `get`, of any size, also if
+//! holders die during the copy.
 
 use std::collections::BTreeMap;
 use std::fs;

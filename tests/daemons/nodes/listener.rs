@@ -1,4 +1,4 @@
-//! Someone who can read every packet on the loopback interface.
+//! An observer that can read every packet on the loopback interface.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -8,23 +8,23 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-/// The longest packet that loopback carries.
+/// Maximum packet length on loopback.
 const PACKET_MAX_BYTES: usize = 65_536 + 64;
-/// Link-layer header of loopback (as of Ethernet) before the IP header.
+/// Length of loopback's link-layer header, which is an Ethernet header, before the IP header.
 const LINK_HEADER_BYTES: usize = 14;
 
-/// A packet socket (packet(7)) that collects what passes.
+/// A packet socket (packet(7)) that collects all packets.
 pub(super) struct Listener {
     packets: mpsc::Receiver<Vec<u8>>,
 }
 
-/// All packets that passed, in order.
+/// All collected packets, in order.
 pub(super) struct Heard {
     packets: Vec<Vec<u8>>,
 }
 
 impl Listener {
-    /// Begins to listen; nothing where that is not permitted.
+    /// Begins to listen. Returns `None` if the system does not permit it.
     pub(super) fn on_loopback() -> Option<Self> {
         let socket = packet_socket().ok()?;
         let (found, packets) = mpsc::channel();
@@ -51,7 +51,7 @@ impl Listener {
         Some(Self { packets })
     }
 
-    /// Everything up to the packet that holds `marker`.
+    /// Returns all packets up to the one that holds `marker`.
     #[track_caller]
     pub(super) fn hear_until(self, marker: &[u8], limit: Duration) -> Heard {
         let mut packets = Vec::new();
@@ -67,7 +67,7 @@ impl Listener {
 }
 
 impl Heard {
-    /// How many packets went to one of these ports.
+    /// Returns how many packets went to one of these ports.
     pub(super) fn to_ports(&self, ports: &[u16]) -> usize {
         let goes_there = |packet: &&Vec<u8>| {
             let header = LINK_HEADER_BYTES + 20;
@@ -77,7 +77,7 @@ impl Heard {
         self.packets.iter().filter(goes_there).count()
     }
 
-    /// Whether any packet has these bytes.
+    /// Returns whether any packet contains these bytes.
     pub(super) fn contains(&self, bytes: &[u8]) -> bool {
         self.packets.iter().any(|packet| holds(packet, bytes))
     }
@@ -105,7 +105,7 @@ fn packet_socket() -> io::Result<OwnedFd> {
     // SAFETY: the name ends in a NUL.
     address.sll_ifindex = unsafe { libc::if_nametoindex(c"lo".as_ptr()) } as i32;
     let length = size_of::<libc::sockaddr_ll>() as u32;
-    // SAFETY: the address is initialised and as long as said.
+    // SAFETY: the address is initialised and has the stated length.
     let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
     if bound < 0 {
         Err(io::Error::last_os_error())

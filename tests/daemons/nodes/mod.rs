@@ -1,5 +1,5 @@
-//! Three nodes as a user runs them: real daemons, real mounts, real signals, on loopback. Here is
-//! what a mount shows of what all of them share; the files beside it have a subject each.
+//! Three nodes as a user runs them: real daemons, real mounts, real signals, on loopback. The tests
+//! here check the mounts of the merged shares. Each file beside this one tests one subject.
 
 mod copies;
 mod listener;
@@ -235,7 +235,8 @@ fn an_own_file_shows_its_current_size_while_written() {
         .open(node.share.join("log"))
         .unwrap();
     let mut length = 7;
-    // for longer than a version takes to be hashed and told, so that many come between
+    // This lasts longer than the hashing and announcing of a version, so that many writes come in
+    // between.
     let begun = std::time::Instant::now();
     while begun.elapsed() < 3 * SECOND {
         log.write_all(b"another line\n").unwrap();
@@ -263,7 +264,7 @@ fn blocks_show_cached_bytes_and_are_never_zero() {
     eventually("all blocks are counted", 60 * SECOND, || {
         blocks() * 512 >= 4 << 20
     });
-    // the kernel tells of a close a moment after it
+    // The kernel reports a close shortly after it.
     eventually("no block is counted", 60 * SECOND, || {
         nodes[1].cli(&["cache", "clear"]).expect_ok();
         blocks() < 100

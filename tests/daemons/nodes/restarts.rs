@@ -1,4 +1,5 @@
-//! Daemons that stop, are killed and come back: what they leave behind, and what is there again.
+//! Daemons that stop, are killed and return: the state that they leave behind, and the state after
+//! the restart.
 
 use std::fs;
 use std::io::Read;
@@ -57,7 +58,8 @@ fn without_a_broker_readers_fail_at_once_when_the_daemon_is_killed() {
     nodes[1].kill();
     for _ in 0..READERS {
         let error = ended.recv_timeout(AT_ONCE).unwrap().unwrap_err();
-        // what the daemon had been asked already, and what is asked after its end
+        // The first is for requests in flight at the daemon's end, the second for requests after
+        // it.
         let errors = [libc::ECONNABORTED, libc::ENOTCONN].map(Some);
         assert!(errors.contains(&error.raw_os_error()), "{error}");
     }
@@ -74,7 +76,7 @@ fn after_a_kill_cached_files_are_checked_again() {
     nodes[0].write("kept.bin", &bytes);
     nodes[1].wait_for_file("kept.bin");
     assert!(fs::read(nodes[1].mounted("kept.bin")).unwrap() == bytes);
-    // a clean stop puts all of it on disk
+    // A clean stop writes the whole file to disk.
     nodes[1].stop();
     nodes[1].launch();
     nodes[1].kill();

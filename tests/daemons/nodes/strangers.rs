@@ -1,5 +1,5 @@
-//! Who belongs to a cluster and who does not: what a stranger, a listener and garbage get of it,
-//! and how a node joins and leaves.
+//! Membership of a cluster: what a stranger, an observer and garbage input can get from it, and how
+//! a node joins and leaves.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Several versions of one name: which is shown, what the others are called, and what of an old
-//! one can still be read.
+//! Several versions of one name: which one is shown, the names of the others, and reads of old
+//! ones.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -51,7 +51,7 @@ fn a_replaced_version_without_holders_is_estale_and_the_name_shows_the_new_one()
         config: "[mount]\nread_deadline = \"5m\"\n".to_owned(),
         ..NodeOptions::new("two")
     });
-    // far more than is read ahead
+    // The file is far larger than the read-ahead.
     let old = noise(11, 64 << 20);
     holder.write("changing.bin", &old);
     reader.wait_for_file("changing.bin");
@@ -60,7 +60,7 @@ fn a_replaced_version_without_holders_is_estale_and_the_name_shows_the_new_one()
     let mut start = [0; 1000];
     open.read_exact_at(&mut start, 0).unwrap();
     assert_eq!(start, old[..1000]);
-    // the one who has it stops, so that it does not serve what it has open
+    // The holder stops, so that it does not serve its open descriptor.
     holder.stop();
     holder.write("changing.bin", b"the new one");
     holder.launch();
@@ -102,7 +102,7 @@ fn conflicting_versions_are_listed_side_by_side() {
     }
 }
 
-/// Two nodes of one name, which some labels must tell apart, and one that looks on.
+/// Two nodes with one name, which labels must tell apart, and one that only reads.
 #[apply(promise)]
 fn conflict_names_are_equal_everywhere_and_hide_nothing() {
     let (mut cluster, mut other) = (Cluster::new(), Cluster::new());
@@ -148,7 +148,7 @@ fn conflict_names_are_equal_everywhere_and_hide_nothing() {
                 fs::read(node.mounted(name)).is_ok_and(|read| read == bytes)
             });
         }
-        // for the name of 255 bytes there is no other
+        // A name of 255 bytes has no conflict name.
         let in_peer = node.mounted(&format!(".p2pfs/peers/{label}/{long}"));
         assert_eq!(fs::read(in_peer).unwrap(), b"older");
         let hash = blake3::hash(b"older").to_hex();

@@ -1,5 +1,5 @@
-//! Programs that wait for what a silent node has: each goes at once when it is told to, and names
-//! and attributes make nobody wait.
+//! Programs that wait for data of a silent node. Each ends at once on a signal, and calls for names
+//! and attributes do not wait.
 
 use std::fs;
 use std::process::Command;
@@ -38,8 +38,8 @@ fn a_blocked_reader_ends_at_once_on_ctrl_c() {
     nodes[0].kill();
 }
 
-/// Whether a process waits in a call that the mount is asked by. Looking at that takes no lock
-/// that a blocked reader may hold.
+/// Returns whether a process waits in a call to the mount. The check takes no lock that a blocked
+/// reader may hold.
 fn waits_for_the_mount(reader: &Running) -> bool {
     let place = fs::read_to_string(format!("/proc/{}/wchan", reader.pid())).unwrap_or_default();
     ["request_wait_answer", "folio_wait", "fuse"]
@@ -52,7 +52,7 @@ fn readers_of_every_kind_end_at_once_on_ctrl_c() {
     const ROUNDS: usize = 20;
     let mut cluster = Cluster::new();
     let far = cluster.start("far");
-    // a legacy peer that is asked and never answers
+    // This legacy peer receives requests and never answers.
     let legacy_peer = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let near = cluster.start_with(NodeOptions {
         more: vec!["--legacy".to_owned()],
@@ -99,7 +99,8 @@ fn names_and_attributes_never_wait_for_silent_or_dead_peers() {
     });
     for node in &nodes {
         for number in 0..50 {
-            // each has bytes of its own: what another can give stays listed
+            // Each file has different bytes. Otherwise another node could give it and it would stay
+            // listed.
             let name = format!("{}/f{number}", node.name);
             node.write(&name, name.as_bytes());
         }
@@ -112,7 +113,7 @@ fn names_and_attributes_never_wait_for_silent_or_dead_peers() {
     let [near, mut far] = nodes;
     let ask_all = |state: &str| {
         let reader = start(Command::new("cat").arg(near.mounted("far.bin")));
-        // a busy machine may stand still; who waits for a peer does each time
+        // A busy machine may stall once. A call that waits for a peer stalls each time.
         let mut slow = Vec::new();
         for number in 0..500 {
             let name = ["near", "far"][number % 2];

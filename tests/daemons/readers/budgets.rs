@@ -1,4 +1,5 @@
-//! Budgets: they slow whom they are for, and who waits for one can be ended.
+//! Read budgets: they slow only the named programs, and a program that waits for its budget can be
+//! ended.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -24,7 +25,7 @@ fn a_budget_is_respected_and_slows_no_other_program() {
     world.set_budget("slow-reader", MIB as u64 / 8);
     let mut slow = start(Command::new(&program).arg(&path));
     world.wait_for_delay(slow.pid());
-    // others are served meanwhile, another file and the same one
+    // Other programs are served meanwhile, from another file and from this one.
     assert!(run(Command::new("cat").arg(&other)).status.success());
     assert!(slow.is_running(), "a file of 5 MiB at 128 KiB/s takes 40 s");
     let first_part = fs::File::open(&path).unwrap();
@@ -42,7 +43,7 @@ fn a_budget_is_respected_and_slows_no_other_program() {
         "slow, and right: {}",
         finished.stderr
     );
-    // what is cached is not slowed
+    // A cached file is not slowed.
     world.set_budget("slow-reader", 64 << 10);
     let again = start(Command::new(&program).arg(&path));
     assert!(again.finish(60 * SECOND).stdout == bytes);
@@ -55,7 +56,7 @@ fn a_read_that_waits_for_its_budget_is_not_an_error_and_can_be_interrupted() {
     let world = world();
     let program = world.program("slowest-reader");
     world.set_budget("slowest-reader", 64 << 10);
-    // a read of 128 KiB waits 2 s and more, which is the read deadline
+    // A read of 128 KiB waits at least 2 s, which is the read deadline.
     let bytes = noise(7, 448 << 10);
     let path = world.share("delayed.bin", &bytes);
     let begun = Instant::now();
@@ -86,7 +87,8 @@ extern "C" fn note_signal(_: libc::c_int) {}
 #[takes("dd")]
 fn a_caught_signal_does_not_end_a_wait_for_a_budget_and_a_fatal_one_does() {
     let world = world();
-    // the test itself, in a thread that is told of a signal and whose call is not begun anew
+    // The reader is a thread of this test. A signal interrupts its call, and the call is not
+    // restarted.
     world.set_budget(&own_name(), 64 << 10);
     let bytes = noise(9, MIB);
     let path = world.share("signals.bin", &bytes);
@@ -100,7 +102,7 @@ fn a_caught_signal_does_not_end_a_wait_for_a_budget_and_a_fatal_one_does() {
     let (tell, told) = std::sync::mpsc::channel();
     thread::scope(|scope| {
         let reading = scope.spawn(|| {
-            // SAFETY: the call takes nothing and gives this thread.
+            // SAFETY: the call takes no argument and returns this thread.
             tell.send(unsafe { libc::pthread_self() }).unwrap();
             let file = fs::File::open(&path)?;
             let mut buffer = vec![0; 192 << 10];
@@ -111,14 +113,14 @@ fn a_caught_signal_does_not_end_a_wait_for_a_budget_and_a_fatal_one_does() {
         let thread = told.recv().unwrap();
         world.wait_for_delay(pid);
         for _ in 0..3 {
-            // SAFETY: the thread is joined only below.
+            // SAFETY: the thread is joined only later.
             unsafe { libc::pthread_kill(thread, libc::SIGUSR1) };
         }
         let (first, second, buffer) = reading.join().unwrap().unwrap();
         assert_eq!((first, second), (192 << 10, 192 << 10));
         assert!(buffer == bytes[first..first + second]);
     });
-    // a program that catches one signal ends by another all the same
+    // A program that catches one signal is still ended by another.
     let program = world.cluster.folder.path().join("slow-dd");
     copy_program("/bin/dd", &program);
     world.set_budget("slow-dd", 64 << 10);

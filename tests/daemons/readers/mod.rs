@@ -1,5 +1,5 @@
-//! Who reads in a mount: `p2pfs top` names them, budgets slow them, and those on the list of
-//! `cached_only` make nothing come. Real daemons, real mounts, real processes.
+//! Programs that read in a mount: `p2pfs top` names them, budgets slow them, and those in
+//! `cached_only` cause no transfer. Real daemons, real mounts, real processes.
 
 mod budgets;
 mod takeover;
@@ -30,18 +30,18 @@ const MIB: usize = 1 << 20;
 struct World {
     author: Node,
     reader: Node,
-    // after the nodes: they are stopped before its folder goes
+    // Declared after the nodes: they stop before the folder is removed.
     cluster: Cluster,
 }
 
 static WORLD: Mutex<Option<World>> = Mutex::new(None);
 
-/// Takes away what the promises share.
+/// Removes the shared nodes.
 pub(crate) fn end() {
     drop(WORLD.lock().take());
 }
 
-/// The nodes, started by the first who asks.
+/// The nodes, started on the first use.
 struct Nodes(MutexGuard<'static, Option<World>>);
 
 impl std::ops::Deref for Nodes {
@@ -52,7 +52,7 @@ impl std::ops::Deref for Nodes {
     }
 }
 
-/// What a reader waits for other nodes at most, so that a wait for a budget is seen to be longer.
+/// A short deadline for reads from other nodes. A longer wait is then a wait for a budget.
 const SHORT_DEADLINE: &str = "[mount]\nread_deadline = '2s'\n";
 
 fn world() -> Nodes {
@@ -77,14 +77,14 @@ fn world() -> Nodes {
 }
 
 impl World {
-    /// A file that the author shares and nobody has cached.
+    /// Shares a file of the author that no other node has cached.
     fn share(&self, name: &str, bytes: &[u8]) -> PathBuf {
         self.author.write(name, bytes);
         self.reader.wait_for_file(name);
         self.reader.mounted(name)
     }
 
-    /// `cat` under another name, as the kernel and the daemon know it.
+    /// Copies `cat` to another name, by which the kernel and the daemon know it.
     fn program(&self, name: &str) -> PathBuf {
         let program = self.cluster.folder.path().join(name);
         if !program.exists() {
@@ -97,7 +97,7 @@ impl World {
         self.reader.cli(&["top", "--once", "--json"]).expect_json()
     }
 
-    /// Waits until the process waits for its budget.
+    /// Waits until the process is delayed by its budget.
     #[track_caller]
     fn wait_for_delay(&self, pid: u32) {
         eventually("it waits for its budget", 60 * SECOND, || {
@@ -107,7 +107,7 @@ impl World {
         });
     }
 
-    /// Lets a program have so much.
+    /// Sets the budget of a program.
     #[track_caller]
     fn set_budget(&self, program: &str, bytes_per_s: u64) {
         let rule = format!("[readers]\nbudgets = ['{program}={bytes_per_s}B/s']\n");
@@ -120,8 +120,8 @@ impl World {
         readers.into_iter().find(|it| it["program"] == program)
     }
 
-    /// Gives the reading daemon these rules, and waits until it goes by them: they are taken over
-    /// before the size of the cache, which shows.
+    /// Configures the reading daemon with these rules and waits until they apply. The daemon
+    /// applies the rules before the size of the cache, which `top` shows.
     #[track_caller]
     fn configure(&self, rules: &str) {
         static CONFIGURED: AtomicU64 = AtomicU64::new(0);
@@ -141,7 +141,7 @@ fn file_of<'a>(reader: &'a Value, name: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("{name} is not among {files:?}"))
 }
 
-/// Opens and reads a file in a thread that has another name than the process.
+/// Opens and reads a file in a thread whose name differs from that of the process.
 fn read_in_a_thread(path: &Path) -> io::Result<Vec<u8>> {
     thread::scope(|scope| {
         let worker = thread::Builder::new().name("pool-worker".to_owned());
@@ -179,7 +179,7 @@ fn a_reader_is_identified_by_its_first_thread() {
     file_of(&reader, "threads.bin");
 }
 
-/// A control group of the test's own, gone with it.
+/// A control group of the test, removed on drop.
 struct Group(PathBuf);
 
 impl Group {
@@ -256,7 +256,7 @@ fn a_refusal_is_immediate_and_fetches_nothing() {
     names
         .iter()
         .for_each(|name| world.reader.wait_for_file(name));
-    // nobody answers: a read that asked would wait for the deadline
+    // No holder answers, so a read that sends a request would wait for the deadline.
     let before = world.reader.traffic("received_bytes");
     let held = world.author.hold();
     let thumbnailer = world.program("tumblerd");

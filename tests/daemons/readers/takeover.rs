@@ -1,4 +1,4 @@
-//! A daemon that takes over the mount of the one before goes by the rules for its readers, too.
+//! A daemon that takes over a mount also takes over the rules for its readers.
 
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;
 
-/// Sooner than the kernel asks by itself about what it has been told.
+/// Less than the time after which the kernel revalidates cached entries by itself.
 const SOON: Duration = Duration::from_secs(30);
 
 /// A node whose mount a broker keeps while it restarts.
@@ -97,7 +97,7 @@ fn a_program_in_a_folder_during_a_restart_sees_new_names_in_it() {
     author.write("deep/folder/first", b"1");
     kept.reader.wait_for_file("deep/folder/first");
     let folder = kept.reader.mounted("deep/folder");
-    // as who works in it: no name leads to it again
+    // Like a process whose working directory this is: no later lookup uses the name.
     let folder = fs::File::open(folder).unwrap();
     let names = || {
         let at = rustix::fs::openat(&folder, ".", OFlags::DIRECTORY, Mode::empty()).unwrap();
@@ -130,8 +130,8 @@ fn a_program_limited_to_cached_bytes_gets_no_more_after_a_restart() {
     kept.reader.wait_for_file("picture.bin");
     let open = || fs::File::open(kept.reader.mounted("picture.bin")).unwrap();
     let mut file = open();
-    // after the first close the kernel asks for none any more: not even for that of the copy of
-    // this file which is closed as the next daemon is started
+    // After the first close, the kernel sends no more flush requests. This includes the close of
+    // the inherited copy of this descriptor when the next daemon starts.
     drop(open());
 
     kept.restart();
@@ -183,7 +183,7 @@ fn a_version_replaced_before_a_restart_is_read_to_its_end() {
     eventually("the new version is listed", PATIENCE, || {
         fs::read(&path).is_ok_and(|now| now == newer)
     });
-    // nothing of it is in the kernel's memory
+    // The kernel drops the file from its memory.
     rustix::fs::fadvise(&open, 0, None, rustix::fs::Advice::DontNeed).unwrap();
     kept.restart();
     kept.reader.wait_for_file("report.bin");

@@ -1,4 +1,4 @@
-//! A terminal of the test's own, with a program on it.
+//! A terminal of the test, with a program on it.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::process::{HANG_LIMIT, fork};
 
-/// After a program's end nothing is on its way for so long.
+/// How long to wait for output after a program's end.
 const SETTLED: Duration = Duration::from_millis(300);
 
 pub(crate) struct Terminal {
-    /// The side of the person.
+    /// The side of the user.
     person: File,
-    /// The side of the program, kept open so that nothing shown is lost at its end.
+    /// The side of the program. It stays open so that no output is lost at the program's end.
     program: OwnedFd,
     shown: Vec<u8>,
     more: mpsc::Receiver<Vec<u8>>,
@@ -34,7 +34,7 @@ impl Terminal {
             ws_ypixel: 0,
         };
         let (mut person, mut program) = (0, 0);
-        // SAFETY: the call fills two descriptors, which nobody else has, and reads the size.
+        // SAFETY: the call fills two descriptors that are not used elsewhere, and reads the size.
         let opened = unsafe {
             libc::openpty(
                 &raw mut person,
@@ -45,10 +45,10 @@ impl Terminal {
             )
         };
         assert_eq!(opened, 0, "{}", std::io::Error::last_os_error());
-        // SAFETY: both were just opened and belong to nobody else.
+        // SAFETY: both were just opened and have no other owner.
         let (person, program) =
             unsafe { (File::from_raw_fd(person), OwnedFd::from_raw_fd(program)) };
-        // A program that inherits the side of the person would never see its end.
+        // A program that inherits the user's side would never see its end.
         let (person, program) = (person.try_clone().unwrap(), program.try_clone().unwrap());
         let (tell, more) = mpsc::channel();
         let mut seen = person.try_clone().unwrap();
@@ -68,11 +68,11 @@ impl Terminal {
         }
     }
 
-    /// Runs a program that has this terminal for its own.
+    /// Runs a program that has this terminal as its controlling terminal.
     pub(crate) fn run(&self, command: &mut Command) -> Child {
         let side = || self.program.try_clone().unwrap();
         command.stdin(side()).stdout(side()).stderr(side());
-        // SAFETY: between fork and exec only async-signal-safe calls are made.
+        // SAFETY: only async-signal-safe calls are made between fork and exec.
         unsafe {
             command.pre_exec(|| {
                 libc::setsid();
@@ -84,7 +84,7 @@ impl Terminal {
         fork(command).unwrap()
     }
 
-    /// Waits until the program has written this, after what was waited for before.
+    /// Waits until the program has written this text, after the text of the wait before.
     #[track_caller]
     pub(crate) fn read_until(&mut self, text: &str) {
         let deadline = Instant::now() + HANG_LIMIT;
@@ -97,14 +97,14 @@ impl Terminal {
         }
     }
 
-    /// Waits until nothing has been written for a while, after the program has ended.
+    /// Waits until the output has stopped after the program's end.
     pub(crate) fn settle(&mut self) {
         while let Ok(bytes) = self.more.recv_timeout(SETTLED) {
             self.shown.extend(bytes);
         }
     }
 
-    /// All that was written so far.
+    /// Returns all output so far.
     pub(crate) fn shown(&self) -> String {
         String::from_utf8_lossy(&self.shown).into_owned()
     }
@@ -114,7 +114,7 @@ impl Terminal {
         self.person.write_all(keys).unwrap();
     }
 
-    /// How the terminal treats lines, keys and echo.
+    /// Returns the settings for lines, keys and echo.
     pub(crate) fn settings(&self) -> [u32; 4] {
         // SAFETY: a plain struct of numbers, which the call fills.
         let mut settings: libc::termios = unsafe { std::mem::zeroed() };

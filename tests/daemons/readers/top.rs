@@ -1,4 +1,4 @@
-//! `p2pfs top`: who reads which file, where its bytes come from, and how that is drawn.
+//! `p2pfs top`: which program reads which file, the origin of the bytes, and the drawing.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -26,7 +26,7 @@ fn top_names_a_reader_with_its_file_while_it_waits() {
     let read = || start(Command::new(&program).arg(&path));
     let (mut running, mut waiting) = (read(), None);
     eventually("the reader is seen to wait", 60 * SECOND, || {
-        // the short deadline may have passed before anybody looked
+        // The short deadline may pass before `top` runs.
         if !running.is_running() {
             running = read();
         }
@@ -58,7 +58,7 @@ fn top_names_a_reader_with_its_file_while_it_waits() {
     assert!(text.contains("wait\\u{1b}for-me.bin"), "{text}");
     assert!(!text.contains('\x1b'), "{text}");
     drop(held);
-    // the short deadline may have passed meanwhile: that is another promise
+    // The short deadline may have passed meanwhile. Another promise tests that.
     running.finish(HANG_LIMIT);
 }
 
@@ -71,7 +71,7 @@ fn top_shows_what_came_from_the_cache_and_from_others() {
     let program = world.program("cold-reader");
     let read = run(Command::new(&program).arg(&path));
     assert!(read.stdout == bytes);
-    // its close and the last of its bytes in the cache may follow its end
+    // The close and the last cached bytes may follow the end of the program.
     eventually("all is cached, and closed", 60 * SECOND, || {
         let reader = world.reader_named("cold-reader").unwrap();
         file_of(&reader, "origin.bin")["open"] == 0
@@ -82,7 +82,7 @@ fn top_shows_what_came_from_the_cache_and_from_others() {
     assert_eq!(cold["from_cache_bytes"], 0, "{cold}");
     let file = file_of(&cold, "origin.bin");
     assert_eq!(file["open"], 0, "closed, and still told of: {file}");
-    // whether the kernel reads it or the daemon gives it, nothing comes a second time
+    // Whether the kernel or the daemon serves the read, no byte is transferred again.
     let warm = run(Command::new(world.program("warm-reader")).arg(&path));
     assert!(warm.stdout == bytes);
     let warm = world.reader_named("warm-reader").unwrap();

@@ -1,5 +1,5 @@
-//! Files that the kernel reads by itself: complete ones and own ones, where the daemon has the
-//! right to it, and a daemon of an ordinary user, which has not.
+//! Files that the kernel reads by itself: complete cached ones and own ones, if the daemon has the
+//! right. A daemon of an ordinary user does not have it.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,7 +14,7 @@ use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;
 
-/// Whether the kernel may read by itself here; says so where not.
+/// Returns whether the kernel may read by itself here. If not, prints that the test is skipped.
 fn has_passthrough(node: &Node) -> bool {
     let may = activity(node)["passthrough"].as_bool().unwrap();
     if !may {
@@ -40,7 +40,8 @@ fn a_complete_file_is_read_by_the_kernel_directly() {
     }
     let bytes = fs::read(world.source("kernel.bin")).unwrap();
     let seen = world.seen("kernel.bin");
-    // it completes while it is open: who has it open keeps asking, and so does who joins
+    // The file completes while it is open. Its present readers, and those that join them, keep
+    // asking the daemon.
     let first = File::open(&seen).unwrap();
     assert!(fs::read(&seen).unwrap() == bytes);
     let mut page = [0; 4096];
@@ -81,7 +82,7 @@ fn an_own_file_is_read_by_the_kernel_directly_and_is_live() {
     open.read_to_string(&mut text).unwrap();
     assert_eq!(text, "one\ntwo\n", "what is appended is seen at once");
     assert_eq!(open.metadata().unwrap().len(), 8);
-    // a replacement is another file; who has the old one open keeps it
+    // A replacement is another file. Readers of the old one keep it.
     let staging = world.author.home.join("own.log");
     fs::write(&staging, "another\n").unwrap();
     fs::rename(&staging, &own).unwrap();
@@ -115,7 +116,7 @@ fn an_open_file_survives_the_clearing_of_the_cache() {
     assert!(fs::read(&seen).unwrap() == bytes, "and can be fetched anew");
 }
 
-/// Runs a daemon as an ordinary user, who may open /dev/fuse in a namespace of mounts of its own.
+/// Runs a daemon as an ordinary user that may open /dev/fuse in its own mount namespace.
 const AS_A_USER: &str = r#"
 eval "$3"
 cd "$1" && mknod fuse c 10 229 && chmod 666 fuse && mount --bind fuse /dev/fuse || exit 77
@@ -130,7 +131,7 @@ $user cat mnt/a.txt mnt/a.txt || { $user stat . mnt mnt/a.txt; mount | grep "$1"
 cat mnt/a.txt; ls mnt
 kill $daemon; wait $daemon; grep -c WARN log
 "#;
-/// Before it, the broker of a service of this machine, whose socket is not for this user.
+/// Starts the broker of a system service first. Its socket is closed to this user.
 const BESIDE_A_SERVICE: &str = r#"
 mount -t tmpfs none /run || exit 77
 "$2" mount-broker --socket /run/p2pfs-broker.sock --allow "$1/theirs" & broker=$!
@@ -139,8 +140,8 @@ until test -S /run/p2pfs-broker.sock; do sleep 0.02; done
 chmod 600 /run/p2pfs-broker.sock
 "#;
 
-/// What that daemon and its user said, line by line, and what root was told, who is another;
-/// nothing where there cannot be one here.
+/// Returns the output of that daemon and its user by lines, and the output of root, which is
+/// another user. Returns `None` if such a daemon is not possible here.
 fn daemon_of_a_user(name: &str, before: &str, variable: &str) -> Option<(Vec<String>, String)> {
     let world = world();
     if !rustix::process::geteuid().is_root() {

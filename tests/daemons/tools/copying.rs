@@ -1,5 +1,4 @@
-//! Programs that copy: what they bring over is what the other node has, whole, with its times,
-//! links and holes.
+//! Programs that copy: the copy equals the other node's file, with its times, links and holes.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What people do in a folder every day: look at a file, copy it, move it, follow it, pack it.
+//! Everyday work in a folder: view a file, copy it, move it, follow it, archive it.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -35,7 +35,7 @@ fn vim_shows_a_file_and_explains_why_it_cannot_be_written() {
     assert_eq!(shown.expect_ok().trim(), "some words\nand more");
     let out = world.out("vim-said");
     let redirect = format!("redir! > {}", out.display());
-    // one who insists on writing is told why not, and the file stays as it is
+    // A user who forces the write gets the reason, and the file stays unchanged.
     vim(
         &[&redirect, "1s/some/other/", "w!", "redir END", "qa!"],
         false,
@@ -46,7 +46,7 @@ fn vim_shows_a_file_and_explains_why_it_cannot_be_written() {
     assert_eq!(fs::read(&words).unwrap(), b"some words\nand more\n");
 }
 
-/// In a terminal, as a person would: shown, and gone when asked to go.
+/// The viewers run on a terminal, as for a person: they show the text and end on request.
 #[apply(promise)]
 #[takes("script", "vim", "less")]
 fn terminal_vim_and_less_start_and_end() {
@@ -81,7 +81,7 @@ fn terminal_vim_and_less_start_and_end() {
             }
         });
         let came = shown.recv_timeout(60 * SECOND);
-        // each takes one of them for the end
+        // Each program takes one of these as its quit command.
         let _ = keys.write_all(b"q\x1b:q!\r");
         drop(keys);
         eventually("the viewer goes", 60 * SECOND, || {
@@ -111,7 +111,7 @@ fn a_file_manager_copies_and_describes() {
     for line in ["standard::type: 1", "access::can-read: TRUE"] {
         assert!(info.contains(line), "{line} in {info}");
     }
-    // what a file manager greys out
+    // A file manager greys these actions out.
     for line in ["can-write: FALSE", "can-delete: FALSE", "can-rename: FALSE"] {
         let line = format!("access::{line}");
         if rustix::process::geteuid().is_root() && !info.contains(&line) {
@@ -143,7 +143,7 @@ fn sqlite_opens_a_database_as_on_any_read_only_disk() {
     assert!(!written.status.success() && refused, "{}", written.stderr);
     let dumped = ask(plain, ".dump").expect_ok();
     assert_eq!(dumped.matches("INSERT INTO").count(), 5000);
-    // one whose journal was a log beside it: without that, it is read as what it is
+    // This database used a write-ahead log. Without the log it can be read as immutable.
     let log = world.author.home.join("log.db");
     let make = "pragma journal_mode = wal; create table t(n); insert into t values (1), (2);";
     ask(log.to_str().unwrap(), make).expect_ok();
@@ -211,7 +211,7 @@ fn mv_out_of_the_mount_copies_and_reports_what_it_could_not_remove() {
     assert!(moved.exists(), "nothing is lost on the way in");
 }
 
-/// Lines that a program prints, as they come.
+/// Returns the lines of a program as they arrive.
 fn lines_of(command: &mut Command) -> (Running, mpsc::Receiver<String>) {
     let (out, into) = std::io::pipe().unwrap();
     let running = start_into(command, into);
@@ -244,7 +244,7 @@ fn expect_line(lines: &mpsc::Receiver<String>, wanted: &str) {
 fn tail_follows_what_another_node_appends() {
     let world = world();
     let source = world.source("growing.log");
-    // by name: each version is another file
+    // `-F` follows the name, because each version is another file.
     let mut tail = Command::new("tail");
     tail.args(["-n", "+1", "-F", "-s", "0.1"])
         .arg(world.seen("growing.log"));
@@ -257,7 +257,7 @@ fn tail_follows_what_another_node_appends() {
     }
     tail.signal(libc::SIGTERM);
     tail.finish(60 * SECOND);
-    // on the node that shares it, it is the file itself
+    // On the node that shares it, it is the same file.
     let mut tail = Command::new("tail");
     tail.args(["-n", "1", "-f", "-s", "0.1"]);
     let (tail, lines) = lines_of(tail.arg(world.author.mounted("growing.log")));
@@ -283,7 +283,7 @@ fn zip_packs_a_tree_and_unzip_seeks_in_an_archive() {
     };
     unzip(&archive, &out);
     assert_same_trees(&world.source("zip"), &out.join("zip"));
-    // an archive's list is at its end: whoever opens it reads from there
+    // An archive's directory is at its end, so programs read there first.
     let shared = world.source("shared.zip");
     fs::copy(&archive, &shared).unwrap();
     set_mode(&shared, 0o644);
@@ -350,7 +350,7 @@ fn stat_f_and_ls_show_the_same_in_every_order() {
         sorted(ls(&seen, &["-U", "-a", "-1"])),
         ls(&source, &["-a", "-1"])
     );
-    // all of a long line but who owns it, and what may be done to it
+    // All of a long line except the owner and the mode.
     let long = |dir: &Path| -> Vec<String> {
         let lines = ls(dir, &["-lgo", "--time-style=full-iso"]);
         let after_mode = |line: &String| line.split_at(10).1.to_owned();

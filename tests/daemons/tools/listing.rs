@@ -1,4 +1,4 @@
-//! Programs that list: names, attributes and sums, and how little they ask of the daemon.
+//! Programs that list: names, attributes and totals, with few requests to the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -141,7 +141,7 @@ fn a_second_ls_of_an_idle_tree_sends_no_request_for_a_file() {
     let before = count(&world.reader, "requests");
     assert_eq!(list(), first);
     let asked = count(&world.reader, "requests") - before;
-    // `ls` tries twice whether there are labels or access lists; all else the kernel knows
+    // `ls` asks twice for labels or access lists. The kernel has cached all other answers.
     assert!(asked <= 2, "{asked} requests");
 }
 
@@ -154,7 +154,7 @@ fn a_long_listing_has_each_lasting_name_once_during_changes() {
     for round in 0..12 {
         let mut listed = fs::read_dir(&seen).unwrap();
         let mut names = Vec::new();
-        // part of it, then a change, then the rest
+        // The directory changes after a part of the listing was read.
         names.extend(listed.by_ref().take(2000));
         fs::write(dir.join(format!("comes-{round}")), b"").unwrap();
         if round > 2 {

@@ -1,8 +1,8 @@
-//! The programs that people use, over the mount of another node's files: each must find there what
-//! it would find on a local disk.
+//! Everyday programs over the mount of another node's files. Each must find what it would find on a
+//! local disk.
 //!
-//! One cluster serves all promises: `author` shares, `reader` mounts. Each promise has files of
-//! its own, so that what one has cached says nothing about another.
+//! One cluster serves all promises: `author` shares, `reader` mounts. Each promise has its own
+//! files, so that the cache of one does not affect another.
 
 mod by_kernel;
 mod copying;
@@ -26,25 +26,25 @@ use crate::support::promise::{Need, mount};
 const NEEDS: &[Need] = &[mount];
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Names in the long directory.
+/// Number of names in the long directory.
 const MANY: usize = 10_000;
 
 /// The two nodes that all promises share.
 struct World {
     author: Node,
     reader: Node,
-    // after the nodes: they are stopped before their folder goes
+    // Declared after the nodes: they stop before their folder is removed.
     _cluster: Cluster,
 }
 
 static WORLD: Mutex<Option<World>> = Mutex::new(None);
 
-/// Takes away what the promises share.
+/// Removes the shared nodes.
 pub(crate) fn end() {
     drop(WORLD.lock().take());
 }
 
-/// The nodes, started by the first who asks.
+/// The nodes, started on the first use.
 struct Nodes(MutexGuard<'static, Option<World>>);
 
 impl std::ops::Deref for Nodes {
@@ -91,7 +91,7 @@ impl World {
         self.author.share.join(name)
     }
 
-    /// A name for something that a tool writes.
+    /// Returns a path for a tool's output.
     fn out(&self, name: &str) -> PathBuf {
         self.reader.home.join(name)
     }
@@ -166,10 +166,10 @@ const NOISES: [&str; 15] = [
     "moved.bin",
 ];
 
-/// What takes a tool to make; without it, its promise is skipped.
+/// Creates files that need a tool. Without the tool, their promise is skipped.
 fn fill_by_tools(share: &Path) {
     let database = share.join("data.db");
-    // neither waits for a disk that others keep busy
+    // Neither pragma waits for a disk that other tests keep busy.
     let rows = "pragma synchronous = off; pragma journal_mode = off; \
                 create table t(n integer primary key, s text); \
                 with recursive c(n) as (select 1 union all select n + 1 from c where n < 5000) \
@@ -207,7 +207,7 @@ fn assert_same_trees(one: &Path, other: &Path) {
     assert_eq!(names_below(one), names_below(other));
 }
 
-/// What the daemon of a node has answered so far.
+/// Returns the counts of requests that a node's daemon has answered.
 fn activity(node: &Node) -> serde_json::Value {
     let status = node.cli(&["status", "--json"]).expect_json();
     status["mount"]["activity"].clone()

@@ -1,5 +1,5 @@
-//! Programs that read a file: from any offset, by a map, under a lock, by running it, or by
-//! looking what it is.
+//! Programs that read a file: from any offset, through a mapping, under a lock, by executing it, or
+//! by detecting its type.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -145,7 +145,7 @@ fn an_o_direct_read_gets_the_same_bytes() {
         let mut options = fs::OpenOptions::new();
         options.read(true).custom_flags(libc::O_DIRECT);
         let file = options.open(world.seen("direct.bin")).unwrap();
-        // a disk wants memory, offset and length on a boundary
+        // A disk requires that memory, offset and length are aligned.
         let mut room = vec![0u8; 3 * 4096];
         let start = room.as_ptr().align_offset(4096);
         let page = &mut room[start..start + 8192];
@@ -189,7 +189,7 @@ fn a_thumbnailer_gets_only_cached_bytes() {
         read(&thumbnailer).stdout == bytes,
         "from the cache it reads as everybody"
     );
-    // a running daemon takes another list
+    // A running daemon applies a new list.
     let configure = |text: &str| {
         fs::write(world.reader.home.join("p2pfs.toml"), text).unwrap();
         world.reader.signal(libc::SIGHUP);

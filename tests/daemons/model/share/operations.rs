@@ -1,5 +1,5 @@
-//! What happens to the files of a share: each operation is done on the disk and noted in the model,
-//! or makes no sense there.
+//! Operations on the files of a share. Each one changes the disk and the model, or is not possible
+//! here.
 
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use super::{DEPTH_MAX, Share, Thing, set_mtime, time_of};
 use crate::support::content::noise;
 
-/// Where links lead; none of the names is that of a link, so none is a loop.
+/// Link targets. None is the name of a link, so no link loops.
 const TARGETS: [&str; 5] = [
     "anchor",
     "../anchor",
@@ -20,15 +20,14 @@ const TARGETS: [&str; 5] = [
     "/etc/hostname",
     "anchor/..",
 ];
-/// Where absolute links lead, from the share's folder on.
+/// Targets of absolute links, relative to the share's folder.
 const WITHIN: [&str; 3] = ["anchor", "no/such", ""];
 const MODES: [u32; 6] = [0o644, 0o755, 0o444, 0o600, 0o745, 0o640];
 const DIRECTORY_MODES: [u32; 3] = [0o755, 0o700, 0o775];
 const CONTENTS: u64 = 5;
 
 impl Share {
-    /// Writes in place; as editors do: beside it, and renamed over it; or as git does: beside it,
-    /// and linked into place.
+    /// Writes a file: in place, by rename as editors do, or by a hard link as git does.
     pub(super) fn write(&mut self, path: &Path, random: &mut StdRng) -> Option<String> {
         if !self.has_parent(path) {
             return None;
@@ -72,7 +71,7 @@ impl Share {
         Some(format!("append {} bytes to", more.len()))
     }
 
-    /// Shorter or longer by zeros, in place.
+    /// Truncates a file or extends it by zeros, in place.
     pub(super) fn resize(&mut self, path: &Path, random: &mut StdRng) -> Option<String> {
         let Some(Thing::File { bytes, .. }) = self.things.get(path) else {
             return None;
@@ -87,7 +86,7 @@ impl Share {
         Some(told)
     }
 
-    /// A new file that is mostly holes.
+    /// Creates a file that is mostly holes.
     pub(super) fn write_sparse(&mut self, path: &Path, random: &mut StdRng) -> Option<String> {
         if self.things.contains_key(path) || !self.has_parent(path) {
             return None;
@@ -125,7 +124,7 @@ impl Share {
             Some(_) => !directory,
         };
         let depth = to.components().count();
-        // a rename of one name of a file to another of its names does nothing (rename(2))
+        // A rename between two hard links of one file does nothing (rename(2)).
         let legal = legal && !self.is_same_file(from, to);
         if !legal || !self.has_parent(to) || to.starts_with(from) || depth > DEPTH_MAX {
             return None;
@@ -232,7 +231,7 @@ impl Share {
         Some(told)
     }
 
-    /// The same path on both nodes with the same content, sometimes with the same mtime.
+    /// Copies a file to the same path on the other node, sometimes with the same mtime.
     pub(super) fn copy_from(&mut self, other: &Share, random: &mut StdRng) -> Option<String> {
         let path = other.random_path(random);
         let Some(Thing::File {
@@ -257,7 +256,7 @@ impl Share {
         Some(format!("copy of {path:?}, mtime kept {kept}; not"))
     }
 
-    /// An mtime from 1960 to 2020: the version is as old as it says.
+    /// Sets an mtime between 1960 and 2020. The version is as old as its mtime.
     pub(super) fn date_back(&mut self, path: &Path, random: &mut StdRng) -> Option<String> {
         let Some(Thing::File { bytes, .. }) = self.things.get(path) else {
             return None;
@@ -272,7 +271,7 @@ impl Share {
         Some(format!("mtime {mtime:?}"))
     }
 
-    /// An mtime in 2030 wins nothing: the version is as old as it was first seen.
+    /// Sets an mtime in 2030. It does not win: the version is as old as its first sight.
     pub(super) fn date_forward(&mut self, path: &Path) -> Option<String> {
         let Some(Thing::File { bytes, .. }) = self.things.get(path) else {
             return None;
@@ -284,7 +283,7 @@ impl Share {
     }
 }
 
-/// A link into its share by an absolute path is listed as a relative one.
+/// Returns the relative target by which an absolute link into the share is listed.
 fn as_listed(link: &Path, within: &str) -> PathBuf {
     let here = link.parent().into_iter().flat_map(Path::components);
     let (here, there) = (here.collect::<Vec<_>>(), Path::new(within).components());
