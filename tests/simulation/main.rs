@@ -1,5 +1,5 @@
-//! Many schedules in virtual time, each from one seed: a cluster's membership, whole nodes, and the
-//! filesystem against a kernel that believes everything.
+//! Many schedules in virtual time, each from one seed: a cluster's membership, whole nodes, swarms,
+//! and the filesystem against a kernel that caches everything.
 
 mod cluster;
 #[path = "../support/fluid.rs"]

@@ -1,4 +1,5 @@
-//! Clusters in mixed trouble, from many seeds: whatever happened, they become one again.
+//! Clusters with mixed faults, from many seeds: after any sequence of faults they converge to one
+//! cluster.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use crate::cluster::network::Weather;
 use crate::cluster::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// How many seeds each run tries; `P2PFS_SEEDS` asks for another number.
+/// Default number of seeds. `P2PFS_SEEDS` changes it.
 const SEEDS: u64 = 120;
 
-/// One stroke of fate.
+/// Injects one random fault.
 fn disturb(world: &mut World, rng: &mut StdRng) {
     let node = rng.random_range(0..world.nodes.len());
     let runs = world.nodes[node].cluster.is_some();
@@ -49,7 +50,7 @@ fn disturb(world: &mut World, rng: &mut StdRng) {
     world.run_for(Duration::from_millis(rng.random_range(0..4000)));
 }
 
-/// A life of trouble and then calm; gives the trace.
+/// Runs a cluster through faults and then calm. Returns the trace.
 fn ordeal(seed: u64) -> blake3::Hash {
     let mut rng = StdRng::seed_from_u64(seed);
     let count = rng.random_range(3..9);
@@ -76,7 +77,7 @@ fn ordeal(seed: u64) -> blake3::Hash {
 fn calm_down(world: &mut World) {
     world.heal();
     world.network.weather = Weather::calm();
-    // those that are saying farewell finish it
+    // Nodes that are saying farewell finish it.
     world.run_for(SECOND);
     for node in 0..world.nodes.len() {
         if world.nodes[node].cluster.is_none() {
@@ -85,7 +86,7 @@ fn calm_down(world: &mut World) {
     }
 }
 
-/// Whether every node holds the newest head of every author.
+/// Returns whether every node holds the newest head of every author.
 fn heads_agree(world: &World) -> bool {
     let own = world
         .nodes

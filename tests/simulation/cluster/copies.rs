@@ -1,5 +1,5 @@
-//! Promises about a key that two processes use, and about what only looks like that: that no other
-//! world of these tests has one told, the world itself holds.
+//! Promises about a key that two processes use, and about situations that only look like that.
+//! Worlds without a copy must never report one; the world itself asserts that.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::cluster::network::Weather;
 use crate::cluster::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// The one whose key is copied, of five nodes.
+/// Index of the node whose key is copied, among five.
 const COPIED: usize = 3;
 
-/// Five nodes, and a copy of one of them that begins so much later, as a generation that is so much
-/// higher.
+/// Starts five nodes, and `later` a copy of one of them. The copy's generation is greater by
+/// `higher`.
 fn copied(seed: u64, weather: Weather, later: Duration, higher: u64) -> (World, usize) {
     let mut world = World::of(5, seed, weather);
     world.run_for(10 * SECOND);
@@ -32,7 +32,7 @@ fn copied(seed: u64, weather: Weather, later: Duration, higher: u64) -> (World, 
     (world, copy)
 }
 
-/// Where a node was told that the copied key is used, and by whom else.
+/// Returns the addresses that a node reported as users of the copied key.
 fn told_of(world: &World, index: usize) -> Vec<std::net::SocketAddr> {
     let copied = world.nodes[COPIED].id;
     let mut told = Vec::new();
@@ -49,7 +49,7 @@ fn told_of(world: &World, index: usize) -> Vec<std::net::SocketAddr> {
     told
 }
 
-/// Whether both copies name each other, and every other node both.
+/// Returns whether each copy names the other, and every other node names both.
 fn all_name_it(world: &World, copy: usize) -> bool {
     let both = vec![World::address(COPIED), World::address(copy)];
     (0..world.nodes.len()).all(|index| {
@@ -62,8 +62,8 @@ fn all_name_it(world: &World, copy: usize) -> bool {
     })
 }
 
-/// Nobody was told since that one of the others is gone, nor that the copied one is, and all see
-/// them alive.
+/// Asserts that since `since` no node was told that one of the others is gone, or that the copied
+/// one is, and that all see all alive.
 fn nobody_is_missed(world: &World, since: std::time::Instant, seed: u64) {
     for index in 0..5 {
         let told = world.told_down(world.nodes[index].id, since);
@@ -160,7 +160,7 @@ fn a_moved_node_with_an_older_state_and_clock_is_not_a_copy() {
         for life in 0..6 {
             world.crash(COPIED);
             world.run_for(SECOND * (life * 3));
-            // each time as a generation that was, or comes again
+            // Some generations repeat.
             let generation = 1_700_000_000_000 - u64::from(life % 3);
             world.boot_as(COPIED, Generation(generation), 1);
             world.run_for(5 * SECOND);

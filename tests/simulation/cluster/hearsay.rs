@@ -1,4 +1,4 @@
-//! Promises about what members say of those who are gone, or who are called so.
+//! Promises about what members say of nodes that are gone, or that are falsely called so.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn a_crash_of_a_far_node_is_known_to_all_within_eight_seconds() {
     println!("slowest: {slowest:?}");
 }
 
-/// A list of the second node's that calls the second life of the third gone, once it was.
+/// Returns a member list in which the second node calls the second life of the third gone.
 fn calls_the_second_life_gone() -> Bytes {
     let mut world = World::of(3, 1, Weather::calm());
     converge(&mut world);

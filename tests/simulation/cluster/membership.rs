@@ -11,7 +11,7 @@ use crate::support::seeds::each_seed;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Runs until all see all; fails with the seed otherwise.
+/// Runs until all nodes see each other. Panics after the limit.
 fn converge(world: &mut World, limit: Duration, what: &str) -> Duration {
     let took = world.run_until(limit, World::is_converged);
     took.unwrap_or_else(|| panic!("{what}: not converged within {limit:?}"))
@@ -87,7 +87,7 @@ fn a_crash_is_known_to_all_of_a_hundred_within_twenty_seconds() {
     println!("crash among 100: {took:?}");
 }
 
-/// How often in a time a living node of eight was given up by the others, and came back.
+/// Returns how often a living node among eight was declared dead and came back.
 fn given_up(loss: f64, time: Duration) -> usize {
     let mut world = World::of(8, 5, Weather::stormy(loss));
     converge(&mut world, 10 * SECOND, "start");
@@ -116,7 +116,7 @@ fn a_living_node_behind_seconds_of_queue_is_not_given_up() {
             let mut world = World::of(count, seed, Weather::calm());
             converge(&mut world, 10 * SECOND, "start");
             world.run_for(Duration::from_millis(3000 + 137 * seed));
-            // it fills, stays full for a minute, and runs empty
+            // The queue fills, stays full for a minute, and empties.
             let steps = [100, 300, 700, 1300, 2000, 2000].map(Duration::from_millis);
             let stays = [1, 1, 1, 1, 1, 60].map(|s| s * SECOND);
             for (queue, stay) in steps.into_iter().zip(stays) {
@@ -160,7 +160,7 @@ fn a_partitioned_network_heals() {
     println!("healed: {took:?}");
 }
 
-/// Nodes that all met through the first one, and forget in half a minute who is down.
+/// Starts nodes that all met through the first one and forget dead nodes after half a minute.
 fn met_through_the_first(count: usize, seed: u64) -> World {
     let mut world = World::new(seed, Weather::calm());
     for _ in 0..count {
@@ -373,7 +373,7 @@ fn a_thousand_nodes_keep_to_the_figures() {
     let took = converge(&mut world, 120 * SECOND, "start");
     println!("{count} nodes: {took:?}");
     (0..count.min(100)).for_each(|node| world.set_head(node, 1));
-    // what so many starts at once leave to be told takes a minute (tests/lab/costs)
+    // After so many concurrent starts, gossip needs a minute to settle (tests/lab/costs).
     world.run_for(80 * SECOND);
     let before: u64 = world.network.sent_bytes.values().sum();
     world.run_for(20 * SECOND);
@@ -389,7 +389,7 @@ fn a_thousand_nodes_keep_to_the_figures() {
     assert!(per_node <= 1000 && took.is_some() && died.is_some());
 }
 
-/// How many of the running nodes hold the newest head of node `author`.
+/// Returns the number of running nodes that hold the newest head of node `author`.
 fn holders(world: &World, author: usize) -> usize {
     let newest = world.nodes[author].heads[&world.nodes[author].id];
     world

@@ -1,8 +1,8 @@
 //! A cluster of nodes in one thread, over a simulated network, in virtual time, from one seed.
 //!
-//! `network` loses, delays, reorders, doubles and parts; `world` runs the machines; the other
-//! modules are the promises that are held there. Nothing in here reads a clock or a hash map's
-//! order, so the same seed replays exactly, and a failing seed is the whole report.
+//! `network` loses, delays, reorders, duplicates and partitions. `world` runs the machines. The
+//! other modules are the promises. No code here reads a clock or depends on the order of a hash
+//! map, so a seed replays exactly and is the whole report of a failure.
 
 mod chaos;
 mod copies;

@@ -1,4 +1,4 @@
-//! What is between the nodes.
+//! The network between the nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// How bad the network is.
+/// The faults of the network.
 #[derive(Clone, Debug)]
 pub(super) struct Weather {
-    /// Which part of the datagrams is lost.
+    /// Fraction of the datagrams that are lost.
     pub loss: f64,
-    /// Which part arrives twice.
+    /// Fraction that arrives twice.
     pub doubled: f64,
-    /// The delays, each as likely; what overtakes is reordered.
+    /// Range of the uniformly distributed delay. Different delays reorder datagrams.
     pub delay: std::ops::Range<Duration>,
 }
 
 impl Weather {
-    /// A LAN on a good day.
+    /// Returns the weather of a healthy LAN.
     pub(super) fn calm() -> Self {
         let delay = Duration::from_micros(100)..Duration::from_micros(400);
         Self {
@@ -29,7 +29,8 @@ impl Weather {
         }
     }
 
-    /// Loses this part of the datagrams, doubles some, and reorders most.
+    /// Returns weather that loses this fraction of the datagrams, duplicates some, and reorders
+    /// most.
     pub(super) fn stormy(loss: f64) -> Self {
         let delay = Duration::from_millis(1)..Duration::from_millis(40);
         Self {
@@ -40,7 +41,7 @@ impl Weather {
     }
 }
 
-/// What travels.
+/// A message in flight.
 #[derive(Clone, Debug)]
 pub(super) struct Parcel {
     pub from: SocketAddr,
@@ -48,16 +49,16 @@ pub(super) struct Parcel {
     pub payload: Payload,
 }
 
-/// How it travels.
+/// The content of a parcel.
 #[derive(Clone, Debug)]
 pub(super) enum Payload {
-    /// May be lost, doubled or late.
+    /// May be lost, duplicated or late.
     Datagram(Vec<u8>),
-    /// Of a TCP exchange of member lists: arrives, unless the network is parted.
+    /// Part of a TCP exchange of member lists. Arrives unless the network is partitioned.
     Members { list: Vec<u8>, answer: bool },
 }
 
-/// Carries parcels.
+/// The simulated network.
 pub(super) struct Network {
     rng: StdRng,
     pub weather: Weather,
@@ -69,7 +70,7 @@ pub(super) struct Network {
     count: u64,
     /// Bytes of datagrams that each address has sent, without IP and UDP headers.
     pub sent_bytes: BTreeMap<SocketAddr, u64>,
-    /// Every datagram that was sent, where someone listens.
+    /// Every sent datagram, while recording.
     pub recording: Option<Vec<Parcel>>,
 }
 
@@ -111,23 +112,23 @@ impl Network {
         }
     }
 
-    /// Only those of one part reach each other; addresses that are not named are a part too.
+    /// Partitions the network. Only addresses of one part reach each other; addresses without a
+    /// part form one too.
     pub(super) fn part(&mut self, parts: BTreeMap<SocketAddr, usize>) {
         self.parts = parts;
     }
 
-    /// These two do not reach each other from now on.
+    /// Blocks traffic between two addresses from now on.
     pub(super) fn block(&mut self, one: SocketAddr, other: SocketAddr) {
         self.blocked.extend([[one, other], [other, one]]);
     }
 
-    /// What this one sends from now on stands so long in its link's queue, which has no place for
-    /// this part of it.
+    /// Delays all later datagrams of a sender by its link's queue, and drops this fraction of them.
     pub(super) fn fill_queue(&mut self, of: SocketAddr, queue: Duration, dropped: f64) {
         self.queues.insert(of, (queue, dropped));
     }
 
-    /// Nothing reaches this one from now on, and others still hear it.
+    /// Blocks all later traffic to an address. Its own datagrams still arrive.
     pub(super) fn deafen(&mut self, who: SocketAddr) {
         self.deaf.insert(who);
     }
@@ -136,7 +137,7 @@ impl Network {
         self.in_flight.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// The next parcel that has arrived.
+    /// Returns the next parcel that has arrived.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Parcel> {
         while let Some(entry) = self.in_flight.first_entry()
             && entry.key().0 <= now

@@ -12,7 +12,7 @@ use p2pfs_types::id::{Generation, NodeId};
 
 use crate::cluster::network::{Network, Parcel, Payload, Weather};
 
-/// A head: an author's rank, as the harness "signs" it.
+/// The rank of each author's newest head. The harness only pretends to sign heads.
 pub(super) type Heads = BTreeMap<NodeId, (u64, u64)>;
 
 /// One node of the world.
@@ -20,19 +20,19 @@ pub(super) struct Node {
     pub id: NodeId,
     pub address: SocketAddr,
     pub config: ClusterConfig,
-    /// None while it is down.
+    /// `None` while it is down.
     pub cluster: Option<Cluster>,
-    /// What it was told, and when.
+    /// Events reported by the node, with their time.
     pub events: Vec<(Instant, Event)>,
-    /// The newest head that it holds of each author.
+    /// The newest head that the node holds of each author.
     pub heads: Heads,
     generation: u64,
-    /// Whose key it has; its own, unless it is a copy.
+    /// Index of the node whose key it uses. It is its own, unless it is a copy.
     keyed_as: usize,
     wake: Option<Instant>,
 }
 
-/// The key of a node.
+/// Returns the key of a node.
 pub(super) fn key(index: usize) -> Arc<NodeKey> {
     let seed = blake3::hash(&index.to_le_bytes());
     Arc::new(NodeKey::from_seed(seed.as_bytes()))
@@ -46,7 +46,7 @@ pub(super) struct World {
     pub nodes: Vec<Node>,
     seed: u64,
     secret: u8,
-    /// How many processes lived as this generation of a node.
+    /// Number of processes that have run with this generation of a node.
     lives: BTreeMap<(NodeId, Generation), u64>,
     wakes: BTreeSet<(Instant, usize)>,
     by_address: BTreeMap<SocketAddr, usize>,
@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    /// A world of `count` nodes that start together, with the first two as everyone's seeds.
+    /// Returns a world of `count` nodes that start together. The first two are the seeds of all.
     pub(super) fn of(count: usize, seed: u64, weather: Weather) -> Self {
         let mut world = Self::new(seed, weather);
         for _ in 0..count {
@@ -80,12 +80,12 @@ impl World {
         world
     }
 
-    /// The address of a node, also of one that is not added yet.
+    /// Returns the address of a node, even of one that is not added yet.
     pub(super) fn address(index: usize) -> SocketAddr {
         SocketAddr::from(([10, 0, (index >> 8) as u8, index as u8], 1378))
     }
 
-    /// Adds a node that is down.
+    /// Adds a stopped node.
     pub(super) fn add(&mut self, seeds: &[usize], config: ClusterConfig) -> usize {
         let index = self.nodes.len();
         let address = Self::address(index);
@@ -110,7 +110,7 @@ impl World {
         index
     }
 
-    /// Adds a node that is down and has the key of another, and the number of its next life.
+    /// Adds a stopped node with the key and the next generation of another.
     pub(super) fn add_copy(&mut self, of: usize, seeds: &[usize]) -> usize {
         let copy = self.add(seeds, ClusterConfig::default());
         self.nodes[copy].keyed_as = of;
@@ -136,7 +136,7 @@ impl World {
         let node = &mut self.nodes[index];
         let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])));
         let (config, address) = (node.config.clone(), node.address);
-        // what a process has by chance it shares with no other one
+        // Each process has its own randomness.
         let lives = self.lives.entry((node.id, generation)).or_default();
         let seed = self.seed + *lives;
         *lives += 1;
@@ -151,13 +151,13 @@ impl World {
         );
         node.cluster = Some(cluster);
         self.settle(index);
-        // an owner knows its own head from before
+        // An author knows its own head from earlier lives.
         if let Some(&(_, rank)) = self.nodes[index].heads.get(&self.nodes[index].id) {
             self.set_head(index, rank);
         }
     }
 
-    /// A node's machine has another address from now on.
+    /// Changes the address of a node's machine.
     pub(super) fn relocate(&mut self, index: usize, address: SocketAddr) {
         self.by_address.remove(&self.nodes[index].address);
         self.by_address.insert(address, index);
@@ -165,13 +165,13 @@ impl World {
         self.with(index, |cluster, now| cluster.move_to(now, address));
     }
 
-    /// Kills a node: nobody hears of it.
+    /// Kills a node without a farewell.
     pub(super) fn crash(&mut self, index: usize) {
         self.nodes[index].cluster = None;
         self.reschedule(index);
     }
 
-    /// Stops a node cleanly; it ends when it has said farewell.
+    /// Stops a node cleanly. It ends after its farewell.
     pub(super) fn leave(&mut self, index: usize, how: Leave) {
         self.with(index, |cluster, now| cluster.leave(now, how));
     }
@@ -186,7 +186,7 @@ impl World {
         });
     }
 
-    /// Calls a running node, then carries out what it wants.
+    /// Calls a running node, then carries out its requests.
     pub(super) fn with<T>(
         &mut self,
         index: usize,
@@ -198,7 +198,7 @@ impl World {
         outcome
     }
 
-    /// Parts the network; nodes that are in no part are together.
+    /// Partitions the network. Nodes without a part form one part.
     pub(super) fn part(&mut self, parts: &[&[usize]]) {
         let named = parts.iter().enumerate();
         let parts =
@@ -210,12 +210,12 @@ impl World {
         self.network.part(BTreeMap::new());
     }
 
-    /// The nodes that run.
+    /// Returns the running nodes.
     pub(super) fn running(&self) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(|node| node.cluster.is_some())
     }
 
-    /// Whether every running node sees exactly the running ones, as they are.
+    /// Returns whether every running node sees exactly the running nodes with their current facts.
     pub(super) fn is_converged(&self) -> bool {
         let lives: BTreeMap<NodeId, Member> = self
             .running()
@@ -242,7 +242,7 @@ impl World {
         self.now = end;
     }
 
-    /// Runs until something holds, looked at each 10 ms; gives how long it took.
+    /// Runs until `holds`, checked every 10 ms. Returns the time that it took.
     pub(super) fn run_until(
         &mut self,
         limit: Duration,
@@ -258,7 +258,7 @@ impl World {
         holds(self).then(|| self.now - begin)
     }
 
-    /// Who of the running nodes was told since `since` that `node` is down, and why.
+    /// Returns the running nodes that were told since `since` that `node` is down, and the reasons.
     pub(super) fn told_down(&self, node: NodeId, since: Instant) -> Vec<(SocketAddr, DownReason)> {
         let told = |observer: &Node| {
             let events = observer.events.iter().filter(|(at, _)| *at >= since);
@@ -271,7 +271,7 @@ impl World {
         self.running().flat_map(told).collect()
     }
 
-    /// What happened, in one number: equal for equal runs.
+    /// Returns a hash of all that happened, equal for equal runs.
     pub(super) fn trace(&self) -> blake3::Hash {
         self.trace.finalize()
     }
@@ -337,7 +337,7 @@ impl World {
         );
     }
 
-    /// Takes from a node all that it has to send, to tell and to wait for.
+    /// Takes from a node all that it sends, reports and waits for.
     fn settle(&mut self, index: usize) {
         let mut ended = false;
         while let Some(event) = self.nodes[index]
@@ -377,7 +377,7 @@ impl World {
         self.reschedule(index);
     }
 
-    /// What the owner of a cluster does: checks heads, and exchanges member lists.
+    /// Plays the owner of a cluster: checks heads, and exchanges member lists.
     fn act_on(&mut self, index: usize, event: &Event) {
         let now = self.now;
         let node = &mut self.nodes[index];
@@ -413,7 +413,7 @@ impl World {
     }
 }
 
-/// A head that its author made, as far as the harness can tell.
+/// Returns a head that the harness accepts as signed by its author.
 pub(super) fn head_bytes(author: NodeId, rank: (u64, u64)) -> Bytes {
     let mut bytes = author.as_bytes().to_vec();
     bytes.extend(rank.0.to_le_bytes());

@@ -1,8 +1,8 @@
-//! What a kernel keeps of a filesystem, and asks it: names, attributes, listings and pages, all
-//! believed for ever until it is told otherwise: what is wrong after a minute was wrong before.
+//! A model of the kernel's caches: names, attributes, listings and pages. It keeps each for ever
+//! until it is notified. An answer that would be wrong within its lifetime is wrong here too.
 //!
-//! After fs/fuse of Linux 6.9 and later: `dir.c` (lookup, revalidation, notifications),
-//! `readdir.c` (listings), `iomode.c` (which opens may be together), `inode.c` (forgetting).
+//! Follows fs/fuse of Linux 6.9 and later: `dir.c` (lookup, revalidation, notifications),
+//! `readdir.c` (listings), `iomode.c` (compatible opens), `inode.c` (forgetting).
 
 mod files;
 mod listings;
@@ -22,11 +22,12 @@ use parking_lot::Mutex;
 
 use crate::kernel_caches::world::World;
 
-/// What holds for longer is taken to hold for ever, what holds no longer not at all.
+/// Lifetime above which the model caches an answer for ever. It does not cache answers with a
+/// shorter lifetime.
 const BELIEVED: Duration = Duration::from_secs(1);
 const PAGE_BYTES: usize = 4096;
 
-/// What the filesystem wants the kernel to forget, in order.
+/// Entries that the filesystem wants the kernel to forget, in order.
 #[derive(Default)]
 pub(super) struct Notifications(Mutex<Vec<Word>>);
 
@@ -47,7 +48,7 @@ impl Invalidator for Notifications {
     }
 }
 
-/// Files that the kernel reads by itself, by their numbers.
+/// Files that the kernel reads by itself, by number.
 #[derive(Default)]
 pub(super) struct Backings(Mutex<(u32, HashMap<u32, File>)>);
 
@@ -75,7 +76,8 @@ impl Backings {
     }
 }
 
-/// What a number stands for: the same for as long as there is a filesystem, and after.
+/// The object that an inode number denotes. It stays the same during a filesystem's life and after
+/// it.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     pub path: Vec<u8>,
@@ -95,29 +97,29 @@ pub(super) struct KnownInode {
     lookups: u64,
     attributes: Option<Attributes>,
     listing: Option<BTreeSet<(Vec<u8>, u64)>>,
-    /// How often its listing was said to be stale.
+    /// How often its listing was reported stale.
     listings_dropped: u64,
     pages: BTreeMap<u64, Vec<u8>>,
 }
 
 #[derive(Clone, Copy)]
 struct Dentry {
-    /// None: no such name.
+    /// `None` for a negative entry.
     ino: Option<u64>,
     believed: bool,
 }
 
-/// A file that somebody has open.
+/// A file that a program has open.
 struct OpenFile {
     ino: u64,
     handle: u64,
     caching: Caching,
-    /// The own file that it is, where it is one.
+    /// The own file, if this is one.
     live: Option<Arc<File>>,
     hash: String,
 }
 
-/// A directory that somebody is reading.
+/// A directory that a program is reading.
 struct Stream {
     ino: u64,
     cookie: u64,
@@ -173,7 +175,7 @@ impl Kernel {
         }
     }
 
-    /// What the filesystem was goes without a word.
+    /// Replaces the filesystem without any notification from the old one.
     pub(super) fn serve_by(&mut self, fs: Filesystem) {
         self.fs = Arc::new(fs);
         self.prepare();
@@ -183,7 +185,7 @@ impl Kernel {
         self.inodes.get_mut(&ino).unwrap()
     }
 
-    /// What the filesystem says that the number stands for.
+    /// Returns the object that the number denotes according to the filesystem.
     pub(super) fn identify(&self, ino: u64, kind: FileKind, path: Vec<u8>) -> Identity {
         let version = match kind {
             FileKind::Regular => self
@@ -201,7 +203,7 @@ impl Kernel {
         }
     }
 
-    /// A name and its attributes came, with one more lookup.
+    /// Caches a name and its attributes, and counts one more lookup.
     fn take_entry(&mut self, at: (u64, Vec<u8>), attributes: Attributes, lifetime: Duration) {
         let ino = attributes.ino;
         if self.names.get(&at).is_some_and(|old| old.ino != Some(ino)) {
@@ -277,7 +279,7 @@ impl Kernel {
         asked
     }
 
-    /// The name goes, and with a directory's all below it.
+    /// Drops a name, and all names below a directory.
     fn drop_name(&mut self, at: &(u64, Vec<u8>)) {
         let Some(dentry) = self.names.remove(at) else {
             return;
@@ -293,7 +295,7 @@ impl Kernel {
         self.forget_unused();
     }
 
-    /// Memory is short: some name without names below it goes.
+    /// Drops a name without names below it, as under memory pressure.
     pub(super) fn shrink(&mut self, nth: usize) {
         let leaf = |dentry: &Dentry| {
             let below = |ino| self.names.keys().any(|it| it.0 == ino);
@@ -321,7 +323,7 @@ impl Kernel {
         }
     }
 
-    /// Takes in so many notifications; true where there was one.
+    /// Handles up to `count` notifications. Returns whether there was one.
     pub(super) fn hear(&mut self, count: usize) -> bool {
         let words: Vec<Word> = {
             let mut waiting = self.notifications.0.lock();
@@ -374,7 +376,7 @@ impl Kernel {
             }
             Stale::Everything => {
                 self.names.values_mut().for_each(|it| it.believed = false);
-                // as `fuse::notify` sends it
+                // `fuse::notify` sends the same notifications.
                 for known in self.fs.caches.known_names() {
                     if !matches!(known, Stale::Directory { .. }) {
                         self.apply(&known);
@@ -395,7 +397,7 @@ impl Kernel {
         self.forget_unused();
     }
 
-    /// Everything was told and heard: what is believed must be what is so.
+    /// Asserts after all notifications that every cached answer equals a fresh one.
     pub(super) fn expect_nothing_stale(&self) {
         let mut reached = vec![ROOT_INO];
         let mut next = 0;
@@ -432,7 +434,7 @@ impl Kernel {
         let fresh = self.fs.inodes.getattr(ino).unwrap();
         let version = &self.identities[&ino].version;
         if self.files.iter().any(|it| it.hash.as_bytes() == version) {
-            // what is read is counted when it is closed
+            // Blocks that a read added are counted when the file is closed.
             believed.blocks = fresh.blocks;
         }
         assert_eq!(believed, fresh, "of {:?}", self.identities[&ino]);

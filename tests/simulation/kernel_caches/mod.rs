@@ -1,10 +1,11 @@
-//! The filesystem against a simulated kernel that believes everything for ever: random changes of
-//! the namespace and of own files, told late and in pieces, between lookups, listings, opens,
-//! reads and forgets.
+//! The filesystem against a simulated kernel that caches everything for ever. The namespace and own
+//! files change at random, notifications arrive late and in parts, and lookups, listings, opens,
+//! reads and forgets run in between.
 //!
-//! What a cached answer says after the last notification must be what a fresh one says: this is
-//! why names may be believed for a minute and are never stale. A failure prints its seed and every
-//! step; `P2PFS_SEED` runs one seed, `P2PFS_SEEDS` so many, `P2PFS_STEPS` with so many steps.
+//! After the last notification, a cached answer must equal a fresh one. Because of this, names can
+//! be cached for a minute and are never stale. A failure prints its seed and every step.
+//! `P2PFS_SEED` runs one seed, `P2PFS_SEEDS` sets the number of seeds, `P2PFS_STEPS` the number of
+//! steps.
 
 mod kernel;
 mod numbers;
@@ -20,7 +21,7 @@ use rand::{RngExt, SeedableRng};
 use kernel::Kernel;
 use world::{CONTENTS, Told, World};
 
-/// Of a usual run, which takes some seconds.
+/// Number of seeds in a usual run, which takes some seconds.
 const SEEDS: u64 = 600;
 const STEPS: u64 = 120;
 
@@ -115,7 +116,7 @@ impl Trial {
             self.steps.push(step);
         }
         self.settle();
-        // what was believed all the while, and what is asked for now, go together
+        // Old cached answers are used together with new requests.
         for _ in 0..20 {
             self.look();
         }
@@ -182,7 +183,7 @@ impl Trial {
         }
     }
 
-    /// A path of the union, of one node, or by hash.
+    /// Returns a path of the union, of one node, or by hash.
     fn path(&mut self) -> String {
         let below = world::random_path(&mut self.random);
         let below = String::from_utf8(below.as_bytes().to_vec()).unwrap();
@@ -230,7 +231,7 @@ impl Trial {
         Some("tell")
     }
 
-    /// Everything is heard of, published, told and taken in.
+    /// Delivers, publishes and handles all pending changes and notifications.
     fn settle(&mut self) {
         self.world.hear_all();
         self.world.publish();

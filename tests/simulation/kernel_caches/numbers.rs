@@ -1,12 +1,12 @@
-//! What the kernel asks by number alone: of inodes that it has forgotten, by a file's handle, and
-//! of those that it looked up with an earlier process.
+//! Requests of the kernel by inode number alone: for inodes that it has forgotten, by a file
+//! handle, and for inodes that it looked up in an earlier process.
 
 use p2pfs_fs::{FileKind, Filesystem, FsError, ROOT_INO};
 
 use crate::kernel_caches::kernel::Kernel;
 
 impl Kernel {
-    /// Somebody has a handle of some inode that was known once: it is that inode, or stale.
+    /// Opens an inode that was once known by its handle. The result is that inode or ESTALE.
     pub(super) fn open_by_handle(&mut self, nth: usize) {
         let mut forgotten: Vec<u64> = (self.identities.keys().copied())
             .filter(|ino| !self.inodes.contains_key(ino))
@@ -32,7 +32,7 @@ impl Kernel {
         }
     }
 
-    /// Another process serves the mount from now on. Nothing is open.
+    /// Replaces the process that serves the mount. No file is open.
     pub(super) fn restart(&mut self, fs: Filesystem) {
         assert_eq!(self.fs.open_counts().1, 0);
         self.serve_by(fs);
@@ -61,7 +61,7 @@ impl Kernel {
         );
     }
 
-    /// Whether the name in the union that a number stood for has that number now.
+    /// Returns whether the number still belongs to its name in the union.
     fn stands_for_its_name(&self, ino: u64) -> bool {
         let path = &self.identities[&ino].path;
         if path.starts_with(b".p2pfs/peers/") {

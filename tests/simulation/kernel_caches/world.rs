@@ -1,5 +1,5 @@
 //! The namespace below the filesystem: catalogues of a few nodes, and this node's own files on a
-//! real disk, all changed at random.
+//! real disk. All change at random.
 
 mod content;
 
@@ -20,16 +20,16 @@ use parking_lot::{Mutex, MutexGuard};
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-/// What files hold, by number; the last is none of these.
+/// Sizes of the contents.
 const SIZES: [usize; 5] = [0, 3, 4096, 9_000, 40_000];
-/// Few names, so that they meet; some look like conflict names.
+/// Few names, so that they collide. Some look like conflict names.
 const NAMES: [&str; 6] = ["a", "b.x", "b~lab.x", "a~far", "d", "\u{e9} \n"];
 const DEPTH_MAX: usize = 3;
 const OWN: ShareIndex = ShareIndex(0);
-/// The other nodes; two have one name.
+/// Names of the other nodes. Two are equal.
 const FAR_NAMES: [&str; 3] = ["far", "lab", "lab"];
 
-/// A content, the file on the disk that has it, and its hash.
+/// A content with its file on the disk and its hash.
 pub(super) struct Stored {
     pub bytes: Vec<u8>,
     pub hash: ContentHash,
@@ -51,18 +51,18 @@ pub(super) static CONTENTS: LazyLock<Vec<Stored>> = LazyLock::new(|| {
     SIZES.iter().enumerate().map(stored).collect()
 });
 
-/// The content of a hash.
+/// Returns the content of a hash.
 pub(super) fn stored(hash: &ContentHash) -> &'static Stored {
     CONTENTS.iter().find(|it| it.hash == *hash).unwrap()
 }
 
-/// What the node tells its mount, in this order, some time after it is so.
+/// Notifications from the node to its mount. Each arrives in order, some time after the change.
 pub(super) enum Told {
     Names(Arc<View>, Vec<Change>),
     CachedBytes(ContentHash),
 }
 
-/// Names and bytes, as a node would have them.
+/// Names and bytes, as a node has them.
 pub(super) struct World {
     state: Mutex<State>,
     own_folder: tempfile::TempDir,
@@ -124,7 +124,7 @@ impl World {
         self.state.lock()
     }
 
-    /// One random change, which nobody has heard of yet; says what it was.
+    /// Does one random change, which no other part knows yet. Returns its description.
     pub(super) fn change(&self, random: &mut StdRng) -> String {
         let path = random_path(random);
         let far = random.random_range(0..FAR_NAMES.len());
@@ -166,7 +166,7 @@ impl World {
                 let size = content.bytes.len() as u64;
                 let mut cached = [0, size / 2, size][random.random_range(0..3)];
                 if state.open.values().any(|hash| *hash == content.hash) {
-                    // nothing that is open is evicted
+                    // Bytes of an open file are not evicted.
                     cached = cached.max(state.cached.get(&content.hash).copied().unwrap_or(0));
                 }
                 state.cached.insert(content.hash, cached);
@@ -184,7 +184,7 @@ impl World {
         }
     }
 
-    /// `theirs` of another node, and `own`, published.
+    /// Publishes a file `theirs` of another node and a file `own`.
     pub(super) fn put_one_of_each(&self, random: &mut StdRng) {
         let path = |name: &str| SharedPath::new(name.as_bytes()).unwrap();
         {
@@ -210,7 +210,7 @@ impl World {
         self.own_folder.path().join(own_name(path))
     }
 
-    /// Something happens to an own file, which is not hashed yet.
+    /// Changes an own file on the disk. It is not hashed yet.
     fn change_own(&self, state: &mut State, path: SharedPath, random: &mut StdRng) -> String {
         let (file, bytes) = (self.own_file(&path), &random_content(random).bytes);
         let told = match random.random_range(0..4) {
@@ -238,7 +238,7 @@ impl World {
         format!("own {path:?} {told}, {} bytes", bytes.len())
     }
 
-    /// The share has looked at an own file.
+    /// Hashes an own file, as the share does after a scan.
     fn hash_own(&self, state: &mut State, path: &SharedPath) -> String {
         let Ok(file) = File::open(self.own_file(path)) else {
             state.near.own_mut().remove(OWN, path);
@@ -265,8 +265,8 @@ impl World {
         format!("own {path:?} hashed, {} bytes", bytes.len())
     }
 
-    /// Takes a copy of what a far node has under the same name, with its time: from then on the
-    /// own file stands for what was another's.
+    /// Copies a far node's file to the same name, with its time. From then on the own file replaces
+    /// the other node's under that name.
     pub(super) fn copy_to_own(&self, random: &mut StdRng) -> String {
         let state = &mut *self.lock();
         let far = random.random_range(0..FAR_NAMES.len());
@@ -293,7 +293,7 @@ impl World {
         format!("own {path:?} is a copy of {far}'s")
     }
 
-    /// Brings over what the others say, as a pull would.
+    /// Takes over the entries of another node, as a pull does.
     pub(super) fn hear(&self, far: usize) {
         let state = &mut *self.lock();
         let (near, far) = (&mut state.near, &mut state.fars[far % FAR_NAMES.len()]);
@@ -320,13 +320,13 @@ impl World {
         }
     }
 
-    /// Everything that is under way is heard of.
+    /// Takes over the entries of all other nodes.
     pub(super) fn hear_all(&self) {
         (0..FAR_NAMES.len()).for_each(|far| self.hear(far));
         while self.lock().near.advance(usize::MAX) {}
     }
 
-    /// The view is the new one from now on; its changes are told later.
+    /// Publishes the new view. Its changes are notified later.
     pub(super) fn publish(&self) {
         let state = &mut *self.lock();
         let view = state.near.view();
@@ -335,17 +335,17 @@ impl World {
         state.told.push_back(Told::Names(view, changes));
     }
 
-    /// What the mount is told next.
+    /// Returns the next notification for the mount.
     pub(super) fn next_told(&self) -> Option<Told> {
         self.lock().told.pop_front()
     }
 
-    /// The own file that the last open opened, where it did.
+    /// Returns the own file that the last open opened, if any.
     pub(super) fn take_last_opened(&self) -> Option<Arc<File>> {
         self.lock().last_opened.take()
     }
 
-    /// The names in a directory now.
+    /// Returns the current names in a directory.
     pub(super) fn children(&self, path: &SharedPath) -> BTreeSet<Vec<u8>> {
         let children = self.lock().view.children(path, None, usize::MAX);
         children
@@ -363,7 +363,7 @@ fn random_content(random: &mut StdRng) -> &'static Stored {
     &CONTENTS[random.random_range(0..CONTENTS.len())]
 }
 
-/// A path of a few names.
+/// Returns a random path of a few names.
 pub(super) fn random_path(random: &mut StdRng) -> SharedPath {
     let depth = random.random_range(1..=DEPTH_MAX);
     let names: Vec<&str> = (0..depth)
@@ -393,7 +393,7 @@ fn random_entry(random: &mut StdRng) -> Entry {
     }
 }
 
-/// What an own file is called in the folder of all.
+/// Returns the name of an own file in the flat folder on the disk.
 fn own_name(path: &SharedPath) -> String {
     blake3::hash(path.as_bytes()).to_hex()[..16].to_owned()
 }

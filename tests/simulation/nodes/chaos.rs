@@ -1,5 +1,5 @@
-//! Everything at once, from many seeds: whatever happened, the nodes agree in the end, on exactly
-//! what is there, and no reader ever got a wrong byte.
+//! All faults at once, from many seeds. In the end the nodes agree on exactly the existing files,
+//! and no reader ever got a wrong byte.
 
 use std::time::Duration;
 
@@ -16,12 +16,13 @@ use crate::nodes::world::{Death, World, path};
 use crate::support::seeds::each_seed;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Few, so that nodes often have the same; one is a file here and a directory there.
+/// Few names, so that nodes often share the same. One is a file on one node and a directory on
+/// another.
 const NAMES: &[&str] = &[
     "a", "a/b", "a/b.txt", "c.tar.gz", "d/e/f", "d/e", "g~node1", "g",
 ];
 
-/// Someone writes, replaces or removes something.
+/// Writes, replaces or removes a file.
 fn edit(world: &mut World, node: usize) {
     let name = path(NAMES[world.rng.random_range(0..NAMES.len())]);
     let share = ShareIndex(world.rng.random_range(0..2));
@@ -32,7 +33,7 @@ fn edit(world: &mut World, node: usize) {
             target: bytes::Bytes::from_static(b"b.txt"),
         },
         number => {
-            // few contents, so that they are often the same
+            // Few contents, so that they are often equal.
             let number = number % 4 + 4 * world.rng.random_range(0..2);
             let hash = world.library.write(number, 40_000 * number as usize);
             world.file_entry(hash).kind
@@ -57,7 +58,7 @@ fn read_something(world: &mut World, node: usize) {
     }
 }
 
-/// One stroke of fate.
+/// Injects one random fault.
 fn disturb(world: &mut World) {
     let node = world.rng.random_range(0..world.nodes.len());
     let runs = world.nodes[node].running.is_some();
@@ -94,7 +95,7 @@ fn disturb(world: &mut World) {
     no_reader_waits_too_long(world);
 }
 
-/// A wait ends by its deadline, which moves on only while the file makes progress.
+/// Asserts that a wait ends by its deadline. The deadline moves only while the file makes progress.
 fn no_reader_waits_too_long(world: &World) {
     for node in world.live() {
         for reader in &world.running(node).readers {
@@ -107,7 +108,7 @@ fn no_reader_waits_too_long(world: &World) {
     }
 }
 
-/// A life of trouble and then calm; gives the trace.
+/// Runs nodes through faults and then calm. Returns the trace.
 fn ordeal(seed: u64) -> blake3::Hash {
     let count = 3 + (seed % 4) as usize;
     let mut world = furnished(count, seed, Weather::stormy(0.1));
@@ -117,9 +118,9 @@ fn ordeal(seed: u64) -> blake3::Hash {
     world.heal();
     world.network.weather = Weather::calm();
     world.run_for(SECOND);
-    // some of those that are down stay so, and their time of grace passes
+    // Some stopped nodes stay stopped until their grace time is over.
     for node in 0..count {
-        // what only a silent node knows, nobody can learn
+        // Facts that only a silent node has cannot be learned, so all nodes are honest now.
         world.nodes[node].manner = Manner::Honest;
         if world.nodes[node].running.is_none() && (node < 2 || world.rng.random_bool(0.5)) {
             world.boot(node);

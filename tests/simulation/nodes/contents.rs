@@ -1,4 +1,4 @@
-//! Files in memory: every content that is ever shared, and what a node's cache holds of them.
+//! Files in memory: every content that is ever shared, and the cached parts of them on a node.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ impl Content {
         self.bytes.len() as u64
     }
 
-    /// A range with its proof.
+    /// Returns a range with its proof.
     pub(crate) fn prove(&self, range: ByteRange) -> Bytes {
         let (data, pairs) = (&self.bytes[..], &self.outboard.pairs[..]);
         let proof = digest::encode(self.outboard.hash, self.size_bytes(), range, data, pairs);
         proof.expect("what is in memory proves itself").into()
     }
 
-    /// The same by another size, where the tree is such that this can be done.
+    /// Returns a proof for a false size, if the tree allows one.
     pub(crate) fn prove_as(&self, size_bytes: u64, range: ByteRange) -> Option<Bytes> {
         let (data, pairs) = (&self.bytes[..], &self.outboard.pairs[..]);
         let proof = digest::encode(self.outboard.hash, size_bytes, range, data, pairs);
@@ -33,7 +33,7 @@ impl Content {
     }
 }
 
-/// Every content there is, by its name: what is right.
+/// All contents by hash: the reference for right bytes.
 #[derive(Default)]
 pub(crate) struct Library {
     contents: BTreeMap<ContentHash, Arc<Content>>,
@@ -41,7 +41,7 @@ pub(crate) struct Library {
 }
 
 impl Library {
-    /// The content of a number, of so many bytes.
+    /// Adds the content of this number and size. Returns its hash.
     pub(crate) fn write(&mut self, number: u64, size: usize) -> ContentHash {
         if let Some(hash) = self.written.get(&(number, size)) {
             return *hash;
@@ -64,7 +64,7 @@ impl Library {
     }
 }
 
-/// What a cache holds of one content.
+/// The cached part of one content.
 pub(crate) struct Cached {
     bytes: Vec<u8>,
     present: ExtentSet,
@@ -96,13 +96,13 @@ impl Cached {
         self.present.contains(ByteRange::new(0, self.size_bytes()))
     }
 
-    /// The bytes of a range, where all of them are here.
+    /// Returns the bytes of a range if all of them are here.
     pub(crate) fn read(&self, range: ByteRange) -> Option<&[u8]> {
         let here = self.present.contains(range);
         here.then(|| &self.bytes[range.start as usize..range.end as usize])
     }
 
-    /// What can be given to others: whole chunks.
+    /// Returns the ranges that can be given to others: whole chunks.
     pub(crate) fn offered(&self) -> ExtentSet {
         let whole = |range: ByteRange| range.align_in(CHUNK_BYTES, self.size_bytes());
         let ranges = self.present.iter().map(whole);

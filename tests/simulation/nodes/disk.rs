@@ -1,4 +1,4 @@
-//! What a node finds again after a restart: its catalogue as it was stored, as `node::store` does.
+//! The stored catalogue that a node finds after a restart, as `node::store` writes it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use p2pfs_catalogue::{Catalogue, LogState, LogWrite, Rank};
 use p2pfs_proto::wire::native::record::{Fact, Record};
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// The state directory, but for the key.
+/// The state directory without the key.
 #[derive(Clone, Default)]
 pub(super) struct Disk {
     logs: BTreeMap<NodeId, (LogState, BTreeMap<u64, Fact>)>,
@@ -46,7 +46,7 @@ impl Disk {
                 fact: fact.clone(),
             });
             let whole = catalogue.storage().restore(*author, state.clone(), records);
-            // a log that was cut in the middle is pulled anew, and never an error
+            // A truncated log is pulled again. It is never an error.
             assert!(whole.is_ok());
         }
         catalogue

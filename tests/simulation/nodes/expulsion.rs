@@ -1,7 +1,7 @@
-//! Promises about members that are put out, and about fresh secrets, under partitions.
+//! Promises about expelled members and new secrets, under partitions.
 //!
-//! Each node has a ledger of its own; the harness stands for TLS, which shows whose key the other
-//! end has, and asks both ends whether that key is a member's.
+//! Each node has its own ledger. The harness replaces TLS: it shows each end's key to the other,
+//! and asks both ends whether that key is a member's.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::nodes::world::{Death, World, live_of};
 use crate::support::seeds::each_seed;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
-/// After this an expelled node can read nothing that is sealed, and no member hears from it.
+/// Time after which an expelled node can read no sealed data and hears from no member.
 pub(super) const BOUND: Duration = Duration::from_secs(EPOCH_SWITCH_S + EPOCH_OVERLAP_S + 5);
 
-/// Some nodes that know each other, of which the first founded the cluster, the second may admit
-/// and expel too, and each shares a file.
+/// Starts nodes that know each other. The first founded the cluster, the second may also admit and
+/// expel, and each shares a file.
 pub(super) fn certified(count: usize, seed: u64, weather: Weather) -> World {
     let mut world = World::new(seed, weather);
     let now_s = world.unix_s();
@@ -55,7 +55,7 @@ pub(super) fn keyring(world: &World, index: usize) -> &Keyring {
         .expect("a certified world")
 }
 
-/// Lets `joiner` join as `admin` invites it.
+/// Lets `joiner` join by an invitation of `admin`.
 fn admit(world: &World, admin: usize, joiner: usize, as_admin: bool) {
     let (inviter, node) = (keyring(world, admin), &world.nodes[joiner]);
     let name = node.name.clone();
@@ -86,7 +86,7 @@ pub(super) fn rotate(world: &mut World, admin: usize) {
     membership_changed(world, admin);
 }
 
-/// Lets a node look at what it said of who is in, and tell the others.
+/// Lets a node apply a change of its own ledger and announce it.
 pub(super) fn membership_changed(world: &mut World, admin: usize) {
     let now = world.now;
     let running = world.nodes[admin].running.as_mut().expect("it runs");
@@ -94,7 +94,7 @@ pub(super) fn membership_changed(world: &mut World, admin: usize) {
     world.settle(admin);
 }
 
-/// The content of the file that a node shares.
+/// Returns the content of the file that a node shares.
 fn file_of(world: &World, index: usize) -> ContentHash {
     let mut shared = world.nodes[index].shares.values();
     let hash = shared.find_map(|entry| match entry.kind {
@@ -104,7 +104,7 @@ fn file_of(world: &World, index: usize) -> ContentHash {
     hash.expect("each shares a file")
 }
 
-/// Whether these nodes, and no others, are alive to each of them, list the same, and agree on the
+/// Returns whether exactly these nodes see each other alive, list the same files, and agree on the
 /// secret.
 fn is_one(world: &World, nodes: &BTreeSet<usize>) -> bool {
     let ids: BTreeSet<NodeId> = nodes.iter().map(|n| world.nodes[*n].id).collect();
@@ -123,8 +123,8 @@ fn is_one(world: &World, nodes: &BTreeSet<usize>) -> bool {
     })
 }
 
-/// What the world sends to a node from now on may not be for it: no member talks to it, and what
-/// it hears it cannot open.
+/// Asserts that from now on no member sends to a node, and that it can open nothing that it
+/// overhears.
 pub(super) fn assert_shut_out(world: &mut World, out: usize, members: &BTreeSet<usize>) {
     world.network.recording = Some(Vec::new());
     let hash = world.content(777);
@@ -176,7 +176,7 @@ fn an_expelled_node_gets_no_byte_or_name_after_the_bound_and_no_other_is_cut_off
                 .all(|n| !live_of(world.running(*n)).contains(&id))
         });
         assert!(soon.is_some(), "it is still a member somewhere");
-        // what it asks now is answered by nobody, also while it can still read some gossip
+        // No member answers its requests now, although it can still read some gossip.
         let file = file_of(&world, admin);
         assert!(world.read_to_end(out, file).is_err(), "it got a byte");
         world.run_for(BOUND);
@@ -190,14 +190,14 @@ fn an_expelled_node_gets_no_byte_or_name_after_the_bound_and_no_other_is_cut_off
 fn partitioned_nodes_respect_an_expulsion_and_unite_under_the_fresh_secret() {
     each_seed(12, |seed| {
         let mut world = certified(6, seed, Weather::calm());
-        // the expelled node is with those who do not hear of it
+        // The expelled node is in the part that does not learn of the expulsion.
         let out = 5;
         world.part(&[&[0, 2], &[1, 3, 4, 5]]);
         let apart = Duration::from_secs(world.rng.random_range(1..200));
         expel(&mut world, 0, out);
         world.run_for(apart);
         if seed % 3 == 0 {
-            // both sides make a secret of their own meanwhile
+            // Meanwhile each side makes its own secret.
             rotate(&mut world, 1);
             let rest = Duration::from_secs(world.rng.random_range(0..100));
             world.run_for(rest);
@@ -257,7 +257,8 @@ fn a_new_member_is_accepted_by_nodes_that_have_not_learned_of_its_admission() {
         let secret = EpochSecret::new([99; 32]);
         let keyring = Keyring::founded_in_memory(secret, &node.key, node.name.clone(), 1);
         node.keyring = Some(Arc::new(keyring));
-        // only the second hears of it, and then only the others are there
+        // Only the second node learns of the admission. Later only the others can meet the new
+        // node.
         world.part(&[&[1], &[0, 2, 3, 4]]);
         world.run_for(SECOND);
         admit(&world, 1, new, false);

@@ -1,5 +1,5 @@
-//! Reading and serving on one node: the daemon's fetch machine over what the harness has for a
-//! cache, and answers as `transfer::server` gives them.
+//! Reading and serving on one node: the daemon's fetch machine over the harness's cache, with
+//! answers as `transfer::server` gives them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,13 +20,13 @@ use p2pfs_types::id::NodeId;
 use crate::nodes::contents::{Cached, Library};
 use crate::nodes::running::{Manner, Node, Purpose, Running, Wish};
 
-/// How long a read waits, as long as by default.
+/// How long a read waits: the default.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// The kernel's largest read.
+/// Length of the kernel's largest read.
 const READ_BYTES: u64 = 128 << 10;
 
-/// What the session keeps for the harness: readers and questions by their numbers; the cache is at
-/// hand, and nothing is filled.
+/// The session's handles in the harness: readers and questions by number. The cache is in memory
+/// and fills are not used.
 pub(super) struct Harness;
 
 impl Owner for Harness {
@@ -38,7 +38,7 @@ impl Owner for Harness {
     fn tell((): &(), _: FillProgress) {}
 }
 
-/// One program that reads a file from its beginning to its end.
+/// A program that reads a file from beginning to end.
 pub(super) struct Reader {
     pub content: ContentKey,
     at: u64,
@@ -58,7 +58,7 @@ impl Reader {
         }
     }
 
-    /// Takes bytes, which must be the right ones.
+    /// Takes bytes and asserts that they are right.
     fn take(&mut self, library: &Library, bytes: &[u8]) {
         let range = self.range();
         let all = &library.get(&self.content.hash).bytes;
@@ -69,7 +69,7 @@ impl Reader {
 }
 
 impl Node {
-    /// A program begins to read; gives its number in this life.
+    /// Starts a reader. Returns its number in this life of the node.
     pub(super) fn read(&mut self, library: &Library, hash: ContentHash) -> usize {
         let running = self.running.as_mut().expect("the node runs");
         running.readers.push(Reader {
@@ -82,7 +82,7 @@ impl Node {
         running.readers.len() - 1
     }
 
-    /// Answers what is asked about content, in its manner.
+    /// Answers a request about content, according to the node's manner.
     pub(super) fn answer_about_content(
         &self,
         request: &Request,
@@ -193,7 +193,7 @@ impl Node {
         running.session.offer(now, &offer, address);
     }
 
-    /// Another node wants what may be on its way here too.
+    /// Tells the session about another node that fetches the same content.
     pub(crate) fn introduce(&mut self, now: Instant, from: NodeId, hashes: &[ContentHash]) {
         let Some(running) = &mut self.running else {
             return;
@@ -206,7 +206,7 @@ impl Node {
         }
     }
 
-    /// Lets the readers go on and carries out what the session wants; whether anything was done.
+    /// Advances the readers and carries out the session's actions. Returns whether it did anything.
     pub(crate) fn settle_session(&mut self, now: Instant, library: &Library) -> bool {
         let Some(running) = &mut self.running else {
             return false;
@@ -278,7 +278,7 @@ impl Node {
         }
     }
 
-    /// The answer to a question about a range came, or none can come.
+    /// Takes the answer to a range request, or its failure.
     pub(crate) fn take_range(
         &mut self,
         now: Instant,
@@ -306,7 +306,7 @@ impl Node {
         }
     }
 
-    /// What a peer has of a file, in its own words.
+    /// Takes a peer's statement of its parts of a file.
     pub(crate) fn take_holdings(
         &mut self,
         now: Instant,
@@ -377,7 +377,7 @@ impl Running {
         }
     }
 
-    /// Takes what is here and asks for what is not; whether anything changed.
+    /// Reads what is here and requests the rest. Returns whether anything changed.
     fn step_reader(
         &mut self,
         now: Instant,

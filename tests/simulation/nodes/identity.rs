@@ -1,4 +1,4 @@
-//! Promises about who is who: nodes that lost their state, and keys that are used twice.
+//! Promises about identity: nodes that lost their state, and keys that are used twice.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn epoch_of(world: &mut World, index: usize) -> u64 {
     world.with(index, |machine, _| machine.catalogue().own().head().epoch)
 }
 
-/// Who was told of a copied key of `node`.
+/// Returns the nodes that were told of a copied key of `node`.
 fn told_of_copy(world: &World, node: NodeId) -> Vec<usize> {
     let told = |index: &usize| {
         let mut events = world.running(*index).events.iter();
@@ -36,7 +36,7 @@ fn a_node_that_lost_its_state_continues_from_a_higher_epoch_correctly() {
         let mut world = furnished(4, seed, weather);
         let before = epoch_of(&mut world, 2);
         world.crash(2, Death::Process);
-        // what happens to its files while it is down may leave it with as many as before
+        // Changes of its files while it is down may leave their number unchanged.
         for change in 0..seed % 4 {
             let names: Vec<_> = world.nodes[2].shares.keys().cloned().collect();
             let name = names[change as usize % names.len()].clone();
@@ -58,7 +58,7 @@ fn a_node_that_lost_its_state_continues_from_a_higher_epoch_correctly() {
         assert_eq!(told_of_copy(&world, id), Vec::<usize>::new());
         let after = epoch_of(&mut world, 2);
         assert!(after > before, "{after} is not above {before}");
-        // and it is heard from then on
+        // Other nodes accept its later entries.
         let hash = world.content(77);
         world.put(2, "after", hash);
         settle(&mut world, 10 * SECOND);
@@ -148,7 +148,7 @@ fn a_copied_key_is_reported_and_nothing_is_mixed() {
         world.boot(twin);
         world.run_for(20 * SECOND);
         assert!(!told_of_copy(&world, id).is_empty(), "nobody was told");
-        // whatever is listed of that key is one machine's or the other's, never of both
+        // The listing of that key is always from one machine, never from both.
         for index in [0, 1, 3] {
             let listed = listing(&world.running(index).view);
             let by_it = listed
@@ -159,7 +159,7 @@ fn a_copied_key_is_reported_and_nothing_is_mixed() {
             let of_first = names.iter().any(|n| n.as_bytes().starts_with(b"of2/"));
             assert!(!(of_twin && of_first), "{names:?}");
         }
-        // the others are not disturbed
+        // The other nodes are not disturbed.
         world.crash(twin, Death::Process);
         let hash = world.content(2000);
         world.put(0, "still works", hash);
@@ -182,7 +182,7 @@ fn a_node_whose_copy_left_is_listed_with_all_its_shares() {
         world.nodes[twin].id = world.nodes[2].id;
         world.nodes[twin].disk = world.nodes[2].disk.clone();
         world.boot(twin);
-        // for as long as it takes until neither outbids the other's log any more
+        // This is long enough for both to stop outbidding each other's log.
         world.run_for(90 * SECOND);
         match seed % 2 {
             0 => world.crash(twin, Death::Process),
@@ -200,7 +200,7 @@ fn a_node_whose_copy_left_is_listed_with_all_its_shares() {
                 })
             })
         };
-        // a log that both wrote may have to be asked for from its beginning, a round later
+        // A log that both wrote may have to be pulled again from its beginning, one round later.
         let took = world.run_until(30 * SECOND, listed);
         assert!(took.is_some(), "seed {seed}: {}", explain(&world));
     });

@@ -1,5 +1,5 @@
-//! The namespace as it should be: a merge from scratch of what every node says, without any of the
-//! catalogue's cleverness; and what a view shows, in the same words.
+//! The expected namespace: a merge from scratch of all nodes' entries, without the catalogue's
+//! optimisations. Also the content of a view in the same form.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,12 +12,12 @@ use p2pfs_types::path::SharedPath;
 
 use crate::nodes::world::World;
 
-/// What one name shows; directories show no more than that they are one.
+/// The state of one name. A directory has only its kind.
 pub(super) type Shown = (Kind, Option<(Timestamp, NodeId)>);
-/// Everything below the root.
+/// All names below the root.
 pub(super) type Listing = BTreeMap<SharedPath, Shown>;
 
-/// What one node says.
+/// The entries of one node.
 #[derive(Debug, Default)]
 struct Said {
     name: String,
@@ -28,7 +28,7 @@ struct Said {
 
 type Saids = BTreeMap<NodeId, Said>;
 
-/// What a view lists.
+/// Returns the listing of a view.
 pub(super) fn listing(view: &View) -> Listing {
     let mut listing = Listing::new();
     let mut dirs = vec![SharedPath::root()];
@@ -48,8 +48,8 @@ pub(super) fn listing(view: &View) -> Listing {
     listing
 }
 
-/// What every running node should list: what those that run share and cache now, and what is
-/// remembered of those that are gone.
+/// Returns the listing that every running node should have: from the shares and caches of running
+/// nodes, and from the stored logs of those that are gone.
 pub(super) fn expected(world: &World) -> Listing {
     let mut saids = Saids::new();
     for node in world.nodes.iter().filter(|n| n.secret == 1) {
@@ -69,7 +69,7 @@ pub(super) fn expected(world: &World) -> Listing {
     merge(&saids)
 }
 
-/// The newest log of a node that is gone which any running node holds.
+/// Returns the newest log that any running node holds of a gone node.
 fn remembered(world: &World, author: &NodeId) -> Said {
     let catalogues = world.nodes.iter().filter_map(|n| n.running.as_ref());
     let mut said = Said::default();
@@ -95,7 +95,7 @@ fn remembered(world: &World, author: &NodeId) -> Said {
                 }
                 Fact::Have { hash, .. } => drop(said.haves.insert(hash)),
                 Fact::Removed { .. } | Fact::HaveNot { .. } => {}
-                // no share of these nodes is for some alone
+                // These nodes have no restricted shares.
                 Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {}
             }
         }
@@ -103,7 +103,7 @@ fn remembered(world: &World, author: &NodeId) -> Said {
     said
 }
 
-/// The whole log of a node as another holds it.
+/// Returns the whole log of a node as another node holds it.
 fn records_of(catalogue: &Catalogue, author: &NodeId) -> Vec<Record> {
     let (mut records, mut epoch): (Vec<Record>, u64) = (Vec::new(), 0);
     loop {
@@ -143,7 +143,7 @@ fn is_given(saids: &Saids, hash: &ContentHash) -> bool {
 
 type Candidate<'a> = (&'a NodeId, ShareIndex, &'a Entry);
 
-/// The versions of each name that someone live can give, the best first.
+/// Returns the versions of each name that a live node can give, best first.
 fn versions(saids: &Saids) -> BTreeMap<&SharedPath, Vec<Candidate<'_>>> {
     let mut versions: BTreeMap<&SharedPath, Vec<Candidate<'_>>> = BTreeMap::new();
     for (author, said) in saids {
@@ -230,7 +230,7 @@ fn shown(author: &NodeId, entry: &Entry) -> Shown {
     (entry.kind.clone(), Some((entry.mtime, *author)))
 }
 
-/// Whether every running member sees every other and lists exactly what it should.
+/// Returns whether every running member sees every other and lists exactly what it should.
 pub(super) fn agrees(world: &World) -> bool {
     if !world.is_met() {
         return false;
@@ -241,7 +241,7 @@ pub(super) fn agrees(world: &World) -> bool {
     running.all(|running| listing(&running.view) == expected)
 }
 
-/// Tells what is wrong where [`agrees`] never came true.
+/// Describes the differences when [`agrees`] stays false.
 pub(super) fn explain(world: &World) -> String {
     let expected = expected(world);
     let mut text = format!("met: {}\n", world.is_met());

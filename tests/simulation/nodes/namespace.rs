@@ -1,4 +1,4 @@
-//! Promises about what is listed: soon, everywhere the same, and only what can be had.
+//! Promises about listings: fast, equal on all nodes, and only of files that can be read.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::seeds::each_seed;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// On how many running nodes a name stands for a content.
+/// Returns the number of running nodes on which a name has a content.
 fn listed_by(world: &World, name: &str, hash: ContentHash) -> usize {
     let shows = |index: &usize| {
         let found = world.running(*index).view.lookup(&path(name));
@@ -30,7 +30,7 @@ fn is_listed_by_none(world: &World, name: &str) -> bool {
         .all(|found| found.is_none())
 }
 
-/// A world of some nodes with some files each, which agree.
+/// Returns a world of nodes with some files each. All nodes agree.
 pub(super) fn furnished(count: usize, seed: u64, weather: Weather) -> World {
     let mut world = World::of(count, seed, weather);
     for node in 0..count {
@@ -44,7 +44,7 @@ pub(super) fn furnished(count: usize, seed: u64, weather: Weather) -> World {
     world
 }
 
-/// Runs until all agree.
+/// Runs until all nodes agree.
 pub(super) fn settle(world: &mut World, limit: Duration) -> Duration {
     let took = world.run_until(limit, agrees);
     took.unwrap_or_else(|| panic!("not agreed after {limit:?}: {}", explain(world)))
@@ -62,7 +62,7 @@ fn a_file_is_listed_by_all_within_two_seconds_of_its_change() {
             let hash = world.content(1000 + change);
             world.put(node, "a/changing.txt", hash);
             let all = |world: &World| listed_by(world, "a/changing.txt", hash) == count;
-            // the newest version time wins, and two in one second are told apart by their hashes
+            // The newest version wins. Two versions of one second are ordered by hash.
             let settled = |world: &World| all(world) || agrees(world);
             assert!(world.run_until(2 * SECOND, settled).is_some());
         }
@@ -101,7 +101,7 @@ fn thousands_of_changing_names_leave_nothing_behind() {
         let mut world = furnished(3, seed, Weather::calm());
         let hash = world.content(10);
         for round in 0..4 {
-            // one is away while tombstones end, and one has to begin anew
+            // One node is away while tombstones expire, and one must pull from the beginning.
             world.part(&[&[round % 3]]);
             for file in 0..600 {
                 world.put(0, &format!("tmp/{round}-{file}"), hash);
@@ -142,7 +142,7 @@ fn a_multi_part_log_is_listed_whole_although_its_author_dies_in_mid_pull() {
             world.put(0, &format!("many/{}/{file}", file % 7), hash);
         }
         settle(&mut world, 10 * SECOND);
-        // the newcomer begins at the author, and goes on elsewhere
+        // The new node begins to pull from the author and continues from another node.
         world.boot(3);
         world.run_for(Duration::from_millis(100 * seed));
         world.crash(0, Death::Power);
@@ -191,7 +191,7 @@ fn a_dead_nodes_entries_held_by_a_live_cache_stay_readable() {
         assert!(world.run_until(10 * SECOND, gone).is_some());
         assert_eq!(listed_by(&world, "of3/kept", kept), 3);
         assert_eq!(world.read_to_end(2, kept), Ok(()));
-        // node 2 has it too now, so it stays when node 1 has no room for it any more
+        // Node 2 has it too now, so it stays listed when node 1 evicts it.
         world.run_for(60 * SECOND);
         let now = world.now;
         world.nodes[1].evict(now, &kept);
@@ -264,7 +264,7 @@ fn a_newcomer_lists_everything_within_two_seconds() {
     });
 }
 
-/// Whether a node lists anything of another.
+/// Returns whether a node lists any entry of another.
 fn knows(world: &World, index: usize, other: usize) -> bool {
     let known = world.running(index).machine.known();
     known.logs().authors().contains(&world.nodes[other].id)
@@ -277,7 +277,7 @@ fn forgotten_entries_return_only_with_their_author() {
         let gone = world.nodes[2].id;
         let is_cut_off = seed % 2 == 0;
         if is_cut_off {
-            // after its return the node announces nothing newer
+            // After its return the node announces nothing newer.
             world.part(&[&[2]])
         } else {
             world.crash(2, Death::Power)

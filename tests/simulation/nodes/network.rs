@@ -1,4 +1,5 @@
-//! What is between the nodes: datagrams that are lost, doubled and late, and streams that break.
+//! The network between the nodes: datagrams that are lost, duplicated and late, and streams that
+//! break.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,28 +10,29 @@ use p2pfs_proto::wire::native::tcp::Frame;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// What is larger waits for its turn on its sender's line; what is smaller slips through.
+/// Size above which a message waits for its turn on the sender's link. Smaller messages bypass the
+/// queue.
 const BULK_BYTES: usize = 64 << 10;
 
-/// How bad the network is.
+/// The faults of the network.
 #[derive(Clone, Debug)]
 pub(super) struct Weather {
-    /// Which part of the datagrams is lost.
+    /// Fraction of the datagrams that are lost.
     pub loss: f64,
-    /// Which part arrives twice.
+    /// Fraction that arrives twice.
     pub doubled: f64,
-    /// The delays, each as likely; what overtakes is reordered.
+    /// Range of the uniformly distributed delay. Different delays reorder datagrams.
     pub delay: Range<Duration>,
-    /// Which part of the questions breaks its connection.
+    /// Fraction of the requests that break their connection.
     pub resets: f64,
-    /// Which part of the questions goes out on a connection of which nothing comes any more.
+    /// Fraction of the requests whose connection falls silent.
     pub silence: f64,
-    /// Bytes a second that each node sends.
+    /// Bytes a second that each node can send.
     pub rate: f64,
 }
 
 impl Weather {
-    /// A LAN on a good day.
+    /// Returns the weather of a healthy LAN.
     pub(super) fn calm() -> Self {
         Self {
             loss: 0.0,
@@ -42,7 +44,7 @@ impl Weather {
         }
     }
 
-    /// Loses this part of the datagrams and breaks some of the streams.
+    /// Returns weather that loses this fraction of the datagrams and breaks some streams.
     pub(super) fn stormy(loss: f64) -> Self {
         Self {
             loss,
@@ -55,7 +57,7 @@ impl Weather {
     }
 }
 
-/// What travels.
+/// A message in flight.
 #[derive(Clone, Debug)]
 pub(super) struct Parcel {
     pub from: SocketAddr,
@@ -63,16 +65,16 @@ pub(super) struct Parcel {
     pub payload: Payload,
 }
 
-/// How it travels.
+/// The content of a parcel.
 #[derive(Clone, Debug)]
 pub(super) enum Payload {
-    /// May be lost, doubled or late.
+    /// May be lost, duplicated or late.
     Datagram(Vec<u8>),
-    /// On a stream; the number tells questions apart.
+    /// A request on a stream, with its number.
     Question(u64, Frame),
-    /// Its answer.
+    /// The answer to the request of this number.
     Answer(u64, Frame),
-    /// The connection broke, or was refused.
+    /// The connection broke or was refused.
     Reset(u64),
 }
 
@@ -85,27 +87,27 @@ impl Payload {
     }
 }
 
-/// What became of a parcel whose time has come.
+/// The fate of a parcel whose time has come.
 pub(super) enum Due {
     Arrived(Parcel),
-    /// The network is parted between the two.
+    /// The two nodes are in different parts of the network.
     Stopped(Parcel),
 }
 
-/// Carries parcels.
+/// The simulated network.
 pub(super) struct Network {
     rng: StdRng,
     pub weather: Weather,
     parts: BTreeMap<SocketAddr, usize>,
-    /// When each sender has sent what it is sending in bulk.
+    /// When each sender finishes its bulk transfer.
     free_at: BTreeMap<SocketAddr, Instant>,
     in_flight: BTreeMap<(Instant, u64), Parcel>,
     count: u64,
-    /// Questions whose connection fell silent.
+    /// Requests whose connection fell silent.
     pub silenced: Vec<u64>,
     /// Bytes of datagrams and frames that each address has sent, without the headers below them.
     pub sent_bytes: BTreeMap<SocketAddr, u64>,
-    /// Every datagram that was sent, where someone listens.
+    /// Every sent datagram, while recording.
     pub recording: Option<Vec<Parcel>>,
 }
 
@@ -144,7 +146,7 @@ impl Network {
         }
     }
 
-    /// Something on a stream arrives, or the stream breaks, or nothing comes any more.
+    /// Sends a message on a stream. It arrives, breaks the stream, or disappears.
     fn stream(&mut self, now: Instant, stream_bytes: usize, mut parcel: Parcel) {
         let fate: f64 = self.rng.random();
         let moving = Duration::from_secs_f64(stream_bytes as f64 / self.weather.rate);
@@ -177,12 +179,13 @@ impl Network {
         self.in_flight.insert((at, self.count), parcel);
     }
 
-    /// Only those of one part reach each other; addresses that are not named are a part too.
+    /// Partitions the network. Only addresses of one part reach each other; addresses without a
+    /// part form one too.
     pub(super) fn part(&mut self, parts: BTreeMap<SocketAddr, usize>) {
         self.parts = parts;
     }
 
-    /// Whether the network is not parted between the two.
+    /// Returns whether two addresses are in the same part of the network.
     pub(super) fn are_together(&self, one: &SocketAddr, other: &SocketAddr) -> bool {
         self.parts.get(one) == self.parts.get(other)
     }
@@ -191,7 +194,7 @@ impl Network {
         self.in_flight.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// The next parcel whose time has come.
+    /// Returns the next parcel whose time has come.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<Due> {
         self.in_flight
             .first_key_value()

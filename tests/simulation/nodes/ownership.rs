@@ -1,5 +1,5 @@
-//! Promises about paths that have an owner, under partitions: whoever names owners apart, and
-//! whoever is put out meanwhile, in the end all nodes list the same there, and nobody else's file.
+//! Promises about owned paths under partitions: after concurrent statements about owners and
+//! expulsions, all nodes list the same files below the path, and only the owner's.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::nodes::network::Weather;
 use crate::nodes::world::{World, live_of};
 use crate::support::seeds::each_seed;
 
-/// The files and links at and below a path as a node lists them, and whose each is.
+/// The files and links at and below a path in a node's listing, each with its author.
 type Below = BTreeSet<(String, NodeId)>;
 
-/// A cluster in which each node has a version of `d/x` and of `b.x`, and a file of its own in `d`.
+/// Starts a cluster in which each node has a version of `d/x` and `b.x`, and its own file in `d`.
 fn quarrelling(count: usize, seed: u64, weather: Weather) -> World {
     let mut world = certified(count, seed, weather);
     for index in 0..count {
@@ -58,12 +58,12 @@ fn below(world: &World, index: usize, top: &str) -> Below {
     named.filter(|(name, _)| is_there(name)).collect()
 }
 
-/// Whether all of them list just this below a path.
+/// Returns whether all of them list exactly this below a path.
 fn all_list(world: &World, nodes: &[usize], top: &str, expected: &Below) -> bool {
     nodes.iter().all(|n| below(world, *n, top) == *expected)
 }
 
-/// What is below `d` where it is this node's.
+/// Returns the expected listing of `d` with this owner.
 fn of_owner(world: &World, owner: usize) -> Below {
     let id = world.nodes[owner].id;
     ["d/x".to_owned(), format!("d/{owner}")]
@@ -111,7 +111,7 @@ fn concurrently_named_owners_converge_and_no_others_file_stands_below() {
             |world: &World| are_one(world, &all) && all_list(world, &all, "d", &expected);
         let settled = world.run_until(240 * SECOND, is_settled);
         assert!(settled.is_some(), "the founder's word counts everywhere");
-        // what lost the name beside it gets none that another owns
+        // A losing version does not get a conflict name below another owner's path.
         let loser = world.nodes[4].id;
         let listed = listing(&world.running(0).view);
         let of_loser = listed.iter().find(|(path, (_, shown))| {
@@ -139,7 +139,7 @@ fn an_owner_expelled_across_a_partition_owns_nothing_afterwards() {
         let expected = of_owner(&world, out);
         let is_held = |world: &World| all_list(world, &all, "d", &expected);
         assert!(world.run_until(120 * SECOND, is_held).is_some());
-        // the expelled owner is with those who do not hear of it
+        // The expelled owner is in the part that does not learn of the expulsion.
         world.part(&[&[0, 2], &[1, 3, 4, 5]]);
         let apart = Duration::from_secs(world.rng.random_range(1..200));
         expel(&mut world, 0, out);

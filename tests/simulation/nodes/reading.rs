@@ -1,4 +1,4 @@
-//! Promises about bytes: the right ones or an error, and the right ones while anyone has them.
+//! Promises about reads: right bytes or an error, and right bytes while any node has them.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::support::seeds::each_seed;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A world in which all but the first node share one file.
+/// Returns a world in which all nodes but the first share one file.
 fn with_holders(count: usize, seed: u64, weather: Weather, size: usize) -> (World, ContentHash) {
     let mut world = World::of(count, seed, weather);
     let hash = world.content(size);
@@ -42,7 +42,8 @@ fn a_file_is_read_from_any_holder() {
         let weather = Weather::stormy((seed % 3) as f64 / 10.0);
         let (mut world, hash) = with_holders(4, seed, weather, size);
         assert_eq!(world.read_to_end(0, hash), Ok(()));
-        // what was read to its end is listed as held, and read again without any node
+        // A file that was read to its end is listed as cached, and can be read again without any
+        // peer.
         settle(&mut world, 30 * SECOND);
         (1..4).for_each(|node| world.crash(node, Death::Power));
         assert_eq!(world.read_to_end(0, hash), Ok(()));
@@ -121,7 +122,7 @@ fn when_all_holders_lie_a_reader_gets_an_error_by_the_deadline() {
 #[test]
 fn when_every_holder_is_gone_a_reader_gets_an_error_by_the_deadline() {
     each_seed(30, |seed| {
-        // More than three links carry in 400 ms, plus what is still on its way then.
+        // The file is larger than three links carry in 400 ms plus the bytes then in flight.
         let (mut world, hash) = with_holders(4, seed, Weather::calm(), 4_000_000);
         world.network.weather.rate = 1e6;
         let reader = world.read(0, hash);
@@ -175,7 +176,8 @@ fn a_part_of_a_file_in_a_cache_is_served_when_its_owner_is_gone() {
         assert!(world.running(1).readers[reader].ended.is_none());
         let held = world.nodes[1].cache[&hash].offered();
         world.network.weather.rate = 100e6;
-        // node 0 begins while the owner still lives, so it knows the file, and goes on without
+        // Node 0 begins while the owner is alive, so it knows the file, and continues without the
+        // owner.
         world.read(0, hash);
         world.crash(2, Death::Process);
         world.run_for(8 * SECOND);

@@ -1,4 +1,4 @@
-//! One node: its machine and its session, and the glue that the event loop is in production.
+//! One node: its machine, its session, and the glue of the production event loop.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,11 +22,11 @@ use crate::nodes::contents::{Cached, Library};
 use crate::nodes::disk::Disk;
 use crate::nodes::fetching::{Harness, Reader};
 
-/// The shortest time between two batches that are stored, as in production.
+/// Minimum time between two stored batches, as in production.
 const STORE_SPACING: Duration = Duration::from_millis(500);
-/// What the cache has no room for, in memory.
+/// Bytes in memory for which the cache has no room.
 const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
-/// Records in one batch.
+/// Number of records in one batch.
 const STORE_RECORDS: usize = 8192;
 
 fn fetching_as(me: NodeId) -> PlanConfig {
@@ -36,17 +36,17 @@ fn fetching_as(me: NodeId) -> PlanConfig {
     }
 }
 
-/// How a node treats those who ask it for bytes.
+/// How a node treats requests for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Manner {
     Honest,
-    /// Sends proofs with one byte changed.
+    /// Sends proofs with one changed byte.
     Liar,
-    /// Takes questions about contents and logs, and never answers.
+    /// Accepts requests about contents and logs, and never answers.
     Mute,
 }
 
-/// What an answer is for.
+/// The use of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
     Machine(RequestId),
@@ -54,7 +54,7 @@ pub(super) enum Purpose {
     Holdings(ContentHash),
 }
 
-/// A question that is to be asked.
+/// A request to send.
 pub(super) struct Wish {
     pub node: NodeId,
     pub address: SocketAddr,
@@ -62,7 +62,7 @@ pub(super) struct Wish {
     pub purpose: Purpose,
 }
 
-/// What of a node outlives its process, and the process where it runs.
+/// The parts of a node that survive its process, and the process while it runs.
 pub(super) struct Node {
     pub key: Arc<NodeKey>,
     pub id: NodeId,
@@ -70,15 +70,15 @@ pub(super) struct Node {
     pub address: SocketAddr,
     pub config: ClusterConfig,
     pub secret: u8,
-    /// What it is a member by, where that is not the secret alone.
+    /// Its credentials, if there are more than the secret.
     pub keyring: Option<Arc<Keyring>>,
     pub manner: Manner,
-    /// How long it rests after each step of what takes many; none does all of them at once.
+    /// Pause after each step of work that takes many steps. With `None`, all steps run at once.
     pub pace: Option<Duration>,
     pub shares: BTreeMap<(ShareIndex, SharedPath), Entry>,
     pub cache: BTreeMap<ContentHash, Cached>,
     pub disk: Disk,
-    /// The whole machine is off, not only the process: nothing refuses a connection.
+    /// The whole machine is off, so no connection is refused.
     pub is_off: bool,
     pub lives: u64,
     pub running: Option<Running>,
@@ -92,27 +92,27 @@ pub(super) struct Running {
     pub addresses: BTreeMap<NodeId, SocketAddr>,
     pub readers: Vec<Reader>,
     pub wishes: Vec<Wish>,
-    /// Questions of the session whose answers are of no use.
+    /// Cancelled requests of the session.
     pub taken_back: Vec<plan::RequestId>,
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
-    /// Where somebody may be a member without being known as one.
+    /// Addresses that may belong to unknown members.
     pub knocks: Vec<SocketAddr>,
-    /// What it was told, and when.
+    /// Events reported by the node, with their time.
     pub events: Vec<(Instant, NodeEvent)>,
-    /// What the plan said of peers that lie, and when.
+    /// Peers that the plan reported as liars, with the time.
     pub liars: Vec<(Instant, NodeId)>,
-    /// When the shares are scanned for the first time.
+    /// Time of the first scan of the shares.
     scan_at: Option<Instant>,
     store_at: Instant,
-    /// Something may have to be stored.
+    /// Set when there may be new data to store.
     unstored: bool,
-    /// When it goes on with what takes many steps.
+    /// When the next of many steps is due.
     sweep_at: Option<Instant>,
     pub has_left: bool,
 }
 
 impl Node {
-    /// Starts the process; its shares are scanned a little later.
+    /// Starts the process. Its shares are scanned a little later.
     pub(super) fn boot(&mut self, now: Instant, unix_s: u64, seed: u64, scan_after: Duration) {
         self.lives += 1;
         self.is_off = false;
@@ -156,7 +156,7 @@ impl Node {
         });
     }
 
-    /// The process ends here and now.
+    /// Ends the process at once.
     pub(super) fn kill(&mut self) {
         self.running = None;
     }
@@ -165,7 +165,7 @@ impl Node {
         self.running.as_ref().is_some_and(|r| r.scan_at.is_none())
     }
 
-    /// Writes a file into a share, or takes one out of it.
+    /// Writes a file into a share, or removes it.
     pub(super) fn edit(
         &mut self,
         now: Instant,
@@ -189,13 +189,13 @@ impl Node {
         }
     }
 
-    /// Whether some name of a share has this content.
+    /// Returns whether any name of a share has this content.
     pub(super) fn shares_content(&self, hash: &ContentHash) -> bool {
         let is_it = |entry: &Entry| matches!(&entry.kind, Kind::File { hash: h, .. } if h == hash);
         self.shares.values().any(is_it)
     }
 
-    /// Throws one complete content out of the cache, unless it is in use.
+    /// Evicts one complete content from the cache, unless it is in use.
     pub(super) fn evict(&mut self, now: Instant, hash: &ContentHash) {
         let Some(running) = &mut self.running else {
             return;
@@ -209,7 +209,7 @@ impl Node {
         }
     }
 
-    /// Answers a question of a proven member; nothing where it stays silent.
+    /// Answers a request of a proven member. Returns `None` if the node stays silent.
     pub(super) fn answer(
         &mut self,
         now: Instant,
@@ -250,7 +250,7 @@ impl Node {
         }
     }
 
-    /// When [`Self::handle_timeout`] is due.
+    /// Returns when [`Self::handle_timeout`] is due.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let running = self.running.as_ref()?;
         let store = running.unstored.then_some(running.store_at);
@@ -262,8 +262,8 @@ impl Node {
         all.chain([running.sweep_at]).flatten().min()
     }
 
-    /// Carries out what the machine and the session want, until they want nothing; what leaves the
-    /// node is in `datagrams` and `wishes` then.
+    /// Carries out the actions of the machine and the session until there are none. Outgoing
+    /// messages are then in `datagrams` and `wishes`.
     pub(super) fn settle(&mut self, now: Instant, library: &Library) {
         if self.running.is_none() {
             return;
@@ -379,7 +379,7 @@ impl Node {
 }
 
 impl Running {
-    /// Compares what the log says with what is in the folder.
+    /// Compares the log with the folder.
     fn scan(&mut self, now: Instant, shares: &BTreeMap<(ShareIndex, SharedPath), Entry>) {
         let said: Vec<_> = self
             .machine

@@ -1,4 +1,4 @@
-//! Promises about those who are no members: another secret, and a listener that repeats.
+//! Promises about non-members: nodes with another secret, and a listener that replays datagrams.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ fn datagrams_of_an_earlier_generation_change_nothing() {
         world.remove(2, "short-lived");
         settle(&mut world, 10 * SECOND);
         let recorded = world.network.recording.take().expect("it was recorded");
-        // the node that restarted, and everyone else, hears it all again, from true addresses
+        // All nodes, with the restarted one, receive all of it again, from true addresses.
         let members = |world: &crate::nodes::world::World, node: usize| -> Vec<Generation> {
             let cluster = world.running(node).machine.cluster();
             cluster.live().map(|member| member.generation).collect()

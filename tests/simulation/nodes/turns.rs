@@ -1,4 +1,4 @@
-//! Promises about a log that takes a node many turns to take in.
+//! Promises about a log that a node takes in over many turns.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::nodes::world::{Death, World, path};
 use crate::support::seeds::each_seed;
 
 const SECOND: Duration = Duration::from_secs(1);
-/// With the directories above them three turns.
+/// Number of files. With the directories above them they take three turns.
 const FILES: usize = 75;
-/// Whose log it is, who looks on, and who takes its time.
+/// The author of the log, an uninvolved node, and a node that takes the log in slowly.
 const AUTHOR: usize = 0;
 const OTHER: usize = 1;
 const SLOW: usize = 2;
@@ -28,14 +28,14 @@ fn put_all(world: &mut World) {
     }
 }
 
-/// How many of them a node lists.
+/// Returns how many of the files a node lists.
 fn listed(world: &World, index: usize) -> usize {
     let view = &world.running(index).view;
     let is_listed = |file: &usize| view.lookup(&path(&name_of(*file))).is_some();
     (0..FILES).filter(is_listed).count()
 }
 
-/// Whether all see each other, list all of it, and have as many names.
+/// Returns whether all nodes see each other, list all files, and have the same number of names.
 fn is_one(world: &World) -> bool {
     let nodes = [AUTHOR, OTHER, SLOW];
     let totals = nodes.map(|index| world.running(index).view.totals().entries);
@@ -43,11 +43,11 @@ fn is_one(world: &World) -> bool {
     world.is_met() && totals.iter().all(|it| *it == totals[0]) && nodes.into_iter().all(is_whole)
 }
 
-/// What happens while the log is taken in, and whether its author goes with it.
+/// Disturbs the intake of the log. Returns whether its author is gone.
 fn disturb(world: &mut World, seed: u64) -> bool {
     match seed % 5 {
         0 => return false,
-        // more of it comes, and of another
+        // More of this log arrives, and some of another.
         1 => {
             let hash = world.content(20);
             world.put(AUTHOR, &name_of(FILES), hash);

@@ -1,4 +1,4 @@
-//! All nodes, the network between them, and the time.
+//! All nodes, the network between them, and the virtual time.
 
 mod questions;
 
@@ -24,15 +24,15 @@ use crate::nodes::disk::Disk;
 use crate::nodes::network::{Due, Network, Parcel, Payload, Weather};
 use crate::nodes::running::{Manner, Node, Purpose, Running};
 
-/// The wall clock when a world begins.
+/// The wall clock when a world begins, in seconds since 1970.
 const BEGIN_UNIX_S: u64 = 1_800_000_000;
 
 /// How a node ends without a farewell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Death {
-    /// Its connections break, and are refused from then on.
+    /// Its connections break, and later ones are refused.
     Process,
-    /// Nothing comes from it any more.
+    /// It falls silent.
     Power,
 }
 
@@ -61,7 +61,7 @@ pub(super) struct World {
     trace: blake3::Hasher,
 }
 
-/// A path that is known to be one.
+/// Returns a path that must be valid.
 pub(super) fn path(text: &str) -> SharedPath {
     SharedPath::new(text.as_bytes()).expect("a shared path")
 }
@@ -87,7 +87,7 @@ impl World {
         }
     }
 
-    /// A world of `count` nodes that run and know each other, the first two being the seeds.
+    /// Returns a world of `count` running nodes that know each other. The first two are the seeds.
     pub(super) fn of(count: usize, seed: u64, weather: Weather) -> Self {
         let mut world = Self::new(seed, weather);
         for _ in 0..count {
@@ -99,7 +99,7 @@ impl World {
         world
     }
 
-    /// Adds a node that is down.
+    /// Adds a stopped node.
     pub(super) fn add(&mut self) -> usize {
         let index = self.nodes.len();
         let seed = blake3::hash(format!("{} {index}", self.seed).as_bytes());
@@ -131,7 +131,7 @@ impl World {
         index
     }
 
-    /// The wall clock.
+    /// Returns the wall clock.
     pub(super) fn unix_s(&self) -> u64 {
         BEGIN_UNIX_S + (self.now - self.start).as_secs()
     }
@@ -144,7 +144,7 @@ impl World {
         self.settle(index);
     }
 
-    /// Ends a node, and nobody hears a farewell.
+    /// Ends a node without a farewell.
     pub(super) fn crash(&mut self, index: usize, death: Death) {
         self.nodes[index].kill();
         self.nodes[index].is_off = death == Death::Power;
@@ -152,17 +152,17 @@ impl World {
         self.settle(index);
     }
 
-    /// Says farewell; the node ends when it is said.
+    /// Starts a clean stop. The node ends after its farewell.
     pub(super) fn leave(&mut self, index: usize, how: Leave) {
         self.with(index, |machine, now| machine.leave(now, how));
     }
 
-    /// Takes a node's state away, but not its key.
+    /// Removes a node's state but not its key.
     pub(super) fn lose_state(&mut self, index: usize) {
         self.nodes[index].disk = Disk::default();
     }
 
-    /// Calls a running node's machine, then carries out what it wants.
+    /// Calls a running node's machine, then carries out its requests.
     pub(super) fn with<T>(
         &mut self,
         index: usize,
@@ -178,19 +178,19 @@ impl World {
         self.nodes[index].running.as_ref().expect("the node runs")
     }
 
-    /// The numbers of the nodes that run.
+    /// Returns the indices of the running nodes.
     pub(super) fn live(&self) -> Vec<usize> {
         let runs = |index: &usize| self.nodes[*index].running.is_some();
         (0..self.nodes.len()).filter(runs).collect()
     }
 
-    /// Writes a new content of so many bytes.
+    /// Adds a new content of `size` bytes.
     pub(super) fn content(&mut self, size: usize) -> ContentHash {
         let number = self.rng.random();
         self.library.write(number, size)
     }
 
-    /// Puts a file with this content into a node's first share, as of now.
+    /// Puts a file with this content and the current time into a node's first share.
     pub(super) fn put(&mut self, index: usize, name: &str, hash: ContentHash) {
         let entry = self.file_entry(hash);
         self.edit(index, (ShareIndex(0), path(name)), Some(entry));
@@ -210,7 +210,7 @@ impl World {
         self.settle(index);
     }
 
-    /// A file of this content that is written now.
+    /// Returns an entry for a file of this content with the current time.
     pub(super) fn file_entry(&self, hash: ContentHash) -> Entry {
         let size_bytes = self.library.get(&hash).size_bytes();
         self.entry(Kind::File {
@@ -220,7 +220,8 @@ impl World {
         })
     }
 
-    /// An entry as of now; whole seconds, so that two nodes often write at one time.
+    /// Returns an entry with the current time in whole seconds, so that two nodes often write at
+    /// the same time.
     pub(super) fn entry(&self, kind: Kind) -> Entry {
         let time = Timestamp {
             seconds: self.unix_s() as i64,
@@ -234,14 +235,14 @@ impl World {
         }
     }
 
-    /// A program on a node begins to read.
+    /// Starts a program that reads on a node.
     pub(super) fn read(&mut self, index: usize, hash: ContentHash) -> usize {
         let reader = self.nodes[index].read(&self.library, hash);
         self.settle(index);
         reader
     }
 
-    /// Reads to the end, whatever that is; gives how it ended.
+    /// Reads until the reader ends. Returns its result.
     pub(super) fn read_to_end(
         &mut self,
         index: usize,
@@ -255,7 +256,7 @@ impl World {
         outcome
     }
 
-    /// Parts the network; nodes that are in no part are together.
+    /// Partitions the network. Nodes without a part form one part.
     pub(super) fn part(&mut self, parts: &[&[usize]]) {
         let named = parts.iter().enumerate();
         let parts = named.flat_map(|(part, nodes)| nodes.iter().map(move |n| (*n, part)));
@@ -267,7 +268,7 @@ impl World {
         self.network.part(BTreeMap::new());
     }
 
-    /// Whether every running node sees exactly the running ones of its secret.
+    /// Returns whether every running node sees exactly the running nodes with its secret.
     pub(super) fn is_met(&self) -> bool {
         let running = |secret| {
             let nodes = self.nodes.iter().filter(move |n| n.secret == secret);
@@ -295,7 +296,7 @@ impl World {
         self.now = end;
     }
 
-    /// Runs until something holds, looked at each 20 ms; gives how long it took.
+    /// Runs until `holds`, checked every 20 ms. Returns the time that it took.
     pub(super) fn run_until(
         &mut self,
         limit: Duration,
@@ -311,7 +312,7 @@ impl World {
         holds(self).then(|| self.now - begin)
     }
 
-    /// What happened, in one number: equal for equal runs.
+    /// Returns a hash of all that happened, equal for equal runs.
     pub(super) fn trace(&self) -> blake3::Hash {
         self.trace.finalize()
     }
@@ -375,7 +376,7 @@ impl World {
         }
     }
 
-    /// Takes from a node all that it has to send and to wait for.
+    /// Takes from a node all that it sends and waits for.
     pub(super) fn settle(&mut self, index: usize) {
         let (now, unix_s) = (self.now, self.unix_s());
         if let Some(keyring) = &self.nodes[index].keyring {
@@ -421,7 +422,7 @@ impl World {
         }
     }
 
-    /// A node finds out over TCP who is at an address, as the greeting there does.
+    /// Identifies the node at an address, as the TCP greeting does.
     fn knock(&mut self, index: usize, address: SocketAddr) {
         let Some(&other) = self.by_address.get(&address) else {
             return;
@@ -452,7 +453,7 @@ impl World {
         }
     }
 
-    /// A node that has said farewell stores what is left and ends.
+    /// Stores the rest of a node's state after its farewell, and ends it.
     fn finish(&mut self, index: usize) {
         let node = &mut self.nodes[index];
         if let Some(mut running) = node.running.take() {
@@ -468,7 +469,7 @@ impl World {
     }
 }
 
-/// Who is live for a running node, itself left out.
+/// Returns the live nodes in the view of a running node, without itself.
 pub(super) fn live_of(running: &Running) -> Vec<NodeId> {
     running.machine.cluster().live().map(|m| m.node).collect()
 }

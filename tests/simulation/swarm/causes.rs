@@ -1,4 +1,4 @@
-//! What once ended reads in errors while somebody could serve, each as a schedule that finds it.
+//! Regressions: schedules that once ended reads with errors although a holder could serve.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn ms(number: u64) -> Duration {
     Duration::from_millis(number)
 }
 
-/// Every reader at a node is through, without an error.
+/// Asserts that every reader at a node has finished without an error.
 fn assert_read(world: &World, node: usize) {
     for (number, reader) in world.nodes[node].readers.iter().enumerate() {
         let errors = &reader.errors;
@@ -45,7 +45,7 @@ fn readers_of_more_than_cache_and_memory_get_every_byte() {
         let size = 12 * MIB;
         let readers = 1 + seed % 4;
         for number in 0..readers {
-            // of one file in turn or of several at once, some of it read more than once
+            // The readers read one file in turn or several at once, and some parts more than once.
             let content = world.file(number * (seed % 2), size, &[holder]);
             world.later(ms(number), reader, Deed::Reads(content));
             let parts = (0..24).map(|_| {
@@ -62,8 +62,8 @@ fn readers_of_more_than_cache_and_memory_get_every_byte() {
     });
 }
 
-/// Many readers of many holders that all halt at one time, each with an answer half sent, and go on
-/// some seconds later.
+/// Starts many readers of many holders. All holders pause at the same time, each with a half-sent
+/// answer, and continue some seconds later.
 fn halting(seed: u64) -> World {
     let mut world = World::new(seed);
     let holders: Vec<_> = (0..48).map(|_| world.add(ms(4), 2e6, 0)).collect();
@@ -174,7 +174,7 @@ fn a_holder_that_stops_is_an_error_at_the_deadline_and_not_before() {
     );
 }
 
-/// What is asked of a fast holder at one time is more than a slow one brings in long.
+/// The requests to a fast holder at one time exceed what a slow holder delivers in a long time.
 #[test]
 fn a_fast_holder_that_falls_silent_beside_a_slow_one_delays_no_reader_for_long() {
     each_seed(12, |seed| {

@@ -1,4 +1,4 @@
-//! Swarms of many sizes in which anything may go wrong, each from its seed.
+//! Swarms of many sizes with random faults, each from its seed.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -12,24 +12,25 @@ use crate::swarm::node::Manner;
 use crate::swarm::world::{Deed, World, node_id};
 
 const MIB: u64 = 1 << 20;
-/// When all that can happen to a node has happened.
+/// Time after which no new fault begins, in milliseconds.
 const TROUBLE: u64 = 4_000;
-/// What comes to whole fetches, as a multiple of what they want, where nodes die, fall silent and
-/// pause in the middle of answers: 1.023 when this was written, 1.043 of twice as many schedules.
+/// Maximum bytes received for whole fetches, as a multiple of their size, while nodes die, fall
+/// silent and pause in the middle of answers. Measured: 1.023, and 1.043 with twice as many
+/// schedules.
 const WHOLE_MULTIPLE_MAX: f64 = 1.1;
 
 fn ms(number: u64) -> Duration {
     Duration::from_millis(number)
 }
 
-/// What one connection carries at most, in bytes a second, over a way of this round trip that loses
-/// one packet in so many (Mathis and others, 1997), with packets of 1460 bytes.
+/// Returns the maximum rate of one connection in bytes a second, on a path with this round trip
+/// that loses one packet in `one_in` (Mathis and others, 1997), with packets of 1460 bytes.
 fn carried_with_loss(round_trip: Duration, one_in: f64) -> f64 {
     1460.0 * 1.22 * one_in.sqrt() / round_trip.as_secs_f64().max(1e-6)
 }
 
-/// A swarm around one file, with one honest holder that lives; the first nodes have it, the others
-/// want it.
+/// Creates a swarm around one file, with one honest holder that stays alive. The first nodes have
+/// the file, the others want it.
 fn swarm(seed: u64) -> World {
     let mut world = World::new(seed);
     let most = [3, 5, 9, 17, 33, 65][seed as usize % 6];
@@ -41,7 +42,7 @@ fn swarm(seed: u64) -> World {
         .random_range(1..(48 / count as u64).clamp(2, 12) * MIB);
     for _ in 0..count {
         let delay = ms(world.rng.random_range(0..60));
-        // some links are slower than others, and some caches smaller than the file
+        // Some links are slower than others, and some caches are smaller than the file.
         let own = rate / [1.0, 1.0, 1.0, 4.0][world.rng.random_range(0..4)];
         let budget = [size * 2, size * 2, size * 2, size / 3][world.rng.random_range(0..4)];
         let node = world.add(delay, own, budget);
@@ -52,7 +53,7 @@ fn swarm(seed: u64) -> World {
     }
     let holders: Vec<usize> = (0..seeds).collect();
     let content = world.file(seed, size, &holders);
-    // the first holder stays honest and alive
+    // The first holder stays honest and alive.
     (1..count).for_each(|node| trouble(&mut world, node));
     (seeds..count).for_each(|node| want(&mut world, node, content));
     world
@@ -104,10 +105,10 @@ fn want(world: &mut World, node: usize, content: ContentKey) {
     }
 }
 
-/// What came to the nodes that fetched the file once and whole, and what they wanted of it. Every
-/// byte counts: answers cut short, asked twice or not wanted any more. Left out are nodes whose own
-/// wishes ask for another sum: those that began anew, whose readers gave up or read parts, whose
-/// cache is smaller than the file, and whom a liar answered.
+/// Returns the bytes received by nodes that fetched the file once and whole, and the bytes that
+/// they wanted. All bytes count, including those of cut, repeated or cancelled answers. Nodes with
+/// another sum are left out: those that restarted, whose readers gave up or read parts, whose cache
+/// is smaller than the file, or that got an answer from a liar.
 fn fetched_whole(world: &World) -> (u64, u64) {
     let mut sums = (0, 0);
     for node in &world.nodes {
@@ -158,7 +159,7 @@ fn in_any_swarm_with_an_honest_holder_every_fetch_gets_the_right_bytes() {
             for (liar, lies) in &node.lies {
                 let named = node.shunned.contains(liar);
                 assert!(named, "node {index} trusts a liar");
-                // what came from it at one time
+                // These answers were in flight at the same time.
                 assert!(
                     *lies <= 3,
                     "node {index} took {lies} wrong answers of one liar"
@@ -179,7 +180,7 @@ fn in_any_swarm_with_an_honest_holder_every_fetch_gets_the_right_bytes() {
     });
     let multiple = came.get() as f64 / wanted.get() as f64;
     println!("{multiple:.3} times what was wanted came to whole fetches");
-    // fewer schedules say nothing of the rule
+    // Fewer schedules cannot test the rule.
     let asked = ["P2PFS_SEED", "P2PFS_SEEDS"].map(std::env::var_os);
     if asked.iter().all(Option::is_none) {
         assert!(

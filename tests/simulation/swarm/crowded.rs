@@ -1,4 +1,4 @@
-//! Very many readers at one node whose cache and memory hold little of what they wait for.
+//! Very many readers at one node whose cache and memory hold only a small part of the files.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn ms(number: u64) -> Duration {
     Duration::from_millis(number)
 }
 
-/// Readers of as many files of one holder, in the kernel's large reads.
+/// Starts one reader for each of `READERS` files of one holder. Each reads its file in large reads.
 fn crowd(seed: u64) -> World {
     let mut world = World::new(seed);
     let holder = world.add(ms(1), RATE, 0);
@@ -34,7 +34,7 @@ fn crowd(seed: u64) -> World {
 
 #[test]
 fn readers_beyond_memory_and_cache_fetch_little_more_than_they_read() {
-    // else it says nothing
+    // Otherwise the test proves nothing.
     const { assert!(READERS * MIB > 8 * WINDOW_BYTES) };
     each_seed(3, |seed| {
         let mut world = crowd(seed);

@@ -1,11 +1,11 @@
-//! What a node has: its own files, and a cache with a budget.
+//! A node's disk: its own files, and a cache with a budget.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 
-/// See the module. It outlives the node's process.
+/// The disk of a node. It outlives the node's process.
 #[derive(Default)]
 pub(super) struct Disk {
     /// Files of its shares.
@@ -37,13 +37,13 @@ impl Disk {
         self.own.contains(content) || cached.is_some_and(|ranges| ranges.contains(all))
     }
 
-    /// Whether a range can be read here.
+    /// Returns whether a range can be read here.
     pub(super) fn has(&self, content: &ContentKey, range: ByteRange) -> bool {
         let cached = self.cached.get(content);
         self.own.contains(content) || cached.is_some_and(|ranges| ranges.contains(range))
     }
 
-    /// What can be given to others: whole chunks.
+    /// Returns the ranges that can be given to others: whole chunks.
     pub(super) fn offered(&self, content: &ContentKey) -> ExtentSet {
         let all = ByteRange::new(0, content.size_bytes);
         if self.own.contains(content) {
@@ -55,7 +55,7 @@ impl Disk {
         ranges.filter(|range| !range.is_empty()).collect()
     }
 
-    /// Keeps a range where there is room, or is once files that are not held gave way.
+    /// Stores a range if there is room after evicting files that are not held.
     pub(super) fn store(
         &mut self,
         content: ContentKey,

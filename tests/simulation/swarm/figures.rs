@@ -1,4 +1,4 @@
-//! How long a swarm takes for one file, against what its links would need, drawn.
+//! Draws how long a swarm takes for one file, as a multiple of the time that its links need.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use crate::swarm::world::{Deed, World};
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 8 * MIB;
-/// 50 Mbit/s, as bytes: of every link, each way.
+/// 50 Mbit/s in bytes a second, for every link in each direction.
 const RATE: f64 = 6.25e6;
 const HEAD: &str = r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 350"
  font-family="sans-serif" font-size="13">
 <text x="20" y="20">One file of 8 MiB from one holder to many nodes, all links 50 Mbit/s, simulated:
  times as multiples of what one link needs</text>
 "#;
-/// The top of the drawing.
+/// Multiple at the top of the drawing.
 const MULTIPLE_MAX: f64 = 12.0;
-/// Where the drawing is kept.
+/// Path of the drawing.
 const DRAWING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/swarm.svg");
 
-/// So many nodes want a file that one other has: the seconds until all have it, against those that
-/// one link needs for it, and how often it left its holder.
+/// Runs `count` nodes that want one holder's file. Returns the time until all have it as a multiple
+/// of one link's time, and how many copies left the holder.
 fn measured(count: usize, fills: bool) -> (f64, f64) {
     let mut world = World::new(count as u64);
     let holder = world.add(Duration::from_millis(4), RATE, 0);
@@ -51,12 +51,12 @@ fn measured(count: usize, fills: bool) -> (f64, f64) {
     ((last - world.start).as_secs_f64() / least, copies)
 }
 
-/// Where a multiple is drawn.
+/// Returns the vertical position of a multiple.
 fn height(multiple: f64) -> f64 {
     300.0 - multiple * 260.0 / MULTIPLE_MAX
 }
 
-/// One line of the drawing through points that are one doubling apart.
+/// Draws a line through points that are one doubling apart.
 fn line(svg: &mut String, colour: &str, label: &str, points: &[f64]) {
     let place = |(step, value): (usize, &f64)| format!("{},{:.1}", 70 + step * 90, height(*value));
     let path: Vec<String> = points.iter().enumerate().map(place).collect();

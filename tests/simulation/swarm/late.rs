@@ -1,4 +1,4 @@
-//! Nodes that come to a file later than others.
+//! Nodes that begin to fetch a file later than others.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ fn ms(number: u64) -> Duration {
     Duration::from_millis(number)
 }
 
-/// Eight nodes that come to a file within five seconds: how often it left its holder.
+/// Runs eight nodes that begin to fetch a file within five seconds. Returns how many copies left
+/// the holder.
 fn copies(fills: bool) -> f64 {
     let mut world = World::new(8);
     let holder = world.add(ms(4), RATE, 0);
@@ -40,13 +41,14 @@ fn copies(fills: bool) -> f64 {
 
 #[test]
 fn a_late_reader_fetches_from_the_others() {
-    // 1.33 and 1.73 where each asks the holder for its own shares, whoever has them already
+    // It would be 1.33 and 1.73 if each node requested its own parts from the holder, even those
+    // that other nodes already have.
     assert!(copies(true) <= 1.3);
     assert!(copies(false) <= 1.5);
 }
 
-/// How long a node takes that comes to a file eight seconds after a slow one, if there is one,
-/// which may have ended by then with a part of it.
+/// Returns the time of a node that begins to fetch a file eight seconds after a slow node, if there
+/// is one. The slow node may have stopped by then with a part of the file.
 fn took_beside(slow_one: bool, reads_on: bool) -> Duration {
     let mut world = World::new(1);
     let holder = world.add(ms(4), 8.0 * RATE, 0);
@@ -73,7 +75,7 @@ fn a_slow_partial_holder_slows_no_late_reader() {
     let (ended, reading) = (took_beside(true, false), took_beside(true, true));
     println!("{alone:?} alone, beside a slow one {ended:?} when it has ended, else {reading:?}");
     assert!(ended <= alone * 3 / 2, "{ended:?} where {alone:?} alone");
-    // the links here give each that reads half of the holder's, whether it can take that or not
+    // These links give each reader half of the holder's rate, even if it cannot use that.
     assert!(
         reading <= alone * 5 / 2,
         "{reading:?} where {alone:?} alone"

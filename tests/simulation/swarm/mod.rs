@@ -1,12 +1,12 @@
-//! Swarms in virtual time: nodes that fetch files from those that have them and from each other,
-//! each by the daemon's own fetch machine, over links that have a rate, a queue, a delay and loss.
+//! Swarms in virtual time: nodes that fetch files from holders and from each other, each with the
+//! daemon's own fetch machine, over links with a rate, a queue, a delay and loss.
 //!
-//! Contents are real, and so are their proofs: what a reader is given is compared, and a lie is a
-//! proof with a byte changed. Caches have a budget, and may be smaller than what is read; nodes
-//! pin, fill, cancel, die, come back with what their caches hold, lie, fall silent, pause and are
-//! slow. What a call of a machine costs is counted. `world` is the nodes and the time, `node` one
-//! of them, `disk` its cache; the other modules are promises. `P2PFS_SEEDS` asks for another number
-//! of schedules, and a failure names its seed.
+//! Contents and proofs are real: readers compare their bytes, and a lie is a proof with a changed
+//! byte. Caches have a budget and may be smaller than the files. Nodes pin, fill, cancel, die,
+//! return with their caches, lie, fall silent, pause and are slow. The cost of each call of a
+//! machine is counted. `world` has the nodes and the time, `node` is one of them, `disk` its cache.
+//! The other modules are promises. `P2PFS_SEEDS` changes the number of schedules, and a failure
+//! names its seed.
 
 mod causes;
 mod chaos;

@@ -1,4 +1,4 @@
-//! One node of a swarm: its machine, what it has, and who reads there.
+//! One node of a swarm: its machine, its disk and its readers.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,17 +14,17 @@ use p2pfs_types::id::NodeId;
 
 use crate::swarm::disk::Disk;
 
-/// How long a read waits, as long as by default.
+/// How long a read waits: the default.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
-/// The kernel's largest read.
+/// Length of the kernel's largest read.
 pub(super) const READ_BYTES: u64 = 128 << 10;
 
-/// What a command that copies a whole file asks for in one step, and how many steps at one time
-/// (`node::door::reader`).
+/// Bytes that a command requests in one step when it copies a whole file, and the number of
+/// concurrent steps (`node::api::reader`).
 const STEP_BYTES: u64 = 1 << 20;
 const STEPS_AT_ONCE: usize = 4;
 
-/// What a session keeps for a node of a swarm: readers, fills and questions by number.
+/// The session's handles in a swarm: readers, fills and questions by number.
 pub(super) struct InSwarm;
 
 impl Owner for InSwarm {
@@ -39,14 +39,14 @@ impl Owner for InSwarm {
     }
 }
 
-/// How a node treats those who ask it.
+/// How a node treats requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Manner {
     #[default]
     Honest,
-    /// Sends proofs with one byte changed.
+    /// Sends proofs with one changed byte.
     Liar,
-    /// Takes questions and never answers, and its connections stay.
+    /// Accepts requests and never answers. Its connections stay open.
     Mute,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Reader {
     pub content: ContentKey,
     reads: Vec<ByteRange>,
     at: usize,
-    /// One of several that read a file by turns: the first of them.
+    /// Index of the first of several readers that read a file in turns.
     first_of_turns: Option<usize>,
     pub waits: Option<(Option<DemandId>, Instant)>,
     pub longest_wait: Duration,
@@ -63,7 +63,7 @@ pub(super) struct Reader {
     /// When its first read was answered.
     pub first_at: Option<Instant>,
     pub done_at: Option<Instant>,
-    /// It ended, or its node did, before it was through.
+    /// The reader or its node ended before it had finished.
     pub is_gone: bool,
 }
 
@@ -90,8 +90,8 @@ impl Reader {
         Self::new(content, reads.collect())
     }
 
-    /// What a command that copies a whole file asks for: one reader for each of the steps that are
-    /// on their way at one time. `first` is the number of the first of them.
+    /// Returns the readers of a command that copies a whole file: one for each concurrent step.
+    /// `first` is the index of the first reader.
     pub(super) fn copying(content: ContentKey, first: usize) -> impl Iterator<Item = Self> {
         let size = content.size_bytes;
         (0..STEPS_AT_ONCE as u64).map(move |turn| {
@@ -104,7 +104,7 @@ impl Reader {
         })
     }
 
-    /// Whether it read its content from the beginning to the end.
+    /// Returns whether it read its content from beginning to end.
     pub(super) fn is_whole(&self) -> bool {
         let read: u64 = self.reads.iter().map(ByteRange::len).sum();
         read == self.content.size_bytes && self.done_at.is_some()
@@ -118,7 +118,7 @@ impl Reader {
         self.waits.is_none() && self.done_at.is_none() && !self.is_gone
     }
 
-    /// A read ended.
+    /// Records the end of a read.
     pub(super) fn end(&mut self, now: Instant, error: Option<TransferError>) {
         if let Some((_, since)) = self.waits.take() {
             self.longest_wait = self.longest_wait.max(now - since);
@@ -131,14 +131,14 @@ impl Reader {
     }
 }
 
-/// A whole file that is wanted, across restarts.
+/// A whole file to fetch, across restarts.
 pub(super) struct Fill {
     pub content: ContentKey,
     pub told: Rc<Cell<u64>>,
     pub outcome: Option<(Instant, Result<(), TransferError>)>,
 }
 
-/// What a machine's calls cost, at the most.
+/// Maximum cost of a machine's calls.
 #[derive(Default)]
 pub(super) struct Cost {
     pub most_steps: u64,
@@ -161,20 +161,20 @@ impl Cost {
 pub(super) struct Node {
     pub session: Option<Session<InSwarm>>,
     pub life: u64,
-    /// Off: nothing refuses its connections.
+    /// The machine is off, so no connection is refused.
     pub is_off: bool,
     pub manner: Manner,
-    /// From this node to any other, beside the other's own.
+    /// This node's share of the delay to any other node.
     pub delay: Duration,
     pub disk: Disk,
     pub readers: Vec<Reader>,
     pub fills: Vec<Fill>,
     pub cost: Cost,
-    /// Wrong answers that came, by who sent them.
+    /// Number of wrong answers by sender.
     pub lies: BTreeMap<NodeId, u64>,
     pub shunned: BTreeSet<NodeId>,
     pub received_bytes: u64,
-    /// Who asked it for what lately.
+    /// Recent askers by content.
     pub askers: BTreeMap<ContentHash, BTreeSet<usize>>,
 }
 
@@ -209,7 +209,7 @@ impl Node {
         self.lies.clear();
     }
 
-    /// Tells the machine something, and notes what that costs.
+    /// Calls the machine and records the cost of the call.
     pub(super) fn tell<R>(&mut self, tell: impl FnOnce(&mut Session<InSwarm>) -> R) -> Option<R> {
         let session = self.session.as_mut()?;
         let before = session.plan.steps();
@@ -247,7 +247,7 @@ impl Node {
         self.tell(|session| session.fill(now, content, (id, filler), PATIENCE, || present));
     }
 
-    /// Lets a reader go on until it waits; whether it did anything.
+    /// Advances a reader until it waits. Returns whether it did anything.
     pub(super) fn step_reader(&mut self, now: Instant, index: usize) -> bool {
         let mut acted = false;
         while self.readers[index].is_at_work() && self.is_at_turn(index) {
@@ -274,7 +274,7 @@ impl Node {
         acted
     }
 
-    /// Whether all was read that comes before the steps that may be on their way at one time.
+    /// Returns whether all earlier steps, except those that may run concurrently, have been read.
     fn is_at_turn(&self, index: usize) -> bool {
         let Some(first) = self.readers[index].first_of_turns else {
             return true;
@@ -285,7 +285,7 @@ impl Node {
         before.iter().all(|one| one.at >= at) && behind.iter().all(|one| one.at + 1 >= at)
     }
 
-    /// A reader ends in the middle of a read.
+    /// Ends a reader in the middle of a read.
     pub(super) fn cancel_reader(&mut self, index: usize) {
         let reader = &mut self.readers[index];
         reader.is_gone = true;
@@ -294,7 +294,7 @@ impl Node {
         }
     }
 
-    /// Whether everything that is wanted here has ended.
+    /// Returns whether all readers and fills here have ended.
     pub(super) fn is_through(&self) -> bool {
         let read = |reader: &Reader| reader.is_gone || reader.done_at.is_some();
         let filled = |fill: &Fill| fill.outcome.is_some();

@@ -1,4 +1,4 @@
-//! One to many: how often a file leaves those that have it, and how long it takes all.
+//! One holder, many readers: how many copies leave the holders, and how long all readers take.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::swarm::world::{Deed, World};
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 32 * MIB;
-/// 50 Mbit/s, as bytes: of every link, each way.
+/// 50 Mbit/s in bytes a second, for every link in each direction.
 const RATE: f64 = 6.25e6;
 const AMPLE: u64 = 1 << 30;
 
@@ -18,12 +18,12 @@ fn ms(number: u64) -> Duration {
     Duration::from_millis(number)
 }
 
-/// What one link needs for the file.
+/// Returns the time that one link needs for the file, in seconds.
 fn least(rate: f64) -> f64 {
     SIZE as f64 / rate
 }
 
-/// Nodes that have one file, and nothing else to do.
+/// Returns idle nodes that have one file.
 fn world_of(holders: usize) -> (World, ContentKey) {
     world_from(1, holders)
 }
@@ -35,14 +35,15 @@ fn world_from(seed: u64, holders: usize) -> (World, ContentKey) {
     (world, content)
 }
 
-/// A node that does something from then on.
+/// Adds a node that does `deed` from `begins` on.
 fn join(world: &mut World, rate: f64, begins: Duration, deed: Deed) -> usize {
     let node = world.add(ms(2), rate, AMPLE);
     world.later(begins, node, deed);
     node
 }
 
-/// How long a node took that is through, in seconds from when it began; it got no error.
+/// Returns how long a node took, in seconds from its begin. Asserts that it finished without an
+/// error.
 fn took(world: &World, node: &Node, begins: Duration) -> f64 {
     let reader = node.readers.iter().map(|reader| {
         assert!(reader.errors.is_empty(), "{:?}", reader.errors);
@@ -58,7 +59,8 @@ fn took(world: &World, node: &Node, begins: Duration) -> f64 {
     (last - world.start - begins).as_secs_f64()
 }
 
-/// The longest that any of those took that live, and how often the file left its first holder.
+/// Returns the longest time of a living node among those, and how many copies left the first
+/// holder.
 fn run(world: &mut World, begun: &[(usize, Duration)], what: &str) -> (f64, f64) {
     world.run(Duration::from_secs(600));
     let living = |(node, _): &&(usize, Duration)| world.nodes[*node].session.is_some();
@@ -70,7 +72,7 @@ fn run(world: &mut World, begun: &[(usize, Duration)], what: &str) -> (f64, f64)
     (last, copies)
 }
 
-/// So many that begin at once.
+/// Adds `count` nodes that begin at once.
 fn crowd(world: &mut World, count: usize, deed: &Deed) -> Vec<(usize, Duration)> {
     let mut one = || join(world, RATE, Duration::ZERO, deed.clone());
     (0..count).map(|_| (one(), Duration::ZERO)).collect()
@@ -101,7 +103,7 @@ fn the_first_bytes_reach_each_of_many_readers_at_once() {
     for node in &world.nodes[1..] {
         let reader = &node.readers[0];
         let first = reader.first_at.expect("it read") - world.start;
-        // eight times 128 KiB over the link of the holder
+        // Eight times 128 KiB pass over the holder's link first.
         assert!(first <= ms(250), "{first:?}");
         let longest = reader.longest_wait;
         assert!(longest <= ms(1500), "{longest:?}");
@@ -149,7 +151,7 @@ fn a_narrow_member_delays_no_other() {
     let narrow = join(&mut world, 125e3, Duration::ZERO, Deed::Reads(content));
     let (last, _) = run(&mut world, &begun, "beside a narrow one");
     assert!(last <= least(RATE) * 1.9, "{last}");
-    // it is slow, and that is no error
+    // It is slow without an error.
     took(&world, &world.nodes[narrow], Duration::ZERO);
 }
 

@@ -1,4 +1,5 @@
-//! One hash of which several sizes are said: the right one is proven, and who says another lied.
+//! One hash with several claimed sizes: the right size is proven, and a node that claims another
+//! lied.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ fn ms(number: u64) -> Duration {
     Duration::from_millis(number)
 }
 
-/// An honest holder, one that says another size, and one that reads.
+/// Returns an honest holder, a node that claims another size, and a reader.
 fn disputed(seed: u64) -> (World, ContentKey, ContentKey) {
     let mut world = World::new(seed);
     let holder = world.add(ms(2), LAN, 0);
@@ -39,7 +40,7 @@ const READER: usize = 2;
 fn a_wrong_claimed_size_keeps_no_reader_from_the_right_bytes() {
     each_seed(60, |seed| {
         let (mut world, content, said) = disputed(seed);
-        // the lie is read first, at once with the truth, or last
+        // The false size is read before, together with, or after the true one.
         let (first, second) = [(said, content), (content, said)][seed as usize % 2];
         world.later(Duration::ZERO, READER, Deed::Reads(first));
         world.later(ms(seed % 4 * 20), READER, Deed::Reads(second));
@@ -67,7 +68,7 @@ fn a_node_that_claims_a_wrong_size_is_excluded_before_any_byte_is_requested() {
         let (mut world, content, _) = disputed(seed);
         let page = vec![(0, 4096)];
         world.later(Duration::ZERO, READER, Deed::ReadsParts(content, page));
-        // until what is asked beside the page has come
+        // This is long enough for the requests beside the page to finish.
         world.later(ms(1000), READER, Deed::Cancels);
         world.run(Duration::from_secs(5));
         let node = &world.nodes[READER];

@@ -1,4 +1,4 @@
-//! All nodes of a swarm, the links between them, and the time.
+//! All nodes of a swarm, the links between them, and the virtual time.
 
 mod deeds;
 mod talk;
@@ -21,16 +21,16 @@ use crate::fluid::{Fluid, Line};
 use crate::nodes::contents::Library;
 use crate::swarm::node::{InSwarm, Node};
 
-/// A node that does not answer at all is given up after this, as `net::peer` does.
+/// Time after which a node without any answer is given up, as in `net::peer`.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
-/// What a cache has no room for, in memory.
+/// Bytes in memory for which the cache has no room.
 pub(super) const WINDOW_BYTES: u64 = 4 << 20;
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
     Reaches(Asker, RequestId),
     Fails(Asker, RequestId, u8),
-    /// A node asks another what it has by now, or hears its offer; both hear of each other.
+    /// A node asks another for its present ranges, or gets its offer. Both learn of each other.
     Surveyed(Asker, usize, ContentKey),
     Heard(usize, usize, ContentHash),
     Offered(Asker, usize, ContentHash),
@@ -40,22 +40,22 @@ enum Happening {
 /// A node in one of its lives.
 type Asker = (usize, u64);
 
-/// What happens to a node at a time.
+/// An action of a node, or a fault.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Deed {
     Reads(ContentKey),
-    /// Asks for long steps of it, several at one time, as commands do that copy a whole file.
+    /// Reads the file in large concurrent steps, as commands do that copy a whole file.
     Copies(ContentKey),
     ReadsParts(ContentKey, Vec<(u64, u64)>),
     Fills(ContentKey),
-    /// The process ends: its connections break, and are refused from then on.
+    /// The process ends. Its connections break, and later ones are refused.
     Dies,
-    /// The power goes: nothing comes from it any more.
+    /// The power fails. The node falls silent.
     GoesOff,
     Boots,
     /// The first of its readers ends.
     Cancels,
-    /// It sends nothing for so long.
+    /// It sends nothing for this time.
     Pauses(Duration),
 }
 
@@ -66,7 +66,7 @@ pub(super) struct World {
     pub links: Fluid<usize>,
     pub nodes: Vec<Node>,
     pub library: Library,
-    /// What nodes say of contents that they do not have, or of another size than these have.
+    /// False claims of nodes: contents that they do not have, or wrong sizes.
     pub claims: Vec<(usize, ContentKey)>,
     under_way: BTreeMap<(Asker, RequestId), RangeRequest>,
     proofs: BTreeMap<(ContentKey, u64, u64), Bytes>,
@@ -108,8 +108,8 @@ impl World {
         }
     }
 
-    /// A node that runs: its way to any other takes half of `delay`, its link carries `rate` bytes
-    /// a second each way, its cache keeps `budget_bytes`.
+    /// Adds a running node. Its path to any other node takes half of `delay`, its link carries
+    /// `rate` bytes a second in each direction, and its cache keeps `budget_bytes`.
     pub(super) fn add(&mut self, delay: Duration, rate: f64, budget_bytes: u64) -> usize {
         let index = self.nodes.len();
         self.nodes.push(Node::new(delay / 2, budget_bytes));
@@ -120,7 +120,7 @@ impl World {
         index
     }
 
-    /// A content of so many bytes, which these nodes have as their own files.
+    /// Adds a content of `size` bytes, which these nodes have as their own files.
     pub(super) fn file(&mut self, number: u64, size: u64, holders: &[usize]) -> ContentKey {
         let hash = self.library.write(number, size as usize);
         let content = ContentKey::new(hash, size);
@@ -134,7 +134,7 @@ impl World {
         self.at(self.now + after, Happening::Does(node, deed));
     }
 
-    /// Runs until all that is wanted has ended at the nodes that run, or the time is up.
+    /// Runs until all fetches at running nodes have ended, or the time is up.
     pub(super) fn run(&mut self, limit: Duration) {
         let end = self.now + limit;
         let all: Vec<_> = (0..self.nodes.len()).collect();
@@ -234,7 +234,7 @@ impl World {
         }
     }
 
-    /// Carries out what a node wants, until it wants nothing.
+    /// Carries out a node's requests until there are none.
     fn settle(&mut self, index: usize) {
         let now = self.now;
         loop {
@@ -305,7 +305,7 @@ impl World {
         acted
     }
 
-    /// Who has a content, as every node's log says.
+    /// Returns the holders of a content, as every node's log lists them.
     fn holders(&self, me: usize, hash: &ContentHash) -> Vec<Holder> {
         let holder = |(index, content): (usize, &ContentKey)| Holder {
             node: node_id(index),
@@ -348,7 +348,7 @@ impl World {
             return;
         }
         self.under_way.insert((asker, request.id), request);
-        // there and back: what comes by the line comes without delay then
+        // This is the delay of both directions. The answer then travels without a further delay.
         let delay = self.delay(index, index_of(&request.node)) * 2;
         self.at(now + delay, Happening::Reaches(asker, request.id));
     }
@@ -383,7 +383,7 @@ fn line_of(asker: usize, request: &RangeRequest) -> Line<usize> {
 }
 
 impl Node {
-    /// Keeps verified bytes where there is room for them.
+    /// Stores verified bytes if there is room.
     fn store(&mut self, now: Instant, content: ContentKey, range: ByteRange) {
         let session = self.session.as_ref();
         let is_held =

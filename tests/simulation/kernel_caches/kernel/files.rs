@@ -1,5 +1,4 @@
-//! Files that programs have open in the model: which reads are asked for, and which the pages
-//! answer.
+//! Open files in the model: reads that reach the filesystem, and reads that cached pages answer.
 
 use std::os::unix::fs::{FileExt, MetadataExt};
 
@@ -9,7 +8,7 @@ use super::{Kernel, OpenFile, PAGE_BYTES};
 use crate::kernel_caches::world::stored;
 
 impl Kernel {
-    /// Opens, and holds the kernel's own rule of which opens of an inode may be together.
+    /// Opens a file, and asserts the kernel's rule about opens of one inode that may coexist.
     pub(crate) fn open(&mut self, ino: u64) {
         let kind = self.identities[&ino].kind;
         if kind != FileKind::Regular {
@@ -28,7 +27,7 @@ impl Kernel {
         let fits = others.iter().all(|other| match (other, opened.caching) {
             (Caching::Backed(one), Caching::Backed(two)) => *one == two,
             (Caching::Backed(_), _) | (_, Caching::Backed(_)) => false,
-            // pages of a version and bytes that change under the same inode
+            // Pages of a version cannot coexist with bytes that change under the same inode.
             (one, two) => *one == two,
         });
         assert!(
@@ -41,7 +40,7 @@ impl Kernel {
         let live = if others.is_empty() {
             live
         } else {
-            // a later opener reads what the earlier ones read
+            // A later opener reads the same file as the earlier ones.
             live.and_then(|_| {
                 let first = self.files.iter().find(|it| it.ino == ino);
                 first.and_then(|first| first.live.clone())
@@ -113,8 +112,8 @@ impl Kernel {
         bytes
     }
 
-    /// Through the pages that the inode has; a mapping of a direct file drops them first
-    /// (`fuse_file_mmap`), which does not keep others from finding what it reads in.
+    /// Reads through the pages of the inode. A mapping of a direct file drops them first
+    /// (`fuse_file_mmap`), but other readers can find the pages that it reads in.
     fn read_pages(&mut self, at: usize, offset: u64, length: usize, mapped: bool) -> Vec<u8> {
         let ino = self.files[at].ino;
         if mapped && self.files[at].caching == Caching::Direct {

@@ -1,5 +1,5 @@
-//! Directories that programs read in the model: what a listing must have in it, however it changes
-//! meanwhile.
+//! Directories that programs read in the model: the names that a listing must contain despite
+//! concurrent changes.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ impl Kernel {
         });
     }
 
-    /// A reader of a directory goes on by a few names, to the end.
+    /// Continues a reader of a directory by a few names, or to the end.
     pub(crate) fn read_directory(&mut self, nth: usize, count: usize) {
         if self.streams.is_empty() {
             return;
@@ -82,7 +82,7 @@ impl Kernel {
         }
     }
 
-    /// The names in a directory that are shown already and are still there.
+    /// Returns the names in a directory that are already and still shown.
     fn shown_children(&self, ino: u64) -> BTreeSet<Vec<u8>> {
         let dir = self.shared_path(ino);
         let mut names = self.world.children(&dir);
@@ -93,7 +93,7 @@ impl Kernel {
         names
     }
 
-    /// The view is another one: who reads a directory may miss what left it.
+    /// Records a new view. A listing in progress may miss names that have left it.
     pub(crate) fn view_changed(&mut self) {
         for at in 0..self.streams.len() {
             let now = self.shown_children(self.streams[at].ino);

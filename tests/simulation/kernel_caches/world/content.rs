@@ -1,4 +1,4 @@
-//! What the filesystem asks of the world: its view, its files and their bytes.
+//! The filesystem's requests to the world: its view, its files and their bytes.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -102,7 +102,7 @@ impl OpenContent for Open {
     fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
         {
             let mut state = self.world.lock();
-            // as if all before it had been fetched too
+            // The model takes all bytes before the range as fetched too.
             let cached = state.cached.entry(self.hash).or_default();
             *cached = range.end.max(*cached);
         }

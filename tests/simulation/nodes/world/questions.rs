@@ -1,4 +1,4 @@
-//! Questions between nodes: asked, answered, taken back, and given up where nothing comes.
+//! Requests between nodes: sent, answered, cancelled, and given up without an answer.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use super::{Death, Question, World};
 use crate::nodes::network::{Parcel, Payload};
 use crate::nodes::running::{Node, Purpose, Wish};
 
-/// A peer that does not answer at all is given up after this, as `net::peer` does.
+/// Time after which a peer without any answer is given up, as in `net::peer`.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
-/// A peer that lives and does not answer the question, after this.
+/// Time after which a request to a living peer is given up.
 const UNANSWERED_AFTER: Duration = Duration::from_secs(30);
 
 impl World {
@@ -24,7 +24,7 @@ impl World {
         let (asker, node) = (&self.nodes[question.asker], &self.nodes[index]);
         let (asker_id, asker_secret) = (asker.id, asker.secret);
         let to = node.address;
-        // TLS sees to this: only the node that was asked answers, and only to a member
+        // TLS ensures this in production: only the requested node answers, and only to a member.
         let is_proven = node.id == question.asked.0
             && node.secret == asker_secret
             && belongs(asker, node.id)
@@ -47,7 +47,7 @@ impl World {
         self.settle(index);
     }
 
-    /// Ends a question, with an answer or without.
+    /// Ends a request, with or without an answer.
     pub(super) fn conclude(&mut self, id: u64, answer: Option<Response>) {
         let Some(question) = self.questions.remove(&id) else {
             return;
@@ -67,7 +67,7 @@ impl World {
         self.settle(question.asker);
     }
 
-    /// Nothing comes back for this: whoever waits for it gives up soon.
+    /// Loses a message. The requester gives up soon.
     pub(super) fn fall_silent(&mut self, payload: &Payload) {
         let (Payload::Question(id, _) | Payload::Answer(id, _)) = payload else {
             return;
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// Nobody waits for the answer any more.
+    /// Cancels a request whose answer is no longer needed.
     pub(super) fn take_back(&mut self, index: usize, request: plan::RequestId) {
         let is_it = |question: &Question| {
             let of_life = question.asker == index && question.life == self.nodes[index].lives;
@@ -147,7 +147,7 @@ impl World {
     }
 }
 
-/// Whether a node takes another for a member.
+/// Returns whether a node considers another a member.
 fn belongs(node: &Node, other: NodeId) -> bool {
     let keyring = node.keyring.as_ref();
     keyring.is_none_or(|keyring| keyring.is_member(&other))

@@ -1,4 +1,4 @@
-//! What happens to the nodes of a swarm: they read, fill, die, come back and pause.
+//! Actions and faults of the nodes of a swarm: they read, fill, die, return and pause.
 
 use std::time::Duration;
 
@@ -56,7 +56,8 @@ impl World {
         }
     }
 
-    /// What is pinned goes on from what is here; others hear that it is back.
+    /// Restarts a node. Its pinned files continue from the cache, and other nodes learn of its
+    /// return.
     fn boot(&mut self, index: usize, touched: &mut Vec<usize>) {
         if self.nodes[index].session.is_some() {
             return;

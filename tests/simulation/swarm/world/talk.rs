@@ -1,5 +1,4 @@
-//! What the nodes of a swarm say to each other: questions, answers, offers, and who is told of
-//! whom.
+//! Messages between the nodes of a swarm: requests, answers, offers, and introductions.
 
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use crate::fluid::Arrival;
 use crate::swarm::node::Manner;
 
 impl World {
-    /// A question is at the node that it is for.
+    /// Delivers a request to its node.
     pub(super) fn reach(&mut self, asker: Asker, id: RequestId) {
         let Some(request) = self.under_way.get(&(asker, id)).copied() else {
             return;
@@ -116,7 +115,7 @@ impl World {
         self.nodes[index].tell(|session| session.holdings(now, from, content.hash, answer));
     }
 
-    /// A node hears that another looks for a content.
+    /// Tells a node that another looks for a content.
     pub(super) fn hear(&mut self, index: usize, from: usize, hash: ContentHash) {
         let (now, asker) = (self.now, (from, self.nodes[from].life));
         let node = &mut self.nodes[index];
@@ -130,7 +129,7 @@ impl World {
         }
     }
 
-    /// A node hears what another has, and who else asked that for it.
+    /// Tells a node the ranges of another, and which nodes asked that one for the content.
     pub(super) fn offer(&mut self, index: usize, of: usize, hash: ContentHash) {
         let now = self.now;
         let content = ContentKey::new(hash, self.library.get(&hash).size_bytes());
