@@ -1,18 +1,18 @@
-//! Names and bytes of files, and how they are known again.
+//! Names and bytes of files, and comparisons of them.
 
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-/// Bytes that no compression or sharing makes smaller, the same for the same seed.
+/// Returns incompressible bytes that depend only on the seed.
 pub(crate) fn noise(seed: u64, length_bytes: usize) -> Vec<u8> {
     let mut bytes = vec![0; length_bytes];
     endless_noise(seed).fill(&mut bytes);
     bytes
 }
 
-/// Writes a file of such bytes, however large, through little memory: what a test holds is copied
-/// for each program that it starts.
+/// Writes a file of such bytes with little memory, however large it is. The memory of a test is
+/// copied for each program that it starts.
 pub(crate) fn write_noise(path: &Path, seed: u64, length_bytes: u64) {
     let mut file = fs::File::create(path).unwrap();
     io::copy(&mut endless_noise(seed).take(length_bytes), &mut file).unwrap();
@@ -24,19 +24,19 @@ fn endless_noise(seed: u64) -> blake3::OutputReader {
         .finalize_xof()
 }
 
-/// The hash of a file, read in pieces.
+/// Returns the hash of a file, which is read in pieces.
 pub(crate) fn hash_of(path: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     io::copy(&mut fs::File::open(path)?, &mut hasher)?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// All that is below a directory, by its way from there, in order.
+/// Returns all paths below a directory, relative to it and sorted.
 pub(crate) fn names_below(dir: &Path) -> Vec<PathBuf> {
     let mut names = Vec::new();
     let mut open = vec![dir.to_owned()];
     while let Some(next) = open.pop() {
-        // what has gone since it was listed has no names
+        // A directory that was removed after its listing has no names.
         for entry in fs::read_dir(&next).into_iter().flatten() {
             let entry = entry.unwrap();
             names.push(entry.path().strip_prefix(dir).unwrap().to_owned());

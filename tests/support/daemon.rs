@@ -1,5 +1,5 @@
-//! Real daemons with real mounts on loopback, for tests that act as a user would: by commands,
-//! by files, by signals. Every wait here is for an event and has a limit that fails the test.
+//! Real daemons with real mounts on loopback, for tests that act as a user: by commands, by files,
+//! by signals. Every wait is for an event, and a limit fails the test.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::ports::free_port;
 use super::process::*;
 
-/// How a node is started; what is not set has the daemon's default.
+/// How to start a node. Unset fields have the daemon's defaults.
 pub(crate) struct NodeOptions {
     pub name: String,
     pub listen: String,
@@ -21,9 +21,9 @@ pub(crate) struct NodeOptions {
     pub mounted: bool,
     pub more: Vec<String>,
     pub config: String,
-    /// Of the daemon's process.
+    /// Environment of the daemon's process.
     pub environment: Vec<(&'static str, String)>,
-    /// A program with its arguments that becomes the daemon, such as `setpriv`.
+    /// A program with its arguments that executes the daemon, such as `setpriv`.
     pub through: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl NodeOptions {
         }
     }
 
-    /// The same without a mount.
+    /// Returns options without a mount.
     pub(crate) fn unmounted(name: &str) -> Self {
         Self {
             mounted: false,
@@ -52,14 +52,14 @@ impl NodeOptions {
     }
 }
 
-/// A daemon of its own folder.
+/// A daemon with its own folder.
 pub(crate) struct Node {
     pub name: String,
     pub home: PathBuf,
     pub mount: PathBuf,
     pub share: PathBuf,
     pub address: SocketAddr,
-    /// What its next start is by.
+    /// Options of the next start.
     pub options: NodeOptions,
     running: Option<Running>,
 }
@@ -93,15 +93,15 @@ impl Cluster {
         }
     }
 
-    /// Nodes that each make a secret of their own at their first start: strangers until one
-    /// invites another.
+    /// Returns a cluster whose nodes each make their own secret at their first start. They are
+    /// strangers until one invites another.
     pub(crate) fn with_own_secrets() -> Self {
         let cluster = Self::new();
         fs::remove_file(&cluster.secret).unwrap();
         cluster
     }
 
-    /// Another secret: nodes started from now on are strangers to those before.
+    /// Changes the secret. Nodes started from now on are strangers to the earlier ones.
     pub(crate) fn change_secret(&mut self, digits: &str) {
         self.secret = self.folder.path().join(format!("secret-{}", &digits[..4]));
         write_secret(&self.secret, digits);
@@ -153,9 +153,9 @@ impl Cluster {
     }
 }
 
-/// How often the nodes of a test probe each other, where its configuration does not say it. With
-/// more daemons than processors one may not run for seconds: who then holds it for dead, as it
-/// should, takes its files out of the listing. A test that waits for a death is told of it later.
+/// Default probe period of a test's nodes. With more daemons than processors, a daemon may not run
+/// for seconds. Its peers would then rightly declare it dead and stop listing its files. A test
+/// that waits for a death waits longer.
 const PATIENT_PERIOD: &str = "2s";
 
 fn write_secret(path: &Path, digits: &str) {
@@ -204,7 +204,7 @@ impl Node {
         command
     }
 
-    /// Starts the daemon and waits until it serves; keeps its address for later starts.
+    /// Starts the daemon and waits until it serves. Keeps its address for later starts.
     #[track_caller]
     pub(crate) fn launch(&mut self) {
         let mut running = start(&mut self.daemon_command());
@@ -228,7 +228,7 @@ impl Node {
         self.running = Some(running);
     }
 
-    /// Its next start is at another address.
+    /// Makes the next start use another address.
     pub(crate) fn take_any_port(&mut self) {
         self.options.listen = any_address();
     }
@@ -243,7 +243,8 @@ impl Node {
         run(&mut self.cli_command(arguments))
     }
 
-    /// How many bytes of files came since its start (`received_bytes`), or went (`sent_bytes`).
+    /// Returns the bytes of files received (`received_bytes`) or sent (`sent_bytes`) since its
+    /// start.
     #[track_caller]
     pub(crate) fn traffic(&self, way: &str) -> usize {
         let status = self.cli(&["status", "--json"]).expect_json();
@@ -267,27 +268,27 @@ impl Node {
         self.running.as_ref().unwrap().signal(signal);
     }
 
-    /// Makes the daemon stand still until what is given here is dropped, also by a test that fails:
-    /// others may share this daemon.
+    /// Stops the daemon's process until the result is dropped, even if the test fails. Other tests
+    /// may share this daemon.
     pub(crate) fn hold(&self) -> Held<'_> {
         self.signal(libc::SIGSTOP);
         Held(self)
     }
 
-    /// Stops the daemon as a service manager would; says what it printed.
+    /// Stops the daemon as a service manager does. Returns its output.
     #[track_caller]
     pub(crate) fn stop(&mut self) -> Finished {
         self.signal(libc::SIGTERM);
         self.running.take().unwrap().finish(HANG_LIMIT)
     }
 
-    /// Waits until the daemon, told otherwise than by a signal, has ended.
+    /// Waits for the end of a daemon that was not stopped by a signal.
     #[track_caller]
     pub(crate) fn await_end(&mut self) -> Finished {
         self.running.take().unwrap().finish(HANG_LIMIT)
     }
 
-    /// Ends the daemon without warning.
+    /// Kills the daemon.
     pub(crate) fn kill(&mut self) {
         self.signal(libc::SIGKILL);
         let finished = self.running.take().unwrap().finish(HANG_LIMIT);
@@ -302,7 +303,7 @@ impl Node {
         self.running.as_ref().unwrap().pid()
     }
 
-    /// Writes a file into the share as a writer would: under its name, then closed.
+    /// Writes a file into the share as a program does: under its final name, then closed.
     pub(crate) fn write(&self, path: &str, bytes: &[u8]) {
         let full = self.share.join(path);
         fs::create_dir_all(full.parent().unwrap()).unwrap();
@@ -315,7 +316,7 @@ impl Node {
     }
 }
 
-/// A daemon that stands still.
+/// A daemon whose process is stopped.
 pub(crate) struct Held<'a>(&'a Node);
 
 impl Drop for Held<'_> {
@@ -337,14 +338,14 @@ impl Drop for Node {
     }
 }
 
-/// Takes a mount away whatever became of its daemon.
+/// Detaches a mount, in whatever state its daemon is.
 pub(crate) fn detach(mount: &Path) {
     if is_mounted(mount) {
         let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
     }
 }
 
-/// Whether something is mounted exactly there, without touching it.
+/// Returns whether a filesystem is mounted exactly there, without touching it.
 pub(crate) fn is_mounted(dir: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let dir = dir.to_string_lossy();
@@ -353,7 +354,7 @@ pub(crate) fn is_mounted(dir: &Path) -> bool {
         .any(|line| line.split(' ').nth(4) == Some(&dir))
 }
 
-/// Where nobody else listens, nor will while its node is down.
+/// Returns an address that no other program uses, even while its node is down.
 fn any_address() -> String {
     format!("127.0.0.1:{}", free_port())
 }

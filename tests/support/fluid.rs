@@ -1,16 +1,16 @@
-//! Links with a rate and a queue, in virtual time: what is sent over a line arrives in order, and
-//! lines that meet at a link share its rate. TCP is taken for a fluid: it does not start slowly,
-//! and what it loses shows as a line that carries less.
+//! Links with a rate and a queue, in virtual time. Frames on a line arrive in order, and lines that
+//! meet at a link share its rate. TCP is modelled as a fluid without slow start. Its losses appear
+//! as a lower rate of the line.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// A frame this small goes before the larger ones that have not begun, as nodes send them.
+/// Maximum size of a small frame. Nodes send small frames before larger ones that have not begun.
 const SMALL_MAX_BYTES: f64 = 6.0 * 1024.0;
-/// How often the arrival of a frame that takes its time is told.
+/// Interval of reports about a frame that is still arriving.
 const TELL_EACH: Duration = Duration::from_millis(50);
 
-/// From whom to whom, and by which of their connections.
+/// A connection: sender, receiver, and its number between the two.
 pub(super) type Line<N> = (N, N, u8);
 
 struct Frame {
@@ -27,7 +27,8 @@ struct Queue {
 }
 
 impl Queue {
-    /// What of the first frame is to be told now: all of it where it is whole, which ends it.
+    /// Returns the part of the first frame to report now. A whole frame is reported in full and
+    /// removed.
     fn arrival<N>(&mut self, line: Line<N>, tell: bool) -> Option<Arrival<N>> {
         let first = self.frames.front_mut()?;
         let (id, whole) = (first.id, first.left < 0.5);
@@ -49,7 +50,7 @@ impl Queue {
     }
 }
 
-/// What came over a line since the last look.
+/// Bytes that arrived over a line since the last report.
 #[derive(Debug, PartialEq)]
 pub(super) struct Arrival<N> {
     pub line: Line<N>,
@@ -58,7 +59,7 @@ pub(super) struct Arrival<N> {
     pub whole: bool,
 }
 
-/// How many lines there are at each end, and at which ends that changed since rates were shared.
+/// Number of lines at each end, and the ends that changed since rates were last shared.
 struct Ends<N> {
     out: BTreeMap<N, f64>,
     into: BTreeMap<N, f64>,
@@ -76,7 +77,7 @@ impl<N: Copy + Ord> Ends<N> {
         }
     }
 
-    /// A line came, or went.
+    /// Records that a line came or went.
     fn change(&mut self, (from, to, _): &Line<N>, by: f64) {
         *self.out.entry(*from).or_default() += by;
         *self.into.entry(*to).or_default() += by;
@@ -89,10 +90,10 @@ impl<N: Copy + Ord> Ends<N> {
 pub(super) struct Fluid<N> {
     now: Instant,
     told_at: Instant,
-    /// Bytes a second out of a node and into it; without an entry there is no limit.
+    /// Bytes a second out of a node and into it. A node without an entry has no limit.
     pub up: BTreeMap<N, f64>,
     pub down: BTreeMap<N, f64>,
-    /// Bytes a second of any one connection out of a node, where that is less.
+    /// Bytes a second of any one connection out of a node, if that is less.
     pub each: BTreeMap<N, f64>,
     lines: BTreeMap<Line<N>, Queue>,
     ends: Ends<N>,
@@ -135,7 +136,7 @@ impl<N: Copy + Ord> Fluid<N> {
         queue.frames.insert(queue.frames.len() - overtaken, frame);
     }
 
-    /// Takes a frame back that has not begun to be sent; the rest of one that has still crosses.
+    /// Cancels a frame that has not begun. The rest of a frame that has begun is still sent.
     pub(super) fn cancel(&mut self, now: Instant, line: Line<N>, id: u64) {
         self.flow(now);
         if let Some(queue) = self.lines.get_mut(&line) {
@@ -143,7 +144,7 @@ impl<N: Copy + Ord> Fluid<N> {
         }
     }
 
-    /// All lines of a node break.
+    /// Breaks all lines of a node.
     pub(super) fn cut(&mut self, now: Instant, node: N) {
         self.flow(now);
         let ends = &mut self.ends;
@@ -162,7 +163,7 @@ impl<N: Copy + Ord> Fluid<N> {
         self.ends.changed_out.push(node);
     }
 
-    /// When something of note happens next.
+    /// Returns when the next arrival or report is due.
     pub(super) fn next_at(&mut self) -> Option<Instant> {
         self.share();
         let mut soonest = f64::INFINITY;
@@ -178,7 +179,7 @@ impl<N: Copy + Ord> Fluid<N> {
         Some(soonest.min(self.told_at + TELL_EACH))
     }
 
-    /// What arrived until now.
+    /// Returns what has arrived until now.
     pub(super) fn arrivals(&mut self, now: Instant) -> Vec<Arrival<N>> {
         self.flow(now);
         let tell = now >= self.told_at + TELL_EACH;
@@ -197,7 +198,7 @@ impl<N: Copy + Ord> Fluid<N> {
         arrivals
     }
 
-    /// Lets time pass over what is under way.
+    /// Moves the bytes in flight on to a later time.
     fn flow(&mut self, now: Instant) {
         if now <= self.now {
             return;
@@ -216,8 +217,8 @@ impl<N: Copy + Ord> Fluid<N> {
         }
     }
 
-    /// Each line gets its part of the narrower of its two ends. Only lines that meet one that came
-    /// or went have another part than before.
+    /// Gives each line its part of the narrower of its two ends. Only lines that share an end with
+    /// a new or ended line change.
     fn share(&mut self) {
         let ends = &mut self.ends;
         if ends.changed_out.is_empty() && ends.changed_into.is_empty() {

@@ -1,5 +1,5 @@
-//! A member gone bad, made from the library: it proves that it is a member, takes part in the
-//! gossip of daemons on real sockets, and says what no honest node would.
+//! A hostile member, built from the library. It proves its membership, takes part in the gossip of
+//! daemons on real sockets, and sends what no honest node would.
 
 mod records;
 
@@ -28,13 +28,13 @@ use p2pfs_types::path::SharedPath;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-/// The most records of one part of a log.
+/// Maximum number of records in one part of a log.
 const PART_RECORDS: usize = 4096;
 
-/// What it answers instead of what an honest node would.
+/// An answer that replaces the one of an honest node.
 pub(crate) type Answer = Box<dyn Fn(&Request) -> Option<Response> + Send>;
 
-/// The member. Dropping it is as if it was killed.
+/// The member. Dropping it is like killing it.
 pub(crate) struct Hostile {
     pub id: NodeId,
     key: Arc<NodeKey>,
@@ -46,15 +46,15 @@ pub(crate) struct Hostile {
 }
 
 struct Said {
-    /// Whom it knows, where.
+    /// The members that it knows, with their addresses.
     members: Vec<Member>,
-    /// By what the processes at these addresses seal.
+    /// The salts with which the processes at these addresses seal.
     salts: BTreeMap<SocketAddr, Salt>,
     epoch: u64,
     records: Vec<Record>,
     head: Option<SignedHead>,
     answer: Answer,
-    /// Whether it leaves requests for contents without an answer.
+    /// Whether it leaves requests for contents unanswered.
     is_mute: bool,
     offered: Vec<(NodeId, ContentHash)>,
 }
@@ -74,7 +74,7 @@ pub(crate) fn path(text: &str) -> SharedPath {
     SharedPath::new(text.as_bytes()).unwrap()
 }
 
-/// A file that is said to be there.
+/// Returns a fact that claims a file.
 pub(crate) fn file(name: &str, hash: ContentHash, size_bytes: u64, seconds: i64) -> Fact {
     let kind = Kind::File {
         hash,
@@ -84,7 +84,7 @@ pub(crate) fn file(name: &str, hash: ContentHash, size_bytes: u64, seconds: i64)
     entry(name, kind, seconds)
 }
 
-/// A link that is said to be there.
+/// Returns a fact that claims a link.
 pub(crate) fn link(name: &str, target: &str) -> Fact {
     let target = Bytes::copy_from_slice(target.as_bytes());
     entry(name, Kind::Symlink { target }, 1)
@@ -108,13 +108,13 @@ fn entry(name: &str, kind: Kind, seconds: i64) -> Fact {
 }
 
 impl Hostile {
-    /// Joins the cluster of whoever has that secret, as "eve".
+    /// Joins the cluster with that secret, as "eve".
     pub(crate) fn join(secret: &Path, seeds: &[SocketAddr]) -> Self {
         let keyring = Keyring::from_secret_file(secret).unwrap();
         Self::be(NodeKey::random(), keyring, seeds)
     }
 
-    /// Goes on as the node whose state that is: with its key, its certificate and its secret.
+    /// Continues as the node with this state: with its key, its certificate and its secret.
     pub(crate) fn go_on_as(state: &Path, seeds: &[SocketAddr]) -> Self {
         let key = NodeKey::load_or_create(state).unwrap();
         let name = "eve".parse().unwrap();
@@ -183,22 +183,22 @@ impl Hostile {
         }
     }
 
-    /// What it answers from now on where it is asked.
+    /// Sets its answers to requests.
     pub(crate) fn answer(&self, answer: impl Fn(&Request) -> Option<Response> + Send + 'static) {
         self.said.lock().unwrap().answer = Box::new(answer);
     }
 
-    /// Leaves requests for contents without an answer from now on.
+    /// Leaves requests for contents unanswered from now on.
     pub(crate) fn hold_answers_about_contents(&self) {
         self.said.lock().unwrap().is_mute = true;
     }
 
-    /// Says that these facts are all that it has, under a head that is true of them.
+    /// Announces these facts as its whole log, under a correct head.
     pub(crate) fn say(&self, facts: Vec<Fact>) {
         self.say_under(facts, |_| {});
     }
 
-    /// The same, under a head that is made another before it is signed.
+    /// Announces these facts under a head that `change` modifies before it is signed.
     pub(crate) fn say_under(&self, facts: Vec<Fact>, change: impl FnOnce(&mut Head)) {
         let mut digest = SetDigest::default();
         facts.iter().for_each(|fact| digest.add(fact));
@@ -223,43 +223,43 @@ impl Hostile {
         self.orders.send(Order::Spread(signed)).ok().unwrap();
     }
 
-    /// A head with this node's signature, whoever it speaks of.
+    /// Signs a head with this node's key, whatever author the head names.
     pub(crate) fn sign(&self, head: Head) -> SignedHead {
         let signature = self.key.sign(&head.signed_bytes());
         SignedHead { head, signature }
     }
 
-    /// Who offered it what.
+    /// Returns the contents that peers offered to it.
     pub(crate) fn offered(&self) -> Vec<(NodeId, ContentHash)> {
         self.said.lock().unwrap().offered.clone()
     }
 
-    /// Asks everyone for contents, as who wants to read them does.
+    /// Requests contents from all peers, as a reader does.
     pub(crate) fn want(&self, hashes: &[ContentHash]) {
         let hashes = hashes.to_vec();
         self.broadcast(&Message::Get { hashes }.encode().unwrap());
     }
 
-    /// Sends the same message to everyone.
+    /// Sends one message to all peers.
     pub(crate) fn broadcast(&self, body: &[u8]) {
         let body = Bytes::copy_from_slice(body);
         self.orders.send(Order::Broadcast(body)).ok().unwrap();
     }
 
-    /// Who is alive at an address, as the gossip says.
+    /// Returns the live member at an address, according to gossip.
     pub(crate) fn member_at(&self, address: SocketAddr) -> Option<Member> {
         let said = self.said.lock().unwrap();
         let members = said.members.iter();
         members.copied().find(|member| member.address == address)
     }
 
-    /// Says one thing to one node by gossip, as this node, whatever it is.
+    /// Sends a gossip frame to one node, as this node.
     pub(crate) fn gossip(&self, to: SocketAddr, frame: Frame) {
         self.orders.send(Order::Say(to, frame)).ok().unwrap();
     }
 
-    /// Sends a datagram that is sealed as another member's process would, of that counter. False
-    /// where nothing came from there yet.
+    /// Sends a datagram with this counter, sealed as by another member's process. Returns false if
+    /// no datagram has come from that process yet.
     pub(crate) fn forge(&self, to: SocketAddr, of: SocketAddr, counter: u64, frame: Frame) -> bool {
         let said = self.said.lock().unwrap();
         let (Some(to_salt), Some(salt)) = (said.salts.get(&to), said.salts.get(&of)) else {
@@ -296,7 +296,7 @@ impl Hostile {
         self.key.sign(bytes)
     }
 
-    /// Signs a claim about who is in, whoever is said to make it.
+    /// Signs a claim about membership, whatever author the claim names.
     pub(crate) fn state(&self, by: NodeId, claim: Claim) -> SignedStatement {
         let founding = self.keyring.ledger().unwrap().history().swap_remove(0).0;
         let statement = Statement {
@@ -310,16 +310,16 @@ impl Hostile {
         statement.sign(&self.key)
     }
 
-    /// Tells a node these statements, as one does who wants both to know the same.
+    /// Sends these statements to a node, as in a normal exchange of ledgers.
     pub(crate) fn tell(&self, address: SocketAddr, statements: &[SignedStatement]) {
         let statements = SignedStatement::encode_all(statements);
         let question = ([0u8; 32], self.keyring.epochs().newest().id(), statements);
         let question = postcard::to_stdvec(&question).unwrap().into();
-        // a node that is busy with it may answer late
+        // A node that is busy with them may answer late.
         let _late = self.ask(address, Request::Trust { question });
     }
 
-    /// Who is at an address.
+    /// Returns the node at an address.
     pub(crate) fn who_is_at(&self, address: SocketAddr) -> NodeId {
         match self.runtime.block_on(self.net.probe(address)) {
             Probed::Member(node) => node,
@@ -327,7 +327,7 @@ impl Hostile {
         }
     }
 
-    /// Asks a node something, which may take it for no member; none where no answer came.
+    /// Sends a request to a node that may refuse this member. Returns `None` without an answer.
     pub(crate) fn try_ask(&self, address: SocketAddr, request: Request) -> Option<Response> {
         let Probed::Member(node) = self.runtime.block_on(self.net.probe(address)) else {
             return None;
@@ -336,14 +336,14 @@ impl Hostile {
         self.runtime.block_on(asked).ok()
     }
 
-    /// Asks a node something; none where no answer came.
+    /// Sends a request to a node. Returns `None` without an answer.
     pub(crate) fn ask(&self, address: SocketAddr, request: Request) -> Option<Response> {
         let node = self.who_is_at(address);
         let asked = self.net.request(node, address, Lane::Urgent, request);
         self.runtime.block_on(asked).ok()
     }
 
-    /// Asks a node all that at one time, and waits for no answer.
+    /// Sends all these requests to a node at once and waits for no answer.
     pub(crate) fn ask_all(&self, address: SocketAddr, requests: impl Iterator<Item = Request>) {
         let node = self.who_is_at(address);
         for request in requests {
@@ -353,7 +353,7 @@ impl Hostile {
         }
     }
 
-    /// Proves so many made-up keys to a node, and holds their connections.
+    /// Connects to a node with `count` made-up keys, and holds the connections.
     pub(crate) fn crowd(&self, secret: &Path, address: SocketAddr, count: usize) -> Vec<PeerNet> {
         let node = self.who_is_at(address);
         let keyring = Arc::new(Keyring::from_secret_file(secret).unwrap());
@@ -363,7 +363,7 @@ impl Hostile {
             let here = "127.0.0.1:0".parse().unwrap();
             let bound = PeerNet::bind(here, key, keyring.clone(), PeerLimits::default());
             let (net, _) = bound.unwrap();
-            // one that is refused is as good
+            // A refused connection serves as well.
             let _refused = self.runtime.block_on(net.warm(node, address, Lane::Urgent));
             net
         };

@@ -1,4 +1,4 @@
-//! Hosts on links of their own, in network namespaces, made by `tests/lab/netlab`.
+//! Hosts on separate links, in network namespaces, made by `tests/lab/netlab`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,14 +7,14 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::process::{Finished, run};
 
-/// The hosts have the same names and addresses each time.
+/// The hosts always have the same names and addresses.
 static HOSTS: Mutex<()> = Mutex::new(());
 
-/// Hosts that are taken down when this is dropped; there are no others meanwhile.
+/// A set of hosts that is removed on drop. Only one exists at a time.
 pub(crate) struct Lab(#[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl Lab {
-    /// So many hosts; `more` are options of `netlab up`.
+    /// Starts these hosts. `more` are options of `netlab up`.
     pub(crate) fn up(hosts: &str, more: &[&str]) -> Self {
         let this = Self(HOSTS.lock());
         let arguments = [&["up", hosts], more].concat();
@@ -22,8 +22,8 @@ impl Lab {
         this
     }
 
-    /// Puts a router that translates addresses in front of a host; `more` are options of
-    /// `netlab nat`.
+    /// Puts a router that translates addresses in front of a host. `more` are options of `netlab
+    /// nat`.
     pub(crate) fn add_nat(&self, host: &str, more: &[&str]) {
         netlab(&[&["nat", host], more].concat()).expect_ok();
     }
@@ -41,7 +41,7 @@ impl Lab {
         run(command.args(["netns", &format!("nlab-{other}")])).expect_ok();
     }
 
-    /// A command on a host.
+    /// Returns a command that runs on a host.
     pub(crate) fn on(&self, host: &str) -> Command {
         let mut command = Command::new(netlab_path());
         command.args(["exec", host, "--"]);
@@ -55,12 +55,12 @@ impl Drop for Lab {
     }
 }
 
-/// Hosts can be made here.
+/// Returns why hosts cannot be made here, if so.
 pub(crate) fn hosts() -> Option<String> {
     tried(&["up", "2"])
 }
 
-/// Hosts with a delay between them can be made here.
+/// Returns why hosts with a delay between them cannot be made here, if so.
 pub(crate) fn far_hosts() -> Option<String> {
     tried(&["up", "2", "--delay", "0ms"])
 }

@@ -1,6 +1,6 @@
 //! A stand-in for a legacy peer, as limited as the original program: it never announces itself,
-//! learns members from lists alone, answers a `Get` by address, takes the first `File`, keeps what
-//! comes. Written for these tests, so that they need nothing else.
+//! learns members only from lists, answers a `Get` by address, takes the first `File`, and keeps
+//! what it receives. It needs no other program.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{Read, Write};
@@ -12,22 +12,22 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// What the peer does when it is asked for a name by TCP.
+/// The peer's reaction to a TCP request for a name.
 #[derive(Clone)]
 pub(crate) enum Gives {
     /// Header, bytes, close.
     File(Vec<u8>),
-    /// A header that announces so much, then these bytes, then a close.
+    /// A header that announces this size, then these bytes, then a close.
     Announcing(u64, Vec<u8>),
     /// A header with another name.
     Named(&'static str, Vec<u8>),
-    /// A header that announces so much, then bytes until the other side closes.
+    /// A header that announces this size, then bytes until the other side closes.
     Endless(u64),
-    /// A header that announces so much, then a byte now and then until the other side closes.
+    /// A header that announces this size, then a byte now and then until the other side closes.
     Drip(u64),
-    /// Header, bytes one by one, close.
+    /// A header, single bytes, a close.
     Slowly(Vec<u8>),
-    /// A close without a word, though it was offered.
+    /// A close without a header, although the file was offered.
     Nothing,
     /// The connection stays open and silent.
     Silence,
@@ -52,7 +52,7 @@ pub(crate) struct OldPeer {
 }
 
 impl OldPeer {
-    /// A peer that makes strangers wait that long for an answer.
+    /// Starts a peer that answers strangers after a delay.
     pub(crate) fn start(delay: Duration) -> Self {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -98,12 +98,12 @@ impl OldPeer {
         self.inside.members.lock().clone()
     }
 
-    /// The text of every datagram so far.
+    /// Returns the text of every datagram so far, with its sender.
     pub(crate) fn heard(&self) -> Vec<(SocketAddr, String)> {
         self.inside.heard.lock().clone()
     }
 
-    /// The names that were asked for by TCP.
+    /// Returns the names requested by TCP.
     pub(crate) fn served(&self) -> Vec<String> {
         self.inside.served.lock().clone()
     }
@@ -114,7 +114,7 @@ impl OldPeer {
         self.send_all(&format!("DISCOVER,{list}\n"));
     }
 
-    /// Sends anything to one address from its own.
+    /// Sends a datagram to one address from its own.
     pub(crate) fn say(&self, to: SocketAddr, datagram: &[u8]) {
         self.inside.udp.send_to(datagram, to).unwrap();
     }
@@ -125,8 +125,8 @@ impl OldPeer {
         }
     }
 
-    /// Asks every member and takes what the first one gives: the header's size and name, and all
-    /// bytes until the close.
+    /// Asks every member and downloads from the first that answers. Returns the header's size and
+    /// name, and all bytes until the close.
     pub(crate) fn get(&self, name: &str, limit: Duration) -> Option<Got> {
         let (sender, answers) = channel();
         *self.inside.asking.lock() = Some(sender);
@@ -136,7 +136,7 @@ impl OldPeer {
         Some(download(first.ok()?, name))
     }
 
-    /// Asks, and gives the answers as they come, each with how long it took.
+    /// Asks for a name. Sends the answers to the receiver as they arrive.
     pub(crate) fn ask(&self, name: &str) -> Receiver<SocketAddr> {
         let (sender, answers) = channel();
         *self.inside.asking.lock() = Some(sender);
@@ -145,14 +145,14 @@ impl OldPeer {
     }
 }
 
-/// What a download gave.
+/// The result of a download.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Got {
     pub header: String,
     pub bytes: Vec<u8>,
 }
 
-/// One TCP exchange, as the original program does it: one write, then all that comes.
+/// Does one TCP exchange like the original program: one write, then reads until the close.
 pub(crate) fn download(from: SocketAddr, name: &str) -> Got {
     let mut stream = TcpStream::connect(from).unwrap();
     stream
@@ -170,9 +170,9 @@ pub(crate) fn download(from: SocketAddr, name: &str) -> Got {
     }
 }
 
-/// The header as the protocol has it.
+/// Returns the header in the format of the protocol.
 pub(crate) fn header(size: u64, name: &str) -> String {
-    // in bytes, not letters
+    // The length counts bytes, not characters.
     let fill = ":".repeat(64_usize.saturating_sub(name.len()));
     format!("{size::<10}{name}{fill}")
 }
@@ -265,7 +265,7 @@ impl Inside {
     }
 }
 
-/// Passes the time that the protocol itself asks for.
+/// Waits as long as the protocol itself requires.
 pub(crate) fn wait(time: Duration) {
     let end = Instant::now() + time;
     while let Some(left) = end.checked_duration_since(Instant::now()) {

@@ -1,4 +1,4 @@
-//! What the mount tests stand on: a content in memory, and a mount of it that cannot hang a test.
+//! The basis of the mount tests: contents in memory, and a mount of them that cannot block a test.
 
 mod foreign;
 
@@ -26,34 +26,34 @@ use super::process::PATIENCE;
 use super::two_catalogues::Namespace;
 use foreign::ForeignPeer;
 
-/// How a content behaves when it is read.
+/// How a content behaves in a read.
 #[derive(Clone, Debug)]
 pub(crate) enum Behaviour {
-    /// All of it is here.
+    /// All bytes are here.
     Here(Arc<Vec<u8>>),
-    /// All of it is here, in a file that the kernel is not given.
+    /// All bytes are here, in a file that the kernel does not get.
     Stored(Arc<File>),
-    /// It comes when it is asked for, from another thread.
+    /// The bytes arrive on request, from another thread.
     Fetched(Arc<Vec<u8>>),
-    /// It is on its way for as long as nobody asks whether it is, and comes then.
+    /// The bytes are in flight until a caller asks for the progress. Then they arrive.
     OnItsWay(Arc<Vec<u8>>),
-    /// It never comes, and nothing is said.
+    /// The bytes never arrive, and no error either.
     Never,
-    /// It fails at once.
+    /// A read fails at once.
     Broken(FsError),
-    /// Reading it is a bug of ours.
+    /// A read panics, like a bug in this program.
     Panics,
-    /// Fewer bytes come than it has.
+    /// Fewer bytes arrive than it has.
     Short,
-    /// It is as long as it is said to be: every eight bytes are the number of their place.
+    /// Has any stated length. Every eight bytes are the number of their offset.
     Numbered,
-    /// Opening it stands still until [`Memory::open_gate`]: another bug of ours.
+    /// An open blocks until [`Memory::open_gate`], like another bug in this program.
     OpensLate,
-    /// An own file whose attributes stand still until [`Memory::open_gate`].
+    /// An own file whose attributes block until [`Memory::open_gate`].
     LooksLate,
-    /// Closing it stands still until [`Memory::open_gate`].
+    /// A close blocks until [`Memory::open_gate`].
     ClosesLate,
-    /// Reading it stands still until [`Memory::open_gate`], and then fails.
+    /// A read blocks until [`Memory::open_gate`], and then fails.
     ReadsLate,
 }
 
@@ -62,9 +62,9 @@ pub(crate) struct Memory {
     state: Mutex<State>,
     changed: Condvar,
     next: AtomicU64,
-    /// How often a read had to wait.
+    /// Number of reads that had to wait.
     pub waits: AtomicU64,
-    /// How many reads were cancelled.
+    /// Number of cancelled reads.
     pub cancels: AtomicU64,
 }
 
@@ -89,7 +89,7 @@ struct Open {
     live: Option<Arc<File>>,
 }
 
-/// When every file of the tests was modified.
+/// Modification time of every file.
 pub(crate) const MTIME: Timestamp = Timestamp {
     seconds: 1_700_000_000,
     nanoseconds: 123_456_789,
@@ -136,7 +136,7 @@ impl Memory {
         self.put_entry(name.as_bytes(), entry);
     }
 
-    /// Lists an entry as it is.
+    /// Lists an entry unchanged.
     pub(crate) fn put_entry(&self, name: &[u8], entry: Entry) {
         let mut state = self.state.lock();
         let path = SharedPath::new(name).unwrap();
@@ -148,7 +148,7 @@ impl Memory {
             .unwrap();
     }
 
-    /// Lists a file of this node's own, to be read live from `file`.
+    /// Lists a file of this node, read live from `file`.
     pub(crate) fn own(&self, name: &str, file: &Path) -> ContentHash {
         let bytes = std::fs::read(file).unwrap();
         let (hash, size_bytes) = (ContentHash::of(&bytes), bytes.len() as u64);
@@ -174,14 +174,14 @@ impl Memory {
         hash
     }
 
-    /// Lists a file whose bytes are all here, and gives its hash.
+    /// Lists a file whose bytes are all here. Returns its hash.
     pub(crate) fn file(&self, name: &str, bytes: Vec<u8>) -> ContentHash {
         let size = bytes.len() as u64;
         let bytes = Arc::new(bytes);
         self.behave(name, ContentHash::of(&bytes), size, Behaviour::Here(bytes))
     }
 
-    /// Lists a file that behaves in some way.
+    /// Lists a file with this behaviour.
     pub(crate) fn behave(
         &self,
         name: &str,
@@ -201,7 +201,7 @@ impl Memory {
         hash
     }
 
-    /// Lists a file that never comes.
+    /// Lists a file whose bytes never arrive.
     pub(crate) fn dead(&self, name: &str, size: u64) -> ContentHash {
         self.behave(
             name,
@@ -211,7 +211,7 @@ impl Memory {
         )
     }
 
-    /// How a content behaves from now on.
+    /// Changes the behaviour of a content.
     pub(crate) fn turn(&self, hash: ContentHash, how: Behaviour) {
         self.state.lock().contents.insert(hash, how);
     }
@@ -261,17 +261,17 @@ impl Memory {
         self.state.lock().cached.insert(hash, bytes);
     }
 
-    /// The kernel may read this content from that file.
+    /// Lets the kernel read this content from that file.
     pub(crate) fn set_backing(&self, hash: ContentHash, file: File) {
         self.state.lock().backing.insert(hash, Arc::new(file));
     }
 
-    /// What the kernel was given turns out to be damaged.
+    /// Withdraws the file from which the kernel may read, as if it were damaged.
     pub(crate) fn lose_backing(&self, hash: ContentHash) {
         self.state.lock().backing.remove(&hash);
     }
 
-    /// Publishes the view, and tells the mount what changed.
+    /// Publishes the view and notifies the mount of the changes.
     pub(crate) fn publish(&self, mount: Option<&Mount>) {
         let (view, changes) = {
             let mut state = self.state.lock();
@@ -284,7 +284,7 @@ impl Memory {
         }
     }
 
-    /// Waits until so many reads wait for bytes that never come.
+    /// Waits until this many reads wait for bytes that never arrive.
     pub(crate) fn wait_for_stuck(&self, count: usize) {
         let mut state = self.state.lock();
         let waited = self
@@ -304,7 +304,7 @@ impl Memory {
         state
     }
 
-    /// Waits until so many calls stand still.
+    /// Waits until this many calls are blocked.
     pub(crate) fn wait_for_late(&self, count: usize) {
         let mut state = self.state.lock();
         let waited = self
@@ -316,7 +316,7 @@ impl Memory {
         );
     }
 
-    /// Lets the calls that stand still go on.
+    /// Unblocks the blocked calls.
     pub(crate) fn open_gate(&self) {
         self.state.lock().gate_is_open = true;
         self.changed.notify_all();

@@ -1,5 +1,5 @@
 //! A stand-in for a peer of the older mesh, as limited as the original program: lines, counted
-//! bytes, files pushed to everyone. Written for these tests, so that they need nothing else.
+//! bytes, and files pushed to all peers. It needs no other program.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,10 +10,10 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
 
-/// What came to a stand-in.
+/// A message that a stand-in received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Came {
-    /// Any line but `BYTES`.
+    /// Any line except `BYTES`.
     Line(String),
     /// A payload.
     Bytes(Vec<u8>),
@@ -27,14 +27,14 @@ pub(crate) struct MeshPeer {
     came: Arc<Mutex<Vec<Came>>>,
 }
 
-/// Lower-case hexadecimal of a SHA-256.
+/// Returns the SHA-256 in lower-case hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     let digest = digest(&SHA256, bytes);
     digest.as_ref().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 impl MeshPeer {
-    /// Dials, and says who it is and where it listens, as the original program does.
+    /// Dials, and sends its identity and its listening port, as the original program does.
     pub(crate) fn dial(at: &str, id: &str, name: &str, port: u16) -> Self {
         let peer = Self::connect(at);
         peer.send(format!("{id}:{name}\n").as_bytes());
@@ -42,19 +42,19 @@ impl MeshPeer {
         peer
     }
 
-    /// Dials and says nothing.
+    /// Dials and sends nothing.
     pub(crate) fn connect(at: &str) -> Self {
         Self::of(TcpStream::connect(at).unwrap(), true)
     }
 
-    /// Dials, says who it is, and never reads.
+    /// Dials, sends its identity, and never reads.
     pub(crate) fn deaf(at: &str, id: &str, name: &str) -> Self {
         let peer = Self::of(TcpStream::connect(at).unwrap(), false);
         peer.send(format!("{id}:{name}\nLISTEN:localhost:9\n").as_bytes());
         peer
     }
 
-    /// Takes one connection and answers its first lines.
+    /// Accepts one connection and answers its first lines.
     pub(crate) fn accept(listener: &TcpListener, id: &str, name: &str) -> Self {
         let peer = Self::of(listener.accept().unwrap().0, true);
         peer.send(format!("{id}:{name}\n").as_bytes());
@@ -70,7 +70,7 @@ impl MeshPeer {
         Self { stream, came }
     }
 
-    /// Sends bytes; false where the other side has closed.
+    /// Sends bytes. Returns false if the other side has closed the connection.
     pub(crate) fn send(&self, bytes: &[u8]) -> bool {
         (&self.stream).write_all(bytes).is_ok()
     }
@@ -81,12 +81,12 @@ impl MeshPeer {
         self.send(&[head.as_bytes(), payload].concat())
     }
 
-    /// Pushes a file as the original program does, in chunks of that many bytes.
+    /// Pushes a file as the original program does, in chunks of this size.
     pub(crate) fn push(&self, name: &[u8], bytes: &[u8], chunk: usize) {
         self.push_as(name, bytes, &sha256(bytes), chunk);
     }
 
-    /// The same with any hash.
+    /// Pushes a file with any hash.
     pub(crate) fn push_as(&self, name: &[u8], bytes: &[u8], hash: &str, chunk: usize) {
         self.begin(name, bytes.len(), hash);
         for part in bytes.chunks(chunk) {
@@ -101,12 +101,12 @@ impl MeshPeer {
         self.send_bytes(&[b"FILESTART:", name, rest.as_bytes()].concat());
     }
 
-    /// All that came so far.
+    /// Returns all messages so far.
     pub(crate) fn came(&self) -> Vec<Came> {
         self.came.lock().clone()
     }
 
-    /// The lines that came so far.
+    /// Returns the lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
         let line = |came| match came {
             Came::Line(line) => Some(line),
@@ -119,7 +119,8 @@ impl MeshPeer {
         self.came.lock().last() == Some(&Came::Closed)
     }
 
-    /// The files that came whole: name, bytes; the old receiver's checks are made.
+    /// Returns the name and bytes of the files that arrived whole, after the checks of the original
+    /// receiver.
     pub(crate) fn files(&self) -> Vec<(String, Vec<u8>)> {
         let mut files: Vec<(String, u64, String, Vec<u8>, bool)> = Vec::new();
         for came in self.came() {
@@ -168,7 +169,7 @@ impl Drop for MeshPeer {
     }
 }
 
-/// Answers pings as every peer does, and keeps the rest.
+/// Answers pings as every peer does, and records all other messages.
 fn read_all(stream: TcpStream, came: &Mutex<Vec<Came>>) {
     let _patient = stream.set_read_timeout(Some(Duration::from_secs(600)));
     let mut reader = std::io::BufReader::with_capacity(1 << 20, stream);

@@ -1,5 +1,5 @@
-//! What the tests and the benches stand on: daemons and their clusters, a mount of a content in
-//! memory, a stand-in for a legacy peer, and how tests are found and run.
+//! Support for tests and benches: daemons and their clusters, a mount of contents in memory,
+//! stand-ins for legacy and hostile peers, and the discovery and running of tests.
 
 #![allow(
     dead_code,

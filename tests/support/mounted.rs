@@ -1,4 +1,4 @@
-//! A mount of a content in memory, which cannot outlive its test.
+//! A mount of contents in memory that cannot outlive its test.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use p2pfs_fuse::{Mount, MountOptions};
 
 use super::memory::Memory;
 
-/// A mount in a folder of its own, gone at the end of the test whatever happens.
+/// A mount in its own folder. It is removed at the end of the test in any case.
 pub(crate) struct Mounted {
     pub content: Arc<Memory>,
     pub mount: Mount,
@@ -46,13 +46,13 @@ impl Mounted {
         self.content.publish(Some(&self.mount));
     }
 
-    /// A folder beside the mount.
+    /// Returns a path beside the mount.
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
 }
 
-/// The names in a directory.
+/// Returns the names in a directory.
 pub(crate) fn names(dir: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(dir).unwrap();
     entries
@@ -60,7 +60,7 @@ pub(crate) fn names(dir: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// The errno of a failure.
+/// Returns the errno of a failure.
 pub(crate) fn errno<T: std::fmt::Debug>(outcome: std::io::Result<T>) -> i32 {
     outcome.unwrap_err().raw_os_error().unwrap()
 }

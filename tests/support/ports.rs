@@ -1,14 +1,14 @@
-//! Ports that no other test takes meanwhile.
+//! Ports that no other test uses at the same time.
 
 use std::net::{TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Ports from here on, below those that the kernel gives to who asks for any
-/// (`ip_local_port_range`, ip(7)): whoever starts again at its address finds it free.
+/// First port of the range. It lies below the ports that the kernel assigns (`ip_local_port_range`,
+/// ip(7)), so a restarted node finds its address free.
 const FIRST: u16 = 15_000;
 const COUNT: u16 = 16_000;
 
-/// A port that nothing listens on, and that is given to nobody else in this process.
+/// Returns a port without a listener, which no other caller in this process gets.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {

@@ -1,5 +1,5 @@
-//! Programs that tests run, each with an end, and how a test waits: for an event, with a limit that
-//! fails it.
+//! Programs that tests run, each with an end, and waits for events with a limit that fails the
+//! test.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -17,19 +17,19 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Far more than anything here takes on a slow machine: a test that reaches it has hung.
+/// Limit after which a test counts as hung. It is far more than any step takes on a slow machine.
 pub(crate) const HANG_LIMIT: Duration = Duration::from_secs(180);
 
 /// The program under test.
 pub(crate) const P2PFS: &str = env!("CARGO_BIN_EXE_p2pfs");
 
-/// The program without the settings of whoever runs the tests: `P2PFS_SEEDS` asks a test for more
-/// seeds, and a daemon to say hello to them.
+/// Returns the program without the settings of the test run. `P2PFS_SEEDS` is a number of seeds for
+/// a test, but a list of addresses for a daemon.
 pub(crate) fn program() -> Command {
     program_through(&[])
 }
 
-/// The program by way of another one, which ends in it.
+/// Returns the program started by another one, which executes it.
 pub(crate) fn program_through(through: &[String]) -> Command {
     let mut words = through.iter().map(String::as_str).chain([P2PFS]);
     let mut command = Command::new(words.next().unwrap());
@@ -43,7 +43,7 @@ pub(crate) fn program_through(through: &[String]) -> Command {
     command
 }
 
-/// What a finished command left.
+/// The output and status of a finished command.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub status: ExitStatus,
@@ -56,7 +56,7 @@ impl Finished {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// The output of a command that must succeed.
+    /// Returns the output of a command that must succeed.
     #[track_caller]
     pub(crate) fn expect_ok(self) -> String {
         assert!(
@@ -82,8 +82,8 @@ pub(crate) struct Running {
     readers: Vec<thread::JoinHandle<Vec<u8>>>,
 }
 
-/// Starts a command with its output collected, SIGINT as a terminal would leave it, and its end
-/// tied to this process.
+/// Starts a command, collects its output, restores SIGINT as on a terminal, and ties its end to
+/// this process.
 pub(crate) fn start(command: &mut Command) -> Running {
     collected(command, tied)
 }
@@ -95,16 +95,17 @@ fn collected(command: &mut Command, begin: fn(&mut Command) -> io::Result<Child>
     running
 }
 
-/// The same, its output written where somebody reads it as it comes.
+/// Starts a command with its output written to `out`, from which a reader can read it as it
+/// arrives.
 pub(crate) fn start_into(command: &mut Command, out: impl Into<Stdio>) -> Running {
     let mut running = begun(command.stdout(out), tied);
-    // the other end is at its end when the command is: no copy of it stays here
+    // Dropping this copy lets the reader see the end of the output at the command's end.
     command.stdout(Stdio::null());
     running.readers.insert(0, collect(io::empty()));
     running
 }
 
-/// Runs a command whose output nobody reads, nor what it says of failures.
+/// Runs a command with both outputs closed at the reading end.
 pub(crate) fn run_unread(command: &mut Command) -> ExitStatus {
     let nobody = || {
         let (read, written) = io::pipe().expect("a pipe");
@@ -129,7 +130,7 @@ fn begun(command: &mut Command, begin: fn(&mut Command) -> io::Result<Child>) ->
     }
 }
 
-/// SIGINT as a terminal would leave it: what a shell runs in the background ignores it.
+/// Restores SIGINT as on a terminal. A command that a shell runs in the background ignores it.
 pub(crate) fn hearing_interrupts(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec only async-signal-safe calls are made.
     unsafe {
@@ -152,9 +153,9 @@ fn tied(command: &mut Command) -> io::Result<Child> {
     fork(command)
 }
 
-/// Starts a command from the one thread that lives as long as this process: the kernel kills a
-/// child of `PR_SET_PDEATHSIG` when the *thread* that forked it ends (prctl(2)), and a test that
-/// runs beside others is a thread.
+/// Starts a command from the one thread that lives as long as this process. The kernel kills a
+/// child of `PR_SET_PDEATHSIG` when the *thread* that forked it ends (prctl(2)), and each
+/// concurrent test is a thread.
 pub(crate) fn fork(command: &mut Command) -> io::Result<Child> {
     type Forked = (Command, io::Result<Child>);
     type Order = (Command, mpsc::Sender<Forked>);
@@ -177,8 +178,8 @@ pub(crate) fn fork(command: &mut Command) -> io::Result<Child> {
     child
 }
 
-/// Sets the limit of core files of this process to 0, and so that of its children: tests end
-/// programs by signals that would leave a file `core` in the checkout.
+/// Sets the limit of core files to 0 for this process and its children. Tests end programs by
+/// signals that would leave a file `core` in the checkout.
 fn leave_no_core() {
     let maximum = getrlimit(Resource::Core).maximum;
     let current = Some(0);
@@ -207,7 +208,7 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for the end; a child that does not end within the limit fails the test.
+    /// Waits for the end. A child that does not end within the limit fails the test.
     #[track_caller]
     pub(crate) fn finish(self, limit: Duration) -> Finished {
         let (finished, within) = self.end_within(limit);
@@ -220,7 +221,7 @@ impl Running {
         finished
     }
 
-    /// Waits for the end or kills at the limit; says which.
+    /// Waits for the end, or kills the child at the limit. Returns which one happened.
     pub(crate) fn end_within(mut self, limit: Duration) -> (Finished, bool) {
         let pid = self.child.id() as i32;
         let (ended, wait_end) = mpsc::channel();
@@ -249,14 +250,14 @@ impl Running {
     }
 }
 
-/// Runs a command to its end, which is not tied to this process: what is done before the exec for
-/// that would have all memory of the tests mapped once more for each of thousands of commands.
+/// Runs a command to its end without tying it to this process. A step before the exec would copy
+/// the memory map of the tests for each of thousands of commands.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Finished {
     collected(command, Command::spawn).finish(HANG_LIMIT)
 }
 
-/// Runs a program to its end: one by its name, or by its path.
+/// Runs a program to its end, by name or by path.
 #[track_caller]
 pub(crate) fn run_with(program: &str, arguments: &[&dyn AsRef<OsStr>]) -> Finished {
     let mut command = Command::new(program);
@@ -266,10 +267,11 @@ pub(crate) fn run_with(program: &str, arguments: &[&dyn AsRef<OsStr>]) -> Finish
     run(&mut command)
 }
 
-/// Puts a program under another name, ready to be run.
+/// Copies a program to another name, ready to run.
 ///
-/// By a process of its own: a descriptor that is open for writing here would be inherited by
-/// what other tests start meanwhile, and a program that somebody may write to is `ETXTBSY`.
+/// A separate process does this. A descriptor that is open for writing here would be inherited by
+/// programs that other tests start meanwhile. A program open for writing fails to start with
+/// `ETXTBSY`.
 #[track_caller]
 pub(crate) fn copy_program(program: &str, to: &Path) {
     run_with("install", &[&"-m", &"755", &program, &to]).expect_ok();
@@ -281,7 +283,8 @@ pub(crate) fn shell(line: &str) -> Finished {
     run(Command::new("sh").arg("-c").arg(line))
 }
 
-/// Asks again until it is so; fails the test at the limit. The question itself must be cheap.
+/// Asks again until the condition holds, and fails the test at the limit. The question itself must
+/// be cheap.
 #[track_caller]
 pub(crate) fn eventually(what: &str, limit: Duration, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -291,8 +294,8 @@ pub(crate) fn eventually(what: &str, limit: Duration, mut is_so: impl FnMut() ->
     }
 }
 
-/// A socket of packets that is connected to who listens at that name. The name is there a moment
-/// before anybody listens.
+/// Returns a packet socket connected to the listener at that path. The path exists shortly before
+/// the listener does.
 pub(crate) fn connected(name: &Path) -> io::Result<OwnedFd> {
     let kind = (AddressFamily::UNIX, SocketType::SEQPACKET);
     let socket = rustix::net::socket_with(kind.0, kind.1, SocketFlags::CLOEXEC, None)?;
@@ -300,20 +303,19 @@ pub(crate) fn connected(name: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Passes a moment between two looks at what nobody tells of: the only way to learn of it is to
-/// ask. Nothing may depend on how long it is.
+/// Pauses between two checks of a state that sends no event. No test may depend on the duration.
 pub(crate) fn look_again() {
     thread::park_timeout(Duration::from_millis(20));
 }
 
-/// How long a test waits for what must come at once. A bound, not a measure.
+/// How long a test waits for an event that must come at once. It is a bound, not a measurement.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a call takes at most that waits for nothing, on the slowest machine. What it might wait
-/// for is to take several times as long.
+/// Maximum duration of a call that does not wait, on the slowest machine. A wait in its place must
+/// take several times as long.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(20);
 
-/// Waits for a child to end; kills it and fails if it does not.
+/// Waits for a child to end. Kills it and fails if it does not.
 pub(crate) fn wait_child(child: &mut Child, patience: Duration) -> std::process::ExitStatus {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -331,7 +333,7 @@ pub(crate) fn wait_child(child: &mut Child, patience: Duration) -> std::process:
     child.wait().unwrap()
 }
 
-/// What gives a program another clock (Debian's package faketime).
+/// Returns the library that gives a program another clock (Debian's package faketime).
 pub(crate) fn fake_clock() -> Option<PathBuf> {
     let mut places = fs::read_dir("/usr/lib").ok()?.flatten();
     places.find_map(|place| {

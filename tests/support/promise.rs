@@ -1,8 +1,8 @@
-//! How tests are named, found and run where they need something of the machine: a mount, a
-//! program, a lab. One that cannot run here is ignored with the reason, never passed.
+//! Naming, discovery and running of tests that need something from the machine: a mount, a program,
+//! a lab. A test that cannot run here is ignored with a reason. It never counts as passed.
 //!
-//! A test is a function behind `#[apply(promise)]` in a module with a `const NEEDS: &[Need]`. One
-//! that takes programs names them behind that: `#[takes("rsync", "diff")]`.
+//! A test is a function behind `#[apply(promise)]` in a module with a `const NEEDS: &[Need]`. A
+//! test that uses programs names them after that: `#[takes("rsync", "diff")]`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,10 +11,10 @@ use std::path::Path;
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 use parking_lot::Mutex;
 
-/// Says why this machine lacks something, with the remedy; nothing where it has it.
+/// Returns what this machine lacks, with the remedy. `None` if it lacks nothing.
 pub(crate) type Need = fn() -> Option<String>;
 
-/// A promise and what tries it.
+/// A promise and its test.
 pub(crate) struct Promise {
     pub module: &'static str,
     pub line: u32,
@@ -26,7 +26,7 @@ pub(crate) struct Promise {
 
 inventory::collect!(Promise);
 
-/// Makes a function a test, found wherever it stands in this binary.
+/// Makes a function a test of this binary, in whatever module it stands.
 macro_rules! promise {
     (
         $(#[doc = $doc:expr])*
@@ -52,7 +52,7 @@ pub(crate) use promise;
 
 impl Promise {
     fn trial(&'static self) -> Trial {
-        // the first part is the binary's own name
+        // The first part is the name of the binary.
         let module = self.module.split_once("::").map_or("", |parts| parts.1);
         let name = format!("{module}::{}", self.name);
         trial(name, || self.obstacle(), self.attempt)
@@ -65,15 +65,15 @@ impl Promise {
     }
 }
 
-/// What a need says: it is asked once, since a machine is not another for the next test, and to
-/// try may take as long as a test.
+/// Returns the result of a need. It is checked once, because a machine does not change between
+/// tests and a check may take as long as a test.
 fn found(need: Need) -> Option<String> {
     static FOUND: Mutex<BTreeMap<usize, Option<String>>> = Mutex::new(BTreeMap::new());
     let mut found = FOUND.lock();
     found.entry(need as usize).or_insert_with(need).clone()
 }
 
-/// A test that is ignored where something is in its way.
+/// Returns a test that is ignored if there is an obstacle.
 pub(crate) fn trial(
     name: String,
     obstacle: impl FnOnce() -> Option<String> + Send + 'static,
@@ -88,8 +88,8 @@ pub(crate) fn trial(
     })
 }
 
-/// Runs every promise of this binary, and `more` after them; so many at a time unless the command
-/// line says otherwise, or as many as there are processors.
+/// Runs every promise of this binary, and `more` after them, on `threads` threads. The command line
+/// overrides the number. The default is one for each processor.
 pub(crate) fn run(threads: Option<usize>, more: Vec<Trial>) -> Conclusion {
     let arguments = Arguments::from_args();
     let mut promises: Vec<&Promise> = inventory::iter::<Promise>.into_iter().collect();
@@ -105,8 +105,8 @@ pub(crate) fn run(threads: Option<usize>, more: Vec<Trial>) -> Conclusion {
     libtest_mimic::run(&arguments, trials.collect())
 }
 
-/// Spreads the promises of each module and then of each room, the modules below one another, over
-/// the whole: those of one often wait for each other, since they share a world.
+/// Spreads the promises of each module, and then of each top-level module, over the whole run.
+/// Those of one module often wait for each other, because they share a world.
 fn mix(promises: &mut [&Promise]) {
     spread(promises, |it| it.module);
     spread(promises, |it| {
@@ -114,7 +114,7 @@ fn mix(promises: &mut [&Promise]) {
     });
 }
 
-/// Spreads those of one kind evenly over the whole, in their order.
+/// Spreads those of one kind evenly over the whole, and keeps their order.
 fn spread(promises: &mut [&Promise], kind: fn(&Promise) -> &'static str) {
     let mut sizes = BTreeMap::<&str, usize>::new();
     for promise in promises.iter() {
@@ -128,7 +128,7 @@ fn spread(promises: &mut [&Promise], kind: fn(&Promise) -> &'static str) {
     });
 }
 
-/// A filesystem can be mounted here.
+/// Returns why no filesystem can be mounted here, if so.
 pub(crate) fn mount() -> Option<String> {
     if let Some(reason) = fuse() {
         return Some(reason);
@@ -142,12 +142,12 @@ pub(crate) fn mount() -> Option<String> {
     Some("neither root nor fusermount3 here; install the package fuse3".to_owned())
 }
 
-/// The process of the tests itself can mount.
+/// Returns why the process of the tests cannot mount, if so.
 pub(crate) fn mount_as_root() -> Option<String> {
     root().or_else(fuse)
 }
 
-/// The tests run as root.
+/// Returns the need for root, if the tests do not run as root.
 pub(crate) fn root() -> Option<String> {
     (!is_root()).then(|| "this takes root; run the tests as root".to_owned())
 }

@@ -1,15 +1,15 @@
-//! Running a promise over many seeds.
+//! Runs a promise with many seeds.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// How many seeds a promise is tried with: `default`, scaled as `P2PFS_SEEDS` is to a hundred.
+/// Returns the number of seeds: `default`, times `P2PFS_SEEDS` percent.
 fn wanted(default: u64) -> u64 {
     let asked = std::env::var("P2PFS_SEEDS").ok();
     let percent: Option<u64> = asked.and_then(|text| text.parse().ok());
     percent.map_or(default, |percent| (default * percent / 100).max(1))
 }
 
-/// Holds a promise for many seeds, and names the one that breaks it. `P2PFS_SEED` runs one alone.
+/// Runs a promise with many seeds, and names the seed that fails. `P2PFS_SEED` runs only one.
 pub(crate) fn each_seed(default: u64, promise: impl Fn(u64)) {
     let one: Option<u64> = std::env::var("P2PFS_SEED")
         .ok()

@@ -1,4 +1,4 @@
-//! An old prompt with somebody at its keyboard.
+//! A prompt of an older program with simulated keyboard input.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -13,7 +13,7 @@ use super::process::eventually;
 
 const SOON: Duration = Duration::from_secs(90);
 
-/// A prompt; the end of its keyboard ends it, and that its daemon.
+/// A prompt. The end of its input ends it and its daemon.
 pub(crate) struct Shell {
     child: Child,
     keyboard: Option<ChildStdin>,
@@ -47,7 +47,7 @@ impl Shell {
         writeln!(self.keyboard.as_mut().unwrap(), "{line}").unwrap();
     }
 
-    /// Waits for these lines, next and no others between.
+    /// Waits until the next lines are exactly these.
     #[track_caller]
     pub(crate) fn shows_next(&mut self, lines: &[&str]) {
         for line in lines {
@@ -59,7 +59,7 @@ impl Shell {
         }
     }
 
-    /// Waits for a line that holds these words, wherever it is.
+    /// Waits for a line that contains these words, at any position.
     #[track_caller]
     pub(crate) fn shows(&self, words: &str) {
         eventually(&format!("it shows {words}"), SOON, || {
@@ -67,18 +67,18 @@ impl Shell {
         });
     }
 
-    /// Whether all that it shows was waited for.
+    /// Returns whether all its output was waited for.
     pub(crate) fn is_all_seen(&self) -> bool {
         self.screen.lock().len() == self.seen
     }
 
-    /// Ctrl-C.
+    /// Sends SIGINT, as Ctrl-C does.
     pub(crate) fn interrupt(&self) {
         // SAFETY: the child was not waited for yet, so its pid is still its own.
         unsafe { libc::kill(self.child.id() as i32, libc::SIGINT) };
     }
 
-    /// Waits until it has ended.
+    /// Waits for its end.
     #[track_caller]
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let mut status = None;

@@ -1,4 +1,4 @@
-//! Two nodes' catalogues: the one that mounts, and the one whose files it shows.
+//! The catalogues of two nodes: one that mounts, and one whose files it shows.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use p2pfs_catalogue::{Applied, Catalogue, Change, HeadOutcome, View};
 use p2pfs_proto::wire::native::record::SignedHead;
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// What this node knows of the files of another, which is called "far".
+/// This node's catalogue, and that of another node called "far".
 pub(super) struct Namespace {
     pub near: Catalogue,
     pub far: Catalogue,
@@ -20,7 +20,7 @@ impl Namespace {
         Self { near, far }
     }
 
-    /// Brings what the other says over, as a pull would.
+    /// Takes over the other node's entries, as a pull does.
     pub(super) fn merge(&mut self) -> (Arc<View>, Vec<Change>) {
         let head = self.far.own().head();
         let author = head.author;

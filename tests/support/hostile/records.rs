@@ -1,4 +1,4 @@
-//! A connection of the member on which it seals any record that it likes.
+//! A connection of the member on which it can seal any record.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,14 +22,14 @@ use rustls::{
 
 use super::Hostile;
 
-/// What stands before the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410).
+/// The prefix of the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410).
 const SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
-/// The longest wait for the other end to take or say anything.
+/// Maximum wait for the other end to read or send.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A connection to a daemon that takes the member for one.
+/// A connection to a daemon that accepts this member.
 pub(crate) struct RawConnection {
     stream: TcpStream,
     key: LessSafeKey,
@@ -81,7 +81,7 @@ impl Hostile {
         ClientConnection::new(Arc::new(config), name).unwrap()
     }
 
-    /// Greets, and reads the answer.
+    /// Sends the greeting and reads the answer.
     fn prove(&self, tls: &mut ClientConnection, stream: &mut TcpStream) -> io::Result<()> {
         let server = tls.peer_certificates().unwrap()[0].clone();
         let label = b"EXPORTER-p2pfs-1-greeting";
@@ -113,22 +113,22 @@ impl Hostile {
     }
 }
 
-/// Whether a frame is here to its end.
+/// Returns whether a frame is complete.
 fn is_whole(bytes: &[u8]) -> bool {
     let length = bytes.first_chunk().map(|it| u32::from_be_bytes(*it));
-    // the length does not count itself
+    // The length does not include its own four bytes.
     length.is_some_and(|length| bytes.len() >= 4 + length as usize)
 }
 
 impl RawConnection {
-    /// Sends these bytes in so many records, each of which carries all of them. False once the
-    /// other end has hung up.
+    /// Sends these bytes in `records` records, each with all of them. Returns false once the other
+    /// end has closed the connection.
     pub(crate) fn send(&mut self, carried: &[u8], records: usize) -> bool {
         let sealed: Vec<u8> = (0..records).flat_map(|_| self.seal(carried)).collect();
         self.stream.write_all(&sealed).is_ok()
     }
 
-    /// Waits until the other end hangs up.
+    /// Waits until the other end closes the connection.
     pub(crate) fn await_end(&mut self) {
         let mut rest = Vec::new();
         if let Err(error) = self.stream.read_to_end(&mut rest) {
@@ -156,7 +156,7 @@ impl RawConnection {
     }
 }
 
-/// Takes any server for the key that it shows.
+/// Accepts any server with the key that it shows.
 #[derive(Debug)]
 struct Anyone;
 

@@ -1,4 +1,4 @@
-//! The files that a foreign peer has beside the content in memory.
+//! Files of a foreign peer beside the contents in memory.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ pub(super) struct ForeignPeer {
 }
 
 impl Memory {
-    /// Adds a file of a foreign peer, whose opens wait for [`Memory::answer_foreign`].
+    /// Adds a file of a foreign peer. Its opens wait for [`Memory::answer_foreign`].
     pub(crate) fn add_foreign(&self, name: &str) -> ContentHash {
         let hash = ContentHash::of(name.as_bytes());
         self.state.lock().foreign.names.push(name.as_bytes().into());
         hash
     }
 
-    /// Waits for an open of a foreign file, and answers it with one of this content.
+    /// Waits for an open of a foreign file, and answers it with this content.
     pub(crate) fn answer_foreign(self: &Arc<Self>, hash: ContentHash) {
         let mut state = self.state.lock();
         let none = |s: &mut State| s.foreign.opens.is_empty();
