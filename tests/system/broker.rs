@@ -1,5 +1,5 @@
-//! The mount broker by itself: whom it serves, where it mounts, and what becomes of a mount that
-//! nobody serves.
+//! The mount broker alone: the users that it serves, the mount points that it accepts, and mounts
+//! without a server.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,7 +23,7 @@ struct Broker {
 }
 
 impl Broker {
-    /// One that serves this user.
+    /// Starts a broker that serves this user.
     fn start(user: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("mnt")).unwrap();
@@ -44,7 +44,7 @@ impl Broker {
         process
     }
 
-    /// Ends it by this signal.
+    /// Ends the broker by this signal.
     fn end(&mut self, signal: Signal) {
         let pid = rustix::process::Pid::from_child(&self.process);
         let _gone = rustix::process::kill_process(pid, signal);
@@ -80,7 +80,7 @@ impl Drop for Broker {
     }
 }
 
-/// A daemon that mounts by this broker.
+/// A daemon that mounts through this broker.
 struct Daemon {
     process: Child,
     home: PathBuf,
@@ -127,7 +127,7 @@ impl Daemon {
         self.command(&["wait", "--mounted", "--timeout", "60s"])
     }
 
-    /// Waits until it says this of its mount.
+    /// Waits until its status has these words.
     fn says(&self, what: &str) {
         eventually(what, Duration::from_secs(90), || {
             let status = self.command(&["status", "--json"]).text();
@@ -135,7 +135,7 @@ impl Daemon {
         });
     }
 
-    /// Ends it, and gives its log.
+    /// Ends the daemon and returns its log.
     fn stop(mut self) -> String {
         let pid = rustix::process::Pid::from_child(&self.process);
         rustix::process::kill_process(pid, Signal::TERM).unwrap();
@@ -144,12 +144,13 @@ impl Daemon {
     }
 }
 
-/// What the broker says to a request for a mount at `dir`; nothing where it hangs up.
+/// Returns the broker's reply to a request for a mount at `dir`, or `None` if it closes the
+/// connection.
 fn ask_for_mount(socket: &impl AsFd, dir: &Path) -> Option<Vec<u8>> {
     let dir = dir.to_str().unwrap().as_bytes();
     let mut request = vec![0, u8::try_from(dir.len()).unwrap()];
     request.extend(dir);
-    // a stranger may find the connection closed already
+    // The broker may have closed a stranger's connection already.
     let _sent = rustix::net::send(socket, &request, SendFlags::NOSIGNAL);
     let mut reply = vec![0; 8192];
     match rustix::net::recv(socket, &mut reply[..], RecvFlags::empty()) {
@@ -167,7 +168,7 @@ const REFUSED: u8 = 3;
 #[apply(promise)]
 fn a_stranger_at_the_brokers_socket_gets_nothing() {
     let broker = Broker::start(65534);
-    // root may connect anywhere, and is not the daemon
+    // Root may connect to any socket, but is not the daemon's user.
     let stranger = broker.connect();
     assert_eq!(ask_for_mount(&stranger, &broker.mount_point()), None);
     assert!(!broker.is_mounted(&broker.mount_point()));
@@ -275,7 +276,8 @@ fn a_daemon_mounts_anew_after_a_restart_of_the_broker() {
         broker.end(Signal::TERM);
         daemon.says("its mount broker ended, and it cannot be mounted again yet: the mount broker");
         assert!(!broker.is_mounted(&broker.mount_point()));
-        // all of it is true: of the device that a broker's daemon needs not, nothing is said
+        // The report must be true: a broker's daemon does not need the device, so it must not
+        // mention it.
         let said = daemon.command(&["doctor"]).text();
         let said: Vec<_> = said.split_whitespace().collect();
         let said = said.join(" ");
@@ -323,6 +325,6 @@ fn a_killed_broker_leaves_a_working_mount() {
     let said = daemon.stop();
     assert_eq!(said.matches("INFO mounted at").count(), 1, "{said}");
     assert!(!said.contains("its mount broker ended"), "{said}");
-    // who served it is gone, and so is who kept it
+    // Both the daemon and the broker that held the mount are gone.
     unmount_by_hand(&broker);
 }

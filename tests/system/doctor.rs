@@ -1,5 +1,4 @@
-//! What `p2pfs doctor` finds, where the fault is real: on hosts with links, firewalls and
-//! neighbours of their own.
+//! Real faults found by `p2pfs doctor`: on hosts with separate links, firewalls and neighbours.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +24,7 @@ fn doctor(lab: &Lab, host: &str, folder: &Path) -> (Option<i32>, String) {
     let mut command = lab.on(host);
     command.arg(P2PFS).args(["doctor", "--socket"]);
     let finished = run(command.arg(folder.join(host).join("sock")));
-    // a sentence may be broken over lines
+    // Line breaks do not matter here.
     let words: Vec<String> = finished
         .text()
         .split_whitespace()
@@ -62,7 +61,7 @@ fn doctor_finds_a_firewall_from_either_side_over_tcp_and_udp() {
         said.contains("port 1378 through this machine's firewall"),
         "{said}"
     );
-    // its name is in its log, which nobody could read
+    // The node's name is in its log, which the other node could not read.
     let (code, said) = doctor(&lab, "n2", &tcp);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(": cannot reach 10.77.0.1:1378"), "{said}");
@@ -93,7 +92,7 @@ fn doctor_finds_a_firewall_from_either_side_over_tcp_and_udp() {
     stop([first, seeded]);
 }
 
-/// Maximum time of a check-up, also while other machines do not answer. A box computes little.
+/// Maximum time of a check-up, even while other machines do not answer. A check-up computes little.
 const CHECKUP_MAX: Duration = Duration::from_secs(4);
 
 #[apply(promise)]
@@ -167,7 +166,7 @@ fn failed_read_behind_a_new_firewall_is_a_warning_of_status_without_doctor() {
     stop(nodes);
 }
 
-/// What `p2pfs status` says on a host, in one line.
+/// Returns the output of `p2pfs status` on a host in one line.
 fn status(lab: &Lab, host: &str, folder: &Path) -> String {
     let mut command = lab.on(host);
     command.arg(P2PFS).args(["status", "--socket"]);
@@ -246,7 +245,7 @@ fn doctor_finds_a_wrong_clock_and_its_likely_owner() {
     let words: Vec<_> = plain.get_args().map(ToOwned::to_owned).collect();
     let mut late = Command::new(plain.get_program());
     late.args(&words);
-    // not by faketime(1), which keeps the signals to itself
+    // faketime(1) would not forward signals to the daemon.
     late.env("LD_PRELOAD", fake_clock().unwrap());
     late.env("FAKETIME", "+300s")
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
@@ -262,7 +261,7 @@ fn doctor_finds_a_wrong_clock_and_its_likely_owner() {
     stop([right, wrong]);
 }
 
-/// Where no daemon runs.
+/// Runs `doctor` without a daemon.
 fn doctor_by_itself(through: &mut Command, folder: &Path) -> (Option<i32>, String) {
     let command = through.arg(P2PFS).args(["doctor", "--socket"]);
     command
@@ -287,7 +286,7 @@ fn doctor_finds_what_would_prevent_a_mount() {
     without_device.args(["--mount", "sh", "-c", hide, "sh"]);
     let (code, said) = doctor_by_itself(&mut without_device, folder.path());
     assert_eq!(code, Some(1), "{said}");
-    // the kernel has it, so no module is to be loaded
+    // The kernel has the module, so it need not be loaded.
     assert!(
         said.contains("fuse: /dev/fuse:") && said.contains("--device /dev/fuse"),
         "{said}"

@@ -1,4 +1,4 @@
-//! What a long way between two hosts costs who reads small files.
+//! The cost of a long path between two hosts for readers of small files.
 
 use std::fs;
 use std::path::Path;
@@ -17,10 +17,11 @@ use crate::support::promise::{Need, mount, promise, root};
 const NEEDS: &[Need] = &[root, far_hosts, mount];
 const PATIENCE: Duration = Duration::from_secs(60);
 const FILES: usize = 120;
-/// Through the files in an order that is nobody's; it has no common divisor with their number.
+/// Step through the files in an order that no program uses. It has no common divisor with their
+/// number.
 const STRIDE: usize = 37;
 
-/// Puts a directory of small files into a share at once, so that it comes to be listed whole.
+/// Moves a directory of small files into a share at once, so that it is listed whole.
 fn share_directory(home: &Path, name: &str, seed: u64) {
     let (staged, bytes) = (home.join(name), noise(seed, FILES + 16 * 1024));
     fs::create_dir(&staged).unwrap();
@@ -38,8 +39,8 @@ fn time_of(command: &mut Command) -> Duration {
     begun.elapsed()
 }
 
-/// Compared with one that pays a round trip a file, on the same link in the same minute: what a
-/// busy machine takes from one it takes from the other.
+/// The comparison is with a reader that pays one round trip a file, on the same link in the same
+/// minute, so a busy machine slows both.
 #[apply(promise)]
 fn a_directory_of_small_files_costs_less_than_a_round_trip_for_each() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Nodes on links of their own, in network namespaces: what loopback cannot show.
+//! Nodes on separate links, in network namespaces, for behaviour that loopback cannot show.
 //! `tests/lab/netlab` makes the hosts.
 
 use std::fs;
@@ -23,7 +23,7 @@ pub(crate) fn start_node(lab: &Lab, host: &str, folder: &Path, more: &[&str]) ->
     start(command.args(more))
 }
 
-/// Its folder, with one file to share.
+/// Prepares a node's folder with one file to share.
 pub(super) fn prepare_node(host: &str, folder: &Path) {
     let home = folder.join(host);
     fs::create_dir_all(home.join("share")).unwrap();
@@ -35,19 +35,19 @@ pub(super) fn prepare_node(host: &str, folder: &Path) {
     set_mode(&home.join("secret"), 0o600);
 }
 
-/// Its daemon, which shares nothing yet.
+/// Returns the command of its daemon, which shares nothing yet.
 pub(super) fn daemon(lab: &Lab, host: &str, home: &Path) -> Command {
     daemon_on(lab, host, host, home)
 }
 
-/// A daemon with any name on a host.
+/// Returns the command of a daemon with any name on a host.
 pub(super) fn daemon_on(lab: &Lab, host: &str, name: &str, home: &Path) -> Command {
     let mut command = founding_daemon_on(lab, host, name, home);
     command.arg("--secret-file").arg(home.join("secret"));
     command
 }
 
-/// A daemon that founds a cluster of its own.
+/// Returns the command of a daemon that founds its own cluster.
 fn founding_daemon_on(lab: &Lab, host: &str, name: &str, home: &Path) -> Command {
     let mut command = lab.on(host);
     command.arg(P2PFS).args(["daemon", "--name", name]);
@@ -122,7 +122,7 @@ pub(super) fn wait_until_mounted(host: &str, folder: &Path) {
     run(wait.arg(folder.join(host).join("sock"))).expect_ok();
 }
 
-/// Each of two hosts finds the other and reads its file.
+/// Asserts that each of two hosts finds the other and reads its file.
 fn expect_that_both_read(lab: &Lab, folder: &Path) {
     for (host, other) in [("n1", "n2.txt"), ("n2", "n1.txt")] {
         let home = folder.join(host);
@@ -158,7 +158,7 @@ fn a_daemon_started_before_its_network_is_found_and_read_later() {
 const FLOOD: Duration = Duration::from_secs(30);
 /// Rate of the flood in MiB/s.
 const FLOOD_MIB_PER_S: u32 = 5;
-/// How much more memory than before a flooded node may use, in KiB.
+/// Maximum growth of a flooded node's memory, in KiB.
 const FLOOD_GROWTH_MAX_KIB: u64 = 64 << 10;
 
 #[apply(promise)]
@@ -197,7 +197,7 @@ fn a_flood_of_mdns_responses_takes_no_memory_and_hides_no_node() {
     stop([flooded, found]);
 }
 
-/// As behind a firewall that lets UDP through and TCP not.
+/// This is like a firewall that passes UDP and drops TCP.
 #[apply(promise)]
 fn a_live_node_that_answers_no_file_requests_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -230,7 +230,7 @@ fn a_live_node_that_answers_no_file_requests_is_named() {
     stop(nodes);
 }
 
-/// As behind a firewall that begins to drop UDP and lets TCP through.
+/// This is like a firewall that begins to drop UDP and passes TCP.
 #[apply(promise)]
 fn a_farewell_whose_datagrams_are_lost_is_received_over_a_connection() {
     let folder = tempfile::tempdir().unwrap();

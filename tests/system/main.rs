@@ -1,4 +1,4 @@
-//! What takes more than one machine's loopback: hosts on links of their own, and a real systemd.
+//! Tests that need more than one machine's loopback: hosts on separate links, and a real systemd.
 
 mod broker;
 mod doctor;
@@ -14,8 +14,8 @@ mod state;
 mod support;
 mod users;
 
-/// So many promises are tried at once: a machine that boots or a host that waits for another's
-/// silence computes little. Of the hosts on links there is one set.
+/// Number of concurrent tests. A machine that boots, and a host that waits for another's silence,
+/// compute little. There is only one set of hosts on links.
 const AT_ONCE: usize = 3;
 
 fn main() {

@@ -1,4 +1,4 @@
-//! The Debian package: what installing opens, asks and says, an upgrade while somebody reads, and
+//! The Debian package: what an installation opens, asks and prints, an upgrade during a read, and
 //! what removing and purging leave.
 
 use std::fs;
@@ -14,7 +14,7 @@ use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, booted_systemd, mount];
 
-/// The package's part of Cargo.toml.
+/// Returns the package's section of Cargo.toml.
 fn metadata() -> toml::Table {
     let text = include_str!("../../Cargo.toml");
     let manifest: toml::Table = text.parse().unwrap();
@@ -26,8 +26,8 @@ fn text<'a>(table: &'a toml::Table, key: &str) -> &'a str {
     table[key].as_str().unwrap()
 }
 
-/// What is installed, its place and its mode, as `cargo deb` takes them from Cargo.toml. The
-/// program is that under test, stripped.
+/// Installs all files with their modes, as `cargo deb` does from Cargo.toml. The program is the one
+/// under test, stripped.
 fn lay_out(root: &Path) {
     for asset in metadata()["assets"].as_array().unwrap() {
         let [from, to, mode] = [0, 1, 2].map(|field| asset[field].as_str().unwrap());
@@ -53,8 +53,8 @@ fn lay_out(root: &Path) {
     }
 }
 
-/// A package of the program under test, put together by dpkg-deb from the same list and scripts as
-/// `cargo deb` takes.
+/// Builds a package of the program under test with dpkg-deb, from the same list and scripts as
+/// `cargo deb`.
 fn package(folder: &Path, version: &str) -> PathBuf {
     let (root, made) = (folder.join(version), folder.join(format!("{version}.deb")));
     lay_out(&root);
@@ -92,11 +92,11 @@ fn package(folder: &Path, version: &str) -> PathBuf {
     made
 }
 
-/// Everything of that name outside of what the box shares with the machine.
+/// Finds all files with that name outside of the folders that the box shares with the machine.
 const FILES: &str = "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /work \
     -o -path /root \\) -prune -o -name '*p2pfs*' -print 2>/dev/null | sort";
 
-/// A second node, which is not of the package, with a large file.
+/// Starts a second node, which is not from the package, with a large file.
 fn start_second(machine: &SystemdBox) {
     machine.ok(
         "ip link set lo up; mkdir -p /srv/shared /root/second/share /etc/p2pfs/p2pfs.toml.d && \

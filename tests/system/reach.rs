@@ -1,5 +1,5 @@
-//! Nodes that others reach at another address than the one that they advertise, in network
-//! namespaces: behind a NAT, with several network cards, beside a VPN, after a change of network.
+//! Nodes that peers reach at another address than the advertised one, in network namespaces: behind
+//! a NAT, with several network cards, beside a VPN, after a change of network.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +15,7 @@ use crate::support::process::*;
 use crate::support::promise::promise;
 
 const SEED: &[&str] = &["--seed", "10.77.0.1:1378"];
-/// Time between two looks at the members, which start programs.
+/// Time between two checks of the members. Each check starts programs.
 const LOOK_PERIOD: Duration = Duration::from_millis(200);
 /// Number of hosts that ask a node by mDNS. If the kernel chose a socket of the node by a hash of
 /// each sender, 1 test in 256 would see the right choice for all of them.
@@ -23,7 +23,7 @@ const ASKING_HOSTS: u32 = 8;
 /// Maximum time for which a router that forgets its mappings separates nodes.
 const FORGOTTEN_MAX: Duration = Duration::from_secs(30);
 
-/// The control commands of the nodes in a folder.
+/// Runs control commands on the nodes in a folder.
 struct Nodes<'a>(&'a Path);
 
 impl Nodes<'_> {
@@ -47,7 +47,8 @@ impl Nodes<'_> {
     }
 }
 
-/// A public node, another one, and a third behind a NAT that has the first as its seed.
+/// Asserts this with a public node, another one, and a third behind a NAT that has the first as its
+/// seed.
 fn expect_that_a_node_joins_lists_and_reads_behind(nat: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
@@ -128,7 +129,7 @@ fn ip(lab: &Lab, host: &str, arguments: &str) {
     run(lab.on(host).arg("ip").args(arguments.split(' '))).expect_ok();
 }
 
-/// Links n1 and n3 by a network of their own, with these addresses, and takes n3 off the LAN.
+/// Links n1 and n3 by a separate network with these addresses, and takes n3 off the LAN.
 fn move_to_own_link(lab: &Lab, device: &str, addresses: [&str; 2]) {
     lab.link("n1", "n3", device);
     ip(lab, "n3", "link set eth0 down");
@@ -213,7 +214,8 @@ fn a_node_on_all_addresses_of_both_families_is_joined_through_each_address_of_lo
     stop(running);
 }
 
-/// How long a change of all addresses may separate nodes that find each other by multicast DNS.
+/// Maximum time for which a change of all addresses separates nodes that find each other by
+/// multicast DNS.
 const REJOINED_WITHIN: Duration = Duration::from_secs(30);
 
 #[apply(promise)]

@@ -1,5 +1,5 @@
-//! Restarts that nobody notices: while the daemon is away its readers wait, and go on with the
-//! right bytes, and who connects to it waits and is not refused.
+//! Restarts without visible effects. While the daemon is away, its readers wait and then continue
+//! with the right bytes. New connections wait and are not refused.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, booted_systemd, mount];
 
-/// How often each test interrupts, unless `P2PFS_RESTARTS` says otherwise.
+/// Default number of interruptions in each test. `P2PFS_RESTARTS` changes it.
 const ROUNDS: usize = 3;
 
 fn rounds() -> usize {
@@ -22,8 +22,9 @@ fn rounds() -> usize {
     })
 }
 
-/// Who reads at once: what each writes to `/tmp/got`, and what should be in it. Those by
-/// `reader.py` stand a third through, so that their next read finds the daemon away.
+/// Concurrent readers: the name of each output in `/tmp/got`, its command, and the expected
+/// content. Those run by `reader.py` pause after a third, so that their next read happens while the
+/// daemon is away.
 const READERS: &[(&str, &str, &str)] = &[
     ("cp", "cp /mnt/p2p/large /tmp/got/cp", "large"),
     ("tar", "tar -C /mnt/p2p -cf /tmp/got/tar tree", "tree.tar"),
@@ -48,7 +49,7 @@ const READERS: &[(&str, &str, &str)] = &[
     ("cached", "reader buffered cached", "cached.sum"),
 ];
 
-/// Makes what they read, and writes down what they should find.
+/// Creates the files to read, and records the expected content.
 fn prepare(machine: &SystemdBox) {
     machine.put(
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/reader.py"),
@@ -76,7 +77,7 @@ fn prepare(machine: &SystemdBox) {
     );
 }
 
-/// Starts every reader, interrupts once all are under way, and compares what they read.
+/// Starts every reader, interrupts once all have begun, and compares the results.
 fn interrupt_readers(machine: &SystemdBox, how: &str) {
     machine.ok("p2pfs cache clear && cat /mnt/p2p/cached > /dev/null");
     let (mut begin, mut begun, mut compare) = (String::new(), String::new(), String::new());
@@ -151,7 +152,7 @@ fn a_read_during_a_hang_of_the_daemon_waits_for_the_watchdog_and_gets_the_right_
     assert!(said.contains("Watchdog timeout"), "{said}");
 }
 
-/// Connects to both ports again and again until it is told to stop, and counts what came of it.
+/// Connects to both ports repeatedly until it is told to stop, and counts the outcomes.
 const KNOCKER: &str = "systemd-run --unit=knocker perl -MIO::Socket::INET -MErrno -e \
     'until (-e \"/tmp/enough\") { for my $port (1378, 1380) { \
        my $s = IO::Socket::INET->new(PeerAddr => \"127.0.0.1:$port\", Timeout => 60); \
@@ -161,7 +162,7 @@ const KNOCKER: &str = "systemd-run --unit=knocker perl -MIO::Socket::INET -MErrn
      printf $out \"%d %d %d\", $in, $refused, $other; close $out; \
      rename \"/tmp/knocked.new\", \"/tmp/knocked\"'";
 
-/// Calls on the control socket again and again until it is told to stop, and notes what failed.
+/// Calls the control socket repeatedly until it is told to stop, and records failures.
 const CALLER: &str = "systemd-run --unit=caller sh -c \
     'until test -e /tmp/enough; do \
        for what in status peers \"ls -l\" \"top --once\" \"why mine.txt\" \"pin mine.txt\" \
@@ -213,13 +214,13 @@ fn a_connection_during_a_restart_or_kill_is_not_refused() {
         "refused, or failed otherwise: {counted}"
     );
 
-    // a command that is under way goes on with the next daemon
+    // A command in progress continues with the next daemon.
     machine.ok("p2pfs cache clear && p2pfs limits --down 1MiB/s && \
          { p2pfs get resume.pdf -o /tmp/gotten & } && \
          until p2pfs top --once --json | grep -q resume.pdf; do sleep 0.05; done && \
          systemctl restart p2pfs && wait && cmp /tmp/gotten /root/second/share/resume.pdf");
 
-    // and what was kept is no obstacle to another address
+    // A kept socket does not prevent a change of the address.
     machine.write(EXTRA, "listen = \"0.0.0.0:1378\"\n");
     machine.ok("systemctl restart p2pfs && p2pfs wait --mounted --peers 1 --timeout 30s");
     assert_eq!(property(&machine, "NFileDescriptorStore"), "3");
@@ -245,7 +246,7 @@ fn after_a_restart_of_the_brokers_service_the_daemon_mounts_anew() {
     };
     machine.ok("systemctl restart p2pfs-broker");
     mounted(2);
-    // its socket starts it again
+    // The broker's socket starts it again.
     machine.ok("systemctl stop p2pfs-broker");
     mounted(3);
     let said = machine.ok("journalctl -q --no-pager -u p2pfs -o cat");
@@ -274,7 +275,7 @@ fn a_restart_moves_the_folder_to_its_configured_place() {
     start(&machine);
     machine.ok("mkdir /mnt/other");
     machine.write(EXTRA, "[mount]\ndir = \"/mnt/other\"\n");
-    // one that has just started is taken to know the configuration
+    // The daemon assumes that a broker that has just started knows the configuration.
     machine.ok(
         "since=$(systemctl show -p ActiveEnterTimestampMonotonic --value p2pfs-broker); \
          while test $(($(cut -d. -f1 /proc/uptime) - since / 1000000)) -lt 5; do sleep 0.2; done",
@@ -284,7 +285,7 @@ fn a_restart_moves_the_folder_to_its_configured_place() {
     machine.ok("ls /mnt/other/resume.pdf && ! grep -q ' /mnt/p2p ' /proc/self/mountinfo");
     assert_eq!(property(&machine, "NRestarts"), "0");
 
-    // which a variable does not change for the broker
+    // An environment variable does not change the folder for the broker.
     machine.ok("mkdir -p /etc/systemd/system/p2pfs.service.d && \
          printf '[Service]\\nEnvironment=P2PFS_MOUNT_DIR=/mnt/p2p\\n' \
          > /etc/systemd/system/p2pfs.service.d/place.conf && systemctl daemon-reload");

@@ -1,5 +1,5 @@
-//! The service as it is shipped, in a real systemd: started, used by root and by an ordinary user,
-//! reloaded, stopped. `tests/lab/systemd-box` boots the systemd in namespaces of its own.
+//! The shipped service in a real systemd: started, used by root and by an ordinary user, reloaded,
+//! stopped. `tests/lab/systemd-box` boots the systemd in separate namespaces.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, booted_systemd, mount];
 
-/// A systemd can be booted here.
+/// Returns why no systemd can be booted here, if so.
 pub(crate) fn booted_systemd() -> Option<String> {
     let tried = run(Command::new(lab("systemd-box")).args(["-n", "p2pfs-probe", "up"]));
     let _gone = run(Command::new(lab("systemd-box")).args(["-n", "p2pfs-probe", "down", "--kill"]));
@@ -97,7 +97,7 @@ fn packaging(file: &str) -> PathBuf {
         .join(file)
 }
 
-/// The service and a second node of the same cluster, which shares one large file.
+/// Boots the service and a second node of the same cluster, which shares one large file.
 pub(crate) fn boot_cluster() -> SystemdBox {
     let machine = SystemdBox::up();
     machine.put(Path::new(P2PFS), "/usr/bin/p2pfs");
@@ -240,7 +240,7 @@ fn a_hung_daemon_is_replaced_by_the_watchdog() {
     assert!(said.contains("Watchdog timeout"), "{said}");
 }
 
-/// A name server that takes each question and says nothing, for fifteen seconds.
+/// A name server that accepts each question and does not answer, for fifteen seconds.
 const SILENT_NAME_SERVER: &str = "systemd-run --unit=silent perl -MIO::Socket::INET -e \
     'our @s = IO::Socket::INET->new(LocalAddr => \"127.0.0.9:53\", Proto => \"udp\") or die; \
      sleep 1000' && printf 'nameserver 127.0.0.9\\noptions timeout:15 attempts:1\\n' \
@@ -254,7 +254,7 @@ fn an_unresolvable_seed_delays_nothing() {
         EXTRA,
         "seeds = [\"one.example:1378\", \"two.example:1378\", \"127.0.0.1:1379\"]\n",
     );
-    // less than one question to a silent server takes
+    // This is less than one question to a silent server takes.
     machine.ok("timeout 12 systemctl start p2pfs");
     machine.ok("p2pfs wait --mounted --peers 1 --file resume.pdf --timeout 12s");
     eventually("both are named", Duration::from_secs(120), || {
@@ -343,7 +343,7 @@ fn mount_and_an_fstab_line_mount_the_folder() {
     machine.ok("umount /mnt/p2p; systemctl stop p2pfs");
     let mask = mount_with("umask=9");
     assert!(mask.contains("\"9\" is not a mask"), "{mask}");
-    // and what was refused is nothing that the next start would have to do with
+    // A refused mount does not affect the next start.
     machine.ok("systemctl start p2pfs && systemctl stop p2pfs");
     machine.write(EXTRA, "nonsense = 1\n");
     let broken = mount_with("ro,nosuid,nodev");
@@ -434,7 +434,7 @@ fn systemd_accepts_the_units() {
     }
 }
 
-/// What `systemd-analyze security` makes of a unit.
+/// Returns the exposure of a unit according to `systemd-analyze security`.
 fn exposure(machine: &SystemdBox, unit: &str) -> f32 {
     let judged = machine.ok(&format!("systemd-analyze security --no-pager {unit}"));
     let line = judged.lines().last().unwrap();

@@ -1,4 +1,5 @@
-//! A service whose start fails: what its commands say, and how it goes on once the cause is mended.
+//! A service whose start fails: the messages of its commands, and its recovery once the cause is
+//! gone.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The daemon's state, where its disk is full for a while.
+//! The daemon's state while its disk is full.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn warns(machine: &SystemdBox) -> bool {
         .contains("the state is not stored")
 }
 
-/// Whether the check-up finds nothing wrong with the state.
+/// Returns whether the check-up finds no fault in the state.
 fn is_well(machine: &SystemdBox) -> bool {
     let checkup = machine.ok("p2pfs doctor --json || true");
     let checkup: serde_json::Value = serde_json::from_str(&checkup).unwrap();
@@ -41,7 +41,7 @@ fn after_a_full_disk_the_state_is_stored_again_and_the_warning_ends() {
     eventually("the warning ends", HANG_LIMIT, || !warns(&machine));
     assert!(is_well(&machine), "by the doctor, too");
     machine.ok("p2pfs wait --file 3000 --timeout 60s");
-    // what was stored since is taken up, and without a complaint
+    // State stored since then is loaded without a warning.
     let pid = property(&machine, "MainPID");
     machine.ok(&format!("kill -9 {pid}"));
     eventually("the next daemon serves", Duration::from_secs(60), || {

@@ -1,4 +1,4 @@
-//! Who is who to the service, whose user namespace knows root and its own user alone.
+//! Users as seen by the service, whose user namespace knows only root and its own user.
 
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, booted_systemd, mount];
 
-/// What a get has open while it waits for whoever reads what it writes.
+/// Returns the open files of a `get` that waits for the reader of its output.
 fn open_in_a_get(machine: &SystemdBox, user: &str) -> String {
     let lines = "dir=$(mktemp -d) && mkfifo $dir/fifo && exec 3<>$dir/fifo && \
                  { p2pfs get games.bin -o - >&3 & } && get=$! && \
