@@ -1,5 +1,5 @@
-//! What is said of a file, its size, times, number, permissions and extended attributes, and of
-//! the room that there is.
+//! The attributes of a file: size, times, number, permissions and extended attributes, and the free
+//! space.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 

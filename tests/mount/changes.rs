@@ -1,4 +1,4 @@
-//! Real mounts: how changes of the namespace are seen, through all that the kernel has cached.
+//! Real mounts: changes of the namespace are visible despite all that the kernel has cached.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -112,8 +112,9 @@ fn a_new_name_appears_in_a_cached_listing_and_a_removed_one_disappears() {
     eventually("and not found", PATIENCE, || !dir.join("old").exists());
 }
 
-/// The answer to a listing can be on its way while the kernel is told of a change, and the time of
-/// the directory is the same before and after, so nothing but another word would undo it.
+/// The answer to a listing can be in flight while the kernel is notified of a change. The time of
+/// the directory is the same before and after, so only another notification would correct the
+/// listing.
 #[apply(promise)]
 fn a_listing_that_overlaps_a_change_is_not_cached() {
     let content = Memory::new();
@@ -121,7 +122,7 @@ fn a_listing_that_overlaps_a_change_is_not_cached() {
     let mounted = Mounted::of(&content);
     let dir = mounted.at("dir");
     std::thread::scope(|scope| {
-        // dropped at the end, also of a failure
+        // Dropped at the end, also after a failure.
         let going = Arc::new(());
         for _ in 0..4 {
             let (going, dir) = (Arc::downgrade(&going), &dir);
@@ -221,8 +222,8 @@ fn a_new_mtime_keeps_the_inode_and_is_seen() {
     assert_eq!((now().ino(), now().mode() & 0o777), (before.ino(), 0o755));
 }
 
-/// A directory's time changes whenever something comes into it, and many programs ask where they
-/// are (getcwd), shells and git among them: a name that the kernel was told to drop is nowhere.
+/// A directory's time changes with every new name in it, and many programs, such as shells and git,
+/// ask for their directory (getcwd). A name that the kernel was told to drop has no path.
 #[apply(promise)]
 fn a_program_in_a_directory_keeps_it_when_it_changes() {
     let content = Memory::new();

@@ -1,5 +1,5 @@
-//! Real mounts: files and directories that are opened by a handle, as an NFS server does it, when
-//! the kernel has forgotten them and when another process serves the mount.
+//! Real mounts: files and directories opened by a handle, as by an NFS server, after the kernel has
+//! forgotten them, and after another process has taken over the mount.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -22,12 +22,12 @@ use p2pfs_fs::{ROOT_INO, Stale};
 
 const NEEDS: &[Need] = &[mount_as_root];
 
-/// What name_to_handle_at(2) gives: the handle's length and type, and the handle itself.
+/// The result of name_to_handle_at(2): the handle's length and type, and the handle itself.
 type FileHandle = [u32; 34];
 
 fn handle_of(path: &Path) -> FileHandle {
     let name = CString::new(path.as_os_str().as_bytes()).unwrap();
-    // its head says how much room there is
+    // The head says how much room there is.
     let mut handle = [0; 34];
     handle[0] = 128;
     let mut number = 0i32;
@@ -49,14 +49,14 @@ fn open_by(mount: &File, handle: &mut FileHandle) -> io::Result<File> {
         libc::syscall(call, mount.as_raw_fd(), room, libc::O_RDONLY)
     };
     match i32::try_from(opened) {
-        // SAFETY: a new descriptor, which nobody else has.
+        // SAFETY: this is a new descriptor without another owner.
         Ok(opened @ 0..) => Ok(unsafe { File::from_raw_fd(opened) }),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// The kernel forgets all that it was told of this mount and nobody uses: each name in the root,
-/// and with it what is below.
+/// Makes the kernel forget all unused entries of this mount: each name in the root, and all below
+/// it.
 fn forget_all(mounted: &Mounted) {
     let invalidator = mounted.mount.invalidator();
     for name in ["a", "b", "other"] {
@@ -84,7 +84,7 @@ fn tree() -> Arc<Memory> {
 const FILES: [&str; 5] = ["a/deep/file", "a/deep/same", "a/empty", "b/empty", "other"];
 const DIRECTORIES: [&str; 4] = ["a", "a/deep", "a/deep/empty-dir", "b"];
 
-/// Where a descriptor leads, as the kernel knows it.
+/// Returns the path of a descriptor, as the kernel knows it.
 fn name_of(file: &File) -> std::path::PathBuf {
     fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap()
 }
@@ -113,7 +113,7 @@ fn a_handle_opens_its_file_after_the_kernel_has_forgotten_it() {
         assert_eq!(opened.metadata().unwrap().ino(), numbers[at], "{path}");
         match bytes.get(at) {
             Some(bytes) => assert!(bytes_of(&opened) == *bytes, "{path}"),
-            // a directory is joined to the root by its `..`, up to the top
+            // The kernel connects a directory to the root by its `..`, level by level.
             None => assert_eq!(name_of(&opened), mounted.at(path)),
         }
         drop((opened, root));
@@ -166,7 +166,7 @@ fn a_handle_of_a_replaced_or_removed_file_is_stale_and_never_another_file() {
     assert_eq!(errno(open_by(&root, &mut replaced)), libc::ESTALE);
     assert_eq!(errno(open_by(&root, &mut removed)), libc::ESTALE);
     assert!(open_by(&root, &mut stays).is_ok());
-    // back as it was, it is the same again
+    // After the old content is back, the old handle works again.
     content.file("a/deep/file", noise(1, 100_000));
     mounted.publish();
     eventually("the old version is back", PATIENCE, || {

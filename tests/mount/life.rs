@@ -1,4 +1,4 @@
-//! Real mounts: where they may be, and how they end.
+//! Real mounts: allowed mount points, and ends of a mount.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -163,11 +163,12 @@ fn an_unmount_under_load_releases_all_readers() {
 
 #[apply(promise)]
 fn an_ordinary_user_without_the_helper_is_told_what_to_install() {
-    // As nobody, in a folder of nobody's, with no program to be found.
+    // The program runs as `nobody`, in a folder of that user, with an empty path for programs.
     let scratch = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(scratch.path(), Some(65534), Some(65534)).unwrap();
     let program = scratch.path().join("program");
-    // By another process: a copy that this one wrote may still be open in a child just forked.
+    // Another process copies it: a copy written by this one might still be open in a child just
+    // forked.
     let copied = run_with("cp", &[&std::env::current_exe().unwrap(), &program]);
     assert!(copied.status.success(), "{copied:?}");
     let dir = scratch.path().join("mount");
@@ -187,7 +188,7 @@ fn an_ordinary_user_without_the_helper_is_told_what_to_install() {
     );
 }
 
-/// Set in the process that a test kills: where it mounts.
+/// Set in the process that a test kills: its mount point.
 const CHILD_MOUNTS: &str = "P2PFS_TEST_MOUNT_CHILD";
 
 pub(crate) fn is_child_that_mounts() -> bool {

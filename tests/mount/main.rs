@@ -1,4 +1,4 @@
-//! Real mounts of a content in memory, which takes root and /dev/fuse, in a namespace of mounts
+//! Real mounts of contents in memory. They need root and /dev/fuse, and are in a mount namespace
 //! that ends with this process.
 
 mod attributes;

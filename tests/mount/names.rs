@@ -1,4 +1,4 @@
-//! Real mounts: names, listings, the hidden folder, and how changes are seen.
+//! Real mounts: names, listings, the hidden folder, and visible changes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -97,7 +97,7 @@ fn a_hundred_thousand_names_are_listed_once_each() {
             .filter(|it| wanted.contains(&it.name));
         counts.map(|it| it.count).sum()
     };
-    // a kernel that is short of memory may have let go of a part, and asks for that once
+    // A kernel under memory pressure may have dropped a part and asks for that once.
     eventually("the kernel asks for none of them again", PATIENCE, || {
         let before = listings(mounted.mount.activity());
         assert_eq!(fs::read_dir(mounted.at("big")).unwrap().count(), 100_000);
@@ -105,7 +105,7 @@ fn a_hundred_thousand_names_are_listed_once_each() {
     });
 }
 
-/// All that there is below a directory, with what `stat` says of it.
+/// Records all paths below a directory with the results of `stat`.
 fn walk(dir: &Path, seen: &mut Vec<(std::path::PathBuf, u64, u64)>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -135,8 +135,8 @@ fn a_second_walk_of_a_tree_sends_no_request() {
     };
     let mut first = Vec::new();
     walk(mounted.dir(), &mut first);
-    // listings that were not kept whole are asked for again, and so is what a kernel let go of
-    // that is short of memory
+    // The kernel asks again for listings that it did not cache whole, and for entries dropped under
+    // memory pressure.
     eventually("a walk asks for nothing", PATIENCE, || {
         let (before, mut seen) = (requests(), Vec::new());
         walk(mounted.dir(), &mut seen);
@@ -164,7 +164,7 @@ fn own_files_are_listed_again_with_attributes_and_without_single_requests() {
         let counted = operations.iter().filter(|it| it.name.contains(of));
         counted.map(|it| it.count).sum()
     };
-    // for longer than attributes of own files are believed
+    // Continue for longer than the kernel caches attributes of own files.
     let (begun, mut judged) = (Instant::now(), 0);
     while begun.elapsed() < 3 * LISTED_LIVE_LIFETIME || judged < 3 {
         let (before, mut seen, walking) =
@@ -172,8 +172,9 @@ fn own_files_are_listed_again_with_attributes_and_without_single_requests() {
         walk(&mounted.at("own"), &mut seen);
         let (asked, listed) = (requests("") - before.0, requests("readdir") - before.1);
         assert_eq!(seen.len(), 500);
-        // a walk that takes so long itself believes no more at its end what it was told first, and
-        // one that began before the kernel was told to list anew believes what the last was told
+        // Attributes from the begin of a very slow walk expire before its end. A walk that began
+        // before the kernel dropped the listing uses attributes from the listing before. Neither
+        // walk is judged.
         if walking.elapsed() < LISTED_LIVE_LIFETIME && listed > 0 {
             assert!(asked < 250, "{asked} requests, {listed} of them for names");
             judged += 1;

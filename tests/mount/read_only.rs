@@ -1,4 +1,4 @@
-//! Nothing is written through a mount: what refuses, and what copies and programs make of that.
+//! No write passes through a mount: the errors, and the reactions of copies and programs.
 
 use std::collections::BTreeSet;
 use std::fs;

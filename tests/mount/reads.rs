@@ -1,4 +1,4 @@
-//! Real mounts: bytes, and what happens when they do not come.
+//! Real mounts: bytes, and reads whose bytes do not arrive.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -118,7 +118,8 @@ fn each_failure_of_a_content_has_its_errno() {
     let mounted = Mounted::of(&content);
     assert_eq!(errno(fs::read(mounted.at("unreachable"))), libc::EIO);
     assert_eq!(errno(fs::read(mounted.at("unverified"))), libc::EIO);
-    // A buffered read gives EIO for any failure of a page; past the page cache the errno shows.
+    // A buffered read gives EIO for any failure of a page. A read without the page cache gives the
+    // errno.
     let direct = |name: &str| {
         let file = File::options()
             .read(true)
@@ -231,7 +232,7 @@ fn a_replaced_own_file_keeps_its_bytes_and_attributes_while_open() {
     );
 }
 
-/// As a log that is empty each time it was rotated, and whose reader waits for more.
+/// This is like a log that is empty after each rotation, while its reader waits for more.
 #[apply(promise)]
 fn an_own_file_equal_to_its_replaced_version_is_read_by_name() {
     for passthrough in [true, false] {
@@ -309,7 +310,8 @@ fn the_kernel_reads_an_own_file_directly_and_sees_each_write() {
     }
 }
 
-/// Lets the kernel read a content from a file of these bytes, which is there as long as the value.
+/// Lets the kernel read a content from a file with these bytes, which exists as long as the
+/// returned value.
 fn back(content: &Memory, hash: ContentHash, bytes: &[u8]) -> NamedTempFile {
     let backing = NamedTempFile::new_in("/var/tmp").unwrap();
     fs::write(backing.path(), bytes).unwrap();

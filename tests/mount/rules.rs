@@ -1,4 +1,4 @@
-//! Real mounts: what the manual says of calls that few programs make.
+//! Real mounts: statements of the manual about rare calls.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -24,7 +24,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
 const NEEDS: &[Need] = &[mount_as_root];
 
-/// An open directory as programs in C see it.
+/// An open directory as programs in C use it.
 struct Stream(*mut libc::DIR);
 
 impl Stream {
@@ -36,7 +36,7 @@ impl Stream {
         Self(stream)
     }
 
-    /// The next name and the offset behind it; nothing at the end.
+    /// Returns the next name and the offset after it, or `None` at the end.
     fn next(&mut self) -> Option<(String, libc::c_long)> {
         // SAFETY: the stream is open, and the entry is read before the next call on it.
         unsafe {
@@ -49,7 +49,7 @@ impl Stream {
         }
     }
 
-    /// All names from an offset on.
+    /// Returns all names from an offset on.
     fn from(&mut self, offset: libc::c_long) -> Vec<String> {
         // SAFETY: the stream is open.
         unsafe { libc::seekdir(self.0, offset) };
@@ -78,7 +78,7 @@ fn a_telldir_offset_is_valid_in_every_open_directory_and_after_a_restart() {
     assert_eq!(stream.from(offset), rest, "in the same directory");
     let mut other = Stream::open(&mounted.at("dir"));
     assert_eq!(other.from(offset), rest, "in another");
-    // what came and went changes nothing for those that stay
+    // Removed and added names do not affect the others.
     content.remove(&format!("dir/{}", listed[100].0));
     content.file("dir/new", vec![]);
     mounted.publish();
@@ -247,7 +247,7 @@ fn meaningless_requests_are_einval() {
         let read = file.unwrap().read_at(&mut room, offset);
         read.inspect(|length| assert_eq!(room[..*length], bytes[offset as usize..][..*length]))
     };
-    // the daemon reads for the kernel: any offset and length
+    // The daemon reads for the kernel, so any offset and length works.
     assert_eq!(directly("asked", 77).unwrap(), 1001);
     let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
     fs::write(backing.path(), &bytes).unwrap();

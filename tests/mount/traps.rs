@@ -1,5 +1,5 @@
-//! Real mounts: the traps of FUSE in which a mount once stood still. Each of these hangs, or ends
-//! at its limit, without its cure; the others are in `waits`, `changes` and
+//! Real mounts: FUSE traps in which a mount once hung. Without its fix, each of these tests hangs
+//! or ends at its limit. The other traps are in `waits`, `changes` and
 //! `tests/daemons/legacy/mount.rs`, and the documentation of `fuse` has the table.
 
 use std::collections::BTreeSet;
@@ -27,8 +27,8 @@ fn count(mounted: &Mounted, operation: &str) -> u64 {
     found.map_or(0, |it| it.count)
 }
 
-/// A lookup holds its directory's lock until it is answered, and so does whoever tells the kernel
-/// of a change in that directory wait for it: that must be nobody whom a request needs.
+/// A lookup holds its directory's lock until the answer. A thread that notifies the kernel of a
+/// change in that directory waits for the lock, so no request may depend on that thread.
 #[apply(promise)]
 fn notifications_and_requests_never_wait_for_each_other() {
     let content = Memory::new();
@@ -69,8 +69,8 @@ fn notifications_and_requests_never_wait_for_each_other() {
     });
 }
 
-/// A reader that is stuck holds the locks of its pages; what was told of its file takes them, too,
-/// unless it names attributes only.
+/// A blocked reader holds the locks of its pages. A notification about its file takes them too,
+/// unless it is about attributes only.
 #[apply(promise)]
 fn a_change_of_a_file_with_a_blocked_reader_is_notified() {
     let content = Memory::new();
@@ -88,7 +88,7 @@ fn a_change_of_a_file_with_a_blocked_reader_is_notified() {
     content.file("file", b"another version".to_vec());
     content.file("dir/b", b"b".to_vec());
     mounted.publish();
-    // not by reading: who opens the old version waits for its bytes
+    // This must not read: an opener of the old version waits for its bytes.
     eventually("the new version has the name", PATIENCE, || {
         fs::metadata(mounted.at("file")).unwrap().len() == 15
     });
@@ -101,8 +101,8 @@ fn a_change_of_a_file_with_a_blocked_reader_is_notified() {
     wait_child(&mut stuck, PATIENCE);
 }
 
-/// The kernel asks at each close unless it was told once that nobody cares; and a close is part of
-/// each exec of a program that has files open.
+/// The kernel sends a request at each close until one answer says that it is not needed. Each exec
+/// of a program with open files closes them.
 #[apply(promise)]
 fn closing_sends_no_request() {
     let content = Memory::new();
@@ -112,7 +112,7 @@ fn closing_sends_no_request() {
         assert_eq!(fs::read(mounted.at("file")).unwrap().len(), 10_000);
     }
     assert!(count(&mounted, "open") >= 50);
-    // those that were under way when the first was answered
+    // These requests were in flight before the first answer.
     assert!(
         count(&mounted, "flush") < 5,
         "{:?}",
@@ -133,7 +133,7 @@ fn a_process_with_files_open_on_its_own_mount_can_start_others() {
     stuck.arg(mounted.at("dead")).stdout(Stdio::null());
     let mut stuck = stuck.spawn().unwrap();
     content.wait_for_stuck(1);
-    // each child closes all of these before it runs
+    // Each child closes all of these before it runs.
     let open: Vec<File> = ["dead", "file", "dead", "file"]
         .into_iter()
         .map(|name| File::open(mounted.at(name)).unwrap())
@@ -155,8 +155,8 @@ fn a_process_with_files_open_on_its_own_mount_can_start_others() {
     wait_child(&mut stuck, PATIENCE);
 }
 
-/// Nobody waits any more for what a killed reader had asked for in advance, and it ends all the
-/// same: else each killed reader would take of the requests that may be under way, for ever.
+/// No program waits for the read-ahead of a killed reader, but it must still end. Otherwise each
+/// killed reader would use up some of the allowed concurrent requests for ever.
 #[apply(promise)]
 fn requests_of_a_killed_reader_end_by_their_deadline() {
     let content = Memory::new();
@@ -180,7 +180,7 @@ fn requests_of_a_killed_reader_end_by_their_deadline() {
     });
 }
 
-/// More calls stand still at once than there are threads at first, as over a disk that hangs.
+/// More calls hang at once than there are initial threads, as over a disk that hangs.
 #[apply(promise)]
 fn hung_calls_delay_no_others() {
     let content = Memory::new();
@@ -212,8 +212,7 @@ fn hung_calls_delay_no_others() {
     });
 }
 
-/// The own files of a share whose disk hangs, listed by more programs than there are threads at
-/// first.
+/// More programs than there are initial threads list the own files of a share whose disk hangs.
 #[apply(promise)]
 fn hung_listings_delay_no_others() {
     let content = Memory::new();
@@ -248,8 +247,8 @@ fn hung_listings_delay_no_others() {
     }
 }
 
-/// Readers past the kernel's pages, of a share or cache whose disk hangs, more than there are
-/// threads at first.
+/// More readers than there are initial threads bypass the page cache, in a share or cache whose
+/// disk hangs.
 #[apply(promise)]
 #[takes("dd")]
 fn hung_reads_end_by_a_signal_or_the_deadline_and_delay_no_others() {
@@ -292,7 +291,7 @@ fn hung_reads_end_by_a_signal_or_the_deadline_and_delay_no_others() {
     content.open_gate();
 }
 
-/// Whoever has files of the cache open and ends closes all of them, also while its disk hangs.
+/// A program that ends closes all its open files of the cache, even while the disk hangs.
 #[apply(promise)]
 fn hung_closes_delay_no_others() {
     let content = Memory::new();
@@ -318,7 +317,8 @@ fn hung_closes_delay_no_others() {
     eventually("all is closed", PATIENCE, || content.open_count() == 0);
 }
 
-/// What a foreign file was opened for too late is closed by itself, and that may wait, too.
+/// A foreign file that was opened too late is closed without a request, and that close may block
+/// too.
 #[apply(promise)]
 fn the_close_of_an_undelivered_open_delays_no_others() {
     let content = Memory::new();

@@ -1,4 +1,4 @@
-//! Real mounts: readers whose bytes do not come, and how they get away.
+//! Real mounts: readers whose bytes do not arrive, and how they end.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -27,14 +27,15 @@ use rustix::process::{Pid, Signal};
 
 const NEEDS: &[Need] = &[mount_as_root];
 
-/// Longer than any test waits, so none meets it by accident; a test that hangs ends all the same.
+/// Longer than any test waits, so that no test reaches it by accident. A hung test ends
+/// nevertheless.
 const NEVER: Duration = Duration::from_secs(600);
 
 fn patient(content: &Arc<Memory>) -> Mounted {
     Mounted::start(content, |options| options.server.deadlines.read = NEVER)
 }
 
-/// A process that reads a file of the mount.
+/// Starts a process that reads a file of the mount.
 fn reader(program: &str, file: &Path) -> Child {
     let mut command = Command::new(program);
     command
@@ -45,7 +46,7 @@ fn reader(program: &str, file: &Path) -> Child {
     hearing_interrupts(&mut command).spawn().unwrap()
 }
 
-/// A process that reads a file past the page cache.
+/// Starts a process that reads a file without the page cache.
 pub(crate) fn direct_reader(file: &Path) -> Child {
     let source = format!("if={}", file.display());
     let mut command = Command::new("dd");
@@ -71,8 +72,8 @@ fn opens(mounted: &Mounted) -> u64 {
         .map_or(0, |it| it.count)
 }
 
-/// Whether the kernel has put the process to sleep (proc_pid_stat(5)). Reading its state touches
-/// none of the locks that a blocked reader may hold.
+/// Returns whether the kernel has put the process to sleep (proc_pid_stat(5)). Reading its state
+/// takes no lock that a blocked reader may hold.
 fn is_waiting(child: &Child) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
     stat.rsplit(')')
@@ -89,7 +90,7 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
 extern "C" fn ignore_signal(_: libc::c_int) {}
 
 fn catch_without_restart(signal: libc::c_int) {
-    // SAFETY: the handler does nothing, and no SA_RESTART makes a wait end.
+    // SAFETY: the handler does nothing. Without SA_RESTART it interrupts a wait.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = ignore_signal as *const () as usize;
@@ -109,7 +110,8 @@ fn bytes_that_never_arrive_are_eio_at_the_deadline_and_repeats_at_once() {
     let begun = Instant::now();
     assert_eq!(errno(fs::read(mounted.at("dead"))), libc::EIO);
     assert!(begun.elapsed() >= deadline);
-    // The kernel asks page by page after a failed read-ahead: each would be another deadline.
+    // After a failed read-ahead the kernel asks page by page, and each page would take another
+    // deadline.
     assert!(begun.elapsed() < deadline * 20, "{:?}", begun.elapsed());
     eventually("what waited is cancelled", PATIENCE, || {
         content.cancels.load(Ordering::Relaxed) > 0
@@ -284,7 +286,7 @@ fn open_and_close_of_a_file_with_reads_under_way_never_wait() {
     );
 }
 
-/// What such a program reads is kept by nobody, and what others read stays theirs.
+/// Pages that such a program reads are not cached, and those of other readers stay cached.
 #[apply(promise)]
 fn a_program_with_a_budget_opens_shared_files_at_once_and_costs_others_no_pages() {
     let content = Memory::new();
@@ -322,8 +324,8 @@ fn a_program_with_a_budget_opens_shared_files_at_once_and_costs_others_no_pages(
     drop(open);
 }
 
-/// Profilers, shells and runtimes of languages get signals all the time, and few programs go on
-/// with a directory whose listing failed.
+/// Profilers, shells and language runtimes get signals all the time, and few programs continue
+/// after a failed listing.
 #[apply(promise)]
 fn a_caught_signal_does_not_end_a_listing() {
     let content = Memory::new();
@@ -340,7 +342,7 @@ fn a_caught_signal_does_not_end_a_listing() {
             // SAFETY: names the calling thread.
             tell.send(unsafe { libc::pthread_self() }).unwrap();
             for round in 0..20 {
-                // what changed is listed anew, by the daemon
+                // A changed directory is listed again by the daemon.
                 content.file(&format!("dir/new-{round}"), Vec::new());
                 mounted.publish();
                 let listed = fs::read_dir(&dir).map(|names| names.collect::<Result<Vec<_>, _>>());
@@ -348,7 +350,7 @@ fn a_caught_signal_does_not_end_a_listing() {
             }
         });
         let thread = told.recv().unwrap();
-        // until the other end is gone
+        // Send signals until the other end is gone.
         let pace = Duration::from_micros(200);
         while told.recv_timeout(pace) == Err(RecvTimeoutError::Timeout) {
             // SAFETY: the thread is not joined yet.

@@ -1,4 +1,4 @@
-//! What neither suite asks, and programs do all the same.
+//! Calls that neither suite tests, but programs make.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -12,7 +12,7 @@ use super::reads::{Aligned, direct};
 use super::ring::Ring;
 use super::{BESIDE, Case};
 
-/// FS_IOC_FIEMAP, FS_IOC_GETFLAGS and FICLONE, as their headers make them.
+/// FS_IOC_FIEMAP, FS_IOC_GETFLAGS and FICLONE, as defined in their headers.
 const FIEMAP: libc::c_ulong = 0xc020_660b;
 const GET_FLAGS: libc::c_ulong = 0x8008_6601;
 const CLONE: libc::c_ulong = 0x4004_9409;
@@ -38,7 +38,7 @@ pub(super) fn cases() -> Vec<Case> {
             let file = place.open("words");
             // SAFETY: both files are open.
             let said = outcome(unsafe { libc::ioctl(copy.as_raw_fd(), CLONE, file.as_raw_fd()) });
-            // on one disk that cannot clone, as the reference is, it is another errno
+            // The reference is on a disk that cannot clone, which gives another errno.
             let wanted = [libc::EXDEV, libc::EOPNOTSUPP];
             assert!(wanted.contains(&said), "{said}");
         }),
@@ -76,8 +76,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// In a thread of its own: the kernel ends what a ring began in the thread that made it, which
-/// interrupts that thread's later calls, and the harness has other tests for its threads.
+/// Runs in a separate thread. The kernel ends a ring's work in the thread that made it, which
+/// interrupts later calls of that thread, and the harness reuses its threads for other tests.
 fn io_uring_reads(place: &Place) {
     thread::scope(|scope| scope.spawn(|| io_uring_reads_here(place)).join()).unwrap();
 }
@@ -102,7 +102,7 @@ fn io_uring_reads_here(place: &Place) {
             ] {
                 let wanted = &bytes[offset.min(LENGTH)..(offset + (64 << 10)).min(LENGTH)];
                 let mut found = 0;
-                // a read may be short before the end, as any may
+                // Any read may be short before the end of the file.
                 while found < wanted.len() {
                     let read = ring.read(&file, &mut room.bytes()[found..], offset + found);
                     assert!(read > 0, "{name} at {offset}: {read}");

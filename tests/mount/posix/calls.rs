@@ -10,7 +10,7 @@ use std::os::raw::c_char;
 
 use super::place::{Place, c_path, outcome};
 
-/// A call of a path, and the numbers of pjdfstest's cases about that path, where it has them.
+/// A call with a path, and its cases about wrong paths in pjdfstest.
 pub(super) struct Call {
     pub group: &'static str,
     /// 0, or the errno.
@@ -18,7 +18,7 @@ pub(super) struct Call {
     pub numbers: Numbers,
 }
 
-/// Which number the group has for each errno; none where it has no such case.
+/// The numbers of the group's cases, one for each kind of wrong path.
 pub(super) struct Numbers {
     pub not_a_directory: &'static str,
     pub component_too_long: &'static str,

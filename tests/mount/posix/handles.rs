@@ -1,4 +1,4 @@
-//! Attributes, locks, programs, and descriptors that come about otherwise than by open(2).
+//! Attributes, locks, programs, and descriptors made by other calls than open(2).
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -99,7 +99,7 @@ fn generic_126(place: &Place) {
     assert_eq!(bytes.unwrap(), b"deep\n");
 }
 
-/// A lock of the first ten bytes, or of those after them.
+/// Returns a lock of ten bytes from `start`.
 fn lock(kind: i32, start: i64) -> libc::flock {
     // SAFETY: all its fields are numbers.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
@@ -134,7 +134,7 @@ fn generic_131(place: &Place) {
     assert_eq!(set(&file, libc::F_SETLK, lock(libc::F_UNLCK, 0)), 0);
 }
 
-/// What stands in the way of a lock for writing: F_UNLCK where nothing does.
+/// Returns the obstacle to a write lock, F_UNLCK if there is none.
 fn obstacle(file: &File, start: i64) -> i32 {
     let mut asked = lock(libc::F_WRLCK, start);
     // SAFETY: the file is open, and the lock is ours.
@@ -181,7 +181,7 @@ fn generic_504(place: &Place) {
     };
     assert!(listed());
     drop(file);
-    // a program that another test begins has all that is open here until it runs
+    // A program that another test starts holds all files that are open here until it runs.
     eventually("it is free", PATIENCE, || !listed());
 }
 
@@ -244,7 +244,7 @@ fn generic_426(place: &Place) {
         ("script", b"#!/bin/sh\nexit 7\n"),
     ] {
         let path = c_path(&place.at(name));
-        // its head says how much room there is
+        // The head says how much room there is.
         let mut handle = [32u32; 34];
         let mut number = 0i32;
         let cwd = libc::AT_FDCWD;

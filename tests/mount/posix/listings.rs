@@ -1,4 +1,4 @@
-//! Directories, read as the kernel gives them.
+//! Directories, read as the kernel returns them.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -11,19 +11,19 @@ use super::place::{MANY, Place, outcome};
 use super::{BESIDE, Case, PJD, XFS};
 use crate::support::mounted::errno;
 
-/// What getdents64(2) says of a name.
+/// A name as returned by getdents64(2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     ino: u64,
-    /// Where the next one begins.
+    /// The offset of the next entry.
     next: i64,
     kind: u8,
     name: Vec<u8>,
 }
 
-/// One call, with so much room.
+/// Makes one call with room for this many bytes.
 fn getdents(directory: RawFd, room_bytes: usize) -> Result<Vec<Entry>, i32> {
-    // u64s, since entries are aligned so
+    // Entries need the alignment of a u64.
     let mut room = vec![0u64; room_bytes.div_ceil(8)];
     // SAFETY: the room is ours, and as long as is said.
     let filled = unsafe {
@@ -58,7 +58,7 @@ fn parse(room: &[u64], filled: usize) -> Vec<Entry> {
     entries
 }
 
-/// All that is left from where the directory stands.
+/// Returns all entries from the directory's current offset.
 fn rest_of(directory: RawFd, room_bytes: usize) -> Vec<Entry> {
     let mut all = Vec::new();
     loop {
@@ -116,7 +116,7 @@ pub(super) fn cases() -> Vec<Case> {
             let links = |name: &str| fs::metadata(place.at(name)).unwrap().nlink();
             assert_eq!((links("dir"), links("dir/sub"), links("many")), (4, 2, 2));
             assert_eq!(fs::metadata(&place.root).unwrap().nlink(), 2 + 3);
-            // those below the hidden one are as good
+            // The directories below the hidden one have correct counts too.
             let peers = fs::read_dir(place.root.join(".p2pfs/peers")).unwrap();
             let peers = peers.count() as u64;
             let hidden = |name| fs::metadata(place.root.join(name)).unwrap().nlink();
@@ -133,7 +133,7 @@ fn generic_257(place: &Place) {
     assert_eq!(all.len(), MANY + 2);
     let offsets: BTreeSet<i64> = all.iter().map(|entry| entry.next).collect();
     assert_eq!(offsets.len(), all.len(), "no offset twice");
-    // some from all over, backwards, and in another open directory
+    // Seek to some offsets throughout the directory, backwards, and in another open directory.
     let other = place.open("many");
     for at in (0..all.len() - 1).rev().step_by(37) {
         for file in [&directory, &other] {
@@ -206,7 +206,7 @@ fn generic_676(place: &Place) {
             libc::EINVAL => continue,
             said => assert_eq!(said, 0, "{offset}"),
         }
-        // anything but a name that is not there
+        // Any result is allowed, except a name that does not exist.
         for entry in getdents(file, 1000).unwrap_or_default() {
             assert!(known.contains(entry.name.as_slice()), "{entry:?}");
         }
@@ -223,7 +223,8 @@ fn little_room(place: &Place) {
     let file = directory.as_raw_fd();
     let all = rest_of(file, 32 * 1024);
     assert_eq!(seek(file, 0), 0);
-    // the longest entry takes 19 bytes, a name of 255, and a NUL, in eights
+    // The longest entry takes 19 bytes, a name of 255 bytes and a NUL, rounded up to a multiple of
+    // eight.
     assert_eq!(rest_of(file, 280), all);
     assert_eq!(seek(file, 0), 0);
     assert_eq!(getdents(file, 16), Err(libc::EINVAL), "not one fits");

@@ -1,4 +1,4 @@
-//! Paths that lead nowhere: each call says so in the same words as on a disk.
+//! Paths that do not exist: each call fails with the same errno as on a disk.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use super::place::{CHAIN, Place, bytes_of, c_path, odd_names};
 use super::{Case, PJD, XFS};
 use crate::support::mounted::errno;
 
-/// What is wrong with a path: the number of its case, the promise, the path, the errno.
+/// A wrong path: the number of its case, the promise, the path, the errno.
 struct Wrong {
     number: fn(&Numbers) -> &'static str,
     promise: &'static str,
@@ -89,7 +89,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// EFAULT: the path is at an address that is not ours.
+/// Returns the cases with EFAULT: the path is at an invalid address.
 fn outside_memory() -> Vec<Case> {
     let mut names = BTreeMap::new();
     for call in CALLS {

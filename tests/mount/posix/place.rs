@@ -1,5 +1,5 @@
-//! The two places that are compared: the mount, and a read-only filesystem of the kernel's own with
-//! the same tree. Both are seen in a namespace of mounts of this process's own, and go with it.
+//! The two places that are compared: the mount, and a read-only kernel filesystem with the same
+//! tree. Both are in the mount namespace of this process, and end with it.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -20,27 +20,27 @@ use crate::support::content::noise;
 use crate::support::memory::{Behaviour, MTIME, Memory};
 use crate::support::process::{PATIENCE, wait_child};
 
-/// Set in the process that serves the mount: the folder of the trial.
+/// Set in the process that serves the mount: the folder of the test.
 const SERVED: &str = "P2PFS_TEST_POSIX_SERVED";
 
-/// The files that are read in every way that there is.
+/// The files that are read in every possible way.
 pub(super) const FLAVOURS: [&str; 4] = ["file", "fetched", "backed", "own"];
-/// How long each is: not a whole number of pages, and longer than one request.
+/// Length of each: not a multiple of the page size, and longer than one request.
 pub(super) const LENGTH: usize = (2 << 20) + 4096 + 777;
-/// A page, wherever the tests run.
+/// Size of a page on all machines that run the tests.
 pub(super) const PAGE: usize = 4096;
-/// Names in the directory `many`.
+/// Number of names in the directory `many`.
 pub(super) const MANY: usize = 4000;
-/// The length of `large`: its last bytes are past 2 GiB.
+/// Length of `large`. Its last bytes are beyond 2 GiB.
 pub(super) const LARGE: u64 = (2 << 30) + 16;
-/// The length of `huge`: as long as a file can be.
+/// Length of `huge`, the maximum length of a file.
 pub(super) const HUGE: u64 = i64::MAX as u64;
-/// Links, each of which leads to the next, and the last to `file`.
+/// Number of links in a chain. Each leads to the next, and the last to `file`.
 pub(super) const CHAIN: usize = 50;
-/// Somebody who owns nothing.
+/// A user that owns no file.
 pub(super) const NOBODY: u32 = 65534;
 
-/// Names that are hard to carry.
+/// Returns names that are difficult to carry.
 pub(super) fn odd_names() -> Vec<Vec<u8>> {
     vec![
         vec![b'n'; 255],
@@ -57,7 +57,7 @@ pub(super) fn odd_names() -> Vec<Vec<u8>> {
     ]
 }
 
-/// The bytes of one of the [`FLAVOURS`].
+/// Returns the bytes of one of the [`FLAVOURS`].
 pub(super) fn bytes_of(flavour: &str) -> Vec<u8> {
     let seed = FLAVOURS.iter().position(|name| *name == flavour).unwrap();
     noise(seed as u64, LENGTH)
@@ -70,7 +70,7 @@ fn moment(seconds: i64, nanoseconds: u32) -> Timestamp {
     }
 }
 
-/// Files with times that are hard to carry: before 1970, and after 2038 and 2106.
+/// Returns files with difficult times: before 1970, and after 2038 and 2106.
 pub(super) fn odd_times() -> [(&'static str, Timestamp); 3] {
     [
         ("before-1970", moment(-1, 0)),
@@ -79,7 +79,7 @@ pub(super) fn odd_times() -> [(&'static str, Timestamp); 3] {
     ]
 }
 
-/// One of the two.
+/// One of the two compared places.
 pub(crate) struct Place {
     pub root: PathBuf,
     pub is_mount: bool,
@@ -103,12 +103,12 @@ impl Place {
     }
 }
 
-/// A path as system calls take it.
+/// Returns a path as system calls take it.
 pub(super) fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap()
 }
 
-/// What a system call says: 0, or its errno.
+/// Returns the result of a system call: 0, or its errno.
 pub(super) fn outcome(returned: impl Into<i64>) -> i32 {
     if returned.into() >= 0 {
         return 0;
@@ -116,8 +116,7 @@ pub(super) fn outcome(returned: impl Into<i64>) -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap()
 }
 
-/// Does something as somebody else, without any right of root's: the kernel keeps who one is a
-/// thread.
+/// Acts as another user without any rights of root. The kernel keeps the user for each thread.
 pub(super) fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -134,7 +133,7 @@ pub(super) fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Leaves the machine's mounts as they are, whatever becomes of this process.
+/// Enters a separate mount namespace, so that the machine's mounts never change.
 pub(crate) fn enter_own_namespace() -> Result<(), String> {
     // SAFETY: no other thread runs yet; the strings are C strings.
     let entered = unsafe {
@@ -154,18 +153,19 @@ pub(crate) fn enter_own_namespace() -> Result<(), String> {
     Err(format!("no namespace of mounts of our own: {error}"))
 }
 
-/// Both places, and who serves the mount.
+/// Both places, and the process that serves the mount.
 pub(super) struct World {
     pub mount: Place,
     pub disk: Place,
     server: Child,
-    // last: what it holds is in use until the mounts are gone
+    // The last field: its folder is in use until the mounts are gone.
     _scratch: tempfile::TempDir,
 }
 
 impl World {
     pub(super) fn start() -> Self {
-        // on a disk: the kernel reads no file of a tmpfs in our stead
+        // The folder is on a disk, because the kernel does not pass reads through to a file of a
+        // tmpfs.
         let scratch = tempfile::tempdir_in("/var/tmp").unwrap();
         allow(scratch.path(), 0o755);
         let [tree, disk, mnt] = ["tree", "disk", "mnt"].map(|name| scratch.path().join(name));
@@ -173,7 +173,7 @@ impl World {
             fs::create_dir(dir).unwrap();
         }
         plant(&tree);
-        // the whole filesystem is read-only, as the mount is, and not only the way to it
+        // The whole filesystem becomes read-only, as the mount is, and not only its mount point.
         mount_memory(&disk, libc::MS_NOSUID | libc::MS_NODEV);
         plant(&disk);
         let read_only = libc::MS_REMOUNT | libc::MS_RDONLY;
@@ -214,7 +214,7 @@ fn allow(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A filesystem of its own, with so many flags.
+/// Mounts a tmpfs with these flags.
 fn mount_memory(at: &Path, flags: libc::c_ulong) {
     let at = c_path(at);
     let (kind, none) = (c"tmpfs".as_ptr(), std::ptr::null());
@@ -258,7 +258,7 @@ fn links() -> Vec<(String, String)> {
     fixed.into_iter().chain(chain).collect()
 }
 
-/// The tree on the disk.
+/// Creates the tree on the disk.
 fn plant(tree: &Path) {
     for dir in DIRECTORIES {
         fs::create_dir(tree.join(dir)).unwrap();
@@ -309,7 +309,7 @@ pub(crate) fn is_server() -> bool {
     std::env::var_os(SERVED).is_some()
 }
 
-/// Serves the same tree from memory, until nobody wants it any more.
+/// Serves the same tree from memory until its input is closed.
 pub(crate) fn serve() {
     let scratch = PathBuf::from(std::env::var_os(SERVED).unwrap());
     let content = Memory::new();

@@ -1,4 +1,4 @@
-//! Bytes, in every way that a program can ask for them.
+//! Reads of bytes in every way that a program can request them.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -15,7 +15,7 @@ use super::place::{FLAVOURS, HUGE, LARGE, LENGTH, PAGE, Place, bytes_of, outcome
 use super::{BESIDE, Case, PJD, XFS};
 use crate::support::mounted::errno;
 
-/// Memory that O_DIRECT may fill: its start is on a page.
+/// Memory for O_DIRECT, aligned to a page.
 pub(super) struct Aligned {
     room: Vec<u8>,
     start: usize,
@@ -76,14 +76,14 @@ impl Map {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: the mapping is as long as is said; who reads past the file's end gets SIGBUS.
+        // SAFETY: the mapping has the stated length. A read beyond the file's end gets SIGBUS.
         unsafe { std::slice::from_raw_parts(self.address.cast(), self.length) }
     }
 }
 
 impl Drop for Map {
     fn drop(&mut self) {
-        // SAFETY: it is ours, and nobody has its bytes any more.
+        // SAFETY: this owns the mapping, and no reference to its bytes remains.
         unsafe { libc::munmap(self.address, self.length) };
     }
 }
@@ -388,7 +388,7 @@ fn generic_525(place: &Place) {
     assert_eq!(found[0], (last / 8 * 8).to_le_bytes()[last as usize % 8]);
 }
 
-/// How a process ends that reads one byte of a mapping: None, or the signal.
+/// Returns how a process ends that reads one byte of a mapping: `None`, or the signal.
 fn end_of_reader(map: &Map, at: usize) -> Option<i32> {
     let address = map.bytes()[..0].as_ptr().wrapping_add(at);
     // SAFETY: the child reads one byte and ends, without any call that another thread's lock

@@ -1,4 +1,4 @@
-//! One read at a time by io_uring(7), through the kernel's own calls.
+//! Single reads through io_uring(7), with raw kernel calls.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::place::outcome;
 
-/// Where in the answer of io_uring_setup(2), counted in u32s, the kernel says where its fields are.
+/// Indices of the field offsets in the answer of io_uring_setup(2), counted in u32s.
 mod field {
     pub(super) const SUBMISSION_TAIL: usize = 11;
     pub(super) const SUBMISSION_LIST: usize = 16;
@@ -17,7 +17,7 @@ mod field {
 }
 
 const ENTRIES: u32 = 2;
-/// A ring of so few entries is far shorter.
+/// Maximum size of a ring. A ring with so few entries is far shorter.
 const RING_BYTES: usize = 4096;
 const SUBMISSIONS_OFFSET: libc::off_t = 0x1000_0000;
 const OPERATION_READ: u8 = 22;
@@ -46,7 +46,7 @@ struct Completion {
     flags: u32,
 }
 
-/// A ring, for the time of the test process.
+/// A ring that lives as long as the test process.
 pub(super) struct Ring {
     ring: File,
     answer: [u32; 30],
@@ -55,7 +55,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// A ring, or the errno where this machine gives none.
+    /// Returns a ring, or the errno if this machine has none.
     pub(super) fn new() -> Result<Self, i32> {
         let mut answer = [0u32; 30];
         // SAFETY: room for the answer; the descriptor is new and ours; both mappings are as long
@@ -84,14 +84,14 @@ impl Ring {
         }
     }
 
-    /// A number that the kernel shares with us.
+    /// Returns a number that the kernel shares with this process.
     fn number(&self, field: usize) -> &AtomicU32 {
         let offset = self.answer[field] as usize;
         // SAFETY: the kernel put a number there, inside of the mapping.
         unsafe { AtomicU32::from_ptr(self.shared.add(offset).cast()) }
     }
 
-    /// How many bytes came, or an errno below 0.
+    /// Returns the number of bytes, or a negative errno.
     pub(super) fn read(&mut self, file: &File, room: &mut [u8], offset: usize) -> i32 {
         let submission = Submission {
             operation: OPERATION_READ,

@@ -1,4 +1,5 @@
-//! What would change something: EROFS, whoever asks, and after what comes first.
+//! Calls that would change something fail with EROFS for every user, after errors that have
+//! precedence.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -19,7 +20,7 @@ const SOME_TIME: libc::timespec = libc::timespec {
     tv_nsec: 5,
 };
 
-/// Asks as root and as somebody who owns nothing.
+/// Makes a call as root and as a user that owns no file.
 fn both(what: &str, wanted: i32, attempt: impl Fn() -> i32 + Send + Sync) {
     assert_eq!(attempt(), wanted, "{what}");
     assert_eq!(
@@ -41,7 +42,7 @@ fn open(path: &Path, flags: i32) -> i32 {
     said
 }
 
-/// The names of the two-path and one-path calls that change something, each on a path.
+/// Makes a changing call, selected by its name, with one or two paths.
 fn change(group: &str, path: &Path, other: &Path) -> i32 {
     let (path, other) = (c_path(path), c_path(other));
     let (path, other) = (path.as_ptr(), other.as_ptr());
@@ -66,7 +67,7 @@ fn change(group: &str, path: &Path, other: &Path) -> i32 {
     })
 }
 
-/// The number where the suite has one, the call, and what it is tried on.
+/// The number if the suite has one, the call, and its path.
 const READ_ONLY: [(&str, &str, &str); 14] = [
     ("chmod/09", "chmod", "words"),
     ("chown/09", "chown", "words"),
@@ -256,7 +257,7 @@ fn posix_fallocate(place: &Place) {
     }
 }
 
-/// A folder on another disk than either place.
+/// Returns a folder on another filesystem than both places.
 fn elsewhere() -> Option<tempfile::TempDir> {
     let folder = tempfile::tempdir_in("/dev/shm").ok();
     if folder.is_none() {

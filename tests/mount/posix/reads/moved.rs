@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use super::{Aligned, direct};
 use crate::posix::place::{FLAVOURS, LENGTH, PAGE, Place, bytes_of, outcome};
 
-/// An in-memory file of another disk than either place.
+/// Returns an in-memory file on another filesystem than both places.
 fn memory_file() -> File {
     // SAFETY: a C string; the descriptor is new and ours.
     unsafe {
@@ -26,7 +26,7 @@ fn assert_holds(mut file: &File, wanted: &[u8], what: &str) {
     assert!(found == wanted, "{what}");
 }
 
-/// A pipe: where to read, where to write.
+/// Returns the reading and the writing end of a pipe.
 pub(super) fn pipe() -> (File, File) {
     let mut ends = [0; 2];
     // SAFETY: room for two descriptors, which are new and ours.
@@ -47,7 +47,8 @@ pub(super) fn splice(from: RawFd, offset: usize, into: RawFd, length: usize) {
     }
 }
 
-/// The kernel's asynchronous reads: `struct iocb` and `struct io_event` as io_submit(2) has them.
+/// The structures of the kernel's asynchronous reads: `struct iocb` and `struct io_event`, as in
+/// io_submit(2).
 #[repr(C)]
 struct Submission {
     data: u64,
@@ -73,7 +74,7 @@ struct Completion {
     more: i64,
 }
 
-/// Reads by io_submit(2); gives how many bytes came.
+/// Reads by io_submit(2). Returns the number of bytes.
 fn read_asynchronously(file: &File, room: &mut [u8], offset: usize) -> i64 {
     let mut context: libc::c_ulong = 0;
     let submission = Submission {
@@ -147,7 +148,7 @@ pub(super) fn generic_564(place: &Place) {
             libc::copy_file_range(file.as_raw_fd(), none, copy.as_raw_fd(), none, LENGTH, 0)
         };
         assert_eq!(outcome(copied as i64), libc::EXDEV, "{name}");
-        // which is what programs expect: they then copy in another way
+        // Programs expect this error, and then copy in another way.
         let copied = std::io::copy(&mut &file, &mut &copy).unwrap();
         assert_eq!(copied as usize, LENGTH);
         assert_holds(&copy, &bytes_of(name), name);
