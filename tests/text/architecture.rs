@@ -1,18 +1,18 @@
-//! The table of crates in `docs/architecture.md` is the graph that Cargo builds.
+//! Compares the table of crates in `docs/architecture.md` with Cargo's dependency graph.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Names of crates without the prefix `p2pfs-`; `p2pfs` is the program.
+/// Crates and their dependencies, named without the prefix `p2pfs-`. The program is `p2pfs`.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 fn short(name: &str) -> String {
     name.strip_prefix("p2pfs-").unwrap_or(name).to_owned()
 }
 
-/// The dependencies between the crates of the workspace, those of tests left out.
+/// Returns the dependencies between the crates of the workspace, without those of tests.
 fn built() -> Graph {
     let ran = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version=1"])
@@ -40,7 +40,7 @@ fn built() -> Graph {
     packages.iter().map(row).collect()
 }
 
-/// The rows of the table: the first cell names a crate, the last one its dependencies.
+/// Returns the rows of the table. The first cell names a crate, the last one its dependencies.
 fn documented() -> Graph {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
     let page = fs::read_to_string(page).expect("docs/architecture.md");

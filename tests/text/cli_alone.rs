@@ -1,4 +1,4 @@
-//! The command line where no daemon runs: misuse, help, and what each failure says.
+//! The command line without a daemon: misuse, help, and the message of each failure.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,7 +15,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::cli_manual::every_command;
 
-/// The command with an environment of its own, in a directory of its own.
+/// Returns the program with a clean environment, in a separate directory.
 pub(crate) fn p2pfs(dir: &Path) -> Command {
     let mut command = Command::cargo_bin("p2pfs").unwrap();
     command
@@ -234,7 +234,7 @@ fn completions_exist_for_three_shells() {
         assert!(output.status.success());
         assert!(stdout(&output).contains("COMPLETE"), "{shell}");
     }
-    // without a daemon the commands are offered all the same
+    // Completion of commands does not need a daemon.
     let mut offered = p2pfs(dir.path());
     let offered = offered
         .env("COMPLETE", "fish")

@@ -1,4 +1,4 @@
-//! Invitations, shares and waits of the command line, against a made-up daemon.
+//! Invitations, shares and waits of the command line, against a fake daemon.
 
 use std::path::PathBuf;
 
@@ -83,7 +83,7 @@ fn a_share_is_added_by_its_real_path() {
     assert_eq!(
         daemon.asked(),
         [
-            // to say what is otherwise
+            // The command asks for the shares to report what has changed.
             Call::Shares {},
             Call::ShareAdd {
                 dir,
@@ -159,7 +159,7 @@ fn a_wait_begun_before_the_daemon_ends_once_it_answers() {
     let (sender, mut requests) = mpsc::channel(4);
     runtime.spawn(server.serve(sender));
     let first = runtime.block_on(requests.recv()).unwrap();
-    // still starting: it is asked again
+    // A daemon that is still starting is asked again.
     first
         .reply
         .fail(Failure::new(FailureKind::Busy, "the daemon is starting"));

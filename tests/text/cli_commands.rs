@@ -1,4 +1,4 @@
-//! The command line against a made-up daemon on a real control socket.
+//! The command line against a fake daemon on a real control socket.
 
 use std::io::Write;
 use std::path::Path;
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-/// A daemon that answers by a function, and remembers what it was asked.
+/// A daemon that answers by a function, and records the calls.
 pub(crate) struct FakeDaemon {
     dir: tempfile::TempDir,
     pub(crate) asked: Arc<Mutex<Vec<Call>>>,
@@ -72,7 +72,7 @@ impl FakeDaemon {
         self.command().args(arguments).output().unwrap()
     }
 
-    /// Runs a command that must succeed, for its output.
+    /// Runs a command that must succeed. Returns its output.
     pub(crate) fn output(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert!(
@@ -158,7 +158,7 @@ pub(crate) fn entry(path: &[u8]) -> LsEntry {
     }
 }
 
-/// Answers `Get` with bytes through a pipe, of which only `given` come.
+/// Answers `Get` with bytes through a pipe, but sends only `given` of them.
 pub(crate) fn serve_file(request: ControlRequest, size_bytes: usize, given: usize) {
     tokio::spawn(async move {
         let (read, mut write) = std::io::pipe().unwrap();
@@ -193,7 +193,7 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// The names in a folder, but for the socket.
+/// Returns the names in a folder without the socket.
 pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder)
         .unwrap()
@@ -329,7 +329,7 @@ fn pin_and_prefetch_split_many_names_into_calls_and_fail_with_the_first_failure(
     let asked = daemon.asked();
     let pins = asked.iter().filter(|call| matches!(call, Call::Pin { .. }));
     assert_eq!(pins.count(), 1 + 2);
-    // of which none would know what the other takes of the cache
+    // Several calls would not know each other's use of the cache, so the command refuses.
     let arguments: Vec<&str> = [&["prefetch"], &arguments[2..]].concat();
     let output = daemon.run(&arguments);
     assert_eq!(output.status.code(), Some(1));
@@ -338,7 +338,7 @@ fn pin_and_prefetch_split_many_names_into_calls_and_fail_with_the_first_failure(
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).starts_with("p2pfs: a\\n: no holder is reachable"));
     assert_eq!(output.stdout, b"1 file, 10 B: in the cache\n");
-    // where nothing was done, the reason is all there is to say
+    // If nothing was done, the reason is the whole output.
     let output = daemon.run(&["prefetch", "a"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout, b"");

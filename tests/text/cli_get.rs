@@ -1,4 +1,4 @@
-//! Files that `p2pfs get` fetches from a made-up daemon.
+//! Files that `p2pfs get` fetches from a fake daemon.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -1,4 +1,4 @@
-//! The man pages and the packaging say all that there is: every command, option, setting, variable
+//! The man pages and the packaging are complete: they have every command, option, setting, variable
 //! and field.
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use p2pfs::daemon::config::SETTINGS;
 
 use crate::config_pages;
 
-/// A page with its font changes and escapes taken out.
+/// Returns the text of a page without font changes and escapes.
 fn page(source: &str) -> String {
     let mut text = source.replace("\\-", "-");
     for font in ["\\fR", "\\fB", "\\fI", "\\fP"] {
@@ -32,7 +32,7 @@ fn words(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Each command with its full name: `p2pfs cache ls`.
+/// Calls a function with each command and its full name, such as `p2pfs cache ls`.
 pub(crate) fn every_command(
     command: &clap::Command,
     name: &str,
@@ -242,7 +242,7 @@ fn the_brokers_unit_has_no_option_that_hides_the_mount() {
     }
 }
 
-/// Errors of the filesystem that the kernel keeps to itself.
+/// Errors of the filesystem that never reach a program.
 const NEVER_SEEN: [&str; 2] = ["EBADF", "ENOSYS"];
 
 #[test]

@@ -1,4 +1,4 @@
-//! Names of any bytes in what the commands print.
+//! Names of any bytes in the output of commands.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

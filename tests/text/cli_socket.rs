@@ -1,4 +1,4 @@
-//! The command line before a socket where no daemon answers, or none can.
+//! The command line with a socket that has no daemon, or a silent one.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -8,7 +8,7 @@ use super::cli_alone::{dir, p2pfs, run, stderr};
 #[test]
 fn a_silent_daemon_is_not_reported_as_stopped() {
     let dir = dir();
-    // who calls is connected, and hears nothing
+    // A caller is connected and gets no answer.
     let _silent = UnixListener::bind(dir.path().join("no.sock")).unwrap();
     let output = run(dir.path(), &["wait", "--mounted", "--timeout", "200ms"]);
     assert_eq!(output.status.code(), Some(1));
@@ -96,7 +96,7 @@ fn the_socket_option_is_accepted_before_or_after_a_subcommand() {
     for part in parts {
         let (command, rest) = part.split_first().unwrap();
         for order in [&[&["--socket", at], rest], &[rest, &["--socket", at]]] {
-            // the flag counts for more than the variable in both places
+            // The flag overrides the variable in both positions.
             let mut asked = p2pfs(dir.path());
             asked.env("P2PFS_SOCKET", &other).arg(command);
             let output = asked.args(order.concat()).output().unwrap();

@@ -71,7 +71,7 @@ fn catalog_explains_the_conditions_of_the_table() {
 
 #[test]
 fn every_condition_has_an_alert_rule_of_its_severity() {
-    // These two stand for long on healthy nodes.
+    // These two conditions can last long on healthy nodes.
     let silent = [Condition::NoPassthrough, Condition::ShareProblem];
     let rules = in_tree("packaging/grafana/alerts.yml");
     let rule = |name: &str| {

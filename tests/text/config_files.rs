@@ -1,4 +1,4 @@
-//! What may be a configuration file.
+//! Which files are accepted as configuration files.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -38,7 +38,7 @@ fn a_configuration_that_is_not_a_regular_file_is_reported_at_once() {
             );
             let told = String::from_utf8_lossy(&ended.stdout).into_owned() + &stderr(&ended);
             assert!(!ended.status.success(), "{arguments:?}");
-            // doctor breaks its lines
+            // `doctor` wraps its lines.
             let words: Vec<&str> = told.split_whitespace().collect();
             assert!(words.join(" ").contains(&said), "{arguments:?}: {told}");
         }

@@ -1,4 +1,4 @@
-//! Where settings come from, and which layer wins.
+//! The sources of settings, and their precedence.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ impl Files {
         load(&self.sources())
     }
 
-    /// The error without the name of the temporary directory.
+    /// Returns the error without the name of the temporary directory.
     pub(crate) fn error(&self) -> String {
         let text = self.load().unwrap_err().to_string();
         text.replace(&format!("{}/", self.dir.path().display()), "")

@@ -10,9 +10,9 @@ use crate::roff::{heading, paragraphs, set};
 
 /// The manual page of the settings.
 const PAGE: &str = "man/p2pfs.toml.5";
-/// The first release; only settings of later ones say their release.
+/// The first release. Only settings of later releases name their release.
 const FIRST_RELEASE: &str = "0.1.0";
-/// The longest line of a comment in the commented file, in bytes.
+/// Maximum length of a comment line in the commented file, in bytes.
 const COMMENT_MAX_BYTES: usize = 98;
 /// The beginning of the commented file.
 const COMMENTED_HEAD: &str = "\
@@ -57,7 +57,7 @@ fn default_text(setting: &Setting) -> String {
     }
 }
 
-/// The entry of a setting in the manual.
+/// Returns the entry of a setting in the manual.
 fn entry(setting: &Setting) -> String {
     let mut paragraphs = paragraphs(setting.about);
     let first = paragraphs.remove(0);
@@ -74,7 +74,7 @@ fn entry(setting: &Setting) -> String {
     heading(&[setting.name()]) + &set(&text)
 }
 
-/// The settings of the manual, section by section.
+/// Returns the settings of the manual, section by section.
 fn sections_of_the_manual() -> String {
     let mut roff = String::new();
     for section in SECTIONS {
@@ -102,7 +102,7 @@ fn title(section: &Section) -> Option<String> {
     }
 }
 
-/// The settings that a reload applies, as a part of a sentence.
+/// Returns the settings that a reload applies, as a part of a sentence.
 fn live_settings() -> String {
     let mut parts = Vec::new();
     for section in SECTIONS.iter().filter(|section| section.name != "share") {
@@ -159,7 +159,7 @@ fn manual_describes_the_settings_of_the_source() {
     assert_generated(PAGE, &settings_page());
 }
 
-/// Sets a text as comment lines, without Markdown.
+/// Formats a text as comment lines, without Markdown.
 pub(crate) fn comment(text: &str) -> String {
     let text = text.replace("_`", "").replace("`_", "").replace('`', "");
     let mut lines = String::new();
@@ -177,7 +177,7 @@ pub(crate) fn comment(text: &str) -> String {
     lines + "\n"
 }
 
-/// The lines of a setting in the commented file.
+/// Returns the lines of a setting in the commented file.
 fn commented(setting: &Setting) -> String {
     let mut text = paragraphs(setting.about).remove(0);
     let default = setting.default;
@@ -201,7 +201,7 @@ fn commented_file() -> String {
             for paragraph in paragraphs(section.about).iter().skip(1) {
                 file.push_str(&comment(paragraph));
             }
-            // A share needs its folder, so its heading is a comment, too.
+            // A share needs its folder, so its heading is a comment too.
             let mark = if section.name == "share" { "#" } else { "" };
             writeln!(file, "{mark}{title}").unwrap();
         }

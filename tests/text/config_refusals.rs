@@ -1,4 +1,4 @@
-//! What a wrong setting is answered with.
+//! The errors for wrong settings.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Of two `[[share]]` sections with one folder the later one stands, however the folder is spelled.
+//! Of two `[[share]]` sections with one folder the later one applies, in any spelling of the
+//! folder.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +10,7 @@ use p2pfs::daemon::config::{Environment, Loaded, inspect, load};
 use super::cli_alone::run;
 use super::config_layers::Files;
 
-/// A folder `D` and what else it is called.
+/// A folder `D` with several other paths.
 struct Folder {
     scratch: tempfile::TempDir,
 }
@@ -41,7 +42,7 @@ fn for_nobody(dir: &Path) -> String {
     for_everybody(dir) + "readers = []\n"
 }
 
-/// Whether the one share that stands is for nobody, by the spelling that is given.
+/// Asserts that one share remains, with the given spelling. Returns whether it is restricted.
 fn is_for_nobody(loaded: &Loaded, dir: &Path) -> bool {
     let [share] = &loaded.config.share[..] else {
         panic!("one stands of {:?}", loaded.config.share);

@@ -16,9 +16,9 @@ use crate::roff::{paragraphs, set};
 const INTERFACE_FILE: &str = "src/daemon/control/org.p2pfs.Control.varlink";
 /// The manual page of the commands.
 const PAGE: &str = "man/p2pfs.1";
-/// The first release; only calls of later ones say their release.
+/// The first release. Only calls of later releases name their release.
 const FIRST_RELEASE: &str = "0.1.0";
-/// The longest line of the interface, in bytes.
+/// Maximum length of a line of the interface, in bytes.
 const LINE_MAX_BYTES: usize = 100;
 /// The beginning of the interface.
 const HEAD: &str = "\
@@ -131,7 +131,7 @@ fn push_fields(text: &mut String, fields: &[Field]) {
     }
 }
 
-/// What the description of a method begins with: the right and the flag that it needs.
+/// Returns the begin of a method's description: the right and the flag that it needs.
 fn needs(call: &CallInfo) -> String {
     let right = match call.right {
         Right::Read => None,
@@ -193,8 +193,8 @@ fn type_text(kind: &FieldType) -> String {
     }
 }
 
-/// Sets fields as entries: the name, the type and the meaning. `path_base64` follows each path, and
-/// the section explains it once.
+/// Formats fields as entries: the name, the type and the meaning. `path_base64` follows each path,
+/// and the section explains it once.
 fn entries(fields: &[Field]) -> String {
     let mut roff = String::new();
     for field in fields.iter().filter(|field| field.name != "path_base64") {
@@ -219,7 +219,7 @@ fn shown_reply(call: &CallInfo) -> FieldType {
     }
 }
 
-/// The output of the commands that print a reply.
+/// Returns the output of the commands that print a reply.
 fn commands() -> String {
     let mut roff = String::new();
     let shown = CALLS.iter().filter(|call| !call.command.is_empty());
@@ -241,7 +241,7 @@ fn commands() -> String {
     roff
 }
 
-/// The kinds of events with their fields.
+/// Returns the kinds of events with their fields.
 fn shown_events(call: &CallInfo) -> Option<String> {
     if call.name != "Events" {
         return None;
@@ -284,7 +284,7 @@ fn kebab_case(name: &str) -> String {
     kebab
 }
 
-/// The objects within the output of commands.
+/// Returns the objects within the output of commands.
 fn objects_of_the_manual() -> String {
     let mut roff = String::new();
     let of_events = EventKind::kinds().into_iter().flat_map(|kind| kind.fields);
@@ -297,7 +297,7 @@ fn objects_of_the_manual() -> String {
     roff
 }
 
-/// The fields and parameters that only callers of the control socket see.
+/// Returns the fields and parameters that only callers of the control socket see.
 fn further_fields(tables: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     for call in CALLS {

@@ -1,6 +1,6 @@
-//! The seeds of the fuzz targets are tests, too: each is run here, without a fuzzer. Those that
-//! begin with `is-` are what p2pfs itself says, of each kind one; `P2PFS_WRITE_SEEDS=1` writes them
-//! anew. The others were found by fuzzing.
+//! Runs the seeds of the fuzz targets as tests, without a fuzzer. Seeds that begin with `is-` are
+//! messages of p2pfs itself, one of each kind. `P2PFS_WRITE_SEEDS=1` writes them again. The others
+//! were found by fuzzing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ mod targets;
 
 use targets::TARGETS;
 
-/// The most that the seeds of one target may be: what a clone carries for ever.
+/// Maximum size of all seeds of one target, which every clone carries for ever.
 const SEEDS_MAX_BYTES: u64 = 64 << 10;
 
 fn folder() -> PathBuf {
@@ -334,7 +334,7 @@ fn trust(said: &mut Vec<Said>) {
     ledger.signer(&key(), 50).expel(other).unwrap();
     let all = SignedStatement::encode_all(ledger.statements());
     said.push(("trust_statements", "ledger".into(), all));
-    // in the order of their hashes, but for the founding
+    // The statements are in the order of their hashes, after the founding.
     for (number, statement) in ledger.statements().enumerate() {
         let kind = format!("statement-{number}");
         said.push(("trust_statements", kind, statement.encode()));

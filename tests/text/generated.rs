@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::{env, fs};
 
-/// Set to any value, tests write the generated files instead of comparing them.
+/// If this variable has any value, tests write the generated files instead of comparing them.
 const WRITE: &str = "P2PFS_WRITE_GENERATED";
 
-/// The longest line of text in a manual page and in the catalog of messages, in bytes.
+/// Maximum length of a line of text in a manual page and in the catalog of messages, in bytes.
 const LINE_MAX_BYTES: usize = 79;
 
 /// Returns the text of a file of the tree.

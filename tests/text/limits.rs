@@ -1,5 +1,5 @@
-//! The section LIMITS of p2pfs(8) is generated from the tables `LIMITS` of the crates, and each
-//! limit names a test that tries it or says why none does.
+//! The section LIMITS of p2pfs(8) is generated from the tables `LIMITS` of the crates. Each limit
+//! names its test or the reason for none.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,7 +11,7 @@ use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
 
 use crate::generated::{assert_generated, wrapped};
 
-/// Limits that no test tries: the table says why of each.
+/// Limits without a test. The table gives the reason for each.
 const UNTRIED_LIMITS: [&str; 9] = [
     "fetch::plan::URGENT_MAX_BYTES",
     "fetch::plan::link::WINDOW_MAX_BYTES",
@@ -24,7 +24,7 @@ const UNTRIED_LIMITS: [&str; 9] = [
     "transfer::client::FETCH_EVENTS_MAX",
 ];
 
-/// Every limit of every crate, by name.
+/// Returns every limit of every crate, by name.
 fn limits() -> Vec<Limit> {
     let tables = [
         p2pfs_types::LIMITS,
@@ -42,7 +42,7 @@ fn limits() -> Vec<Limit> {
     limits
 }
 
-/// The entries of the section, as roff.
+/// Returns the entries of the section, as roff.
 fn section() -> String {
     let mut roff = String::new();
     for limit in limits() {
@@ -70,8 +70,8 @@ fn in_tree(name: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Returns what is wrong with the tests of a limit: each exists, and the file of the first one
-/// names the constant.
+/// Returns the fault in the tests of a limit. Each test must exist, and the file of the first one
+/// must name the constant.
 fn trouble(limit: &Limit) -> Option<String> {
     let LimitTests::By(tests) = limit.tests else {
         return None;
@@ -135,7 +135,7 @@ fn manual_has_the_memory_that_unproven_connections_can_take() {
     assert_eq!(figure(page, "and the "), count);
     let all_bytes = figure(page, "of .I unproven take less than ") << 20;
     assert!(count * connection_bytes < all_bytes);
-    // no looser than its unit
+    // The figure is rounded up to its unit and no further.
     assert!(count * connection_bytes > all_bytes - (1 << 20));
 }
 
@@ -154,6 +154,6 @@ fn each_limit_names_its_test_or_a_reason_for_none() {
 #[test]
 fn all_concurrent_kernel_read_aheads_can_wait_for_their_bytes() {
     const { assert!(p2pfs_fetch::plan::DEMANDS_MAX > p2pfs_fuse::BACKGROUND_MAX as usize) };
-    // and each may be of another file
+    // Each read-ahead may be of another file.
     const { assert!(p2pfs_fetch::plan::FETCHES_MAX > p2pfs_fuse::BACKGROUND_MAX as usize) };
 }

@@ -1,5 +1,5 @@
-//! What needs nothing but the source tree and the program: the tree and the manual are as they
-//! should be, and the command line and the configuration say what they say.
+//! Tests that need only the source tree and the program: rules of the tree, the manual, the command
+//! line and the configuration.
 
 mod architecture;
 mod cli_alone;

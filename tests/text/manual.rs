@@ -1,33 +1,33 @@
-//! Each statement of p2pfs(7) names the tests that hold it, and those tests are there.
+//! Each statement of p2pfs(7) names its tests, and those tests exist.
 //!
 //! In the source of the page a line `.\" test: tests/tools.rs df_shows_what_the_cluster_shares`
-//! stands behind what the test holds: a paragraph, an entry of a list and a row of a table each end
-//! with at least one.
+//! follows the statement that the test checks. A paragraph, an entry of a list and a row of a table
+//! each end with at least one.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 const MARK: &str = ".\\\" test: ";
-/// Sections that state nothing of their own.
+/// Sections without statements of their own.
 const STATELESS: [&str; 3] = ["NAME", "EXAMPLES", "SEE ALSO"];
-/// What begins a new statement.
+/// Requests that begin a new statement.
 const BREAKS: [&str; 6] = [".SH", ".SS", ".PP", ".TP", ".TS", ".TE"];
 
-/// Something that the page says, and the lines that name its tests.
+/// A statement of the page, and the lines that name its tests.
 #[derive(Default)]
 struct Statement<'a> {
     text: Vec<&'a str>,
     tests: Vec<&'a str>,
-    /// Text came after the last test.
+    /// Whether text came after the last test.
     is_open: bool,
 }
 
-/// The statements of a page, each with its section.
+/// Returns the statements of a page, each with its section.
 fn statements(page: &str) -> Vec<(&str, Statement<'_>)> {
     let mut found = vec![];
     let (mut section, mut now) = ("", Statement::default());
-    // a table begins with how it is set, up to a full stop
+    // A table begins with its format, up to a full stop.
     let (mut in_table, mut in_format) = (false, false);
     for line in page.lines() {
         if let Some(test) = line.strip_prefix(MARK) {

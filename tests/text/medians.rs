@@ -1,4 +1,4 @@
-//! What the benches print as a median or another quantile is one.
+//! The medians and other quantiles that the benches print are correct.
 
 #[path = "../../benches/versus/figures.rs"]
 #[expect(dead_code, reason = "what the benches print of it is not tried here")]

@@ -1,9 +1,9 @@
-//! The two lists of what a package installs: they name the same files, and leave none out.
+//! The two lists of files that a package installs: they name the same files and are complete.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Each file with its mode and how often it is installed.
+/// Each file with its mode and the number of its entries.
 type Assets = BTreeMap<String, (String, usize)>;
 
 fn assets(packager: &str, of: impl Fn(&toml::Value) -> (String, String)) -> Assets {

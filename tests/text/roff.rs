@@ -1,6 +1,7 @@
-//! Sets Markdown of the source as roff for the manual: code is bold, emphasised code is italic.
+//! Formats Markdown of the source as roff for the manual. Code becomes bold, emphasised code
+//! italic.
 
-/// The longest line of text in a manual page, in bytes.
+/// Maximum length of a line of text in a manual page, in bytes.
 pub(crate) const LINE_MAX_BYTES: usize = 79;
 
 /// Splits documentation into its paragraphs, each in one line.
@@ -22,7 +23,7 @@ pub(crate) fn paragraphs(about: &[&str]) -> Vec<String> {
     all
 }
 
-/// Sets a text in lines of at most [`LINE_MAX_BYTES`]; each sentence begins a line.
+/// Formats a text in lines of at most [`LINE_MAX_BYTES`]. Each sentence begins a line.
 pub(crate) fn set(text: &str) -> String {
     let mut roff = String::new();
     let mut length = 0;
@@ -50,7 +51,7 @@ pub(crate) fn set(text: &str) -> String {
     roff
 }
 
-/// Sets names in bold, separated by commas, as the heading of an entry.
+/// Formats names in bold, separated by commas, as the heading of an entry.
 pub(crate) fn heading(names: &[&str]) -> String {
     let names: Vec<String> = names.iter().map(|name| escaped(name)).collect();
     match &names[..] {
@@ -105,7 +106,7 @@ fn each_word(text: &str, font: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Escapes a literal: its hyphens are not the hyphens of a text.
+/// Escapes a literal. Its hyphens differ from the hyphens of a text.
 pub(crate) fn escaped(literal: &str) -> String {
     literal
         .replace('\\', "\\e")
@@ -115,7 +116,7 @@ pub(crate) fn escaped(literal: &str) -> String {
         .replace('^', "\\(ha")
 }
 
-/// Escapes quotes around a literal; an apostrophe in a word stays.
+/// Escapes quotes around a literal. An apostrophe in a word stays.
 fn plain(text: &str) -> String {
     let mut roff = String::new();
     let mut before = ' ';

@@ -1,4 +1,4 @@
-//! Each line of SECURITY.md names a test that is there.
+//! Each line of SECURITY.md names a test that exists.
 
 use std::fs;
 use std::path::Path;

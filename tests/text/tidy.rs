@@ -1,5 +1,5 @@
-//! Rules of the tree that neither the compiler nor clippy can hold: how tests wait and are declared,
-//! and how much code runs with the right to mount.
+//! Rules of the tree that neither the compiler nor clippy can check: waits and declarations of
+//! tests, and the amount of code that runs with the right to mount.
 
 use crate::tree::sources;
 
@@ -7,7 +7,7 @@ fn assert_none(broken: Vec<String>, rule: &str) {
     assert!(broken.is_empty(), "{rule}:\n  {}", broken.join("\n  "));
 }
 
-/// The part of a file before the tests that are in it.
+/// Returns the part of a file before its inline tests.
 pub(crate) fn product_code(text: &str) -> &str {
     let mark = "#[cfg(test)]\n";
     let are_here = |at: &usize| {
@@ -22,7 +22,7 @@ fn is_test_file(name: &str) -> bool {
     name.contains("/tests") || name.ends_with("_tests.rs") || name.contains("simulation")
 }
 
-/// Lines that the compiler reads, before the tests.
+/// Returns the number of lines of product code without comments and blank lines.
 fn code_lines(folder: &str) -> usize {
     let sources = sources(folder);
     let product = sources.iter().filter(|s| !is_test_file(&s.name));
@@ -62,7 +62,7 @@ fn tests_that_need_something_of_the_machine_say_so() {
     assert_none(broken, "a test that no binary runs");
 }
 
-/// Where a test may let time pass, and why.
+/// Files where a test may let time pass, with the reason.
 const PAUSES: &[(&str, &str)] = &[
     (
         "tests/support/process.rs",

@@ -1,4 +1,4 @@
-//! The sources of the tree.
+//! Access to the sources of the tree.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ pub(crate) struct Source {
     pub text: String,
 }
 
-/// The sources in a folder, or that one file.
+/// Returns the sources in a folder, or that one file.
 pub(crate) fn sources(folder: &str) -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
