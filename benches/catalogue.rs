@@ -1,8 +1,8 @@
-//! How the catalogue bears 100,000 and 1,000,000 entries: time to merge a peer's log, bytes
-//! resident an entry, time to add one file, to publish a view, to look up and to list.
+//! Costs of a catalogue with 100,000 and 1,000,000 entries: the time to merge a peer's log, the
+//! memory of an entry, and the time to add one file, to publish a view, to look up and to list.
 //!
-//! Memory is what the allocator was asked for and did not get back, and what the kernel says is
-//! resident. Memory, merging and a death are measured once, the rest by criterion.
+//! Memory is what the allocator has given and not got back, and what the kernel reports as
+//! resident. Memory, merging and a death are measured once, all others by criterion.
 
 #![allow(
     unsafe_code,
@@ -26,7 +26,7 @@ struct Counting;
 
 static LIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: everything is passed on to the system's allocator as it came.
+// SAFETY: all calls are passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE_BYTES.fetch_add(layout.size(), Ordering::Relaxed);
@@ -45,7 +45,8 @@ static ALLOCATOR: Counting = Counting;
 const SHARE: ShareIndex = ShareIndex(0);
 const FILES_A_DIRECTORY: usize = 100;
 
-/// The time that this process computed: unlike the wall's, it is not that of its neighbours.
+/// Returns the processor time of this process. Unlike the wall clock, it does not include other
+/// processes.
 fn cpu_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -99,7 +100,7 @@ fn path(number: usize, files_a_directory: usize) -> SharedPath {
     SharedPath::new(text.into_bytes()).unwrap()
 }
 
-/// A peer's catalogue with so many files, its head signed.
+/// Returns a peer's catalogue with this number of files and a signed head.
 fn peer(files: usize, files_a_directory: usize) -> Catalogue {
     let mut peer = node(1);
     for number in 0..files {
@@ -115,7 +116,7 @@ fn peer(files: usize, files_a_directory: usize) -> Catalogue {
     peer
 }
 
-/// Pulls everything that the peer has; the time is that of computing while it is taken in.
+/// Pulls the whole log of the peer. Returns the processor time of the intake.
 fn merge(peer: &Catalogue, into: &mut Catalogue) -> Duration {
     let author = NodeId::new([1; 32]);
     into.set_live(author, true).unwrap();
@@ -129,7 +130,7 @@ fn merge(peer: &Catalogue, into: &mut Catalogue) -> Duration {
         let start = cpu_time();
         let applied = into.intake().apply(author, part).unwrap();
         into.view();
-        // the owner would store them
+        // The owner would store them.
         into.storage().take_writes(usize::MAX);
         taken += cpu_time() - start;
         match applied {
@@ -140,11 +141,11 @@ fn merge(peer: &Catalogue, into: &mut Catalogue) -> Duration {
     }
 }
 
-/// Set in a child process: how many entries it is to hold, and how many a directory.
+/// Set in a child process: the number of entries, and of files in each directory.
 const CHILD: &str = "CATALOGUE_BENCH_CHILD";
 
-/// Holds so many entries and says what that takes: in a process of its own, so that what the
-/// kernel says is of nothing else.
+/// Creates a catalogue and prints its memory. It runs in a separate process, so that the kernel's
+/// figure includes nothing else.
 fn report_memory(files: usize, files_a_directory: usize) {
     let (allocated, resident) = (LIVE_BYTES.load(Ordering::Relaxed), resident_bytes());
     let mut catalogue = peer(files, files_a_directory);
@@ -278,7 +279,7 @@ fn bench_large_directory(c: &mut Criterion) {
     });
 }
 
-/// Measured once each, and only where no single benchmark is asked for.
+/// Measures each size once, only if no single benchmark is requested.
 fn sizes(_: &mut Criterion) {
     if std::env::args()
         .skip(1)

@@ -36,7 +36,7 @@ const THROUGH: usize = 512 << 20;
 const THROUGH_READS: u64 = 50_000;
 const THROUGH_ROUNDS: usize = 5;
 
-/// Lets the kernel forget the pages of one file, and of no other.
+/// Makes the kernel drop the pages of one file only.
 fn forget_pages(path: &Path) {
     let file = File::open(path).unwrap();
     rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
@@ -59,9 +59,9 @@ fn random_reads_s(path: &Path) -> f64 {
     THROUGH_READS as f64 / begun.elapsed().as_secs_f64()
 }
 
-/// Where the kernel may not read complete files itself, the daemon does: the first time through
-/// it, and again from the pages that the kernel kept. The same file, its pages in memory, is read
-/// on the disk's filesystem in the same rounds.
+/// Measures reads of complete files that the kernel may not read by itself: the first time through
+/// the daemon, and again from the kernel's pages. In the same rounds, the same file is read on the
+/// disk's filesystem, with its pages in memory.
 fn reads_through_the_daemon_beside_the_disk() {
     let scratch = tempfile::tempdir_in(".").unwrap();
     let disk = scratch.path().join("big");

@@ -1,16 +1,16 @@
 //! The speed of a push beside its rivals, in one run: `cargo bench --bench push`.
 //!
 //! One file goes from a node into the inbox of another, from a node to a stand-in for a peer of the
-//! older mesh (which writes it to the disk and checks its hash, as the original program does), and
-//! by `scp` and `rsync` through an sshd of our own. Everything runs on loopback; the file is in the
-//! page cache. A node proves the whole file and syncs it before it has its name; `scp` and `rsync`
-//! sync nothing. The contestants take turns, another one first in each round. Rivals that are not
-//! installed are named and left out (`apt install openssh-server rsync`).
+//! older mesh, and by `scp` and `rsync` through a separate sshd. The stand-in writes the file to the
+//! disk and checks its hash, as the original program does. All programs run on loopback, and the file
+//! is in the page cache. A node verifies the whole file and syncs it before it has its name. `scp` and
+//! `rsync` do not sync. The contestants take turns, another one first in each round. Rivals that are
+//! not installed are named and left out (`apt install openssh-server rsync`).
 //!
-//! | setting | of what | default |
+//! | setting | meaning | default |
 //! |---|---|---|
-//! | `P2PFS_BENCH_MIB` | the size of the file | 1024 |
-//! | `P2PFS_BENCH_ROUNDS` | how often each is measured | 3 |
+//! | `P2PFS_BENCH_MIB` | size of the file | 1024 |
+//! | `P2PFS_BENCH_ROUNDS` | measurements of each contestant | 3 |
 
 #[path = "versus/figures.rs"]
 #[allow(dead_code, reason = "other benches use the rest")]
@@ -41,15 +41,15 @@ use support::process::{eventually, run};
 
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Everybody who takes part.
+/// All contestants.
 struct Field {
     sender: Node,
     receiver: Node,
-    /// What the stand-in has got, a file at a time.
+    /// Signals each file that the stand-in has received.
     got: mpsc::Receiver<()>,
     sshd: Result<Sshd, String>,
     file: PathBuf,
-    /// Where the rivals put it.
+    /// Folder for the rivals' copies.
     copies: PathBuf,
     _cluster: Cluster,
 }
@@ -89,7 +89,7 @@ fn main() {
     report(&format!("a push of {mib} MiB"), Unit::MibPerS, &all);
 }
 
-/// A number from the environment.
+/// Reads a number from the environment.
 fn setting(name: &str, otherwise: usize) -> usize {
     let text = std::env::var(name).ok();
     text.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -169,7 +169,7 @@ impl Field {
         self.receiver.home.join("inbox")
     }
 
-    /// Removes what was pushed.
+    /// Removes the pushed files.
     fn clear(&self) {
         for place in [self.inbox().join("file"), self.copies.join("file")] {
             let _none = fs::remove_file(place);
@@ -190,8 +190,8 @@ fn start(cluster: &mut Cluster, name: &str) -> Node {
     })
 }
 
-/// A peer of the mesh that takes files as the original program does: each payload whole, its bytes
-/// to the disk, and the hash compared at the end.
+/// Runs a mesh peer that receives files as the original program does: it reads each payload whole,
+/// writes its bytes to the disk, and compares the hash at the end.
 fn stand_in(mesh: &str, place: &Path, has_it: &mpsc::Sender<()>) {
     let mut stream = TcpStream::connect(mesh).unwrap();
     let id = "5".repeat(32);

@@ -9,7 +9,7 @@ use p2pfs_share::{Known, ShareConfig, ShareEvent, ShareSet, ShareSpec};
 
 const FILES: usize = 100_000;
 const FILES_PER_DIRECTORY: usize = 1000;
-/// Far more than any of it takes.
+/// Time limit, far longer than any step takes.
 const LIMIT: Duration = Duration::from_secs(600);
 
 fn main() {
@@ -39,7 +39,8 @@ fn fill(share: &Path) {
     fs::set_permissions(share, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Opens the share and waits until all of it is listed; gives what a restart would know.
+/// Opens the share and waits until it is listed completely. Returns the state that a restart would
+/// know.
 fn scan(what: &str, share: &Path, state: &Path, known: Vec<Known>) -> Vec<Known> {
     let begun = Instant::now();
     let config = ShareConfig {

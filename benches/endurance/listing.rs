@@ -1,5 +1,5 @@
-//! `ls -l` of a very long directory, of others' files and of own ones, beside ext4, and what goes
-//! over the network for it.
+//! `ls -l` of a very long directory, of other nodes' files and of own ones, compared with ext4, and
+//! the network traffic that it causes.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -13,14 +13,14 @@ use super::support::daemon::{Cluster, Node};
 use super::support::process::{eventually, run as run_command};
 use super::{setting, table};
 
-/// The longest that a listing may take.
+/// Maximum duration of a listing.
 const GOAL_MS: f64 = 1000.0;
 const ROUNDS: usize = 20;
 
-/// Leaves the machine's network: what is counted from now on is ours.
+/// Enters a separate network namespace, so that all counted packets are from this bench.
 ///
 /// # Errors
-/// Where that is not allowed, or `ip` is not installed.
+/// If this is not permitted, or `ip` is not installed.
 pub(crate) fn enter_own_network() -> io::Result<()> {
     // SAFETY: no other thread runs yet.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
@@ -65,7 +65,7 @@ pub(crate) fn run() {
         forget_names();
         disk.push(list(&source));
     }
-    // as long again, with nobody who lists
+    // An equally long time without a listing.
     let (idle_before, begun) = (packets(), Instant::now());
     std::thread::sleep(took);
     let idle = packets() - idle_before;
@@ -96,7 +96,7 @@ pub(crate) fn run() {
     table::note(&format!("requests that one more ls -l makes: {asked}"));
 }
 
-/// How many names a node knows.
+/// Returns how many names a node knows.
 pub(crate) fn listed(node: &Node) -> u64 {
     let status = node.cli(&["status", "--json"]).expect_json();
     status["namespace"]["entries"].as_u64().unwrap()
@@ -113,12 +113,12 @@ fn list(directory: &Path) -> Duration {
     begun.elapsed()
 }
 
-/// The kernel forgets names and attributes that nobody uses.
+/// Makes the kernel forget unused names and attributes.
 fn forget_names() {
     let _ = fs::write("/proc/sys/vm/drop_caches", "2");
 }
 
-/// What this network has sent, by UDP and TCP.
+/// Returns the number of UDP and TCP packets that this network has sent.
 fn packets() -> u64 {
     let text = fs::read_to_string("/proc/net/snmp").unwrap_or_default();
     let mut lines = text.lines();

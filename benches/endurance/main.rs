@@ -1,17 +1,17 @@
-//! What holds for a long time and many times over, with real daemons and a real mount:
+//! Promises over a long time and many repetitions, with real daemons and a real mount:
 //! `cargo bench --bench endurance`. Each trial prints a row with its goal.
 //!
-//! All of it runs on loopback, in a network namespace of its own where that can be had (as root),
-//! so that the packets that are counted are ours.
+//! All trials run on loopback, as root in a separate network namespace, so that all counted packets
+//! are from this bench.
 //!
-//! | setting | of what | default |
+//! | setting | meaning | default |
 //! |---|---|---|
 //! | `P2PFS_BENCH_SIGNALS` | interrupted readers of each kind | 1000 |
-//! | `P2PFS_BENCH_CALLS` | calls of each kind on metadata, at least | 10000 |
-//! | `P2PFS_BENCH_ENTRIES` | names in the directory that is listed | 100000 |
-//! | `P2PFS_BENCH_NAMES` | names that a daemon knows, with commas between | 100000,1000000 |
-//! | `P2PFS_BENCH_HANDLES` | open files that are read at once | 500 |
-//! | `P2PFS_BENCH_ONLY` | of `signals,metadata,listing,names,handles` those to do | all |
+//! | `P2PFS_BENCH_CALLS` | minimum number of metadata calls of each kind | 10000 |
+//! | `P2PFS_BENCH_ENTRIES` | names in the listed directory | 100000 |
+//! | `P2PFS_BENCH_NAMES` | names that a daemon knows, separated by commas | 100000,1000000 |
+//! | `P2PFS_BENCH_HANDLES` | open files that are read concurrently | 500 |
+//! | `P2PFS_BENCH_ONLY` | trials to run, of `signals,metadata,listing,names,handles` | all |
 
 #[path = "../versus/figures.rs"]
 #[allow(dead_code, reason = "other benches use the rest")]
@@ -49,7 +49,7 @@ fn main() {
     }
 }
 
-/// A number from the environment.
+/// Reads a number from the environment.
 fn setting(name: &str, otherwise: usize) -> usize {
     let text = std::env::var(name).ok();
     text.and_then(|text| text.parse().ok()).unwrap_or(otherwise)

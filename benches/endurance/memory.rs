@@ -1,4 +1,4 @@
-//! What a daemon takes of the memory: idle with very many names, and with very many readers.
+//! Memory of a daemon: idle with very many names, and with very many readers.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -14,17 +14,17 @@ use super::support::process::{eventually, run, status_kib};
 use super::{setting, table};
 
 const FILES_A_DIRECTORY: usize = 1000;
-/// Far more than any of it takes.
+/// Time limit, far longer than any step takes.
 const LIMIT: Duration = Duration::from_secs(1800);
-/// How much each handle reads.
+/// Bytes that each handle reads.
 const HANDLE_BYTES: usize = 2 << 20;
 
-/// A line of /proc/PID/status, in MiB.
+/// Returns a line of /proc/PID/status in MiB.
 fn memory_mib(node: &Node, line: &str) -> f64 {
     status_kib(node.pid(), line) as f64 / 1024.0
 }
 
-/// Memory where a file costs least to make, if there is such.
+/// Returns a folder in memory if possible, where files are cheapest to create.
 fn light_folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() {
@@ -101,8 +101,8 @@ fn names_of(names: usize) {
     );
 }
 
-/// Waits until the daemon takes no more and no less than before, and longer than it waits itself
-/// before it gives back what a large job left.
+/// Waits until the daemon's memory is stable. The wait is longer than the daemon's own wait before
+/// it releases the memory of a large job.
 fn settle(node: &Node) {
     let mut before = 0.0;
     let mut since = Instant::now();
@@ -130,7 +130,7 @@ pub(crate) fn handles() {
         .map(|number| nodes[1].mounted(&format!("h/{number:04}.bin")))
         .collect();
     let before = memory_mib(&nodes[1], "VmRSS");
-    // all are open before any is read
+    // All handles are open before any is read.
     let all_open = Barrier::new(handles);
     let begun = Instant::now();
     std::thread::scope(|scope| {

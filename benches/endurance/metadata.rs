@@ -1,4 +1,4 @@
-//! Names and attributes while nobody answers: each call is answered from memory.
+//! Names and attributes while no peer answers: each call is answered from memory.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -15,16 +15,16 @@ use super::support::daemon::{Cluster, Node};
 use super::support::process::{eventually, start};
 use super::{setting, table};
 
-/// The longest that a call may take.
+/// Maximum duration of a call.
 const GOAL_MS: f64 = 100.0;
-/// Past the time in which silent nodes are suspected, and given up.
+/// Duration after which silent nodes are suspected and then given up.
 const AT_LEAST: Duration = Duration::from_secs(40);
 const FILES: usize = 500;
 
 pub(crate) fn run() {
     let mut cluster = Cluster::new();
     let mut nodes = cluster.start_all(&["near", "one", "two"]);
-    // the own ones stay when those of the others have gone
+    // The own names stay after those of the other nodes have gone.
     for node in &nodes {
         for number in 0..FILES {
             let name = format!("{}/d{}/f{number}", node.name, number % 10);
@@ -49,7 +49,7 @@ pub(crate) fn run() {
     trial(&near, "every peer dead");
 }
 
-/// Asks on and on, while a reader waits for bytes that do not come.
+/// Makes calls repeatedly while a reader waits for bytes that do not arrive.
 fn trial(near: &Node, state: &str) {
     let calls = setting("P2PFS_BENCH_CALLS", 10_000);
     let reader = start(Command::new("cat").arg(near.mounted("one.bin")));
@@ -64,7 +64,7 @@ fn trial(near: &Node, state: &str) {
         let directory = near.mounted(&format!("{name}/d{}", number % 10));
         let link = near.mounted(&format!("{name}/link"));
         let absent = near.mounted(&format!("absent-{number}"));
-        // once the names have gone, their absence must be told as fast
+        // After the names have gone, their absence must be reported as fast.
         let asked: [&dyn Fn(); 7] = [
             &|| drop(fs::read_dir(&directory).map(Iterator::count)),
             &|| stat_anew(&file),
@@ -98,7 +98,7 @@ fn trial(near: &Node, state: &str) {
     reader.finish(Duration::from_secs(60));
 }
 
-/// What the machine itself takes to wake somebody and be woken, under the same load.
+/// Measures the machine's own time to wake a thread and be woken, under the same load.
 struct Echo {
     question: PipeWriter,
     answer: PipeReader,
@@ -121,7 +121,7 @@ impl Echo {
     }
 }
 
-/// stat(2), answered by the daemon and not from the kernel's cache.
+/// Calls stat(2) so that the daemon answers and not the kernel's cache.
 fn stat_anew(path: &Path) {
     let path = std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap();
     // SAFETY: a C string, and room for the answer.

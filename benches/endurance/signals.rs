@@ -1,4 +1,4 @@
-//! Ctrl-C of a reader that waits for bytes, or for a name, that do not come.
+//! Ctrl-C of a reader that waits for bytes or for a name that do not arrive.
 
 use std::net::UdpSocket;
 use std::path::Path;
@@ -10,18 +10,18 @@ use super::support::daemon::{Cluster, NodeOptions};
 use super::support::process::{Running, eventually, start};
 use super::{setting, table};
 
-/// Within which a reader must be gone.
+/// Maximum time until a reader has ended.
 const GOAL_MS: f64 = 200.0;
-/// Far longer than a trial takes: no deadline ends a wait here.
+/// Far longer than a trial takes, so that no deadline ends a wait.
 const NEVER: &str = "600s";
-/// Where the kernel keeps who waits for an answer of the mount, or for a page of it.
+/// Kernel functions in which a process waits for an answer of the mount or for a page of it.
 const MOUNT: [&str; 3] = ["request_wait_answer", "folio_wait", "fuse"];
 
 pub(crate) fn run() {
     let rounds = setting("P2PFS_BENCH_SIGNALS", 1000);
     let mut cluster = Cluster::new();
     let far = cluster.start("far");
-    // one that is asked and never answers
+    // This peer receives requests and never answers.
     let legacy_peer = UdpSocket::bind("127.0.0.1:0").unwrap();
     let near = cluster.start_with(NodeOptions {
         more: vec!["--legacy".to_owned()],
@@ -64,7 +64,7 @@ pub(crate) fn run() {
     far.signal(libc::SIGCONT);
 }
 
-/// Starts the reader, waits until it waits, interrupts it; gives how long it took to go.
+/// Starts the reader, waits until it is waiting, and interrupts it. Returns how long its end took.
 fn interrupt(command: &mut Command, place: &[&str]) -> Duration {
     let mut reader = start(command);
     eventually("the reader waits", Duration::from_secs(60), || {
@@ -78,8 +78,8 @@ fn interrupt(command: &mut Command, place: &[&str]) -> Duration {
     begun.elapsed()
 }
 
-/// Whether the process stands in one of these places of the kernel. Looking at that takes no lock
-/// that a blocked reader may hold.
+/// Returns whether the process waits in one of these kernel functions. The check takes no lock that
+/// a blocked reader may hold.
 fn waits_in(reader: &Running, places: &[&str]) -> bool {
     let folder = Path::new("/proc").join(reader.pid().to_string());
     let place = std::fs::read_to_string(folder.join("wchan")).unwrap_or_default();

@@ -1,10 +1,10 @@
-//! Rows of figures beside their goals.
+//! Rows of figures with their goals.
 
 use std::time::Duration;
 
 use crate::figures::quantile;
 
-/// The names of the columns.
+/// Prints the names of the columns.
 pub(crate) fn head() {
     println!(
         "{:<52} {:>8} {:>10} {:>10} {:>10}  goal",
@@ -12,7 +12,7 @@ pub(crate) fn head() {
     );
 }
 
-/// How long each of many took, and the limit of the longest.
+/// Prints a row for many durations and the limit of the longest.
 pub(crate) fn times(what: &str, took: &[Duration], goal_ms: f64) {
     let took: Vec<f64> = took.iter().map(|t| t.as_secs_f64() * 1e3).collect();
     let [half, most, longest] = [0.5, 0.99, 1.0].map(|share| quantile(&took, share));
@@ -23,7 +23,7 @@ pub(crate) fn times(what: &str, took: &[Duration], goal_ms: f64) {
     );
 }
 
-/// One figure and its limit.
+/// Prints one figure and its limit.
 pub(crate) fn amount(what: &str, found: f64, unit: &str, goal: f64) {
     println!(
         "{what:<52} {found:>8.1} {unit}  <= {goal}: {}",
@@ -31,7 +31,7 @@ pub(crate) fn amount(what: &str, found: f64, unit: &str, goal: f64) {
     );
 }
 
-/// What stands beside the figures.
+/// Prints a note to the figures.
 pub(crate) fn note(text: &str) {
     println!("  {text}");
 }

@@ -1,5 +1,5 @@
-//! Another p2pfs beside the one that is built now, such as that of before a change: each reads what
-//! the same folder has, from a server of its own.
+//! Another p2pfs compared with the current build, such as one from before a change. Each reads from
+//! its own server of the same folder.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::sshd::{START_LIMIT, free_port};
 use crate::support::daemon::{is_mounted, set_mode};
 use crate::support::process::{self, eventually, run};
 
-/// Its two nodes, by a program that another revision was built to.
+/// Starts two nodes with a program built from another revision.
 pub(crate) fn before(program: &Path, folder: &Path, share: &Path) -> Rival {
     let [home, mount] = folders(folder, ["before", "before-mount"]);
     let (port, secret) = (free_port(), home.join("secret"));

@@ -39,7 +39,7 @@ enum Kind {
     Open(usize),
 }
 
-/// Counts by thread and call: on the way of a read, and afterwards.
+/// Counts by thread and call: until the end of a read, and after it.
 type Counts = BTreeMap<(String, String), [f64; 2]>;
 /// Begin and end of each read, in seconds since 1970.
 type Times = Vec<(f64, f64)>;

@@ -1,6 +1,6 @@
-//! Two hosts that are 20 ms and 100 MB/s apart: small files, by the programs that read them.
+//! Two hosts 20 ms and 100 MB/s apart: small files, with the programs that read them.
 //!
-//! sshfs takes two round trips a file, so it is given a tenth of what is copied.
+//! sshfs takes two round trips a file, so it gets a tenth of the files to copy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,14 +17,14 @@ use crate::{Field, setting, waste};
 const LINK: [&str; 4] = ["--delay", "10ms", "--rate", "800mbit"];
 const SERVER: &str = "10.77.0.1";
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// Files that are searched, and in the repository.
+/// Number of files that are searched, and in the repository.
 const SEARCHED_FILES: usize = 500;
 const COMMITTED_FILES: usize = 100;
 const COMMITS: usize = 10;
-/// What is read one file in ten of.
+/// Directories of which one file in ten is read.
 const SPARSE: [&str; 2] = ["each", "scattered"];
 
-/// The two hosts, and what runs on them.
+/// The two hosts and their processes.
 struct Far {
     lab: Lab,
     folder: tempfile::TempDir,
@@ -35,7 +35,7 @@ struct Far {
 struct Way {
     name: &'static str,
     mount: PathBuf,
-    /// Which directory it copies.
+    /// Directory that it copies.
     copied: &'static str,
 }
 
@@ -122,7 +122,7 @@ impl Far {
         self.folder.path().join(name)
     }
 
-    /// sshfs on the reading host, where it is installed; the last one is its client.
+    /// Starts sshfs on the reading host, if it is installed. The last process is its client.
     fn sshfs(&self, mount: &Path) -> Option<[Running; 2]> {
         let installed = |program: &str| Path::new(program).exists();
         if !installed("/usr/bin/sshfs") || !installed("/usr/sbin/sshd") {
@@ -194,7 +194,7 @@ impl Far {
             make_small_files(&staged.join(name), seed * 10 + name.len() as u64, count);
         }
         make_repository(&staged);
-        // old enough not to be read once more during a turn
+        // The files are old enough not to be hashed again during a turn.
         run(Command::new("find").arg(&staged).args([
             "-exec",
             "touch",
@@ -239,7 +239,7 @@ impl Far {
     fn timed(&self, command: &[&str], on: &Path) -> f64 {
         let begun = Instant::now();
         let found = run(self.lab.on("n2").args(command).arg(on));
-        // grep found nothing, which is no failure
+        // grep found no match, which is expected.
         assert_eq!(found.status.code(), Some(1), "{}", found.stderr);
         begun.elapsed().as_secs_f64()
     }
@@ -277,7 +277,7 @@ fn daemon(lab: &Lab, host: &str, folder: &Path, more: &[&str]) -> Running {
     start(command.args(more))
 }
 
-/// A repository with its objects as git leaves them, one file each.
+/// Creates a repository whose objects are loose, as git leaves them: one file each.
 fn make_repository(beside: &Path) {
     let work = beside.with_extension("work");
     let git = |arguments: &[&str]| {

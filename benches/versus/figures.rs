@@ -1,14 +1,14 @@
-//! Figures side by side: collected by rounds, printed with their medians and ratios.
+//! Figures side by side: collected by round, printed with their medians and ratios.
 
-/// What one contestant did, a sample a round.
+/// The samples of one contestant, one a round.
 pub(crate) struct Figures {
     name: String,
     samples: Vec<f64>,
-    /// Processor seconds of its processes, where they were counted.
+    /// Processor seconds of its processes, if counted.
     cpu_s: Vec<f64>,
 }
 
-/// What a sample counts, and whether more of it is better.
+/// The unit of a sample. It says whether more is better.
 #[derive(Clone, Copy)]
 pub(crate) enum Unit {
     MibPerS,
@@ -65,15 +65,15 @@ impl Figures {
     }
 }
 
-/// The value that half of the others are below, the mean of the two in the middle where their
-/// number is even; not a number where there are none.
+/// Returns the median: the middle value, or the mean of the two middle values. The result is NaN
+/// without values.
 pub(crate) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// The value that this share (0 to 1) of the others is below, on the line between the two next to
-/// it where none is: to take the upper one would flatter whoever's more is better. Not a number
-/// where there are none.
+/// Returns the quantile at `share` (0 to 1), interpolated between its two neighbours. The upper
+/// neighbour would favour the contestant with more if more is better. The result is NaN without
+/// values.
 pub(super) fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -83,8 +83,8 @@ pub(super) fn quantile(values: &[f64], share: f64) -> f64 {
     below + (above - below) * place.fract()
 }
 
-/// How much better the first is than another: the median of the rounds' ratios, since a round's
-/// figures were taken under the same conditions, and rounds differ.
+/// Returns how much better the first is than the other: the median of the rounds' ratios. The
+/// figures of one round have the same conditions, and rounds differ.
 fn advantage(unit: Unit, ours: &Figures, other: &Figures) -> f64 {
     let pairs = ours.samples.iter().zip(&other.samples);
     let ratios: Vec<f64> = pairs
@@ -99,7 +99,7 @@ fn advantage(unit: Unit, ours: &Figures, other: &Figures) -> f64 {
     median(&ratios)
 }
 
-/// Prints all of one trial; the first is ours.
+/// Prints all figures of one trial. The first are those of this p2pfs.
 pub(super) fn report(what: &str, unit: Unit, all: &[Figures]) {
     println!("\n{what} [{}]", unit.name());
     for figures in all.iter().filter(|figures| !figures.samples.is_empty()) {

@@ -1,4 +1,4 @@
-//! What the machine says about processes and sockets.
+//! The machine's data about processes and sockets.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -11,25 +11,25 @@ use std::time::{Duration, Instant};
 use rustix::fs::Advice;
 use rustix::system::sysinfo;
 
-/// The unit of times in /proc (`USER_HZ`), the same on all of Linux that Rust runs on but Alpha.
+/// The unit of times in /proc (`USER_HZ`). It is equal on all Linux platforms of Rust except Alpha.
 const TICKS_PER_S: f64 = 100.0;
-/// A read of a program that takes much.
+/// Buffer size of a program that reads large pieces.
 const READ_BYTES: usize = 1 << 20;
-/// How long processes are watched before they are said to be at rest.
+/// How long processes are watched before they count as at rest.
 const REST: Duration = Duration::from_millis(500);
-/// What a process at rest may use of a processor: it still gossips.
+/// Maximum share of a processor of a process at rest, which still gossips.
 const REST_SHARE: f64 = 0.05;
-/// A daemon that never rests is measured beside nevertheless.
+/// Maximum wait for a daemon that never rests. Then the measurement begins nevertheless.
 const REST_LIMIT: Duration = Duration::from_secs(30);
 
-/// By what rule the machine's TCP sends (tcp(7)): `bbr` paces what goes over loopback too, which
-/// costs a processor that `cubic`, the kernel's own choice, does not.
+/// Returns the machine's rule for sending by TCP (tcp(7)). `bbr` also paces traffic over loopback,
+/// which costs a processor. `cubic`, the kernel's default, does not.
 pub(crate) fn congestion_control() -> String {
     let rule = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
     rule.map_or_else(|_| "unknown".into(), |rule| rule.trim().to_owned())
 }
 
-/// Processor seconds that processes and all that descend from them have used so far.
+/// Returns the processor seconds that processes and all their descendants have used so far.
 pub(crate) fn cpu_seconds(roots: &[u32]) -> f64 {
     let mut used = HashMap::new();
     let mut parents = HashMap::new();
@@ -41,7 +41,7 @@ pub(crate) fn cpu_seconds(roots: &[u32]) -> f64 {
         else {
             continue;
         };
-        // A process may end while we look.
+        // A process may end during the scan.
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
             continue;
         };
@@ -70,8 +70,8 @@ pub(crate) fn cpu_seconds(roots: &[u32]) -> f64 {
     ticks as f64 / TICKS_PER_S
 }
 
-/// Waits until these processes are done with what they were asked before: a cache may go on reading
-/// ahead long after its reader, and who has the next turn would share the processors with it.
+/// Waits until these processes have finished their earlier work. A cache may continue its
+/// read-ahead long after its reader, and would share the processors with the next contestant.
 pub(crate) fn wait_for_rest(roots: &[u32]) {
     let given_up = Instant::now() + REST_LIMIT;
     while Instant::now() < given_up {
@@ -84,7 +84,7 @@ pub(crate) fn wait_for_rest(roots: &[u32]) {
     println!("(somebody is still at work from the turn before; measured beside it)");
 }
 
-/// Bytes that a port of loopback has sent on the connections that it has now.
+/// Returns the bytes that a loopback port has sent on its present connections.
 pub(crate) fn sent_bytes(port: u16) -> u64 {
     let output = Command::new("ss")
         .args(["-Htin", "state", "established", &format!("sport = :{port}")])
@@ -96,13 +96,13 @@ pub(crate) fn sent_bytes(port: u16) -> u64 {
         .sum()
 }
 
-/// Lets no measurement pay for what was before it: dirty pages are written out, and all memory that
-/// nobody uses is filled with clean pages, as it is on a machine that has been at work for a while.
+/// Removes the effects of earlier work from a measurement. It writes out dirty pages and fills all
+/// unused memory with clean pages, as on a machine that has worked for a while.
 ///
-/// Free memory would not do: a guest gives it back to its hypervisor within moments (page reporting
-/// of virtio-balloon), and who touches it first pays up to 2 s of system time a GiB for that, more
-/// than for all the rest. `scratch` is one hole, which takes no room on the disk. Its pages stay,
-/// so that the next time is quick.
+/// Free memory would not do. A guest returns it to its hypervisor within moments (page reporting of
+/// virtio-balloon), and its next user pays up to 2 s of system time a GiB, more than for all the
+/// rest. `scratch` is one hole and takes no room on the disk. Its pages stay, so the next call is
+/// fast.
 pub(crate) fn settle(scratch: &Path) {
     rustix::fs::sync();
     let file = File::options()
@@ -115,7 +115,7 @@ pub(crate) fn settle(scratch: &Path) {
     let memory = sysinfo();
     let memory_bytes = memory.totalram as u64 * u64::from(memory.mem_unit);
     file.set_len(memory_bytes).unwrap();
-    // without read-ahead, which asks for large pages and makes the kernel look for them
+    // Read-ahead would request large pages, for which the kernel would have to search.
     rustix::fs::fadvise(&file, 0, None, Advice::Random).unwrap();
     read_through(&file);
 }
@@ -125,7 +125,7 @@ pub(crate) fn read_file(path: &Path) {
     read_through(&File::open(path).unwrap());
 }
 
-/// Reads what has no length before its end; how much it was.
+/// Reads a source of unknown length to its end. Returns the length.
 pub(crate) fn read_to_end(mut source: impl Read) -> usize {
     let mut buffer = vec![0; READ_BYTES];
     let mut length = 0;

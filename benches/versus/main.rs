@@ -1,20 +1,20 @@
 //! The speed of the mount beside its rivals, in one run: `cargo bench --bench versus`.
 //!
 //! Rivals that are not installed are named and left out (`apt install sshfs openssh-server
-//! rclone`). Everything runs on loopback; files are in the page cache of the serving side, and
-//! each cold read is of a file that the reader has not read before. The contestants take turns,
-//! another one first in each round, so that a change of the machine's speed hits all of them;
-//! before each turn all of them have come to rest, and dirty pages are written out. The trial
-//! `far` alone has the two ends on hosts of their own, 20 ms and 100 MB/s apart (root, and what
-//! `tests/lab/netlab` needs).
+//! rclone`). All programs run on loopback. Files are in the page cache of the serving side, and each
+//! cold read is of a file that the reader has not read before. The contestants take turns, another
+//! one first in each round, so that a change of the machine's speed affects all of them. Before each
+//! turn all of them are at rest, and dirty pages are written out. Only the trial `far` has the two
+//! ends on separate hosts, 20 ms and 100 MB/s apart. It needs root and the programs that
+//! `tests/lab/netlab` needs.
 //!
-//! | setting | of what | default |
+//! | setting | meaning | default |
 //! |---|---|---|
-//! | `P2PFS_BENCH_MIB` | the size of the files read in sequence | 1024 |
-//! | `P2PFS_BENCH_ROUNDS` | how often each is measured | 3 |
-//! | `P2PFS_BENCH_FILES` | small files that are copied | 5000 |
-//! | `P2PFS_BENCH_BEFORE` | another `p2pfs` that takes part, such as one of before a change | none |
-//! | `P2PFS_BENCH_ONLY` | of those in `trials::ALL`, with commas between | all |
+//! | `P2PFS_BENCH_MIB` | size of the files that are read sequentially | 1024 |
+//! | `P2PFS_BENCH_ROUNDS` | measurements of each contestant | 3 |
+//! | `P2PFS_BENCH_FILES` | small files to copy | 5000 |
+//! | `P2PFS_BENCH_BEFORE` | another `p2pfs` as a contestant, such as one from before a change | none |
+//! | `P2PFS_BENCH_ONLY` | trials of `trials::ALL` to run, separated by commas | all |
 
 mod before;
 mod calls;
@@ -32,7 +32,7 @@ mod waste;
 use rivals::Rival;
 use support::daemon::{Cluster, Node};
 
-/// Everybody who takes part.
+/// All contestants.
 struct Field {
     nodes: Vec<Node>,
     rivals: Vec<Rival>,
@@ -79,7 +79,7 @@ fn main() {
     }
 }
 
-/// A number from the environment.
+/// Reads a number from the environment.
 fn setting(name: &str, otherwise: usize) -> usize {
     let text = std::env::var(name).ok();
     text.and_then(|text| text.parse().ok()).unwrap_or(otherwise)

@@ -1,5 +1,4 @@
-//! The same file read several times, one read straight after another, beside a cached file on the
-//! filesystem of the disk.
+//! Consecutive reads of the same file, compared with a cached file on the disk's filesystem.
 
 use std::path::Path;
 use std::thread;
@@ -16,7 +15,7 @@ const SIZES_MIB: [usize; 4] = [16, 64, 256, 1024];
 const READS: usize = 4;
 /// Pause between the first read and the second in the variant with a pause.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Prefix of the names of the contestants that take part: each p2pfs.
+/// Prefix of the names of the contestants in this trial: all p2pfs programs.
 const OURS: &str = "p2pfs";
 const DISK: &str = "the disk's filesystem";
 

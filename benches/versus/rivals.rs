@@ -1,5 +1,5 @@
-//! The other ways to read a file of another machine, each serving the same folder on loopback
-//! with a mount of its own. What is not installed is named and left out.
+//! Other programs that read files of another machine. Each serves the same folder on loopback
+//! through its own mount. A program that is not installed is named and left out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use crate::sshd::{START_LIMIT, Sshd, free_port, is_installed, wait_until_listeni
 use crate::support::daemon::{detach, is_mounted};
 use crate::support::process::{self, Running, eventually};
 
-/// A rival that is mounted, for as long as this lives.
+/// A mounted rival. Dropping it ends it.
 pub(crate) struct Rival {
     pub name: &'static str,
     pub mount: PathBuf,
-    /// The port that it serves the bytes from.
+    /// Port from which it serves the bytes.
     pub port: u16,
     processes: Vec<Running>,
     sshd: Option<Sshd>,
 }
 
 impl Rival {
-    /// One that is these processes, and serves from this port.
+    /// Returns a rival with these processes that serves from this port.
     pub(crate) fn of_processes(
         name: &'static str,
         mount: PathBuf,
@@ -36,7 +36,7 @@ impl Rival {
         }
     }
 
-    /// The processes that do its work, as far as they are known now; they have children.
+    /// Returns its main processes that are known now. They have children.
     pub(crate) fn pids(&self) -> Vec<u32> {
         let sshd = self.sshd.iter().map(Sshd::pid);
         self.processes
@@ -62,10 +62,10 @@ pub(crate) fn folders<const N: usize>(home: &Path, names: [&str; N]) -> [PathBuf
     dirs
 }
 
-/// sshfs over an sshd of our own, with the fastest cipher that both have.
+/// Mounts sshfs over a separate sshd, with the fastest cipher that both have.
 ///
 /// # Errors
-/// What is missing, in a form to print.
+/// The missing program, in a printable form.
 pub(crate) fn sshfs(folder: &Path, share: &Path) -> Result<Rival, String> {
     if !is_installed("sshfs") || !is_installed("sshd") {
         return Err("sshfs (apt install sshfs openssh-server)".into());
@@ -91,10 +91,10 @@ pub(crate) fn sshfs(folder: &Path, share: &Path) -> Result<Rival, String> {
     })
 }
 
-/// rclone over its own plain HTTP server, with its full cache.
+/// Mounts rclone over its own plain HTTP server, with its full cache.
 ///
 /// # Errors
-/// What is missing, in a form to print.
+/// The missing program, in a printable form.
 pub(crate) fn rclone(folder: &Path, share: &Path) -> Result<Rival, String> {
     if !is_installed("rclone") {
         return Err("rclone (apt install rclone)".into());

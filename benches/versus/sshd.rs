@@ -1,4 +1,4 @@
-//! An sshd of our own on loopback, with keys of its own, for the rivals that go through ssh.
+//! A separate sshd on loopback with its own keys, for the rivals that use ssh.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub(crate) const START_LIMIT: Duration = Duration::from_secs(20);
 /// The fastest cipher that both sides have.
 const CIPHER: &str = "aes128-gcm@openssh.com";
 
-/// Runs for as long as this lives.
+/// Runs until it is dropped.
 pub(crate) struct Sshd {
     pub port: u16,
     home: PathBuf,
@@ -30,7 +30,7 @@ pub(crate) fn is_installed(program: &str) -> bool {
         .any(|dir| Path::new(dir).join(program).exists())
 }
 
-/// A port that is free now; the rivals cannot be told to choose one themselves.
+/// Returns a port that is free now. The rivals have no option to choose one by themselves.
 pub(crate) fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
@@ -46,7 +46,7 @@ impl Sshd {
     /// Starts one that keeps its files in a folder.
     ///
     /// # Errors
-    /// What is missing, in a form to print.
+    /// The missing program or right, in a printable form.
     pub(crate) fn start(home: &Path) -> Result<Self, String> {
         fs::create_dir_all("/run/sshd").map_err(|error| format!("sshd: /run/sshd: {error}"))?;
         fs::create_dir_all(home).unwrap();
@@ -70,7 +70,7 @@ impl Sshd {
             sshd.args(options).arg("-f").arg(&config_path);
             sshd
         };
-        // it says here what it would end with as it starts, as where its user is missing
+        // This test mode reports the errors with which a start would end, such as a missing user.
         let tried = run(&mut with_config(&["-t"]));
         if !tried.status.success() {
             return Err(format!("sshd: {}", tried.stderr.trim()));
@@ -88,7 +88,7 @@ impl Sshd {
         self.process.pid()
     }
 
-    /// What ssh and its like take after `-o` to get in.
+    /// Returns the values for `-o` with which ssh and similar programs connect.
     pub(crate) fn options(&self) -> [String; 5] {
         [
             format!("Ciphers={CIPHER}"),

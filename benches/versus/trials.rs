@@ -1,4 +1,4 @@
-//! The trials: what is read, and how it is measured.
+//! The trials: the files that are read, and the measurements.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -15,7 +15,7 @@ use crate::support::daemon::{Node, set_mode};
 use crate::support::process::{eventually, run};
 use crate::{Field, setting};
 
-/// A name for the settings, and what it stands for.
+/// A name for the settings, and its function.
 type Trial = (&'static str, fn(&Field));
 
 /// Every trial.
@@ -37,21 +37,21 @@ pub(crate) const ALL: &[Trial] = &[
 
 pub(crate) const MIB: usize = 1 << 20;
 const PAGE: usize = 4096;
-/// The file that is read at random places, and how many.
+/// Size of the file for random reads, and the number of reads.
 const RANDOM_MIB: usize = 256;
 const RANDOM_READS: u64 = 4000;
-/// The files of which one page each is read, a round.
+/// Files of which one page each is read in a round: their number and size.
 const FIRST_FILES: usize = 100;
 const FIRST_MIB: usize = 2;
-/// Files in one directory of those that are copied.
+/// Number of files in each directory of the copied tree.
 const COPIED_IN_DIR: usize = 100;
 const DIRECT_MIB: usize = 128;
 const WARM_MIB: usize = 256;
 const WARM_READS: u64 = 50_000;
-/// For a rival to see a new file.
+/// Maximum time until a rival shows a new file.
 const SEEN_LIMIT: Duration = Duration::from_secs(60);
 
-/// One of those that are measured.
+/// One measured program.
 pub(crate) struct Contestant {
     pub(crate) name: &'static str,
     pub(crate) mount: PathBuf,
@@ -68,7 +68,7 @@ impl Field {
         &self.nodes[1]
     }
 
-    /// All of them, p2pfs first.
+    /// Returns all contestants, this p2pfs first.
     pub(crate) fn contestants(&self) -> Vec<Contestant> {
         let ours = Contestant {
             name: "p2pfs",
@@ -85,8 +85,8 @@ impl Field {
         std::iter::once(ours).chain(rivals).collect()
     }
 
-    /// Puts what is at `staged` into the share under `name`, and waits until the reader lists the
-    /// files `awaited`.
+    /// Moves `staged` into the share under `name`, and waits until the reader lists the files
+    /// `awaited`.
     pub(crate) fn publish(&self, staged: &Path, name: &str, awaited: &[String]) {
         fs::rename(staged, self.server().share.join(name)).unwrap();
         awaited
@@ -102,9 +102,9 @@ impl Field {
         self.publish(&staged, name, &[name.to_owned()]);
     }
 
-    /// Before a turn in which what is shared under `name` is read. Whoever serves it finds it in
-    /// the page cache: rclone lets go of what it served (`POSIX_FADV_DONTNEED`), and who comes
-    /// after it would read the disk for all.
+    /// Prepares a turn that reads the shared `name`. Every server must find it in the page cache.
+    /// rclone drops the pages that it has served (`POSIX_FADV_DONTNEED`), so the next contestant
+    /// would read from the disk.
     pub(crate) fn settle(&self, name: &str) {
         let rivals = self.rivals.iter().flat_map(Rival::pids);
         let ours = self.nodes.iter().map(Node::pid);
@@ -113,9 +113,9 @@ impl Field {
         read_all(&self.server().share.join(name));
     }
 
-    /// Makes room again. Of many files after the last round alone: ext4 looks long for an inode
-    /// that was not freed a moment ago, and whoever makes files after so many are removed pays for
-    /// that.
+    /// Removes a shared name and clears the cache. Trials with many files call this only after the
+    /// last round: ext4 searches long for an inode that was not freed recently, so creating files
+    /// right after such a removal is slow.
     pub(crate) fn withdraw(&self, name: &str) {
         let path = self.server().share.join(name);
         if path.is_dir() {
@@ -127,15 +127,15 @@ impl Field {
     }
 }
 
-/// Makes a file look old: one that was just written is hashed again a little later, which would
-/// fall into somebody's turn.
+/// Makes a file look old. A new file is hashed again a little later, which would happen during a
+/// turn.
 pub(crate) fn age(path: &Path) {
     let file = File::options().write(true).open(path).unwrap();
     file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000))
         .unwrap();
 }
 
-/// Whose turn it is in a round: each is first as often as the others.
+/// Returns the order of turns in a round. Each contestant is first equally often.
 pub(crate) fn turns(count: usize, round: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |turn| (turn + round) % count)
 }
@@ -156,9 +156,10 @@ fn sequential(field: &Field) {
     in_sequence(field, what, &field.contestants(), ("cold", 0));
 }
 
-/// The same by the mount and by `get` alone, where the holder sends no faster than a link of about
-/// 4 Gbit/s. Beyond that a machine of two processors has nothing left: then the mount pays for the
-/// program that takes its bytes, which `get` to `/dev/null` does without.
+/// Measures cold sequential reads through the mount and by `get` only, while the holder sends no
+/// faster than a link of about 4 Gbit/s. At a higher rate, a machine with two processors has
+/// nothing left. Then the mount pays for the program that reads the bytes, and `get` to `/dev/null`
+/// does not.
 fn paced(field: &Field) {
     let server = field.server();
     server.cli(&["limits", "--up", "500MiB/s"]).expect_ok();
@@ -168,14 +169,14 @@ fn paced(field: &Field) {
     server.cli(&["limits", "--configured"]).expect_ok();
 }
 
-/// By programs that look at nothing of what they read.
+/// Measures sequential reads by programs that ignore the bytes.
 fn in_sequence(field: &Field, what: &str, contestants: &[Contestant], files: (&str, usize)) {
     let get = |name: &str| get_file(field.reader(), name, Path::new("/dev/null"));
     large(field, what, contestants, files, (read_file, get), || ());
 }
 
-/// The same by a reader who wants a file of its own on its disk, so that all of them handle each
-/// byte: `get` hands what nobody looks at to `/dev/null` without touching it.
+/// Measures copies to a file on the reader's disk, so that all contestants handle each byte. `get`
+/// to `/dev/null` would pass bytes on without touching them.
 fn whole(field: &Field) {
     let copy = field.reader().home.join("copy");
     let cp = |path: &Path| {
@@ -192,8 +193,8 @@ fn whole(field: &Field) {
     large(field, what, &all, ("whole", 70_000), (cp, get), remove);
 }
 
-/// By a program that takes the bytes into its memory, from the mount or from `get` through a pipe:
-/// what `get` brings to `/dev/null` reaches nobody.
+/// Measures a program that reads the bytes into its memory, from the mount or from `get` through a
+/// pipe. With `/dev/null`, no program would get the bytes of `get`.
 fn taken(field: &Field) {
     let get = |name: &str| {
         let mut get = field.reader().cli_command(&["get", name, "-o", "-"]);
@@ -212,8 +213,8 @@ fn large_mib() -> usize {
     setting("P2PFS_BENCH_MIB", 1024)
 }
 
-/// A large file by the mount of each, at its path, and another by our `get`, by its name. Their
-/// names and contents are told from those of other trials by `(prefix, seed)`; `after` is not
+/// Reads a large file through each mount by its path, and another with this `get` by its name.
+/// `(prefix, seed)` distinguishes names and contents from those of other trials. `after` is not
 /// measured.
 fn large(
     field: &Field,
@@ -271,13 +272,13 @@ fn read_all(path: &Path) {
     }
 }
 
-/// Different pages of a file, in no order.
+/// Returns different pages of a file in random order.
 pub(crate) fn scattered(count: u64, size_mib: usize) -> impl Iterator<Item = u64> {
     let pages = (size_mib * MIB / PAGE) as u64;
     (0..count).map(move |number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % pages)
 }
 
-/// Reads pages one after the other; what each took, in milliseconds.
+/// Reads pages one after the other. Returns the duration of each in milliseconds.
 fn read_pages(path: &Path, pages: impl Iterator<Item = u64>) -> Vec<f64> {
     let file = File::open(path).unwrap();
     let mut page = [0; PAGE];
@@ -312,7 +313,7 @@ fn random(field: &Field) {
         field.withdraw(&name);
     }
     report("cold random reads of 4 KiB", Unit::ReadsPerS, &rates);
-    // a machine that stands still now and then spoils the sum, and not this
+    // A machine that stalls now and then spoils the sum, but not this.
     report("one of them, p50", Unit::Milliseconds, &halves);
     report("what these sent", Unit::BytesPerByte, &sent);
 }
@@ -390,7 +391,7 @@ fn copy(field: &Field) {
     report(&what, Unit::Seconds, &figures);
 }
 
-/// Makes files in directories beneath `staged`.
+/// Creates files in directories below `staged`.
 pub(crate) fn make_small_files(staged: &Path, seed: u64, count: usize) {
     let bytes = noise(5000 + seed, count + 16 * 1024);
     for number in 0..count {
@@ -403,14 +404,14 @@ pub(crate) fn make_small_files(staged: &Path, seed: u64, count: usize) {
     }
 }
 
-/// The files of directories beneath a directory, which need not be there yet.
+/// Counts the files in the directories of a directory, which need not exist yet.
 pub(crate) fn count_files(dir: &Path) -> usize {
     let list = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
     list(dir).map(|entry| list(&entry.path()).count()).sum()
 }
 
-/// Reads of a file that is not here, by the kernel's pages and past them: what the choice in
-/// `fs::files` rests on. O_DIRECT goes the way that FOPEN_DIRECT_IO would for everybody.
+/// Measures reads of a remote file through the page cache and without it. The choice in `fs::files`
+/// depends on this. O_DIRECT takes the path that FOPEN_DIRECT_IO would take for all programs.
 fn direct(field: &Field) {
     let ways = [("cached", libc::O_RDONLY), ("direct", libc::O_DIRECT)];
     let mut number = 0;
@@ -457,14 +458,14 @@ fn open_with(path: &Path, flags: i32) -> File {
     options.read(true).custom_flags(flags).open(path).unwrap()
 }
 
-/// The same complete file through the mount and on the disk itself.
+/// Measures one complete file through the mount and on the disk itself.
 fn warm(field: &Field) {
     field.publish_file("warm.bin", 99, WARM_MIB);
     let places = [
         field.reader().mounted("warm.bin"),
         field.server().share.join("warm.bin"),
     ];
-    // at its second use a large file is brought into the memory that further uses share
+    // The second use of a large file brings it into the memory that later uses share.
     for _ in 0..3 {
         places.iter().for_each(|path| read_file(path));
     }

@@ -1,4 +1,4 @@
-//! What directory read-ahead brings in vain where a program reads one file in ten.
+//! Bytes that the read-ahead of directories transfers in vain when a program reads one file in ten.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,12 +10,12 @@ use crate::support::process::{P2PFS, eventually, run};
 use crate::trials::{count_files, make_small_files};
 use crate::{Field, setting};
 
-/// The ways to choose one file in ten of those that `find` lists, in its order: programs of awk.
+/// Awk programs that choose one file in ten of those that `find` lists, in its order.
 const CHOICES: [(&str, &str); 2] = [
     ("each tenth", "NR % 10 == 0"),
     ("one in ten by chance", "BEGIN { srand(7) } rand() < 0.1"),
 ];
-/// Nothing came for so long: all that was asked for is here.
+/// Time without a new byte after which all requests count as finished.
 const REST: Duration = Duration::from_secs(1);
 const SEEN_LIMIT: Duration = Duration::from_secs(60);
 
@@ -27,7 +27,7 @@ pub(crate) fn what(count: usize) -> String {
     format!("came beyond what was read, of it; one cold file in ten of {count} read as listed")
 }
 
-/// The trial of neighbours on one machine.
+/// Runs the trial between neighbours on one machine.
 pub(crate) fn ahead(field: &Field) {
     let count = setting("P2PFS_BENCH_FILES", 5000);
     let mut figures = figures();
@@ -49,8 +49,8 @@ pub(crate) fn ahead(field: &Field) {
     report(&what(count), Unit::Percent, &figures);
 }
 
-/// Reads one file in ten of a tree by one program, and says how many bytes of files came beyond
-/// what it read, as a share of that. `prefix` runs the command that it is given.
+/// Reads one file in ten of a tree with one program. Returns the received bytes beyond those that
+/// it read, as a share of these. `prefix` runs the command.
 pub(crate) fn percent(mut prefix: Command, socket: &Path, tree: &Path, choice: usize) -> f64 {
     let before = received_bytes(socket);
     let (_, chosen) = CHOICES[choice];
@@ -72,7 +72,7 @@ pub(crate) fn percent(mut prefix: Command, socket: &Path, tree: &Path, choice: u
     (came - before).saturating_sub(read) as f64 / read as f64 * 100.0
 }
 
-/// Bytes of files that a daemon has received.
+/// Returns the file bytes that a daemon has received.
 fn received_bytes(socket: &Path) -> u64 {
     let mut status = Command::new(P2PFS);
     let status = run(status.args(["status", "--json", "--socket"]).arg(socket)).expect_json();
