@@ -1,11 +1,12 @@
-//! A backup job: shares a folder, waits for what another node offers, and keeps a copy of that.
+//! A backup job: shares a folder, waits for a path that another node offers, and keeps a copy of
+//! it.
 //!
 //!     cargo run --example backup -- DIR TOKEN FOLDER WANTED
 //!
-//! `DIR` keeps the node's key and cache; `TOKEN` is what `p2pfs invite` prints on another node, or
-//! `-` once this node is in the cluster; `FOLDER` is shared, and `WANTED`, as in the mount, is
-//! kept here. Each of two machines that runs this for the other's folder has it in its cache, in
-//! the end, from where it is read even if the other never returns.
+//! `DIR` keeps the node's key and cache. `TOKEN` is the output of `p2pfs invite` on another node,
+//! or `-` once this node is in the cluster. `FOLDER` is shared, and `WANTED`, a path as in the
+//! mount, is kept here. If two machines run this for each other's folder, each has the other's in
+//! its cache in the end. It can be read from there even if the other machine never returns.
 
 use std::error::Error;
 use std::path::Path;
@@ -14,8 +15,8 @@ use p2pfs_node::{Leave, News, Node, Who};
 use p2pfs_proto::trust::InviteToken;
 use p2pfs_types::path::SharedPath;
 
-/// Shares `folder`, waits until `wanted` is listed, and returns when all beneath it is kept here.
-/// Gives how many bytes of it were not here before.
+/// Shares `folder`, waits until `wanted` is listed, and returns when all below it is kept here.
+/// Returns the number of bytes that were not here before.
 pub async fn back_up(node: &Node, folder: &Path, wanted: &str) -> Result<u64, Box<dyn Error>> {
     node.shares().share(folder).await?;
     let wanted = SharedPath::new(wanted.as_bytes())?;
@@ -31,7 +32,7 @@ pub async fn back_up(node: &Node, folder: &Path, wanted: &str) -> Result<u64, Bo
     Ok(bytes)
 }
 
-/// Tells of warnings and of nodes that come and go, for as long as the node runs.
+/// Prints warnings, arrivals and departures of nodes while the node runs.
 async fn tell(node: &Node) {
     let mut events = node.events().follow();
     while let Some(event) = events.next().await {
@@ -44,7 +45,7 @@ async fn tell(node: &Node) {
     }
 }
 
-/// What a node calls itself, or its key while that is not known.
+/// Returns a node's name, or its key while the name is unknown.
 fn name_of(who: &Who) -> String {
     who.name.clone().unwrap_or_else(|| who.node.to_string())
 }
@@ -65,14 +66,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         let bytes = back_up(&node, Path::new(folder), wanted).await?;
         println!("{bytes} bytes were fetched, and all is kept; Ctrl-C ends the sharing");
-        // others may still be reading what this one shares
+        // Other nodes may still be reading files that this one shares.
         Ok(tokio::signal::ctrl_c().await?)
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
         () = tell(&node) => Ok(()),
     };
-    // also after an error: the others then know at once that this node is away
+    // This runs after an error too. The other nodes then know at once that this node is away.
     node.stop(Leave::Away).await;
     outcome
 }

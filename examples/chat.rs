@@ -1,12 +1,12 @@
-//! A prompt like that of the older mesh program, with a node of one's own in it: talk, bytes and
-//! files, to and from peers of the mesh and nodes of the cluster alike.
+//! A prompt like that of the older mesh program, with its own node: messages, bytes and files, to
+//! and from peers of the mesh and nodes of the cluster alike.
 //!
 //!     cargo run --example chat -- DIR NAME ADDRESS:PORT [PEER:PORT]...
 //!
-//! `DIR` keeps the node's key and, in `DIR/inbox`, the files that others send; `NAME` is what the
-//! others see; the rest is where this one listens for the mesh and whom it connects to. What is
-//! typed is said to everyone; `/send FILE` gives everyone a file, `/bytes TEXT` sends the bytes
-//! without calling them talk, `/peers` shows who is there, and `/quit` ends it.
+//! `DIR` keeps the node's key and, in `DIR/inbox`, the files that others send. `NAME` is the name
+//! that others see. The other arguments are the listening address for the mesh and the peers to
+//! connect to. A typed line is said to all peers. `/send FILE` sends a file to all, `/bytes TEXT`
+//! sends bytes that are not a message, `/peers` lists the peers, and `/quit` ends the program.
 
 use std::error::Error;
 use std::net::SocketAddrV4;
@@ -17,7 +17,7 @@ use p2pfs_legacy::LegacyPeers;
 use p2pfs_node::{Delivery, Leave, News, Node, NodeBuilder, PushStage};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-/// The node of one prompt.
+/// Returns the builder for the node of one prompt.
 pub fn builder(
     dir: &Path,
     name: &str,
@@ -32,7 +32,7 @@ pub fn builder(
     Ok(node)
 }
 
-/// Does what one line asks for; false where that is to end. `tell` shows a line.
+/// Carries out one line. Returns false if the program is to end. `tell` shows a line.
 pub async fn obey(node: &Node, line: &str, tell: &impl Fn(String)) -> Result<bool, Box<dyn Error>> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     match word {
@@ -62,7 +62,7 @@ pub async fn obey(node: &Node, line: &str, tell: &impl Fn(String)) -> Result<boo
     Ok(true)
 }
 
-/// Shows who has got it, as it becomes known.
+/// Shows each receiver of a delivery once its result is known.
 async fn deliver(mut delivery: Delivery, tell: &impl Fn(String)) {
     let bytes = delivery.size_bytes();
     while let Some(delivered) = delivery.next().await {
@@ -75,7 +75,7 @@ async fn deliver(mut delivery: Delivery, tell: &impl Fn(String)) {
     }
 }
 
-/// Shows what the others do, until the node ends.
+/// Shows the actions of other peers until the node ends.
 pub async fn show(node: &Node, tell: &impl Fn(String)) {
     let (mut events, mut messages) = (node.events().follow(), node.messenger().messages());
     loop {
@@ -93,7 +93,8 @@ pub async fn show(node: &Node, tell: &impl Fn(String)) {
     }
 }
 
-/// What others said is not to be trusted: shown so, no control character reaches a terminal.
+/// Formats an event. Text from others is not trusted, so it is escaped and no control character
+/// reaches a terminal.
 fn words(news: News) -> Option<String> {
     Some(match news {
         News::ForeignUp { who, .. } => format!("{:?} is here", who.name),
@@ -133,7 +134,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ended = typing => ended,
         () = show(&node, &tell) => Ok(()),
     };
-    // also after an error: the others then know at once that this node is away
+    // This runs after an error too. The other nodes then know at once that this node is away.
     node.stop(Leave::Away).await;
     outcome
 }

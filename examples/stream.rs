@@ -2,10 +2,10 @@
 //!
 //!     cargo run --example stream -- DIR TOKEN PATH >film.mkv
 //!
-//! `DIR` keeps the node's key and cache; `TOKEN` is what `p2pfs invite` prints on another node, or
-//! `-` once this node is in the cluster; `PATH` is as in the mount. (In a cluster whose secret is a
-//! file, a node is built with `secret_file` and `seed` instead, as on the front page of the crate's
-//! documentation.)
+//! `DIR` keeps the node's key and cache. `TOKEN` is the output of `p2pfs invite` on another node,
+//! or `-` once this node is in the cluster. `PATH` is as in the mount. (In a cluster whose secret
+//! is a file, build the node with `secret_file` and `seed` instead, as on the front page of the
+//! crate's documentation.)
 
 use std::error::Error;
 use std::path::Path;
@@ -18,14 +18,14 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Copies the file from its first byte on; gives how many bytes that were.
+/// Copies the file from its first byte on. Returns the number of bytes.
 pub async fn stream(
     node: &Node,
     path: &str,
     to: &mut (impl AsyncWrite + Unpin),
 ) -> Result<u64, Box<dyn Error>> {
     let path = SharedPath::new(path.as_bytes())?;
-    // a node that has just begun does not know yet what the others have
+    // A node that has just started does not know the other nodes' files yet.
     let listed = tokio::time::timeout(PATIENCE, node.names().wait_for(&path)).await;
     if listed
         .map_err(|_| format!("{path} was not listed within {PATIENCE:?}"))?
@@ -56,7 +56,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         stream(&node, path, &mut tokio::io::stdout()).await
     };
     let outcome = outcome.await;
-    // also after an error: the others then know at once that this node is away
+    // This runs after an error too. The other nodes then know at once that this node is away.
     node.stop(Leave::Away).await;
     outcome.map(|_| ())
 }
