@@ -1,11 +1,11 @@
-//! What is fuzzed; `fuzz_targets` has one program for each target, which calls it here.
+//! The fuzz targets. `fuzz_targets` has one program for each target, which calls it here.
 
 pub mod targets;
 
 /// Runs one target.
 ///
 /// # Panics
-/// Where the target finds something wrong, or where there is none of that name.
+/// If the target finds a fault, or if no target has that name.
 pub fn run(name: &str, bytes: &[u8]) {
     let target = targets::TARGETS.iter().find(|(known, _)| *known == name);
     target.expect("a target of that name").1(bytes);

@@ -1,5 +1,5 @@
-//! The merge of what nodes say: two observers hear of the same logs in other pieces and another
-//! order, among the logs of a node that lies about its own, and end with the same namespace.
+//! The merge of nodes' logs. Two observers receive the same logs in different pieces and orders,
+//! among them those of a node that lies about its own log, and end with the same namespace.
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
 const AUTHORS: u8 = 3;
-/// Who lies about its own log.
+/// The node that lies about its own log.
 const LIAR: u8 = 9;
 const NAMES: [&str; 5] = ["a", "b.x", "b~n1.x", "a~n2", "c"];
 
@@ -69,7 +69,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            // two of one name, so that labels matter
+            // Two have one name, so that labels matter.
             authors: vec![node(1, "n1"), node(2, "n2"), node(3, "n1")],
             observers: [node(0xf0, "observer"), node(0xf1, "observer")],
             pulls: [[None; AUTHORS as usize]; 2],
@@ -121,7 +121,7 @@ impl World {
         Ok(())
     }
 
-    /// One step of a pull of an author's log.
+    /// Does one step of a pull of an author's log.
     fn deliver(&mut self, to: usize, at: usize) {
         let (author, observer) = (&mut self.authors[at], &mut self.observers[to]);
         sign(author);
@@ -141,7 +141,7 @@ impl World {
         };
     }
 
-    /// Everybody has heard everything, and knows the same of who is there and whose a path is.
+    /// Delivers all logs to both observers, which then know the same live nodes and owners.
     fn settle(&mut self, owners: &Owners) {
         for to in 0..2 {
             for at in 0..self.authors.len() {
@@ -185,7 +185,7 @@ fn sign(author: &mut Catalogue) {
     assert!(author.own_mut().sign(signed));
 }
 
-/// A head that is true of nothing, and some records.
+/// Sends a false head and some records.
 fn lie(choose: &mut Unstructured<'_>, observer: &mut Catalogue) -> Result<()> {
     let head = Head {
         author: id(LIAR),
@@ -238,7 +238,7 @@ fn listing(view: &View) -> Vec<String> {
         for child in view.children(&dir, None, usize::MAX) {
             let path = dir.join(&child.name).expect("a name");
             let found = child.found;
-            // a directory is the viewer's own
+            // A directory belongs to the viewer.
             let is_directory = found.kind == Kind::Directory;
             let author = (!is_directory).then_some(found.author);
             all.push(format!(
@@ -254,7 +254,7 @@ fn listing(view: &View) -> Vec<String> {
     all
 }
 
-/// Steps until the bytes end; then both observers show the same.
+/// Runs steps until the bytes end. Then both observers must show the same.
 pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
     let mut world = World::new();
     let owners = owners(choose)?;

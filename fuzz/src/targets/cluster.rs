@@ -1,6 +1,6 @@
-//! Membership: three nodes whose datagrams are lost, doubled, changed, late and out of order, and
-//! one of which says what no honest node would. Nobody is ever more than the limits allow, and once
-//! the network is whole again, so is the cluster.
+//! Membership: three nodes whose datagrams are lost, duplicated, changed, delayed and reordered,
+//! and one of which sends what no honest node would. The limits always hold. Once the network works
+//! again, the nodes form one cluster.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -26,7 +26,7 @@ fn address(at: usize) -> SocketAddr {
 struct Table {
     now: Instant,
     seats: Vec<Cluster>,
-    /// Datagrams on their way: from, to.
+    /// Datagrams in flight: sender, receiver, bytes.
     flying: Vec<(usize, SocketAddr, Vec<u8>)>,
 }
 
@@ -66,7 +66,7 @@ impl Table {
         }
     }
 
-    /// Lets time pass on a whole network.
+    /// Lets time pass on a working network.
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
@@ -146,7 +146,7 @@ impl Table {
     }
 }
 
-/// Steps until the bytes end; then all have found each other, and one takes its leave.
+/// Runs steps until the bytes end. Then all must find each other, and one leaves.
 pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
     let mut table = Table::new();
     if choose.arbitrary()? {

@@ -1,5 +1,5 @@
 //! Random clusters whose bad administrators are expelled or leave. No statement that these nodes
-//! sign, hold back, fork or date back changes anything once the founder has rotated the secret.
+//! sign, hold back, fork or date back has an effect once the founder has rotated the secret.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -14,12 +14,12 @@ const HONEST_MEMBER: usize = 2;
 const BAD_ADMIN: usize = 3;
 const HELPER_ADMIN: usize = 4;
 const HELPER: usize = 5;
-/// Keys from here on were never admitted by an honest node.
+/// First key that no honest node ever admitted.
 const MADE_UP: usize = 6;
 const NODES: usize = 9;
-/// Rounds of expulsions that put out all bad nodes and all nodes that they admitted.
+/// Maximum number of rounds that expel all bad nodes and all nodes that they admitted.
 const EXPELLING_ROUNDS_MAX: usize = 12;
-/// Exchanges after which two ledgers must agree.
+/// Number of exchanges after which two ledgers must agree.
 const MEETINGS: usize = 4;
 const BEFORE_MAX: usize = 10;
 const AFTER_MAX: usize = 25;
@@ -34,7 +34,7 @@ fn name(of: usize) -> NodeName {
     NodeName::new(format!("n{of}")).expect("a name")
 }
 
-/// What the statements of a ledger come to.
+/// The effect of a ledger's statements: members, newest secret, owners.
 type Outcome = (
     Vec<(NodeId, bool, u32)>,
     Option<EpochId>,
@@ -55,7 +55,7 @@ fn outcome(ledger: &Ledger, at_s: u64) -> Outcome {
 struct Cluster {
     ledger: Ledger,
     at_s: u64,
-    /// Statements that a hostile one may name, shown or not.
+    /// Statements that a hostile statement may refer to, shown or not.
     signed: Vec<StatementId>,
 }
 
@@ -107,7 +107,7 @@ impl Cluster {
             .signer(&KEYS[FOUNDER], at_s)
             .rotate(EpochId([epoch; 8]));
         rotated.expect("the founder rotates");
-        // a bad administrator may have ended all memberships that its key can have
+        // A bad administrator may have used up all memberships that this key can have.
         let member = IDS[HONEST_MEMBER];
         let owner = self.ledger.certificate(&member).map(|it| it.node);
         let owned = self
@@ -117,7 +117,7 @@ impl Cluster {
         owned.expect("the founder gives a path away");
     }
 
-    /// A statement as only a hostile program signs it.
+    /// Returns a statement that only a hostile program signs.
     fn hostile(&self, choose: &mut Unstructured<'_>) -> Result<SignedStatement> {
         let by = choose.int_in_range(BAD_ADMIN..=NODES - 1)?;
         let node = match choose.int_in_range(0..=3u8)? {
@@ -177,7 +177,7 @@ impl Cluster {
         })
     }
 
-    /// One step before the end of the bad nodes.
+    /// Does one step before the end of the bad nodes.
     fn step(
         &mut self,
         choose: &mut Unstructured<'_>,
@@ -195,7 +195,7 @@ impl Cluster {
                     hidden.push(signed);
                 }
             }
-            // it leaves as `p2pfs leave` does
+            // The node leaves as with `p2pfs leave`.
             5..=6 => drop(self.ledger.signer(&KEYS[node], at_s).expel(IDS[node])),
             7 => {
                 let by = *choose.choose(&[FOUNDER, HONEST_ADMIN])?;
@@ -228,7 +228,7 @@ impl Cluster {
                 }
             }
         }
-        // the bad ones may have expelled honest nodes while they could
+        // The bad nodes may have expelled honest nodes while they could.
         for node in [HONEST_ADMIN, HONEST_MEMBER] {
             if self.ledger.certificate(&IDS[node]).is_none() {
                 self.admit(FOUNDER, node, node == HONEST_ADMIN);
@@ -242,7 +242,8 @@ impl Cluster {
     }
 }
 
-/// Bad nodes act, end, and then show what they held back and sign more.
+/// Lets bad nodes act and ends them. Then they show the statements that they held back, and sign
+/// more.
 pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
     const { assert!(MADE_UP > HELPER) };
     let mut cluster = Cluster::found(choose)?;

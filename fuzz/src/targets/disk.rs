@@ -1,4 +1,4 @@
-//! What lies in a state directory and in a cache, written by whoever could.
+//! Files in a state directory and in a cache, written by any program.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -19,7 +19,7 @@ thread_local! {
     static FOLDER: OnceCell<TempDir> = const { OnceCell::new() };
 }
 
-/// Where a target of this thread keeps its files: in memory where there is such a place.
+/// Returns the folder for files of a target on this thread, in memory if possible.
 pub fn scratch() -> PathBuf {
     FOLDER.with(|folder| {
         let make = || {
@@ -39,7 +39,7 @@ fn write(path: &Path, bytes: &[u8]) {
     fs::set_permissions(path, own).expect("a file of our own");
 }
 
-/// The key, the secret, the ledger, the shares and the token that waits.
+/// Loads the key, the secret, the ledger, the shares and the waiting token.
 pub fn state(choose: &mut Unstructured<'_>) -> Result<()> {
     let dir = scratch().join("state");
     let _none = fs::remove_dir_all(&dir);
@@ -77,7 +77,7 @@ pub fn state(choose: &mut Unstructured<'_>) -> Result<()> {
 
 const SIZES: [u64; 3] = [700, 70_000, 300_000];
 
-/// A cache whose files were cut, changed or made up: what it gives is right, or nothing.
+/// Opens a cache whose files were cut, changed or invented. It must return right bytes or none.
 pub fn cache(choose: &mut Unstructured<'_>) -> Result<()> {
     let dir = scratch().join("cache");
     let _none = fs::remove_dir_all(&dir);
@@ -105,7 +105,7 @@ pub fn cache(choose: &mut Unstructured<'_>) -> Result<()> {
         let mut buffer = vec![0; 4096];
         for offset in (0..size_bytes).step_by(4096) {
             let end = (offset + 4096).min(size_bytes);
-            // what the page cache gives is not looked at again; what is sent on is
+            // Bytes from the page cache are not verified again. Bytes for other nodes are.
             let _read = file.read_at(offset, &mut buffer);
             let range = ByteRange::new(offset, end);
             if let Ok(proof) = file.encode(range, &PiecePool::default()) {
@@ -126,7 +126,7 @@ fn config(dir: &Path) -> CacheConfig {
     }
 }
 
-/// Puts the content into a new cache, and ends it.
+/// Stores the content in a new cache and closes it.
 fn fill(dir: &Path, hash: ContentHash, content: &[u8]) {
     let size_bytes = content.len() as u64;
     let outboard = Outboard::of(content);
@@ -140,7 +140,7 @@ fn fill(dir: &Path, hash: ContentHash, content: &[u8]) {
     let _stored = file.store(&verified);
 }
 
-/// Changes, cuts or makes a file.
+/// Changes, cuts or creates a file.
 fn spoil(choose: &mut Unstructured<'_>, path: &Path) -> Result<()> {
     let mut bytes = fs::read(path).unwrap_or_default();
     match choose.int_in_range(0..=3u8)? {

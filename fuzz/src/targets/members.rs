@@ -1,5 +1,5 @@
-//! The ledger of who is in: who signs what, in any order, wherever it is heard. Nodes that have the
-//! same statements agree, and who never had the right has changed nothing.
+//! The ledger of members: statements signed by any node, in any order, received anywhere. Nodes
+//! with the same statements agree, and a node that never had the right has changed nothing.
 
 use std::sync::LazyLock;
 
@@ -7,7 +7,7 @@ use arbitrary::{Result, Unstructured};
 use p2pfs_proto::trust::{Claim, Ledger, NodeKey, SignedStatement, Statement};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 
-/// The founder, two who may be admitted with the right, one without it, and a stranger.
+/// The founder, two nodes that may be admitted as administrators, one that may not, and a stranger.
 static KEYS: LazyLock<Vec<NodeKey>> = LazyLock::new(|| {
     (1..=5)
         .map(|seed| NodeKey::from_seed(&[seed; 32]))
@@ -20,14 +20,14 @@ fn name(of: usize) -> NodeName {
     NodeName::new(format!("n{of}")).expect("a name")
 }
 
-/// One step of an honest program, or a statement that no honest program signs.
+/// Does one step of an honest program, or makes a statement that no honest program signs.
 fn state(choose: &mut Unstructured<'_>, ledger: &mut Ledger, at_s: u64) -> Result<()> {
     let keys = &*KEYS;
     let by = choose.choose_index(keys.len())?;
     let node = choose.choose_index(keys.len())?;
     let (key, subject) = (&keys[by], keys[node].node_id());
     match choose.int_in_range(0..=5u8)? {
-        // who is to stay plain is given the right by nobody
+        // No node admits the plain member as an administrator.
         0 => drop(ledger.signer(key, at_s).admit(
             subject,
             name(node),
@@ -102,7 +102,7 @@ fn forged(
     Ok(statement.sign(key))
 }
 
-/// Three ledgers that are apart and meet, until the bytes end; then they have all met.
+/// Runs three separate ledgers that meet, until the bytes end. Then all meet.
 pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
     let founded = Ledger::found(&KEYS[0], name(0), 10);
     let mut apart = vec![founded; 3];
@@ -125,7 +125,7 @@ pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
         .iter()
         .map(|it| it.statements().cloned().collect())
         .collect();
-    // what one did not take for want of who vouched for it, it takes once that is known
+    // A ledger that refused a statement without a known signer accepts it once the signer is known.
     for ledger in &mut apart {
         let met = all.iter().chain(&all).flatten().cloned();
         met.for_each(|statement| drop(ledger.merge([statement])));

@@ -1,6 +1,6 @@
-//! Everything that reads bytes from outside, and the machines that are driven by what comes: each
-//! target takes any bytes, and panics only where p2pfs is wrong. The test program `text` runs the
-//! seeds of all of them, so nothing here needs more than p2pfs and its tests have.
+//! All decoders of outside bytes, and the machines that such bytes drive. Each target accepts any
+//! bytes and panics only at a fault of p2pfs. The test program `text` runs the seeds of all
+//! targets, so this module needs no more than p2pfs and its tests have.
 
 mod catalogue;
 mod cluster;
@@ -17,7 +17,7 @@ mod wire;
 
 use arbitrary::{Result, Unstructured};
 
-/// A target: its name, and what it does with bytes.
+/// A target: its name, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
@@ -50,7 +50,7 @@ pub const TARGETS: &[Target] = &[
     ("machine_mesh", |bytes| steer(bytes, planes::mesh)),
 ];
 
-/// Lets bytes decide what happens; their end is the end of it.
+/// Drives a machine by bytes until they end.
 fn steer(bytes: &[u8], drive: fn(&mut Unstructured<'_>) -> Result<()>) {
     let _out_of_bytes = drive(&mut Unstructured::new(bytes));
 }

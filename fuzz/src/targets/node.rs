@@ -1,5 +1,5 @@
-//! A whole node's machines: a member asks, answers and sends what it likes, decoded as the sockets
-//! decode it; the node's own names stay, and what waits is bounded.
+//! The machines of a whole node. A member sends any requests, answers and messages, decoded as by
+//! the sockets. The node's own names stay, and its queues are bounded.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -41,7 +41,7 @@ fn config(number: u8) -> ClusterConfig {
 struct World {
     now: Instant,
     machine: Machine,
-    /// What is hers of the gossip, so that the node takes her for alive.
+    /// Her part of the gossip, so that the node considers her alive.
     eve: Cluster,
     asked: Vec<Outgoing>,
     epoch: u64,
@@ -86,7 +86,7 @@ impl World {
         world
     }
 
-    /// Lets time pass and datagrams fly.
+    /// Advances the time and delivers datagrams.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
@@ -165,7 +165,7 @@ impl World {
         Ok(())
     }
 
-    /// A head with her signature, of her log or of another's, true of these facts or of nothing.
+    /// Returns a head with her signature, for her log or another's, that fits these facts or not.
     fn head(&mut self, choose: &mut Unstructured<'_>, facts: &[Fact]) -> Result<SignedHead> {
         let mut digest = SetDigest::default();
         facts.iter().for_each(|fact| digest.add(fact));
@@ -197,7 +197,7 @@ impl World {
         Ok(SignedHead { head, signature })
     }
 
-    /// What she answers: in kind, or any response.
+    /// Returns her answer: one of the right kind, or any response.
     fn response(
         &mut self,
         choose: &mut Unstructured<'_>,
@@ -297,7 +297,7 @@ fn facts(choose: &mut Unstructured<'_>) -> Result<Vec<Fact>> {
     Ok(facts)
 }
 
-/// Steps until the bytes end; the node's own file is there all the time.
+/// Runs steps until the bytes end. The node's own file is listed all the time.
 pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
     let mut world = World::new();
     let mut outcome = Ok(());

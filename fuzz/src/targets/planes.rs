@@ -1,4 +1,4 @@
-//! The machines of the two legacy protocols: datagrams and lines of anybody, in any order.
+//! The machines of the two legacy protocols: datagrams and lines from any sender, in any order.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ fn text<'a>(choose: &mut Unstructured<'a>, kinds: &[&str]) -> Result<Vec<u8>> {
     Ok([kind.as_bytes(), choose.bytes(length)?].concat())
 }
 
-/// Discovery: nobody who never answered is sent more than came from there.
+/// Runs discovery. A peer that never answered must not get more bytes than came from it.
 pub fn legacy(choose: &mut Unstructured<'_>) -> Result<()> {
     let mut now = Instant::now();
     let own = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 100), 1);
@@ -78,7 +78,7 @@ pub fn legacy(choose: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The mesh: connections that come, dial, speak and end.
+/// Runs the mesh: connections that arrive, are dialled, send and end.
 pub fn mesh(choose: &mut Unstructured<'_>) -> Result<()> {
     const CONNECTIONS: u64 = 6;
     let mut now = Instant::now();

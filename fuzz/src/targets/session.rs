@@ -1,6 +1,6 @@
-//! The fetch machine: readers, fills, holders, answers, lies, a cache that takes or refuses, and
-//! time, in any order. Every read ends once, with the right bytes or an error, and nothing is asked
-//! for beyond the limits.
+//! The fetch machine: readers, fills, holders, answers, lies, a cache that accepts or refuses, and
+//! time, in any order. Every read ends once, with the right bytes or an error, and no request
+//! exceeds the limits.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ struct World {
     hash: ContentHash,
     flying: Vec<RangeRequest>,
     reads: Vec<DemandId>,
-    /// Begun and not ended.
+    /// Reads that have begun and not ended.
     waiting: BTreeSet<usize>,
     begun: usize,
 }
@@ -78,7 +78,7 @@ impl World {
         }
     }
 
-    /// The right content, or one of that hash and a size that somebody made up.
+    /// Returns the right content, or one with its hash and an invented size.
     fn content(&self, choose: &mut Unstructured<'_>) -> Result<ContentKey> {
         let size = if choose.ratio(7u8, 8u8)? {
             SIZE_BYTES
@@ -206,7 +206,7 @@ impl World {
         }
     }
 
-    /// An answer, honest or not, and what the cache makes of it.
+    /// Delivers an answer, honest or not, and the cache's reaction to it.
     fn answer(&mut self, choose: &mut Unstructured<'_>, request: RangeRequest) -> Result<()> {
         let (now, range, content) = (self.now, request.range, request.content);
         let failure = match choose.int_in_range(0..=7u8)? {
@@ -291,7 +291,7 @@ impl World {
                 Ok(())
             };
             if range.is_empty() {
-                // which needs nothing of anybody, whatever size is claimed
+                // An empty read needs no byte of any peer, whatever size is claimed.
                 self.end(delivery.read.handle);
                 continue;
             }
@@ -322,7 +322,7 @@ impl World {
     }
 }
 
-/// Steps until the bytes end; then every read ends within its time.
+/// Runs steps until the bytes end. Then every read ends within its time.
 pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
     let mut world = World::new(choose.arbitrary()?);
     let mut outcome = Ok(());
@@ -332,7 +332,7 @@ pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
         }
         outcome = world.step(choose);
     }
-    // nobody answers any more
+    // No peer answers from here on.
     let mut silence = Unstructured::new(&[]);
     for _ in 0..10_000 {
         world.carry_out(&mut silence)?;

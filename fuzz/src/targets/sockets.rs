@@ -1,4 +1,4 @@
-//! What local users send to the control socket, and what administrators write.
+//! Messages of local users on the control socket, and configuration files of administrators.
 
 use p2pfs::daemon::config::{Environment, Overrides, Place, Sources, load};
 use p2pfs::daemon::control::Call;
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::disk::scratch;
 
-/// A call, as JSON: its method and its parameters.
+/// Decodes a call in JSON: its method and its parameters.
 pub fn calls(bytes: &[u8]) {
     let Ok(Value::Object(mut message)) = serde_json::from_slice::<Value>(bytes) else {
         return;
@@ -29,7 +29,7 @@ pub fn calls(bytes: &[u8]) {
     let _policy = call.info();
 }
 
-/// A configuration file.
+/// Loads a configuration file.
 pub fn configuration(bytes: &[u8]) {
     let file = scratch().join("p2pfs.toml");
     std::fs::write(&file, bytes).expect("a file of our own");

@@ -1,5 +1,5 @@
-//! The records of a connection and its handshake: what a member seals, changed on the way or not,
-//! and what anybody sends.
+//! The handshake and the records of a connection: data that a member seals, changed on the way or
+//! not, and bytes of any sender.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -9,7 +9,7 @@ use arbitrary::{Result, Unstructured};
 use p2pfs_records::testing::{self, configs};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream of which some bytes can be read at a time, and that takes all that is written.
+/// A stream from which some bytes can be read at a time, and which accepts all that is written.
 struct Wire<'a> {
     bytes: &'a [u8],
     at_a_time: usize,
@@ -71,8 +71,8 @@ fn read_all(mut stream: impl AsyncRead + Unpin, at_a_time: usize) -> Vec<u8> {
     }
 }
 
-/// A member seals what it likes, and the way changes a byte or none. What is read is the beginning
-/// of what was sealed, up to the first record that is changed or of the wrong form.
+/// Reads records that a member sealed, of which one byte may be changed on the way. The result must
+/// be the begin of the sealed data, up to the first record that is changed or of the wrong form.
 pub fn records(choose: &mut Unstructured<'_>) -> Result<()> {
     let (mut sealer, _) = testing::way(0);
     let mut key = testing::first_key();
@@ -122,7 +122,7 @@ pub fn records(choose: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What anybody sends to an end that accepts, and what the dialled end answers.
+/// Sends any bytes to an accepting end, and the answer of the dialled end.
 pub fn handshake(choose: &mut Unstructured<'_>) -> Result<()> {
     let at_a_time = choose.int_in_range(1..=5000)?;
     let wrapped: bool = choose.arbitrary()?;

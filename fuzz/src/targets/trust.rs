@@ -1,4 +1,4 @@
-//! Statements about who is in, exchanges of them, and tokens.
+//! Statements about membership, exchanges of them, and tokens.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use p2pfs_types::id::NodeName;
 
 static FOUNDER: LazyLock<NodeKey> = LazyLock::new(|| NodeKey::from_seed(&[1; 32]));
 
-/// One statement or many, as they are stored and passed on.
+/// Decodes one statement or many, in the stored and transmitted form.
 pub fn statements(bytes: &[u8]) {
     if let Some(statement) = SignedStatement::decode(bytes) {
         let again = statement.encode();
@@ -22,7 +22,7 @@ pub fn statements(bytes: &[u8]) {
     }
 }
 
-/// What a member asks, answers and tells: nothing of it makes this node lose its cluster.
+/// Handles a member's questions, answers and news. None of them may cost this node its membership.
 pub fn exchanges(bytes: &[u8]) {
     let founder = FOUNDER.node_id();
     let name = NodeName::new("founder").expect("a name");
@@ -36,7 +36,7 @@ pub fn exchanges(bytes: &[u8]) {
     assert!(!keyring.proofs().receive_membership(&stranger, bytes));
 }
 
-/// A token that somebody pasted.
+/// Decodes a token as pasted by a user.
 pub fn tokens(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;

@@ -1,5 +1,5 @@
-//! Every format that crosses a network: what is decoded is within its limits, and is the same
-//! when it is encoded and decoded again.
+//! All network formats. Decoded data is within its limits, and is equal after another encoding and
+//! decoding.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// A header, then a body, whatever length the header says.
+/// Decodes a header and a body, whatever length the header states.
 pub fn frames(bytes: &[u8]) {
     let Some((header, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         return;
@@ -51,13 +51,13 @@ pub fn frames(bytes: &[u8]) {
     }
 }
 
-/// A datagram, the body within its seal, a message within that.
+/// Decodes a datagram, the body within its seal, and a message within that.
 pub fn datagrams(bytes: &[u8]) {
     if let Ok((header, sealed)) = Header::decode(bytes) {
         assert_eq!([&header.encode()[..], sealed].concat(), bytes);
     }
     if let Ok(body) = Body::decode(bytes) {
-        // what is written in more bytes than it needs may not fit when it is written again
+        // The encoding may be shorter than `bytes`, but it decodes to the same value.
         let again = body.encode().expect("it was within its limits");
         assert_eq!(Body::decode(&again), Ok(body));
     }
@@ -67,7 +67,7 @@ pub fn datagrams(bytes: &[u8]) {
     }
 }
 
-/// Records of a log, packed, and as what is to be packed.
+/// Decodes records of a log: the bytes as packed records, and the bytes after packing.
 pub fn records(bytes: &[u8]) {
     let packed = zstd::bulk::compress(bytes, 1).expect("memory can be compressed into");
     for bytes in [bytes, &packed] {
@@ -89,7 +89,7 @@ pub fn records(bytes: &[u8]) {
     }
 }
 
-/// Answers about many small files.
+/// Decodes answers about many small files.
 pub fn batches(bytes: &[u8]) {
     let Ok(parts) = unpack_batch(&Bytes::copy_from_slice(bytes)) else {
         return;
@@ -105,8 +105,8 @@ pub fn batches(bytes: &[u8]) {
     assert_eq!(unpack_batch(&Bytes::from(again.into_bytes())), Ok(parts));
 }
 
-/// Proofs of ranges: honest ones with some bytes changed, and any bytes. What is taken for
-/// verified is right.
+/// Decodes proofs of ranges: honest ones with some changed bytes, and any bytes. Verified bytes
+/// must be right.
 pub fn proofs(choose: &mut Unstructured<'_>) -> Result<()> {
     const MOST_BYTES: u64 = 200_000;
     let size_bytes = choose.int_in_range(0..=MOST_BYTES)?;
@@ -140,7 +140,7 @@ pub fn proofs(choose: &mut Unstructured<'_>) -> Result<()> {
         }
     }
     let is_honest = begins_honest && proof == honest;
-    // another size than it has is never proven either
+    // A proof for a wrong size must not verify wrong bytes either.
     let claimed = size_bytes.saturating_add_signed(choose.arbitrary::<i8>()?.into());
     let verified = digest::decode(hash, claimed, range, Bytes::from(proof));
     if let Ok(verified) = verified {
@@ -156,7 +156,7 @@ fn outboard(content: &[u8]) -> Vec<u8> {
     Outboard::of(content).pairs
 }
 
-/// The legacy peers' datagrams, questions and headers.
+/// Decodes the legacy peers' datagrams, questions and headers.
 pub fn legacy(bytes: &[u8]) {
     let _any = legacy::is_legacy_datagram(bytes);
     if let Ok(Datagram::Discover { members, .. }) = Datagram::decode(bytes) {
@@ -182,7 +182,7 @@ pub fn legacy(bytes: &[u8]) {
     }
 }
 
-/// A mesh peer's bytes say the same in whatever pieces they come.
+/// Decodes a mesh peer's bytes. The result must not depend on their division into pieces.
 pub fn mesh(choose: &mut Unstructured<'_>) -> Result<()> {
     let pieces: Vec<usize> = (0..4)
         .map(|_| choose.int_in_range(1..=99))
@@ -210,7 +210,7 @@ pub fn mesh(choose: &mut Unstructured<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What a decoder gives, pieces of one file put together.
+/// Returns the output of a decoder, with the pieces of one file joined.
 fn heard<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<String>, Option<String>) {
     let mut decoder = Decoder::default();
     let mut items = Vec::new();
@@ -233,7 +233,7 @@ fn heard<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<String>, Option<Str
     (items, None)
 }
 
-/// Names of nodes, files and addresses.
+/// Parses names of nodes, files and addresses.
 pub fn names(bytes: &[u8]) {
     if let Ok(path) = SharedPath::new(bytes) {
         assert!(
@@ -258,7 +258,7 @@ pub fn names(bytes: &[u8]) {
     let _safe = NodeName::from_host(text);
 }
 
-/// A datagram of multicast DNS: it makes the node say little.
+/// Handles a datagram of multicast DNS. The node must send little in reply.
 pub fn mdns(bytes: &[u8]) {
     let start = Instant::now();
     let listen = "0.0.0.0:1378".parse().unwrap();
