@@ -1,5 +1,5 @@
-//! Real daemons with real mounts on loopback, used as people use them: by commands, by files, by
-//! signals, by the programs that they have. One promise at a time.
+//! Real daemons with real mounts on loopback, used as people use them: by commands, files, signals
+//! and everyday programs.
 
 mod busy_files;
 mod clocks;
@@ -42,8 +42,8 @@ mod trees;
 mod trust;
 mod waiting;
 
-/// So many promises are tried at once: they wait for each other's clocks more than they compute,
-/// also on two processors.
+/// Number of concurrent tests. They wait for each other's clocks more than they compute, even on
+/// two processors.
 const AT_ONCE: usize = 5;
 
 fn main() {

@@ -1,5 +1,5 @@
-//! Real daemons among legacy peers: both directions, by commands alone. Each legacy peer is the
-//! stand-in of `legacy_peer`, which keeps to the bytes and the limits of the original program.
+//! Real daemons among legacy peers, in both directions, by commands only. Each legacy peer is the
+//! stand-in of `legacy_peer`, which has the formats and the limits of the original program.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -15,7 +15,7 @@ use crate::support::promise::{Need, promise};
 
 const NEEDS: &[Need] = &[];
 
-/// These nodes have no folder; the default one is not theirs to take.
+/// These nodes have no folder, because they must not use the default one.
 const NO_MOUNT: &str = "[mount]\nenabled = false\n";
 const SOON: Duration = Duration::from_secs(60);
 
@@ -40,7 +40,7 @@ fn start(cluster: &mut Cluster, name: &str, members: &[&OldPeer], more: &str) ->
     })
 }
 
-/// Waits until the legacy peer would send to the node.
+/// Waits until the legacy peer knows the node.
 fn introduced(peer: &OldPeer, node: &Node) {
     let address = node.address.to_string();
     eventually("the legacy peer knows the node", SOON, || {
@@ -239,7 +239,7 @@ fn a_stranger_waits_and_a_peer_that_answered_us_does_not() {
 fn only_opted_in_shares_and_permitted_bridged_files_are_offered() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
-    // its share does not say legacy
+    // Its share is not open to legacy peers.
     let native = cluster.start_with(NodeOptions {
         mounted: false,
         config: NO_MOUNT.to_owned(),
@@ -258,7 +258,7 @@ fn only_opted_in_shares_and_permitted_bridged_files_are_offered() {
         let got = download(bridge.address, "native.bin");
         got.bytes == bytes && got.header == header(bytes.len() as u64, "native.bin")
     });
-    // that it is complete in the cache says nothing about who may have it
+    // A complete file in the cache is not thereby open to legacy peers.
     let (finished, _) = get(&closed, "far/native.bin");
     finished.expect_ok();
     let refused = download(closed.address, "native.bin");
@@ -331,7 +331,7 @@ fn when_the_first_responder_fails_the_next_is_used() {
     finished.expect_ok();
     assert_eq!(fs::read(out).unwrap(), b"good bytes");
     assert_eq!(broken.served(), ["both"]);
-    // also where the first one breaks off in the middle
+    // The second peer is also used if the first breaks off in the middle.
     broken.gives("middle", Gives::Announcing(10, b"four".to_vec()));
     good.gives_file("middle", b"ten bytes!");
     let (finished, out) = get(&node, "middle");

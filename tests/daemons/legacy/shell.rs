@@ -1,4 +1,4 @@
-//! `p2pfs legacy-shell`: a session of the older program, word for word, from both ends.
+//! `p2pfs legacy-shell`: a session of the original program, word for word, from both ends.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -28,7 +28,7 @@ fn start(dir: &Path, variables: &[(&str, &str)]) -> Shell {
     Shell::start(command.current_dir(dir))
 }
 
-/// Types the old word for the end, and waits for it.
+/// Types the program's word for the end, and waits for the end.
 #[track_caller]
 fn ends(mut shell: Shell, word: &str) {
     shell.types(word);
@@ -107,7 +107,7 @@ fn a_shell_whose_program_was_upgraded_continues() {
     command.arg("legacy-shell").env("P2P_PORT", port);
     let mut shell = Shell::start(command.current_dir(home.path()));
     answer_the_questions(&mut shell, &shared, peer.address());
-    // as a package does it
+    // A package replaces the program in this way.
     let upgraded = home.path().join("upgraded");
     fs::write(&upgraded, "of another version").unwrap();
     fs::rename(&upgraded, &before).unwrap();
@@ -161,7 +161,7 @@ fn every_answer_is_that_of_the_old_program() {
         "Unknown command. Use 'list', 'get <filename>', or 'quit'",
         PROMPT,
     ]);
-    // a member that nobody typed, and a name that nobody has, which prints nothing
+    // A member was not typed by the user. A name that no member has prints nothing.
     let node: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
     peer.say(node, format!("DISCOVER,{node}\n").as_bytes());
     eventually("the peer is told of the node", SOON, || {
@@ -178,7 +178,7 @@ fn every_answer_is_that_of_the_old_program() {
     shell.types("get theirs.txt");
     shell.shows_next(&["Received file completely!", PROMPT]);
     assert_eq!(fs::read(shared.join("theirs.txt")).unwrap(), b"theirs");
-    // at once, since that peer has answered
+    // The answer is immediate, because that peer has answered before.
     assert_eq!(peer.get("ours.txt", SOON).unwrap().bytes, b"ours");
     shell.shows_next(&[
         "A client has connected!",

@@ -1,6 +1,6 @@
-//! Stand-ins for legacy peers that others wrote, where they are present: a program
-//! `discovery_peer.py` in the folder that `P2PFS_LEGACY_PEERS` names, or in `../shared/peers`
-//! beside the source. Both directions, and each variant that the program has.
+//! Legacy peers written by others, if present: a program `discovery_peer.py` in the folder that
+//! `P2PFS_LEGACY_PEERS` names, or in `../shared/peers` beside the source. Tests both directions,
+//! and each variant of the program.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -20,7 +20,7 @@ use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount, foreign_stand_in];
 
-/// A stand-in that others wrote is here.
+/// Returns why the foreign program cannot be tried, if it is missing.
 fn foreign_stand_in() -> Option<String> {
     let remedy = "no discovery_peer.py: name its folder in P2PFS_LEGACY_PEERS to try it too";
     stand_in().is_none().then(|| remedy.to_owned())
@@ -35,7 +35,7 @@ fn stand_in() -> Option<PathBuf> {
     program.is_file().then_some(program)
 }
 
-/// The foreign program, serving a folder, with its keyboard.
+/// The foreign program, serving a folder, with its keyboard input.
 struct Foreign {
     child: Child,
     keyboard: ChildStdin,
@@ -91,7 +91,7 @@ impl Foreign {
         });
     }
 
-    /// Downloads by its own command.
+    /// Downloads with the program's own command.
     #[track_caller]
     fn gets(&mut self, name: &str) -> Vec<u8> {
         writeln!(self.keyboard, "get {name}").unwrap();
@@ -165,7 +165,7 @@ fn a_strict_foreign_implementation_is_read_and_served() {
     both_directions(&["--strict", "--announce-self", "--announce-now"]);
 }
 
-/// It says that it gives by another method, with the port of its TCP all the same.
+/// The peer announces another transfer method, with the port of its TCP listener nevertheless.
 #[apply(promise)]
 fn only_the_port_of_its_udp_method_is_ignored() {
     let mut cluster = Cluster::new();
