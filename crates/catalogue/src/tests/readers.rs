@@ -1,4 +1,4 @@
-//! Shares that some nodes alone may read.
+//! Shares that only some nodes may read.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Versions whose holders give nothing.
+//! Versions whose holders do not serve them.
 
 use std::time::{Duration, Instant};
 

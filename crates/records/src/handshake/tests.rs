@@ -196,7 +196,7 @@ async fn an_end_that_is_refused_is_told_so() {
     ));
 }
 
-/// Returns how a handshake ends whose other end sends these bytes and then nothing.
+/// Returns the error of a handshake if the other end sends these bytes and then nothing.
 async fn dialled(bytes: &[u8]) -> io::ErrorKind {
     let (client, _) = configs(true);
     let (near, mut far) = duplex(1 << 20);
@@ -223,7 +223,7 @@ async fn what_is_not_tls_is_told_from_an_end_that_hangs_up() {
 async fn a_handshake_without_end_is_given_up_at_its_limit() {
     let (_, server) = configs(true);
     let (near, mut far) = duplex(1 << 20);
-    // A client hello of 64 KiB, which rustls would take, of which each record brings a part.
+    // A client hello of 64 KiB, divided over several records. rustls would accept it.
     let mut wire = vec![22, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff];
     wire.resize(5 + 0x4000, 0);
     let next = [&[22, 3, 1, 0x40, 0][..], &[0; 0x4000]].concat();

@@ -4,8 +4,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 use super::*;
 
-/// Takes the right to pass closed directories from this thread and the threads that it starts, as
-/// the service has none. Gives it back when dropped.
+/// A guard that removes the right to pass closed directories from this thread and the threads that
+/// it starts, because the service does not have it. Dropping it restores the right.
 struct WithoutOverride(CapabilitySets);
 
 impl WithoutOverride {

@@ -8,7 +8,7 @@ use super::*;
 const LIMIT: &str = "/proc/sys/user/max_inotify_instances";
 /// Set in the process that runs in a user namespace of its own.
 const IN_NAMESPACE: &str = "P2PFS_TEST_INOTIFY_LIMIT";
-/// Exit status of the shell if the limit cannot be set, as automake's for a skipped test.
+/// Exit status of the shell if the limit cannot be set. It is automake's status for a skipped test.
 const SKIPPED: i32 = 77;
 
 #[test]

@@ -8,7 +8,7 @@ use super::super::names::Named;
 use super::super::provenance::EventKind;
 use super::*;
 
-/// A value of a type; a name is one that is not UTF-8.
+/// Returns a value of a type. Names are not UTF-8.
 fn sample(field: &Field) -> Value {
     match (&field.kind, field.name) {
         (_, "path") => json!("caf\u{fffd}"),
@@ -72,7 +72,7 @@ fn parameters_that_may_be_absent_are_marked() {
     }
 }
 
-/// Samples of a reply: one with all fields, or one of each kind of event.
+/// Returns samples of a reply: one with all fields, or one of each kind of event.
 fn samples_of_reply(reply: &FieldType) -> Vec<Value> {
     let FieldType::Object(object) = reply else {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What counts as a content that no holder answers for.
+//! Conditions under which a content counts as unanswered by all holders.
 
 use crate::plan::RequestStage;
 use std::cell::Cell;

@@ -37,7 +37,7 @@ fn a_renamed_file_is_served_before_rehashing_to_its_readers_only() {
             .is_some_and(|file| file.listed)
     );
     assert_eq!(state.listing.moved.get(&hash).map(|to| to.slot), Some(slot));
-    // for no more readers than before, because the file was not read there
+    // No node may read it yet, because the file was not read under its new name.
     assert_eq!(StatusView::of(&state).shared_for(&hash), SharedFor::Nobody);
     let readers = Some(vec!["somebody".to_owned()]);
     state

@@ -1,4 +1,5 @@
-//! Tests of the last word on the owner of a path and on the cluster's secret, whatever was planted.
+//! Tests of the statement that decides the owner of a path or the cluster's secret, despite planted
+//! numbers.
 
 use super::forged::{admission, any_word, expulsion, forged};
 use super::*;
