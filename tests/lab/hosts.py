@@ -1,4 +1,4 @@
-"""What the scripts of this laboratory ask of netlab, and a cluster of p2pfs on its nodes."""
+"""The interface to netlab for the scripts in this folder, and a cluster of p2pfs on its nodes."""
 import os, shutil, signal, subprocess, sys, tempfile
 from contextlib import contextmanager
 
@@ -6,7 +6,7 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 NETLAB = f'{HERE}/netlab'
 PORT = 1378
 
-# who is told to end takes the laboratory down first
+# on SIGTERM, a script removes the laboratory before it ends
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
@@ -15,7 +15,7 @@ def program_argument(parser):
 
 
 def can_run(script, program):
-    """Whether a script has what it needs; says what is missing."""
+    """Returns whether a script can run. Prints what is missing."""
     missing = None
     if os.geteuid() != 0:
         missing = 'network namespaces need root'
@@ -42,7 +42,7 @@ def uplink_bytes(number):
 
 
 def bits(rate):
-    """Bits per second of a rate in netlab's words, such as 50mbit."""
+    """Converts a rate in netlab's notation, such as 50mbit, to bits per second."""
     return float(rate[:-4]) * {'k': 1e3, 'm': 1e6, 'g': 1e9}[rate[-4]]
 
 
@@ -65,7 +65,7 @@ def lab(count, *options):
 
 @contextmanager
 def ended(processes):
-    """Ends them all at the end."""
+    """Ends all processes when the block ends."""
     try:
         yield processes
     finally:
@@ -80,7 +80,7 @@ def end(processes):
 
 
 def daemon(program, number, own, shared_secret, *words):
-    """Starts the p2pfs of a node; what it keeps and says is below a directory of its own."""
+    """Starts the daemon of a node, with its data and its log below the directory `own`."""
     command = [program, 'daemon', '--name', f'n{number}', '--listen', f'10.77.0.{number}:{PORT}',
                '--state', f'{own}/state', '--cache', f'{own}/cache', '--socket', f'{own}/socket',
                '--secret-file', shared_secret, *words]
@@ -90,9 +90,9 @@ def daemon(program, number, own, shared_secret, *words):
 
 @contextmanager
 def cluster(program, home, count, share, mounted):
-    """Nodes n1 to nN, of which n1 shares a folder: the paths of their sockets, and their processes.
+    """Runs nodes n1 to nN, of which n1 shares a folder. Yields their socket paths and processes.
 
-    What a node keeps is below HOME/pI, its mount HOME/pI/mount.
+    The data of a node is below HOME/pI, and its mount is HOME/pI/mount.
     """
     shared_secret, sockets = secret(home), []
     with ended([]) as daemons:
@@ -107,7 +107,7 @@ def cluster(program, home, count, share, mounted):
 
 
 def wait(program, home, sockets, *words):
-    """Every node sees all others and what the words say, or the script ends and keeps their logs."""
+    """Waits until every node sees all others and what `words` name, or ends the script and keeps the logs."""
     for i, socket in enumerate(sockets, 1):
         command = [program, 'wait', '--socket', socket, '--timeout', '60s']
         if subprocess.run(command + ['--peers', str(len(sockets) - 1), *words]).returncode:

@@ -1,7 +1,7 @@
-"""Reads in one way, stops on the way until told to go on, and writes down the hash of what it read.
+"""Reads a file in one way, pauses in the middle, and writes the hash of what it read.
 
-reader.py buffered|direct|mapped|listing FILE OUT GO: OUT.begun appears where it stops; the rest is
-read once the file GO is there.
+reader.py buffered|direct|mapped|listing FILE OUT GO: creates OUT.begun when it pauses, and reads the
+rest once the file GO exists.
 """
 import hashlib
 import mmap
@@ -34,7 +34,7 @@ def pieces(way, path):
 
 def main():
     way, path, out, go = sys.argv[1:]
-    # a listing must not be read before, or the kernel has all of it
+    # an earlier read of the listing would make the kernel cache all of it
     stop = 1000 if way == "listing" else os.stat(path).st_size // PIECE // 3
     read = []
     for number, piece in enumerate(pieces(way, path)):
