@@ -11,7 +11,7 @@ pub(crate) const START_LIMIT: Duration = Duration::from_secs(20);
 /// The fastest cipher that both sides have.
 const CIPHER: &str = "aes128-gcm@openssh.com";
 
-/// Runs until it is dropped.
+/// A running sshd. Dropping it ends it.
 pub(crate) struct Sshd {
     pub port: u16,
     home: PathBuf,

@@ -360,7 +360,7 @@ fn joining_another_cluster_drops_the_previous_one() {
     );
 }
 
-/// Otherwise the node would try the waiting token again and again, and might join another cluster
+/// Without this, a node would try a waiting token again and again, and might join another cluster
 /// one day.
 #[apply(promise)]
 fn a_waiting_token_and_its_warning_end_once_another_was_used() {

@@ -258,8 +258,8 @@ impl Hostile {
         self.orders.send(Order::Say(to, frame)).ok().unwrap();
     }
 
-    /// Sends a datagram with this counter, sealed as by another member's process. Returns false if
-    /// no datagram has come from that process yet.
+    /// Sends a datagram with this counter, sealed as by another member's process. Returns false
+    /// until a datagram has come from both processes.
     pub(crate) fn forge(&self, to: SocketAddr, of: SocketAddr, counter: u64, frame: Frame) -> bool {
         let said = self.said.lock().unwrap();
         let (Some(to_salt), Some(salt)) = (said.salts.get(&to), said.salts.get(&of)) else {

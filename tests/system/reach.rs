@@ -23,7 +23,7 @@ const ASKING_HOSTS: u32 = 8;
 /// Maximum time for which a router that forgets its mappings separates nodes.
 const FORGOTTEN_MAX: Duration = Duration::from_secs(30);
 
-/// Runs control commands on the nodes in a folder.
+/// The nodes in a folder, for control commands on their hosts.
 struct Nodes<'a>(&'a Path);
 
 impl Nodes<'_> {

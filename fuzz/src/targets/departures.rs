@@ -99,7 +99,7 @@ impl Cluster {
             .admit(IDS[node], name(node), admin);
     }
 
-    /// The founder rotates the secret and gives the honest member its path.
+    /// Lets the founder rotate the secret and give the honest member its path.
     fn settle(&mut self, epoch: u8) {
         let at_s = self.tick();
         let rotated = self

@@ -123,7 +123,8 @@ impl Network {
         self.blocked.extend([[one, other], [other, one]]);
     }
 
-    /// Delays all later datagrams of a sender by its link's queue, and drops this fraction of them.
+    /// Delays all later parcels of a sender by its link's queue, and drops this fraction of its
+    /// datagrams.
     pub(super) fn fill_queue(&mut self, of: SocketAddr, queue: Duration, dropped: f64) {
         self.queues.insert(of, (queue, dropped));
     }

@@ -242,7 +242,7 @@ impl World {
         self.now = end;
     }
 
-    /// Runs until `holds`, checked every 10 ms. Returns the time that it took.
+    /// Runs until `holds`, checked every 10 ms. Returns the time that it took, if within `limit`.
     pub(super) fn run_until(
         &mut self,
         limit: Duration,

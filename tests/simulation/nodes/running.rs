@@ -189,7 +189,7 @@ impl Node {
         }
     }
 
-    /// Returns whether any name of a share has this content.
+    /// Returns whether any name in a share has this content.
     pub(super) fn shares_content(&self, hash: &ContentHash) -> bool {
         let is_it = |entry: &Entry| matches!(&entry.kind, Kind::File { hash: h, .. } if h == hash);
         self.shares.values().any(is_it)
@@ -227,7 +227,7 @@ impl Node {
         }
     }
 
-    /// Does what is due.
+    /// Handles the scan and the timers that are due.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         let shares = &self.shares;
         let Some(running) = &mut self.running else {

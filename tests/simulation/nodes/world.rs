@@ -296,7 +296,7 @@ impl World {
         self.now = end;
     }
 
-    /// Runs until `holds`, checked every 20 ms. Returns the time that it took.
+    /// Runs until `holds`, checked every 20 ms. Returns the time that it took, if within `limit`.
     pub(super) fn run_until(
         &mut self,
         limit: Duration,

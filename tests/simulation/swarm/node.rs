@@ -138,7 +138,7 @@ pub(super) struct Fill {
     pub outcome: Option<(Instant, Result<(), TransferError>)>,
 }
 
-/// Maximum cost of a machine's calls.
+/// Costs of a machine: maxima over its calls, and all requested bytes.
 #[derive(Default)]
 pub(super) struct Cost {
     pub most_steps: u64,

@@ -30,7 +30,8 @@ pub(super) const WINDOW_BYTES: u64 = 4 << 20;
 enum Happening {
     Reaches(Asker, RequestId),
     Fails(Asker, RequestId, u8),
-    /// A node asks another for its present ranges, or gets its offer. Both learn of each other.
+    /// A survey of another node's ranges is answered. In the next two, a node hears of another
+    /// that looks for a content, and that one gets its offer.
     Surveyed(Asker, usize, ContentKey),
     Heard(usize, usize, ContentHash),
     Offered(Asker, usize, ContentHash),
@@ -134,7 +135,7 @@ impl World {
         self.at(self.now + after, Happening::Does(node, deed));
     }
 
-    /// Runs until all fetches at running nodes have ended, or the time is up.
+    /// Runs until no deed is left and all readers and fills have ended, or the time is up.
     pub(super) fn run(&mut self, limit: Duration) {
         let end = self.now + limit;
         let all: Vec<_> = (0..self.nodes.len()).collect();

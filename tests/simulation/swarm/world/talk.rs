@@ -115,7 +115,7 @@ impl World {
         self.nodes[index].tell(|session| session.holdings(now, from, content.hash, answer));
     }
 
-    /// Tells a node that another looks for a content.
+    /// Tells a node that another looks for a content. Unless it is mute, it sends an offer.
     pub(super) fn hear(&mut self, index: usize, from: usize, hash: ContentHash) {
         let (now, asker) = (self.now, (from, self.nodes[from].life));
         let node = &mut self.nodes[index];
