@@ -1,11 +1,12 @@
 //! The speed of a push beside its rivals, in one run: `cargo bench --bench push`.
 //!
 //! One file goes from a node into the inbox of another, from a node to a stand-in for a peer of the
-//! older mesh, and by `scp` and `rsync` through a separate sshd. The stand-in writes the file to the
-//! disk and checks its hash, as the original program does. All programs run on loopback, and the file
-//! is in the page cache. A node verifies the whole file and syncs it before it has its name. `scp` and
-//! `rsync` do not sync. The contestants take turns, another one first in each round. Rivals that are
-//! not installed are named and left out (`apt install openssh-server rsync`).
+//! older mesh, and by `scp` and `rsync` through a separate sshd. The stand-in writes the file to
+//! the disk and checks its hash, as the original program does. All programs run on loopback, and
+//! the file is in the page cache. A node verifies the whole file and syncs it before it has its
+//! name. `scp` and `rsync` do not sync. The contestants take turns, another one first in each
+//! round. Rivals that are not installed are named and left out (`apt install openssh-server
+//! rsync`).
 //!
 //! | setting | meaning | default |
 //! |---|---|---|

@@ -2,7 +2,7 @@
 //!
 //! Reads are made one by one with a pause. A wake-up is a voluntary context switch in /proc,
 //! counted without a tracer. The calls are counted by strace (`apt install strace`) in a second
-//! pass. What the daemons do without reads is measured before each pass and subtracted.
+//! pass. The daemons' activity without reads is measured before each pass and subtracted.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,12 +1,12 @@
 //! The speed of the mount beside its rivals, in one run: `cargo bench --bench versus`.
 //!
 //! Rivals that are not installed are named and left out (`apt install sshfs openssh-server
-//! rclone`). All programs run on loopback. Files are in the page cache of the serving side, and each
-//! cold read is of a file that the reader has not read before. The contestants take turns, another
-//! one first in each round, so that a change of the machine's speed affects all of them. Before each
-//! turn all of them are at rest, and dirty pages are written out. Only the trial `far` has the two
-//! ends on separate hosts, 20 ms and 100 MB/s apart. It needs root and the programs that
-//! `tests/lab/netlab` needs.
+//! rclone`). All programs run on loopback. Files are in the page cache of the serving side, and
+//! each cold read is of a file that the reader has not read before. The contestants take turns,
+//! another one first in each round, so that a change of the machine's speed affects all of them.
+//! Before each turn all of them are at rest, and dirty pages are written out. Only the trial `far`
+//! has the two ends on separate hosts, 20 ms and 100 MB/s apart. It needs root and the programs
+//! that `tests/lab/netlab` needs.
 //!
 //! | setting | meaning | default |
 //! |---|---|---|

@@ -78,8 +78,8 @@ fn line(number: usize) -> Vec<u8> {
     format!("{number:063}\n").into_bytes()
 }
 
-/// Appends lines to the log of its first argument until the file of its second argument exists. With
-/// a third argument it opens and closes the log for each line.
+/// Appends lines to the log of its first argument until the file of its second argument exists.
+/// With a third argument it opens and closes the log for each line.
 const APPENDER: &str = "import os, sys, time
 is_closed, enough, number = len(sys.argv) > 3, sys.argv[2], LINES
 log = None if is_closed else open(sys.argv[1], 'ab', 0)

@@ -78,7 +78,7 @@ fn assert_views(node: &Node, (name, words): (&str, &str), stands: bool) {
     assert!(events.lines().any(is_it), "{events}");
 }
 
-/// Asserts that the journal has one begin and one end of a condition.
+/// Asserts that the journal reports the start and the end of a condition once each.
 fn assert_journal(node: &mut Node, words: &str) {
     let said = node.stop().stderr;
     let of = |is_end: bool| {

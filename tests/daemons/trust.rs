@@ -486,7 +486,8 @@ fn an_owner_that_hides_files_of_others_needs_a_confirmation() {
     two.wait_for_file("docs/deep/b.txt");
 }
 
-/// Makes the node the owner of `docs`, after a first attempt that is refused because it hides files.
+/// Makes the node the owner of `docs`, after a first attempt that is refused because it hides
+/// files.
 fn own_despite_hiding(one: &Node) -> String {
     let docs = one.mounted("docs");
     let own = ["own", docs.to_str().unwrap(), "one", "--yes"];

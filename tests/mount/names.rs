@@ -172,7 +172,7 @@ fn own_files_are_listed_again_with_attributes_and_without_single_requests() {
         walk(&mounted.at("own"), &mut seen);
         let (asked, listed) = (requests("") - before.0, requests("readdir") - before.1);
         assert_eq!(seen.len(), 500);
-        // Attributes from the begin of a very slow walk expire before its end. A walk that began
+        // Attributes from the start of a very slow walk expire before its end. A walk that began
         // before the kernel dropped the listing uses attributes from the listing before. Neither
         // walk is judged.
         if walking.elapsed() < LISTED_LIVE_LIFETIME && listed > 0 {

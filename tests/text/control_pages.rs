@@ -131,7 +131,7 @@ fn push_fields(text: &mut String, fields: &[Field]) {
     }
 }
 
-/// Returns the begin of a method's description: the right and the flag that it needs.
+/// Returns the beginning of a method's description: the right and the flag that it needs.
 fn needs(call: &CallInfo) -> String {
     let right = match call.right {
         Right::Read => None,

@@ -71,8 +71,8 @@ fn read_all(mut stream: impl AsyncRead + Unpin, at_a_time: usize) -> Vec<u8> {
     }
 }
 
-/// Reads records that a member sealed, of which one byte may be changed on the way. The result must
-/// be the begin of the sealed data, up to the first record that is changed or of the wrong form.
+/// Reads records that a member sealed. One byte may be changed on the way. The result must be the
+/// beginning of the sealed data, up to the first record that is changed or of the wrong form.
 pub fn records(choose: &mut Unstructured<'_>) -> Result<()> {
     let (mut sealer, _) = testing::way(0);
     let mut key = testing::first_key();

@@ -106,9 +106,9 @@ fn want(world: &mut World, node: usize, content: ContentKey) {
 }
 
 /// Returns the bytes received by nodes that fetched the file once and whole, and the bytes that
-/// they wanted. All bytes count, including those of cut, repeated or cancelled answers. Nodes with
-/// another sum are left out: those that restarted, whose readers gave up or read parts, whose cache
-/// is smaller than the file, or that got an answer from a liar.
+/// they wanted. All bytes count, including those of cut, repeated or cancelled answers. Some nodes
+/// are left out, because they need another sum: nodes that restarted, that have readers which gave
+/// up or read parts, that have a cache smaller than the file, or that got an answer from a liar.
 fn fetched_whole(world: &World) -> (u64, u64) {
     let mut sums = (0, 0);
     for node in &world.nodes {

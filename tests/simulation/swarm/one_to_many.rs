@@ -42,7 +42,7 @@ fn join(world: &mut World, rate: f64, begins: Duration, deed: Deed) -> usize {
     node
 }
 
-/// Returns how long a node took, in seconds from its begin. Asserts that it finished without an
+/// Returns how long a node took, in seconds from its start. Asserts that it finished without an
 /// error.
 fn took(world: &World, node: &Node, begins: Duration) -> f64 {
     let reader = node.readers.iter().map(|reader| {
