@@ -3,12 +3,12 @@
 //! of its case, and the required behaviour of this mount.
 //!
 //! Each case runs on the mount and, if it can behave the same, on a read-only tmpfs with the same
-//! names and bytes. A case that fails there is wrong itself. A separate process serves the mount, as
-//! always outside tests, because a mapping of a process's own mount can hang.
+//! names and bytes. A case that fails there is wrong itself. A separate process serves the mount,
+//! as always outside tests, because a mapping of a process's own mount can hang.
 //!
 //! Bytes reach a reader in four ways, and each reading case runs on all four. `file` is answered at
-//! once, and `fetched` later by another thread. `backed` is a complete file and `own` a file of this
-//! node. The kernel reads both by itself, or through the daemon if it has no passthrough.
+//! once, and `fetched` later by another thread. `backed` is a complete file and `own` a file of
+//! this node. The kernel reads both by itself, or through the daemon if it has no passthrough.
 //!
 //! # pjdfstest
 //!
