@@ -395,7 +395,7 @@ fn a_joiner_has_the_whole_ledger_when_the_join_returns() {
         other.membership().join(&invite()).await.unwrap();
         far.membership().expel(other.id()).await.unwrap();
         near.membership().join(&invite()).await.unwrap();
-        // The histories must be equal at once. Otherwise the next statement would conflict with the
+        // The histories must be equal at once. Otherwise the next statement would not follow the
         // earlier ones.
         assert_eq!(
             near.membership().keyring().ledger().unwrap().history(),

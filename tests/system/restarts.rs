@@ -275,7 +275,7 @@ fn a_restart_moves_the_folder_to_its_configured_place() {
     start(&machine);
     machine.ok("mkdir /mnt/other");
     machine.write(EXTRA, "[mount]\ndir = \"/mnt/other\"\n");
-    // The daemon assumes that a broker that has just started knows the configuration.
+    // For 3 s after its start, a broker takes its configuration for current and does not restart.
     machine.ok(
         "since=$(systemctl show -p ActiveEnterTimestampMonotonic --value p2pfs-broker); \
          while test $(($(cut -d. -f1 /proc/uptime) - since / 1000000)) -lt 5; do sleep 0.2; done",

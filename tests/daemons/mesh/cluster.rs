@@ -227,7 +227,7 @@ fn every_file_is_sent_although_it_is_not_read_elsewhere() {
     meet(&[&anna, &open]);
     let folder = cluster.folder.path().join("many");
     fs::create_dir(&folder).unwrap();
-    // These are more lines than the kernel buffers for an unread pipe.
+    // These are more lines than the program buffers before it writes them.
     let names: Vec<String> = (0..150).map(|n| format!("{n:0>100}")).collect();
     for name in &names {
         fs::write(folder.join(name), name).unwrap();
