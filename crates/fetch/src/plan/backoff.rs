@@ -26,7 +26,7 @@ pub(super) struct Backoff {
     failures_total: u64,
     busy: u32,
     busy_at: Option<Instant>,
-    /// When a limit of this node last delayed a request to it while it had no failures.
+    /// When a limit of this node last delayed a request to the peer while the peer had no failures.
     limited_at: Option<Instant>,
     not_before: Option<Instant>,
     shunned_until: Option<Instant>,
@@ -92,9 +92,9 @@ impl Backoff {
         until
     }
 
-    /// Backs off from a live peer without counting a failure. Returns the end of the back-off. If
-    /// the request was sent before the last such back-off began, it says nothing new: changes
-    /// nothing, and returns the present end as `Err`.
+    /// Backs off from a live peer without counting a failure. Returns the end of the back-off. A
+    /// request that was sent before the last such back-off began brings no news. Its failure
+    /// changes nothing, and the present end is returned as `Err`.
     pub(super) fn spare(
         &mut self,
         now: Instant,

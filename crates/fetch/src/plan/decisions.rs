@@ -17,9 +17,9 @@ pub enum Decision {
     ReadBegan {
         /// Id of the wait.
         read: DemandId,
-        /// Content that it reads.
+        /// Content that the reader reads.
         content: ContentKey,
-        /// Range that it waits for.
+        /// Range that the reader waits for.
         range: ByteRange,
         /// Requests in flight that bring a part of the range.
         joined: Vec<RequestId>,
@@ -28,8 +28,8 @@ pub enum Decision {
     ReadReady(DemandId),
     /// The reader has gone.
     ReadCancelled(DemandId),
-    /// The time of a read is over, but it waits on: bytes of its file arrived, its holders work for
-    /// other requests, or this node did not run for a time.
+    /// The deadline of a read has passed, but the read continues to wait: bytes of its file
+    /// arrived, its holders work for other requests, or this node did not run for a time.
     ReadExtended {
         /// Id of the wait.
         read: DemandId,
@@ -118,7 +118,7 @@ pub enum Decision {
 pub enum RequestCause {
     /// A reader waits for the range.
     Demand,
-    /// A reader will probably want it.
+    /// A reader will probably want the range.
     ReadAhead,
     /// The whole file is wanted.
     Fill,
@@ -150,9 +150,9 @@ impl RequestCause {
 pub enum HoldBack {
     /// The answering holders have as much in flight as they may.
     NoRoom,
-    /// No reachable peer has it.
+    /// No reachable peer has the part.
     NoHolder,
-    /// It belongs to another node of the swarm, which has it soon.
+    /// The part lies in a stripe of another node of the swarm, which will have it soon.
     OfAnotherNode,
 }
 
@@ -178,11 +178,11 @@ pub enum TakeBackReason {
     Urgent,
     /// Another peer was faster.
     Duplicate,
-    /// Its stripe belongs to another node of the swarm.
+    /// The range lies in a stripe of another node of the swarm.
     OfAnotherNode,
     /// Its peer gave wrong bytes.
     Liar,
-    /// Its time is over.
+    /// Its time limit has passed.
     Expired,
     /// No reader and no fill wants it.
     Unwanted,

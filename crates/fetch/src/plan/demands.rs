@@ -1,4 +1,5 @@
-//! The waiting demands of all readers, and what they say about a range of a file.
+//! The waiting demands of all readers, and questions about them: for example, whether a reader
+//! waits for a range of a file.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -107,9 +108,10 @@ impl DemandTable {
         file.presence.here().missing_in(first).iter().next()
     }
 
-    /// Returns the first demand of the row of adjacent, not completely requested demands that ends
-    /// with this one, of at most [`STEP_ITEMS_MAX`]. The kernel reads ahead with several threads,
-    /// and their reads arrive in any order.
+    /// Goes back from a demand to the demand that ends where it begins, and so on, as long as these
+    /// are not completely requested, over at most [`STEP_ITEMS_MAX`] demands. Returns the first of
+    /// this row. The kernel reads ahead with several threads, so the demands of one reader arrive
+    /// in any order.
     pub(super) fn first_in_row(&self, file: &FileFetch, id: DemandId) -> DemandId {
         let before = |id: &DemandId| {
             let start = self.get(*id)?.range.start;

@@ -21,8 +21,8 @@ pub(super) struct FillState {
     /// Everything before this offset is on this node or in flight.
     pub cursor: u64,
     pub waiting: Waiting,
-    /// When the first request of the fill was sent since bytes of the file last arrived, if one
-    /// was.
+    /// When the fill sent its first request after bytes of the file last arrived. `None` if it has
+    /// sent none since.
     pub turn_at: Option<Instant>,
 }
 
@@ -98,7 +98,7 @@ pub(super) struct FileFetch {
 pub(super) struct FileTimes {
     pub begun: Instant,
     pub last_used: Instant,
-    /// When bytes of it last arrived from any peer, in whole answers or not.
+    /// When bytes of the file last arrived from any peer, in complete answers or not.
     progress_at: Option<Instant>,
     /// When the first request was sent after the last answer, refusal or delay by a limit of this
     /// node. `None` if none was sent since.
@@ -107,7 +107,7 @@ pub(super) struct FileTimes {
 
 impl FileFetch {
     pub(super) fn new(size_bytes: u64, present: ExtentSet, now: Instant) -> Self {
-        // a file that one answer can bring needs no more holders
+        // a file that fits into one answer needs no further holders
         let is_to_get = size_bytes > PIECE_MAX_BYTES && present.len() != size_bytes;
         Self {
             size_bytes,
@@ -160,7 +160,7 @@ impl FileFetch {
             .collect()
     }
 
-    /// Records that bytes of it arrived.
+    /// Records that bytes of the file arrived.
     pub(super) fn record_progress(&mut self, now: Instant) {
         self.times.progress_at = Some(now);
         self.record_answer();
@@ -169,7 +169,7 @@ impl FileFetch {
         }
     }
 
-    /// Records that a request for bytes of it was sent to a holder.
+    /// Records that a request for bytes of the file was sent to a holder.
     pub(super) fn record_request(&mut self, now: Instant) {
         self.times.unanswered_since.get_or_insert(now);
     }

@@ -13,8 +13,9 @@ use super::{
 };
 use p2pfs_types::extent::ExtentSet;
 
-/// Maximum peers from which one range is requested at one time. Also, if this many unknown holders
-/// of a range have requests in flight, no unknown holder is asked for the range.
+/// Maximum peers from which one range is requested at one time. Also the number of holders of a
+/// range that have requests in flight but have never been measured, at which no further unmeasured
+/// holder is asked for the range.
 pub(super) const ASKED_AT_ONCE_MAX: usize = 3;
 
 /// Checks late requests.
@@ -183,9 +184,10 @@ fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
 }
 
 /// Returns the failure of a request whose time is over, or schedules its next check. A request goes
-/// on while its complete answer waits for verification. If its peer sends nothing for the limit,
-/// the request fails as `Unreachable`. Otherwise it goes on for a multiple of the limit after its
-/// own last progress, then fails as `Ours`.
+/// on while its complete answer waits for verification. If the peer sends nothing at all for
+/// `PlanConfig::request_limit`, the request fails as `Unreachable`. If the peer answers other
+/// requests only, this one fails as `Ours` after a multiple of that limit without progress of its
+/// own.
 pub(super) fn expired(state: &mut FetchState, now: Instant, id: RequestId) -> Option<Failure> {
     let limit = state.config.request_limit;
     let entry = state.requests.get_mut(id)?;

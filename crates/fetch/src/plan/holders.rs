@@ -17,15 +17,15 @@ const PARTIAL_HOLDERS_MAX: usize = HOLDERS_MAX - 8;
 /// Maximum ranges kept for one partial holder; the longest are kept. One answer of a holder cannot
 /// list more.
 pub const RUNS_MAX: usize = 4096;
-/// Pause between two `Get`s to all nodes while no known peer can serve a file, and between two
-/// surveys of a swarm.
+/// Pause between two `Get`s (requests to all nodes for holders of a file) while no known peer can
+/// serve the file, and between two surveys of a swarm.
 pub(super) const ASK_AGAIN: GrowingPause = GrowingPause {
     first: Duration::from_millis(100),
     most: Duration::from_secs(2),
 };
 /// How long the catalogue's listing of a node is ignored after that node reported the file gone,
-/// unless the node listed the file again. It is also the minimum age of a wait that ends because
-/// several `Get`s brought no news of holders of a gone file.
+/// unless the node listed the file again. Also the minimum age of a wait that ends because the file
+/// is gone at all known holders, and several `Get`s (requests to all nodes) found no other holder.
 pub(super) const GONE: Duration = Duration::from_secs(5);
 
 /// Ranges of a file that a holder has.
@@ -54,8 +54,8 @@ impl Coverage {
         }
     }
 
-    /// Returns whether it has a part of `range` that `have` lacks. `have` must not cover all of
-    /// `range`.
+    /// Returns whether the holder has a part of `range` that `have` lacks. `have` must not cover
+    /// all of `range`.
     fn adds_to(&self, have: &ExtentSet, range: ByteRange) -> bool {
         match self {
             Self::All => true,

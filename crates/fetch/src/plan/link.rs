@@ -7,18 +7,20 @@ use super::{Lane, PIECE_MAX_BYTES, URGENT_MAX_BYTES};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::least::LeastLately;
 
-/// Until a peer has delivered this many bytes, its window is at least what it transfers in
-/// `QUEUE_TIME`, up to this many bytes, if its rate was measured in this run. This is also the
-/// maximum number of urgent bytes in flight to one peer, except for small and reissued requests.
+/// Minimum window of a peer that has delivered fewer bytes than this, if its rate was measured in
+/// this run and it can transfer them in `QUEUE_TIME`. For a slower peer, the minimum is what it
+/// transfers in that time. Also the maximum number of urgent bytes in flight to one peer, except
+/// for small and reissued requests.
 pub const WINDOW_START_BYTES: u64 = 4 << 20;
 /// Maximum window: 160 ms at 100 MB/s, twice what connections within a continent need.
 pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
-/// Window of a peer without a rate measured in this run, and maximum urgent bytes in flight to a
-/// peer of unknown rate: two of the kernel's read-aheads. A dead or slow peer then costs little.
+/// Window of a peer whose rate was not measured in this run, and maximum urgent bytes in flight to
+/// a peer of unknown rate: two of the kernel's read-aheads. It is small, so that a dead or slow
+/// peer delays few bytes.
 const WINDOW_UNKNOWN_BYTES: u64 = 2 * URGENT_MAX_BYTES;
-/// Time that a reader may wait for bytes in flight ahead of its own. The bytes that a peer
-/// transfers in it bound the window of a peer that has delivered little, the urgent bytes in flight
-/// to a slow peer, and the pieces.
+/// Time that a reader may wait for bytes that were requested before its own. The bytes that a peer
+/// transfers in this time bound three figures: the window of a peer that has delivered little, the
+/// urgent bytes in flight to a slow peer, and the size of one piece.
 const QUEUE_TIME: Duration = Duration::from_secs(1);
 /// Maximum size in bytes of a small request: a small file, or a page or two of a large one.
 pub const SMALL_BYTES: u64 = 8 << 10;
@@ -31,9 +33,9 @@ pub(super) const RECORD_BYTES: u64 = 16 << 10;
 /// Divisor of a peer's estimated rate when the peer reports `Busy`, or a limit of this node delays
 /// it.
 const BUSY_RATE_DIVISOR: f64 = 4.0;
-/// Usual delay of a healthy peer by its pauses and its distance. It is the latency assumed for an
-/// unknown peer, the time that the window covers in addition to twice the distance, and a tolerance
-/// when peers are compared.
+/// Usual delay of an answer of a healthy peer, caused by its distance and by short pauses of its
+/// machine. It is the latency assumed for an unknown peer, a tolerance when peers are compared, and
+/// a part of the window: the window covers twice the distance plus this delay.
 pub(super) const USUAL_DELAY: Duration = Duration::from_millis(50);
 /// Bytes per second assumed for an unknown peer.
 pub(super) const RATE_UNKNOWN: f64 = 10e6;
@@ -99,12 +101,13 @@ impl LinkEstimate {
         self.bulk_bytes + self.urgent_bytes
     }
 
-    /// Returns its distance: its least recent latency, or the smoothed one if there is no sample.
+    /// Returns the distance of the peer: the least of its recent latencies, or the smoothed latency
+    /// if there is no sample.
     fn distance(&self) -> Option<Duration> {
         self.least.get().or(self.latency)
     }
 
-    /// Returns the maximum bulk bytes in flight to it.
+    /// Returns the maximum bulk bytes in flight to the peer.
     pub(super) fn window_bytes(&self) -> u64 {
         let (Some(distance), Some(rate)) = (self.distance(), self.rate) else {
             return WINDOW_UNKNOWN_BYTES;
@@ -113,7 +116,7 @@ impl LinkEstimate {
             return WINDOW_UNKNOWN_BYTES;
         }
         let span = distance.as_secs_f64() * 2.0 + USUAL_DELAY.as_secs_f64();
-        // the next piece is under way while one arrives
+        // two pieces, so that the next one is under way while one arrives
         let mut floor = self.piece_bytes(Lane::Bulk) * 2;
         if self.delivered_bytes < WINDOW_START_BYTES {
             let moved = (rate * QUEUE_TIME.as_secs_f64()) as u64;
@@ -149,10 +152,11 @@ impl LinkEstimate {
         range.first_grain(self.piece_bytes(lane))
     }
 
-    /// Returns the maximum piece in bytes, a power of two. A slow peer gets small pieces: one takes
-    /// at most a quarter of [`QUEUE_TIME`], but has at least a chunk. If a chunk takes longer than
-    /// [`QUEUE_TIME`], urgent pieces are smaller. This needs a delivered chunk, because a few small
-    /// answers measure distance rather than rate.
+    /// Returns the maximum piece in bytes, a power of two. A slow peer gets small pieces: each
+    /// takes at most a quarter of [`QUEUE_TIME`], but has at least a chunk. An urgent piece is
+    /// smaller than a chunk only if a chunk takes longer than [`QUEUE_TIME`], and the peer has
+    /// delivered at least one: before that, the rate comes from small answers, which measure the
+    /// distance.
     pub(super) fn piece_bytes(&self, lane: Lane) -> u64 {
         let moved_in = |time: Duration| self.rate.map(|it| (it * time.as_secs_f64()) as u64);
         let by_rate = moved_in(QUEUE_TIME / 4).unwrap_or(CHUNK_BYTES);

@@ -1,4 +1,5 @@
-//! How long a wait goes on: the rule for readers and fills, used in part for requests and stripes.
+//! How long a wait goes on. The rule is for readers and fills; requests and stripes use parts of
+//! it.
 //!
 //! A wait ends after its limit without progress. Each progress starts the limit again. Two things
 //! can extend a wait without progress: holders of the file work for other requests and may serve
@@ -6,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Multiple of a wait's limit to which the work of holders for other requests may extend the wait,
-/// counted from the beginning of its turn; see [`Waiting::extended`].
+/// Maximum extension of a wait, as a multiple of its limit, while the holders work for other
+/// requests. It is counted from the time at which the wait's turn began; see [`Waiting::extended`].
 pub(super) const TURN_PATIENCE: u32 = 6;
 /// Multiple of a reader's limit without progress after which its file may get its next request
 /// ahead of all other files.
@@ -64,9 +65,9 @@ impl Waiting {
         from + self.limit * TURN_PATIENCE
     }
 
-    /// Returns until when it goes on. `worked_at` is when its holders last worked for any request,
-    /// which extends the wait. If `its_turn` is set, the extension ends at the limit for turns,
-    /// counted from that time.
+    /// Returns until when the wait goes on. `worked_at` is when its holders last worked for any
+    /// request, which extends the wait. If `its_turn` is set, the extension ends at
+    /// [`TURN_PATIENCE`] times the limit after that time.
     pub(super) fn extended(
         &self,
         worked_at: Option<Instant>,

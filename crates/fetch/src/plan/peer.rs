@@ -35,7 +35,7 @@ pub(super) struct Peer {
     past: PastFigures,
     /// Open requests to it.
     asked: BTreeSet<RequestId>,
-    /// Since when requests to it have been open without a pause.
+    /// Since when at least one request to the peer has always been open.
     busy_since: Option<Instant>,
     /// When bytes last arrived from it, or a request to it last failed as busy, refused or `Ours`.
     heard_at: Option<Instant>,
@@ -76,7 +76,7 @@ impl Peer {
         self.heard_at
     }
 
-    /// Returns how often it lied.
+    /// Returns how often the peer sent wrong bytes.
     pub(super) fn lies(&self) -> u64 {
         self.past.lies
     }

@@ -10,9 +10,9 @@ use p2pfs_types::id::NodeId;
 
 /// Maximum peers with recorded figures.
 pub const PEERS_MAX: usize = 2048;
-/// Divisor of the limits of peers and of open files. At a limit, a batch of about that part of it
-/// is removed, because the search for unused ones examines all. Those not heard from, or not used,
-/// for the longest are removed first.
+/// Divisor that gives the batch of peers, or of open files, that is removed when their number
+/// reaches its limit. The search for unused ones examines all of them, so several are removed at
+/// once: those not heard from, or not used, for the longest time.
 pub(super) const GO_AT_ONCE_PART: usize = 8;
 
 /// The peers with recorded figures.

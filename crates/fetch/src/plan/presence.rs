@@ -108,8 +108,9 @@ impl PresentBytes {
         self.is_stored |= is_stored;
     }
 
-    /// Records that the cache has no room for an answer. Unless the answer is to be stored again,
-    /// the caller must drop those that [`RefusedAnswers::over_limit`] returns.
+    /// Records that the cache has no room for an answer, which then stays in memory. Unless the
+    /// result is [`Refused::StoreAgain`], the caller must then drop the answers that
+    /// [`RefusedAnswers::over_limit`] returns.
     pub(crate) fn refuse(&mut self, range: ByteRange, mut refused: RefusedOf<'_>) -> Refused {
         let Some(held) = self.held.get_mut(&range) else {
             return Refused::Held;
@@ -130,8 +131,8 @@ impl PresentBytes {
         }
     }
 
-    /// Begins a fill of a content of which the cache surely has the ranges `cached`. Returns the
-    /// ranges that are to be fetched again, because the cache refused or lost them.
+    /// Begins a fill of a content. `cached` are the ranges that the cache certainly has. Returns
+    /// the ranges that are to be fetched again, because the cache refused or lost them.
     pub(crate) fn begin_fill(
         &mut self,
         cached: ExtentSet,

@@ -1,17 +1,17 @@
 //! Order of the files: those that have something to request, and those that wait until one of their
 //! holders has room.
 //!
-//! For each work class a file is ready, parked at all its holders, or idle. If a holder has room,
-//! the files parked at it become ready in turn, so an event at one peer does not examine the files
-//! of other peers.
+//! For each work class a file is ready, parked at all its holders, or idle. If a holder gets room,
+//! the files parked at it become ready in turn. So an event at one peer costs no examination of the
+//! files of other peers.
 //!
 //! Files with demands are ordered by the age of the demand, parked or not, so that mostly one read
-//! is requested as a whole before the next begins. Without this order, parts of very many reads
-//! would fill the memory if the cache has no room, and would evict each other before any read is
-//! complete. But after all of one read has been requested, its file counts as newly arrived. The
-//! kernel reads ahead by megabytes, and over a slow link a reader of a single page of another file
-//! would otherwise wait for all these read-aheads. A file that has waited too long for its turn
-//! gets its next part ahead of the others.
+//! is requested as a whole before the next begins. Without this order, and without room in the
+//! cache, parts of very many reads would fill the memory and evict each other before any read is
+//! complete. Once all of one read has been requested, its file goes behind the other files, as if
+//! it had just arrived. Otherwise, over a slow link, the reader of a single page of another file
+//! would wait for all the megabytes that the kernel reads ahead. A file that has waited too long
+//! for its turn gets its next part ahead of the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -15,11 +15,12 @@ pub(super) struct ReaderSet {
     waits: RangeIndex<DemandId>,
     /// Demands with bytes that still have to be requested.
     unissued: BTreeSet<DemandId>,
-    /// Lower bound of the queue number of its demands: the id that was next when one of them was
-    /// last requested completely.
+    /// Lower bound of the file's queue number for demands. Each time a demand is requested
+    /// completely, it is set to the next free demand id, so the file then comes behind the demands
+    /// that other files have by then.
     turn_from: u64,
-    /// Whether its readers have waited too long for their turn. Its next request then comes first
-    /// of all.
+    /// Whether the readers have waited too long for their turn. The next request for the file then
+    /// comes before those of all other files.
     is_overdue: bool,
     /// Demand that the current pass returned last. `None` before the first and after the last.
     scan_cursor: Option<DemandId>,

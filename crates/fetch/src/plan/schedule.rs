@@ -27,13 +27,13 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-/// If unknown holders may be tried, one of this many bulk requests, on average, goes to one of them
-/// although a known holder has room.
+/// Of the bulk requests for which a measured holder has room, one in this many, on average, goes to
+/// a holder that was never measured, if there is one. So unmeasured holders become known.
 const EXPLORE_ONE_IN: u32 = 32;
-/// A peer gets no bulk request if it would take more than this many times as long as the best peer,
-/// plus [`USUAL_DELAY`], even if the best peer has no room. It gets one anyway if the bytes are
-/// needed still later. A hedge is sent only if the rest of the late request would take more than
-/// this many times as long as the hedge, or cannot be estimated.
+/// A peer gets no bulk request if its answer would take more than this many times as long as that
+/// of the best peer, plus [`USUAL_DELAY`]. This holds even if the best peer has no room, but not if
+/// the bytes are needed only after that time. A hedge is sent only if the rest of the late request
+/// would take more than this many times as long as the hedge, or cannot be estimated.
 pub(super) const WORSE_MULTIPLE: u32 = 2;
 
 /// Peer for the beginning of a gap, or the reason why none is asked.
@@ -115,8 +115,8 @@ impl RequestPurpose {
 struct Candidates {
     any: bool,
     any_in_part: bool,
-    /// Whether holders were excluded because the gap waits for its owner, or for a live full
-    /// holder.
+    /// Whether holders were excluded because the gap waits for the node that owns its stripe, or
+    /// for a live full holder.
     reserved: bool,
     /// Whether an answering peer was excluded because it has no room.
     any_full: bool,
@@ -142,9 +142,9 @@ impl Candidates {
 /// Result of trying one demand.
 enum DemandAttempt {
     Asked(RangeRequest),
-    /// All of it is in flight or on this node.
+    /// All of the demand is in flight or on this node.
     AllAsked,
-    /// No peer can be asked for it now.
+    /// No peer can be asked for any part of the demand now.
     InVain,
 }
 
@@ -279,7 +279,7 @@ impl Scheduler {
         for class in WORK_CLASSES {
             let reserve = match class {
                 WorkClass::Demand => 0,
-                // they leave a full window of one peer to demands
+                // these leave room for a full window of one peer to demands
                 WorkClass::ReadAhead | WorkClass::Fill => WINDOW_MAX_BYTES,
             };
             while let Some(content) = state.queue.first(class) {
@@ -375,7 +375,7 @@ impl Scheduler {
         if let Some((node, part)) = found.to_try.filter(|_| lane == Lane::Bulk) {
             return HolderChoice::Ask(node, part);
         }
-        // an answering peer with a queue is sooner than a silent one
+        // an answering peer with a full queue answers sooner than a silent one
         let only_silent = found.best_stands == PeerRank::Silent && found.unknown.is_empty();
         if only_silent && found.any_full && !is_hedge {
             return HolderChoice::Full;

@@ -231,8 +231,9 @@ impl FetchState {
         self.out.events.push_back(PlanEvent::Filled(*content));
     }
 
-    /// Resets the check counts of the requests that touch a range, and moves their next checks to
-    /// the time for a waiting reader, if that is earlier.
+    /// Checks the requests that touch a range sooner, because a reader waits for it now: resets
+    /// their check counts, and moves the next checks to the time that applies with a waiting
+    /// reader, if that is earlier.
     pub(super) fn hasten_checks(&mut self, now: Instant, content: &ContentKey, range: ByteRange) {
         let Some(fetch) = self.files.get(content) else {
             return;
@@ -370,8 +371,8 @@ impl FetchState {
             .for_each(|class| self.enqueue(content, *class));
     }
 
-    /// Queues a file again in each work class after its holders changed: for read-ahead and fills,
-    /// behind all others.
+    /// Queues a file again in each work class after its holders changed. For read-ahead and fills,
+    /// it goes behind all other files.
     pub(super) fn requeue(&mut self, content: &ContentKey) {
         for class in WORK_CLASSES {
             self.queue.dequeue(content, class);

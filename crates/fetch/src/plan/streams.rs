@@ -74,7 +74,8 @@ impl Stream {
             return;
         }
         let end = self.next.saturating_add(window);
-        // the window ends at whole grains, so that it requests large pieces rather than slivers
+        // the window ends at a multiple of the grain, so that read-ahead requests large pieces
+        // rather than slivers
         let grain = (window / 4).clamp(CHUNK_BYTES, PIECE_MAX_BYTES);
         let grain = grain / CHUNK_BYTES * CHUNK_BYTES;
         let end = if end >= size_bytes {

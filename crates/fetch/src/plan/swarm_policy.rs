@@ -23,8 +23,8 @@ use p2pfs_types::id::NodeId;
 /// slow. The maximum is [`LOST_MIN`].
 pub(super) const STRIPE_PATIENCE: Duration = Duration::from_millis(400);
 /// A node of the swarm owns no stripes while it has less than 1/`SLOW_PART` of the bytes that this
-/// node has: it is slow, or it began late. This applies once 1/`SLOW_PART` of this node's bytes is
-/// more than a stripe.
+/// node has: it is slow, or it began late. The rule applies only while 1/`SLOW_PART` of this node's
+/// bytes is more than a stripe.
 const SLOW_PART: u64 = 4;
 
 /// Decides which stripes of a file this node requests from full holders, and when.

@@ -21,11 +21,13 @@ pub struct PlanConfig {
     pub request_limit: Duration,
     /// How long an unused fetch stays open.
     pub idle: Duration,
-    /// Bounds of `LATE_MULTIPLE` times the usual time of a request with a waiting reader. After
-    /// that time, the request is checked and may be hedged, and its peer may count as silent.
+    /// Minimum and maximum time until a request with a waiting reader is checked: it may then be
+    /// hedged, and its peer may count as silent. Within these bounds the time is `LATE_MULTIPLE`
+    /// times the usual time of the request.
     pub hedge: (Duration, Duration),
-    /// Bounds of `LATE_MULTIPLE` times the usual time of a request without a waiting reader.
-    /// After that time, the request is checked, and its peer may count as silent.
+    /// Minimum and maximum time until a request without a waiting reader is checked: its peer may
+    /// then count as silent. Within these bounds the time is `LATE_MULTIPLE` times the usual time
+    /// of the request.
     pub background_hedge: (Duration, Duration),
 }
 
@@ -174,8 +176,8 @@ pub enum PlanEvent {
     LookUp(ContentKey),
     /// Ask this node, which also wants the file, which ranges it has. Its answer is an offer.
     Survey(ContentKey, NodeId),
-    /// The node sent wrong bytes or a wrong size of this content, and is shunned for
-    /// [`super::SHUN`].
+    /// Reports that the node sent wrong bytes or a wrong size of this content. The plan already
+    /// shuns it: for [`super::SHUN`], nothing at all is requested from the node.
     Liar(NodeId, ContentKey),
     /// Cancel this request: its answer is not needed, or not from this peer.
     Cancel(RequestId),
@@ -190,7 +192,7 @@ pub struct PeerRate {
     pub node: NodeId,
     /// Rank by priority, from 1. Resting peers come last, and unknown ones before them.
     pub priority: usize,
-    /// Smoothed time to a small answer.
+    /// Smoothed time from a request to a small answer.
     pub latency: Option<Duration>,
     /// Smoothed bytes per second.
     pub rate_bytes_per_s: Option<f64>,
@@ -212,16 +214,16 @@ pub struct PeerRate {
 /// Stage of a request within this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestStage {
-    /// A limit of this node delays it. Its peer does not count as silent because of this request.
+    /// A limit of this node delays the request. Its peer does not count as silent because of it.
     Throttled,
-    /// It was delayed and is sent now. Bytes that its peer sent before say nothing about its
-    /// answer.
+    /// The request was delayed and is sent now. Bytes that its peer sent earlier are not progress
+    /// of its answer.
     Sent {
         /// Present time.
         at: Instant,
     },
-    /// Its answer is complete and waits for verification. From now on the request is not hedged,
-    /// and its peer does not count as silent because of it.
+    /// The answer to the request is complete and waits for verification. From now on the request is
+    /// not hedged, and its peer does not count as silent because of it.
     Received,
 }
 
@@ -244,7 +246,7 @@ pub enum PeerNews {
         /// Number of bytes.
         bytes: u64,
     },
-    /// It also wants an open file, and will have parts of it soon.
+    /// It also wants a file that is open here, and will have parts of it soon.
     Wants {
         /// Present time.
         now: Instant,
@@ -264,9 +266,9 @@ pub enum PeerNews {
 /// How a fill ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FillEnd {
-    /// It has its result, success or failure. Requests in flight continue.
+    /// The fill has its result, success or failure. Requests in flight continue.
     Stored,
-    /// Its owner has gone.
+    /// The owner of the fill has gone.
     Abandoned,
 }
 
@@ -283,6 +285,7 @@ pub enum FilesToClose {
         /// The other file, which stays open.
         kept: ContentKey,
     },
-    /// This one, whose content cannot exist. No reader and no fill may wait for it.
+    /// This file, whose content cannot exist because its size is wrong. No reader and no fill may
+    /// wait for it.
     Disproven(ContentKey),
 }

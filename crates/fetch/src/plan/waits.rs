@@ -1,4 +1,4 @@
-//! Ends of the waits of readers and fills: with their bytes, or without.
+//! Ends of the waits of readers and fills: with the bytes that they wait for, or with an error.
 
 use std::time::{Duration, Instant};
 
@@ -40,9 +40,9 @@ impl Patience {
 
     /// Returns until when the wait for a range of a file continues. Work of the file's holders for
     /// any request extends the wait, but at most to `TURN_PATIENCE` times the wait's limit after
-    /// `its_turn`. This bound is lifted if `its_turn` is `None`, or if a limit of this node lately
-    /// delayed a request to a holder of missing bytes of the range. A pause of this node also
-    /// extends the wait.
+    /// `its_turn`. There is no such bound if `its_turn` is `None`, or if a limit of this node
+    /// lately delayed a request to a holder of missing bytes of the range. A pause of this node
+    /// also extends the wait.
     pub(super) fn patience_deadline(
         &self,
         state: &FetchState,
@@ -216,7 +216,7 @@ fn give_up_gone(
     }
 }
 
-/// Ends a fill without its file.
+/// Ends a fill with an error.
 fn fail_fill(state: &mut FetchState, content: ContentKey, why: PlanError) {
     state.cancel_fill(&content);
     state.out.decisions.record(|| Decision::FillGivenUp {

@@ -1,13 +1,13 @@
 //! Fetch machine: everything between the readers of bytes and their holders, except the transport
 //! of the bytes. Pure.
 //!
-//! A session owns the plan and its surroundings: waiting reads and fills, open files, addresses of
-//! holders, open requests, and verified bytes in memory. The owner reports each event (a read, an
-//! offer, an answer, a store, the passing of time) and then calls [`Session::actions`]. The
-//! [`Actions`] list the requests to send and to cancel, the readers to serve, what ended, the files
-//! to close, and the contents to look up. The next wake-up time is that of the plan
-//! ([`Plan::poll_timeout`]). The owner carries the actions out in any order and reports their
-//! results. The daemon's client and the simulator are two owners of the same machine.
+//! A session owns the plan and all that the plan's requests need: waiting reads and fills, open
+//! files, addresses of holders, open requests, and verified bytes in memory. The owner reports each
+//! event (a read, an offer, an answer, a store, the passing of time) and then calls
+//! [`Session::actions`]. The [`Actions`] list the requests to send and to cancel, the readers to
+//! serve, what ended, the files to close, and the contents to look up. The next wake-up time is
+//! that of the plan ([`Plan::poll_timeout`]). The owner carries the actions out in any order and
+//! reports their results. The daemon's client and the simulator are two owners of the same machine.
 //!
 //! A session uses no sockets, files, runtime or clock. The owner attaches a value of an opaque type
 //! to each read, fill, file and request. No call waits or hashes: verification is [`verify`], which

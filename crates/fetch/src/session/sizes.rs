@@ -1,11 +1,12 @@
 //! Disputes about the size of a content: several sizes claimed for one hash.
 //!
-//! The hash binds the size only through the end of the content. The beginning of a file verifies
-//! under any size that splits the hash tree there alike. So each size is a fetch of its own, with
-//! the nodes that claim it as holders. A node that claims a wrong size cannot keep the bytes from
-//! readers of the right one. If sizes differ, the end of the content is requested at once, under
-//! each open size. The size under which the end verifies is right. The nodes that claimed other
-//! sizes have lied and are shunned, and reads and fills with their sizes end at once.
+//! The hash proves the size only through the end of the content. The beginning of a file verifies
+//! under any size for which that part of the hash tree has the same shape. So each claimed size is
+//! a fetch of its own, with the nodes that claim it as holders. A node that claims a wrong size
+//! therefore cannot keep the bytes from readers of the right size. If sizes differ, the end of the
+//! content is requested at once, under each open size. The size under which the end verifies is
+//! right. The nodes that claimed other sizes have lied and are shunned, and reads and fills with
+//! their sizes end at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub(super) struct Sizes {
 
 #[derive(Debug, Default)]
 struct SizeClaims {
-    /// Whether its last byte was verified, which proves its size.
+    /// Whether the last byte of the content was verified, which proves the size.
     is_proven: bool,
     /// Whether another size was ever claimed or requested.
     is_disputed: bool,
@@ -40,7 +41,7 @@ pub(super) enum SizeVerdict {
     Undisputed,
     /// Its proof is missing: the end of the content, verified under this size.
     Unproven,
-    /// It is right. The nodes and the open contents with other sizes are wrong.
+    /// The size is right. The nodes and the open contents with other sizes are wrong.
     Proven {
         liars: BTreeSet<NodeId>,
         rivals: Vec<ContentKey>,
@@ -98,8 +99,8 @@ impl Sizes {
         }
     }
 
-    /// Records verified bytes of a content. Returns whether they prove its size, which was not
-    /// proven before: they reach its end.
+    /// Records verified bytes of a content. Returns whether they prove the size, because they reach
+    /// the end of the content and the size was not proven before.
     pub(super) fn record_verified(&mut self, content: &ContentKey, range: ByteRange) -> bool {
         let claims = self.contents.get_mut(content);
         let claims = claims.filter(|_| range.end >= content.size_bytes);

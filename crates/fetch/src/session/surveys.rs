@@ -30,8 +30,8 @@ struct NodeSurveys {
     /// Contents of waiting surveys, at most [`FETCHES_KEPT_MAX`]. Surveys of other contents are
     /// dropped.
     due: BTreeSet<ContentHash>,
-    /// Waiting content that was removed last. The next one is the one after it in order, so that
-    /// each has its turn.
+    /// Waiting content that was removed last. The next one to be removed follows it in order, so
+    /// that each has its turn.
     last: Option<ContentHash>,
 }
 

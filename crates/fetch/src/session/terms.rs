@@ -85,7 +85,7 @@ pub struct Read<R> {
     pub range: ByteRange,
     /// Until when it waits. [`Patience`](crate::plan::Patience) may extend the wait.
     pub deadline: Instant,
-    /// Its id once it waits, and how long it waits without progress. `None` before.
+    /// Id of the wait, and how long the read waits without progress. `None` before it waits.
     pub(super) waits: Option<(DemandId, Duration)>,
     /// Whether to fetch ahead of its reader.
     pub ahead: bool,
@@ -112,11 +112,11 @@ impl<R> Read<R> {
 
 /// State of a content in the cache.
 pub struct Cached<F> {
-    /// `None` if the cache cannot store it.
+    /// File of the cache for the content. `None` if the cache cannot store it.
     pub file: Option<F>,
     /// Ranges in the cache's file, including unverified ones: they are verified when they are read.
     pub on_disk: ExtentSet,
-    /// Whether these are the whole content.
+    /// Whether the ranges on disk are the whole content.
     pub is_complete: bool,
 }
 
