@@ -23,8 +23,8 @@ const BURST: Duration = Duration::from_millis(125);
 /// How far urgent bytes may overdraw the limit beyond [`BURST`], as time at the limit. If the debt
 /// is larger, urgent bytes wait too.
 const OVERDRAFT: Duration = Duration::from_millis(125);
-/// Minimum of that overdraft in bytes: one chunk. It applies if the limit is so slow that
-/// [`OVERDRAFT`] is less. Otherwise a reader would wait behind one background transfer.
+/// Minimum of the overdraft in bytes: one chunk. It applies if the limit is so slow that
+/// [`OVERDRAFT`] allows less. Without it, a reader would wait for a whole background transfer.
 const OVERDRAFT_MIN_BYTES: u64 = CHUNK_BYTES;
 
 /// Urgent transfers of up to [`SMALL_BYTES`] may pass however far the limit is overdrawn, at
@@ -101,8 +101,8 @@ impl PaceLimit {
     fn give_back(&mut self, bytes: u64) {
         self.all.refund(bytes);
         if bytes <= SMALL_BYTES {
-            // if the bytes passed by `all` alone, this refund is a little too much, at little cost
-            // to others
+            // if the bytes passed by `all` alone, this refunds a little too much, which costs the
+            // others little
             self.small.refund(bytes);
         }
     }

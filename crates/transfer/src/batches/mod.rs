@@ -33,15 +33,16 @@ pub const BATCHES_PER_NODE_MAX: usize = 4;
 /// Maximum bytes of the files of a batch. A file reaches its reader when its whole batch has
 /// arrived, which takes 0.26 s on a link of 1 MB/s.
 pub const BATCH_TARGET_BYTES: u64 = 256 << 10;
-/// Number of files in flight, queued, or received and not stored, from which on no further files
-/// are requested.
+/// Maximum number of files that are queued, in flight, or received but not stored. At this number,
+/// no further files are requested.
 pub const COMING_MAX: usize = 1024;
 /// How long a read waits for a batch before its range is requested alone.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long a node gets no new batches after a batch from it failed or was late.
 const REST: Duration = Duration::from_secs(1);
-/// How long a node that does not support batches gets none. By then it may run a newer version. The
-/// same pause applies to a node with a late batch at the minimum size.
+/// How long no batch is requested from a node that does not support batches. After this time it may
+/// run a newer version. Also how long none is requested from a node that was late with a batch of
+/// the minimum size.
 const LONG_REST: Duration = Duration::from_secs(60);
 /// Flag in the tickets of [`Batches::read`].
 const OURS: u64 = 1 << 63;

@@ -20,8 +20,8 @@ use p2pfs_types::id::NodeId;
 /// Maximum files in memory that the cache could not store. The oldest is dropped first.
 const UNSTORED_MAX: usize = 64;
 
-/// Minimum target size of a batch in bytes. From a node that is late even with this little, each
-/// file is better fetched alone.
+/// Minimum target size of a batch in bytes. If a node is late even with a batch of this size, each
+/// of its files is better fetched alone.
 const BATCH_LEAST_BYTES: u64 = 16 << 10;
 
 /// Maximum cache files held open after they were stored.

@@ -64,8 +64,8 @@ impl FetcherInner {
         }
         let passed = download.passed(bytes);
         let progress = self.progress(&request, &passed);
-        // a weak reference, so that a missing answer does not keep the network alive that would
-        // deliver it
+        // a weak reference: a request without an answer must not keep the network alive, which
+        // would have to deliver the answer
         let inner = Arc::downgrade(self);
         let reply: OnAnswer = Box::new(move |outcome| {
             if let Some(inner) = inner.upgrade() {
@@ -176,7 +176,7 @@ impl FetcherInner {
         self.with(|session, now| session.failed(now, request, failure));
     }
 
-    /// Logs a step of a request, in the first of its spans.
+    /// Logs a step of a request in the first trace span of the request.
     fn trace_request(&self, request: &RangeRequest, step: &str) {
         if FetchTrace::is_wanted() {
             let span = self.trace.request(request.id);

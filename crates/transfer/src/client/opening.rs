@@ -69,7 +69,7 @@ impl FetcherInner {
                         return None;
                     }
                 }
-                // `with` has looked up the holders, which was an action of `start`
+                // the lookup of the holders was an action of `start`, and `with` has carried it out
                 StartOutcome::HoldersFirst(back) => {
                     return self.with(|session, now| session.read(now, back));
                 }
@@ -119,7 +119,8 @@ impl FetcherInner {
             if let Some(file) = &file {
                 file.settle(|| !sender.outcome.is_closed());
             }
-            // called under the session's lock: bytes that are not stored by then are in memory
+            // called under the session's lock, so bytes that are not stored at that time are in
+            // memory
             let present = || {
                 file.as_ref()
                     .map_or_else(ExtentSet::new, CacheFile::present)
@@ -128,7 +129,7 @@ impl FetcherInner {
                 if !session.plan.files().is_open(&content) {
                     return Err(sender);
                 }
-                // otherwise the fill was dropped
+                // a closed channel means that the fill was dropped
                 if !sender.outcome.is_closed() {
                     let (fill, patience) = ((id, sender), self.settings.fill_patience);
                     session.fill(now, content, fill, patience, present);

@@ -1,7 +1,7 @@
 //! Turns to store answers in the cache, and detection of a hung disk.
 //!
-//! A turn is the right to store one answer. An answer waits for its turn before it is verified, so
-//! that no more answers are accepted than the disk takes. A disk that completes nothing for a while
+//! A turn is the right to store one answer. An answer waits for its turn before it is verified. So
+//! no more answers are accepted than the disk can store. A disk that completes nothing for a while
 //! may be broken, or behind a network. Answers are then given to their readers without a turn and
 //! stay in memory, as if the cache had no room.
 
@@ -70,8 +70,8 @@ impl StoreQueue {
         self.verifiers.clone().acquire_owned().await
     }
 
-    /// Waits for a turn. Returns `None` if the disk hangs. While it is known to hang, returns a
-    /// free turn or `None` at once.
+    /// Waits for a turn. Returns `None` if the disk hangs. While the disk is known to hang, returns
+    /// a free turn, or `None` without a wait.
     pub(super) async fn turn(&self) -> Option<StoreTurn> {
         let turns = self.turns.clone();
         if self.stands_still.load(Ordering::Relaxed) {

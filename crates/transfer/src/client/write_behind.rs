@@ -16,8 +16,8 @@ use p2pfs_fetch::session::{Refused, Session};
 use p2pfs_types::digest::{ContentKey, Verified};
 use p2pfs_types::extent::ByteRange;
 
-/// Maximum bytes in the queue, apart from answers that are added concurrently. If a small answer
-/// does not fit, it takes the way of a large one and waits for a turn of the
+/// Maximum bytes in the queue. Answers that are added at the same time may exceed it slightly. If a
+/// small answer does not fit, it is handled like a large one: it waits for a turn of the
 /// [`StoreQueue`](super::storing::StoreQueue).
 const BEHIND_MAX_BYTES: u64 = 4 << 20;
 /// How long a task that stores the queue waits for more ranges before it begins. A killed process

@@ -33,7 +33,8 @@ const LOAD_FULL_WAITING: usize = 64;
 /// Age from which an answer being made counts as stuck: many times what a slow disk takes for one
 /// answer.
 pub(super) const STANDS_STILL: Duration = Duration::from_millis(500);
-/// Maximum stuck answers, each on its own thread. Further ones occupy turns.
+/// Maximum stuck answers whose turns are given to other requests. Each occupies a thread. A further
+/// stuck answer keeps its turn.
 const STANDING_MAX: usize = 64;
 
 /// Queue that lets peers through in turn. Clones are the same queue.
@@ -83,7 +84,7 @@ impl QueuedRequest {
 
 /// Answer that is being made.
 struct AnswerInProgress {
-    /// Time since the last content of the answer was begun.
+    /// Time since the current content of the answer was begun.
     clock: StallClock,
     asked: QueuedRequest,
 }
@@ -190,9 +191,10 @@ impl FairQueue {
         turn.await.ok()
     }
 
-    /// Returns a turn if the request need not wait. That is so if its own lane has no waiting
-    /// requests, those of all others are blocked by their own unsent answers, the limits allow it
-    /// now, and no answer of its content is stuck.
+    /// Returns a turn if the request need not wait. That is so under four conditions: no other
+    /// request waits in its lane of its peer; each waiting request of another lane or peer is
+    /// blocked by its own peer's unsent answers; the limits allow one more answer now; and no
+    /// answer of the same content is stuck.
     pub(super) fn pass_at_once(&self, asked: QueuedRequest) -> Option<ServeTurn> {
         let mut turns = self.turns.lock();
         // the waiting requests are checked last: they may be many if all makers are busy
@@ -307,9 +309,9 @@ impl TurnTable {
         lines.filter(first_fits).map(VecDeque::len).sum()
     }
 
-    /// Returns whether an answer fits into memory. With it, a lane of a peer may use no more memory
-    /// than is left free. So a few peers that read nothing of what they request cannot use all of
-    /// it.
+    /// Returns whether an answer fits into memory. With the answer, one lane of one peer may use at
+    /// most as much memory as stays free. So a few peers that do not read their answers cannot use
+    /// all of it.
     fn fits(&self, asked: &QueuedRequest) -> bool {
         let all = self.held_bytes + asked.bytes;
         let own = self.held_of(&asked.of) + asked.bytes;
@@ -397,8 +399,8 @@ impl TurnTable {
             self.turns(of.0).push_back(of.1)
         }
         self.waiting_count -= 1;
-        // an unclaimed turn would grant the next one when dropped, one call deeper for each
-        // requester that left
+        // dropping an unclaimed turn grants the next one, so many requesters that left would make
+        // the calls nest deeply
         if waiter.go.is_closed() {
             return None;
         }

@@ -46,8 +46,8 @@ const ANSWERED_AT_ONCE_MAX_BYTES: u64 = 2 * CHUNK_BYTES;
 /// Limits of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
-    /// Maximum answers made at one time, or the number of stuck answers if that is higher. Stuck
-    /// ones are not counted.
+    /// Maximum answers made at one time, not counting stuck ones. If more answers than this are
+    /// stuck, as many as are stuck may be made.
     pub makers_max: usize,
     /// Maximum waiting requests of all peers.
     pub waiting_max: usize,

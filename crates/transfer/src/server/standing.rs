@@ -13,8 +13,8 @@ use super::{Server, ServerInner, refused};
 use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_types::digest::ContentHash;
 
-/// How long a disk may give nothing before it is reported. A disk that was spun down is usually
-/// ready by then.
+/// How long a disk may deliver nothing before it is reported. A disk that was spun down is usually
+/// ready within this time.
 const WORTH_A_WORD: Duration = Duration::from_secs(10);
 /// Number of stuck contents of one disk from which the disk counts as hung. More contents may be
 /// started before the first one counts as stuck.

@@ -42,7 +42,7 @@ struct KnownNode {
     lifetime: Duration,
     /// Number of addresses that still wait to be passed on.
     waiting: usize,
-    /// When its addresses last began to wait to be passed on.
+    /// When the addresses of the node last began to wait to be passed on.
     queued: Instant,
 }
 

@@ -87,7 +87,7 @@ impl Links {
         context: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<(LinkId, usize, SocketAddr)> {
-        // start behind the last link that was read, so that no link waits for another
+        // start after the link that was read last, so that a busy link does not delay the others
         let last = self.last;
         let behind = self.open.iter().filter(|(id, _)| Some(**id) > last);
         let others = self.open.iter().filter(|(id, _)| Some(**id) <= last);

@@ -76,7 +76,7 @@ pub(super) struct ServiceQuestion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Announced {
     pub label: Label,
-    /// Zero: the node says goodbye.
+    /// How long the announcement counts. Zero means that the node says goodbye.
     pub lifetime: Duration,
     pub addresses: Vec<SocketAddr>,
 }

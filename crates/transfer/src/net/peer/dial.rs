@@ -197,7 +197,8 @@ impl SentRequest {
     /// the request is no longer open.
     pub fn take_back(&self) {
         if self.line.forget(self.id) {
-            // this ping names a request; an older peer answers it like any ping
+            // a ping with the id of a request cancels it; an older peer answers this ping like any
+            // other
             self.line.record_ping();
             self.outbound.send(Frame::empty(self.id, Kind::Ping), None);
         }
@@ -284,7 +285,8 @@ async fn connect_with(
     let stream = timeout(shared.limits.times.handshake, handshake).await;
     let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
     let wrong = |why: String| NetError::WrongNode { address: addr, why };
-    // rustls reports an error of the other end as invalid data; other errors are the network's
+    // rustls reports a fault of the other end as invalid data; all other errors come from the
+    // network
     let stream = stream.map_err(std::io::Error::from);
     stream.map_err(|error| match error.kind() {
         std::io::ErrorKind::InvalidData => wrong(error.to_string()),

@@ -1,6 +1,6 @@
-//! Least round trips to remote addresses, kept after their connections end. A connection that
-//! begins while a queue is long sees no shorter round trip. Without this record it would take the
-//! queue's delay for distance.
+//! Least round trips to remote addresses, kept after the connections end. A connection that begins
+//! while the link has a long queue measures only long round trips. Without this record it would
+//! take the delay of the queue for distance.
 
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
@@ -13,8 +13,9 @@ use p2pfs_types::least::LeastLately;
 
 /// Maximum remembered addresses. The least recently used one is forgotten first.
 const ADDRESSES_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// A round trip counts for at least this time, and for up to about twice as long if others are
-/// recorded meanwhile. The kernel's window for one connection is as long (`tcp_min_rtt_wlen`).
+/// How long a recorded round trip counts: at least this time, and up to about twice as long if
+/// others are recorded meanwhile. The kernel's window for one connection is as long
+/// (`tcp_min_rtt_wlen`).
 const SPAN: Duration = Duration::from_secs(300);
 
 /// Recent least round trip of each address.

@@ -17,11 +17,12 @@ use p2pfs_types::pool::{PieceBuffer, PiecePool};
 /// Smallest body that is aligned, and its alignment. A disk may require it (open(2), `O_DIRECT`).
 const ALIGNED_MIN_BYTES: usize = 128 << 10;
 const ALIGNED_TO_BYTES: usize = 4096;
-/// Mean bytes of the reads of a frame (`Pieces`) below which the sender made its records small on
-/// purpose. A node seals a frame in records of 16 KiB and a shorter last one. rustls cuts some
-/// records short.
+/// If the reads of a frame (`Pieces`) have fewer bytes than this on average, the sender made its
+/// records small on purpose. A node seals a frame in records of 16 KiB and a shorter last one, and
+/// rustls cuts a few more short.
 const PIECE_MIN_BYTES: usize = 1 << 10;
-/// Number of reads from which their mean size is judged: a header and two short records are fewer.
+/// Minimum number of reads of a frame before their mean size is judged. An honest frame of a header
+/// and two short records has fewer.
 const DRIP_PIECES_MIN: usize = 4;
 
 /// Number of the arrivals on a connection, and the time of the last one.

@@ -19,8 +19,8 @@ pub const ACCEPTED_CONNECTIONS: u32 = 1024;
 const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
 /// Slowest link for which a requested answer is waited for: 32 kbit/s shared by sixteen readers.
 const SLOWEST_ANSWER_BYTES_PER_S: u64 = 256;
-/// Age at which any unanswered request ends its connection, in multiples of
-/// [`PeerLimits::unanswered_after`].
+/// Age at which an unanswered request ends its connection even if other answers arrive, as a
+/// multiple of `ConnectionTimes::unanswered_after`.
 const OLDEST_MULTIPLE: u32 = 10;
 /// Silence in round trips after which a connection counts as dead, if that is longer than
 /// [`PeerLimits::silent_after`]. The kernel retransmits a lost segment after one and a half or two
@@ -77,8 +77,9 @@ pub struct ConnectionTimes {
     /// Minimum silence on a connection with unanswered requests until it counts as dead and its
     /// requests fail. It is longer if the round trip is long.
     pub silent_after: Duration,
-    /// A connection counts as dead if its oldest open request is this old and no bytes of any
-    /// answer arrived for this time. A request ten times as old ends the connection in any case.
+    /// Time after which a connection counts as dead: its oldest open request is that old, and for
+    /// that time no bytes of any answer arrived. A request that is ten times as old ends the
+    /// connection in any case.
     pub unanswered_after: Duration,
     /// How long an unused dialled connection stays open.
     pub idle_dialled: Duration,

@@ -65,7 +65,7 @@ pub(super) struct ConnectionRequests {
     /// When a request was last sent while no other was open.
     pub busy_since: Instant,
     pub last_used: Instant,
-    /// When bytes of an answer last arrived.
+    /// When bytes of any answer last arrived.
     pub brought: Instant,
     /// Last reported arrival of bytes of an incomplete record.
     part_told: Instant,
@@ -78,7 +78,7 @@ pub(super) struct ConnectionState {
     pub slots: Arc<Semaphore>,
     /// Notified when an idle connection gets a request that its task would check too late.
     pub woken: Notify,
-    /// How soon after it was sent a request has to be checked against the time limits.
+    /// Time from the sending of a request until it must be checked against the time limits.
     look_after: Duration,
     pub pulse: Pulse,
     link: LastTcpInfo,
@@ -132,7 +132,7 @@ impl ConnectionState {
         table.next_id = id.wrapping_add(1);
         table.waiters.insert(id, waiter);
         if was_idle && sent + self.look_after < table.next_look {
-            // one notification for all requests until then
+            // this notification serves all requests until that check
             table.next_look = sent;
             self.woken.notify_one();
         }

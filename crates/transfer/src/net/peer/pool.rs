@@ -62,7 +62,7 @@ impl Pool {
                 PoolSlot::Dialling { addr, dial } => (addr, dial),
             };
             match outcome(dial, progress).await {
-                // Another address was tried, and failed: ours is still to be tried.
+                // The dial that failed was to another address, so ours is still to be tried.
                 Err(_) if dialled != addr => {}
                 outcome => return outcome,
             }
@@ -94,7 +94,8 @@ impl Pool {
         lane: Lane,
     ) -> Result<PoolSlot, NetError> {
         let (slot, gave_way) = self.slot_and_who_gave_way(shared, node, addr, lane)?;
-        // not under the lock: the callbacks of its requests run at once, and may ask elsewhere
+        // without the lock: the callbacks of the connection's requests run here, and may send
+        // requests to other nodes
         gave_way.iter().for_each(close);
         Ok(slot)
     }
@@ -147,7 +148,8 @@ impl Pool {
             key.0 == node && matches!(slot, PoolSlot::Open(_))
         };
         let closed: Vec<_> = self.slots.lock().slots.extract_if(of_node).collect();
-        // not under the lock: the callbacks of their requests run at once, and may ask elsewhere
+        // without the lock: the callbacks of the connections' requests run here, and may send
+        // requests to other nodes
         closed.iter().for_each(|(_, slot)| close(slot));
         closed.len()
     }

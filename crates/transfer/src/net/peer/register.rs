@@ -36,9 +36,9 @@ impl AcceptedTable {
         entries.map(|(number, entry)| (*number, entry))
     }
 
-    /// Makes room for an unproven connection from `ip`. At a limit the oldest unproven one is
-    /// dropped: of this address if it has reached its own limit, otherwise preferably of an address
-    /// without a member. Returns whether one was dropped.
+    /// Makes room for an unproven connection from `ip`. At a limit the oldest unproven connection
+    /// is dropped: one from `ip` if that address is at its own limit, otherwise preferably one from
+    /// an address without a member. Returns whether one was dropped.
     fn make_room(&mut self, ip: IpAddr, limits: &PeerLimits) -> bool {
         let from_there = || self.unproven().filter(|(_, e)| e.ip == ip);
         let oldest = if from_there().count() >= limits.connections.unproven_per_ip {

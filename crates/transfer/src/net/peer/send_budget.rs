@@ -4,8 +4,8 @@
 //! links let queues grow to seconds. Here, as in LEDBAT (RFC 6817), the delay that a queue adds
 //! decides. The limit is the number of bytes that the link carries at its recent rate in the least
 //! round trip plus [`QueueTarget::delay`]. If the round trip is long ([`LONG`]), the kernel gets
-//! only few of these bytes before it can send them, because urgent bytes cannot overtake bytes that
-//! a socket has taken.
+//! only a few more bytes than it can send at once. Urgent bytes cannot overtake bytes that a socket
+//! has taken.
 
 use tokio::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use p2pfs_proto::wire::native::tcp::Lane;
 const SAMPLE: Duration = Duration::from_millis(100);
 /// Minimum duration of a rate sample.
 const SAMPLE_MIN: Duration = Duration::from_millis(10);
-/// Minimum and maximum time from a check that found no room to the next check.
+/// Minimum and maximum time until the next check, after a check that found no room to send.
 const LOOK: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
 /// While the rate is unknown, this number of bytes, plus the bytes acknowledged so far, may be in
 /// flight. The kernel's own slow start never has more in flight. Without this limit, the kernel's
@@ -26,9 +26,9 @@ const START_BYTES: u64 = 64 << 10;
 /// Replaces [`START_BYTES`] if the round trip is less than [`NEAR`]. An answer to the kernel's
 /// read-ahead of 128 KiB, with its proof, is then sent at once.
 const START_NEAR_BYTES: u64 = 144 << 10;
-/// Limit of the unsent bytes in the kernel if the round trip is at least [`LONG`]: the minimum of
-/// this limit once the rate is known, and the limit before. A few packets keep the kernel busy
-/// until the next check.
+/// Limits of the unsent bytes in the kernel if the round trip is at least [`LONG`]. The first is
+/// the minimum of the limit that follows from a known rate ([`UNSENT`]). The second is the limit
+/// while the rate is unknown. A few packets keep the kernel busy until the next check.
 const UNSENT_BYTES: [u64; 2] = [4 << 10, 16 << 10];
 /// Limit of unsent bytes in the kernel once the rate is known, as the time in which the link
 /// carries them.

@@ -174,8 +174,8 @@ where
         Ok(false) => {}
         Err(reason) => return reason,
     }
-    // from here on an expulsion closes the connection; one between the greeting and here is checked
-    // now
+    // an expulsion after this point closes the connection; an expulsion since the greeting is
+    // noticed by this check
     if !shared.local.keyring.is_member(&from) {
         return DropReason::Stranger;
     }
