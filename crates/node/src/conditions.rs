@@ -2,8 +2,8 @@
 //! [`StandingConditions`] holds the conditions that stand now.
 //!
 //! A condition begins, stands and ends. Its begin and its end are events, and the journal has a
-//! line for each. `p2pfs status`, `p2pfs doctor` and the metrics read [`StandingConditions`]. A
-//! happening without an end, such as an offence of a peer, is a warning of the
+//! line for each. `p2pfs status`, `p2pfs doctor` and the metrics read [`StandingConditions`]. An
+//! incident, such as an offence of a peer, has no end. It is a warning of the
 //! [`EventLog`](super::EventLog) instead.
 
 use std::collections::BTreeMap;
@@ -335,8 +335,8 @@ impl StandingConditions {
         }))
     }
 
-    /// Makes exactly these findings of a condition stand, but of new subjects only as many as
-    /// [`SUBJECTS_MAX`] allows.
+    /// Makes these the only findings of a condition that stand. New subjects are added only up to
+    /// [`SUBJECTS_MAX`].
     pub(super) fn replace(
         &mut self,
         condition: Condition,

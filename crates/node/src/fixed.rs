@@ -18,8 +18,8 @@ use p2pfs_types::extent::{ByteRange, ExtentSet};
 pub(super) struct FixedVersion {
     hash: ContentHash,
     size_bytes: u64,
-    /// The cache file, held so that it is not evicted while open. `None` if the cache could not
-    /// open it. Also `None` if the cache did not have it and an own share had the content.
+    /// The cache file, held open so that it is not evicted. `None` if the cache could not open it,
+    /// or if the cache did not have it and an own share had the content.
     cached: Option<CacheFile>,
     /// The last file found in the own shares with the same content.
     local: ArcSwapOption<ShareFile>,

@@ -16,7 +16,7 @@ use p2pfs_types::id::NodeId;
 
 /// Maximum number of offers queued to be sent by the loop.
 const OFFERS_MAX: usize = 1024;
-/// Maximum number of requests with a slot for their lookup. Further ones are dropped, and the
+/// Maximum number of requests whose lookups run at once. Further requests are dropped, and the
 /// asking node repeats them.
 const LOOKS_MAX: usize = 16;
 /// Time after which a slow lookup, for example on a hung disk, gives back its slot.

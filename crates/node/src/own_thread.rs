@@ -2,7 +2,7 @@
 //!
 //! The threads of that runtime encrypt and hash, so they wait for the processor on a busy machine.
 //! If the loop ran on them, it could answer probes too late, and other nodes would consider this
-//! node dead. A thread of its own sleeps most of the time. When such a thread wakes up, the
+//! node dead. The loop's own thread sleeps most of the time. When such a thread wakes up, the
 //! scheduler (EEVDF, formerly CFS) runs it soon, however many other threads are runnable.
 
 use std::future::{Future, pending};

@@ -113,8 +113,8 @@ pub(super) struct Persister {
     outcomes: Receiver<BatchResult>,
     thread: Option<JoinHandle<()>>,
     under_way: bool,
-    /// Whether the catalogue may have changes to store: the last [`Self::advance`] did not ask the
-    /// catalogue, or got a batch from it.
+    /// Whether the catalogue may have changes to store. This is so if the last [`Self::advance`]
+    /// did not ask the catalogue, or got a batch from it.
     has_more: bool,
     next_batch: Instant,
     next_note: Instant,

@@ -26,9 +26,9 @@ pub struct MemberReport {
     pub status: MemberStatus,
     /// Number of entries in its log.
     pub entries: u64,
-    /// Whether the node told which logs it knows, or did not answer several times, and no log is in
-    /// transfer to this node or waits to be shown. Logs that cannot be had at the moment do not
-    /// count.
+    /// Whether this node shows everything that it can learn from the other node. Either the other
+    /// node told which logs it knows, or it failed to answer several times. Besides, no log is in
+    /// transfer to this node or waits to be shown, except logs that no node can give at the moment.
     pub is_read: bool,
     /// When this node learned of the present state; `None` before the report is published.
     pub since: Option<SystemTime>,

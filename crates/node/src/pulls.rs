@@ -29,8 +29,9 @@ const HOPELESS: u32 = 3;
 /// used.
 const PART_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long other members are preferred to a member that did not answer. Connecting to an
-/// unreachable node takes seconds, and without this each change of a log would wait that long.
+/// How long a member that did not answer is asked only after other members. Connecting to an
+/// unreachable node takes seconds. Without this preference, each change of a log could be delayed
+/// by that time.
 const SILENT_FOR: Duration = Duration::from_secs(60);
 
 /// A request that fails within this time hardly delays its pull, so it does not mark the member as

@@ -71,7 +71,7 @@ impl OpenCount {
     }
 
     fn count(&self, counter: &AtomicU64) {
-        // The load keeps the reads after the first one free of writes to shared memory.
+        // This load comes first, so that only the first read of an open writes to shared memory.
         if !self.0.load(Ordering::Relaxed) && !self.0.swap(true, Ordering::Relaxed) {
             counter.fetch_add(1, Ordering::Relaxed);
         }

@@ -205,8 +205,9 @@ impl EventLoop {
                     None => break,
                 },
                 () = sleep_until(timeout) => {
-                    // If the process was paused, answers to its probes may be in the socket. They
-                    // are handled first, so that the timeout does not count them as missing.
+                    // After a pause of the process, answers to its probes may already be in the
+                    // socket. They are handled before the timeouts, which would count these answers
+                    // as missing.
                     let first = udp.try_recv(&mut datagram);
                     self.handle_datagrams(first, &mut datagram, &udp);
                     self.machine.handle_timeout(Instant::now());

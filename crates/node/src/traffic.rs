@@ -31,12 +31,13 @@ pub(crate) struct Traffic {
     /// Bytes of files that this node sent to other nodes and to foreign peers.
     pub sent: PeerBytes,
     /// Bytes of files that other nodes pushed to this node, and all bytes of files from foreign
-    /// peers. The fetcher counts the bytes that this node fetches from nodes.
+    /// peers. Excludes what this node fetches from other nodes, because the fetcher counts that.
     pub taken: PeerBytes,
 }
 
 impl PeerBytes {
-    /// Counts bytes of files sent to `peer` or received from it.
+    /// Counts bytes of files sent to `peer` or received from it. Beyond `PEERS_COUNTED_MAX`
+    /// peers, the bytes of a further peer count only in the total.
     pub fn add(&self, peer: NodeId, bytes: u64) {
         let mut counts = self.counts.lock();
         counts.total += bytes;

@@ -5,9 +5,9 @@
 //! use, never through a link, and only if it is a folder of the daemon's user. Its files are reached
 //! through this descriptor, so a link that takes its name meanwhile leads nowhere.
 //!
-//! Owns the two files of each: its bytes, and a note with its final hash and its progress when the
-//! note was written. A note without bytes means that the file was published. The progress in a note
-//! counts only if the bytes match it.
+//! This module owns two files for each incomplete file: its bytes so far, and a note with the hash
+//! of the whole file and the progress at the time of the note. A note without bytes means that the
+//! file was published. The progress in a note counts only if the bytes match it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -25,8 +25,9 @@ use p2pfs_types::files::{
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::ARRIVING;
 
-/// Age of a note at which a start of the node removes the note and the unfinished file. A running
-/// node gives up a file without progress after [`COMING_PATIENCE`](super::COMING_PATIENCE).
+/// Time since the last write of a progress note after which a starting node removes the note and
+/// its unfinished file. A running node does so already after
+/// [`COMING_PATIENCE`](super::COMING_PATIENCE) without progress.
 const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Maximum size of a note: two hashes, a key, a name of 255 bytes, and numbers.
 const NOTE_MAX_BYTES: u64 = 1024;

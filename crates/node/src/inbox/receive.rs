@@ -128,9 +128,10 @@ impl From<String> for PushRefusal {
 struct ArrivedPush {
     key: PushKey,
     at: Instant,
-    /// Its name in the inbox. `None` if an earlier life of this node published it.
+    /// Name of the file in the inbox. `None` if an earlier run of this node published the file.
     name: Option<Vec<u8>>,
-    /// The paths of the note that records the arrival for a later life; `None` if there is no note.
+    /// Paths of the note that tells a later run of this node of the arrival. `None` if there is no
+    /// note.
     part: Option<PartPaths>,
 }
 
@@ -397,9 +398,9 @@ impl PushReceiver {
     }
 
     fn give_up(&self, key: PushKey, coming: &mut IncomingPush, why: &str) -> String {
-        // Discarded before a new push of the same file can take the slot. A call that waits for the
-        // lock of `coming` then sees that this push is gone. If that call is an offer, it looks in
-        // the table again.
+        // The push is discarded before a new push of the same file can take its slot. A call that
+        // waits for the lock of `coming` then finds the push gone. If that call is an offer, it
+        // searches the table again.
         coming.discard();
         self.state.lock().coming.remove(&key);
         self.report(key.0, coming, PushStage::Failed(why.to_owned()));
@@ -500,8 +501,8 @@ impl PushTable {
 
     /// Takes a slot for a newly offered file, or fails if too many files are in transfer. Removes
     /// and returns the record of an earlier arrival of the same file; the caller must call
-    /// [`ArrivedPush::forget`]. With that record, a sender that continues this push would receive
-    /// the acknowledgement of the earlier one.
+    /// [`ArrivedPush::forget`]. If the record stayed, a sender that continues this push would
+    /// receive the acknowledgement of the earlier one.
     fn take_slot(
         &mut self,
         key: PushKey,

@@ -23,8 +23,8 @@ use p2pfs_types::id::NodeId;
 /// Maximum number of files in the folder and in transfer. More are too many for a person to look
 /// through.
 pub const FILES_MAX: u64 = 10_000;
-/// Divisor of the budget, and of [`FILES_MAX`], that gives the limit of one sender. Half, so that
-/// one sender cannot fill the folder.
+/// Divisor of the budget, and of [`FILES_MAX`], that gives the limit of one sender. A sender gets
+/// half of each, so it cannot fill the folder alone.
 pub(super) const SENDER_PART: u64 = 2;
 /// Maximum number of suffixes tried for a taken name.
 const NUMBERS_MAX: u32 = 10_000;
@@ -112,7 +112,7 @@ pub struct InboxFile {
     file: File,
     size_bytes: u64,
     origin: ChargedSender,
-    /// Its place in the subfolder before it is published; `None` for a file without a name.
+    /// Paths of the file in the subfolder until it is published. `None` for a file without a name.
     part: Option<PartPaths>,
 }
 

@@ -19,9 +19,9 @@ use p2pfs_proto::wire::native::tcp;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// How long an unserved content ranks behind the other versions of its names at most. Afterwards a
-/// reader of such a name may get the content again. A peer is shunned for wrong bytes for the same
-/// time.
+/// Maximum time for which a content that its holders did not give ranks behind the other versions
+/// of its names. Afterwards a reader of such a name may get the content again. A peer is shunned
+/// for wrong bytes for the same time.
 pub const UNSERVED_FOR: Duration = p2pfs_fetch::plan::SHUN;
 
 /// Target of the trace events about pulls of logs.
@@ -206,7 +206,7 @@ impl LogIntake<'_> {
         };
         let paces = &mut self.logs.list_paces;
         if !paces.try_take(self.now, author, &self.me, &part.records) {
-            // By the next request for the log, the author may be within its rate limit again.
+            // The log is requested again later, when the author may be within its rate limit again.
             self.own
                 .events
                 .report_offence(author, Offence::ListsReadersTooFast);
@@ -312,8 +312,8 @@ impl LogIntake<'_> {
     }
 
     /// Ranks a content that no holder served behind the other versions of its names, for
-    /// [`UNSERVED_FOR`] at most. Reports the authors that list the content under a name that has
-    /// another version, unless that one is unserved too.
+    /// [`UNSERVED_FOR`] at most. Reports the authors that list the content under a name with
+    /// another version, unless the other version is unserved too.
     pub fn mark_unserved(&mut self, hash: ContentHash) {
         let at_fault = self
             .own

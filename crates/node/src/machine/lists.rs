@@ -1,5 +1,5 @@
-//! Rate limits for other nodes' lists of readers. A list that names this node costs this node one
-//! key agreement, and costs its author nothing. This module only counts such lists by author.
+//! Rate limits for other nodes' lists of readers. A list that names this node costs this node a key
+//! agreement, and its author almost nothing. So this module limits such lists for each author.
 
 use std::time::Instant;
 

@@ -64,8 +64,8 @@ use trust::TrustProgress;
 const PUBLISH_AFTER: Duration = Duration::from_millis(10);
 /// Minimum interval between two heads of this node.
 const PUBLISH_SPACING: Duration = Duration::from_millis(100);
-/// Combined with the seed to seed the random choice of the member that is asked for a secret, so
-/// that this choice does not repeat the random numbers of other parts.
+/// Constant that is combined with the seed for the random choice of the member to ask for a secret.
+/// Without it, this choice would use the same random numbers as other parts.
 const SECRETS_STREAM: u64 = 0x7365_6372_6574;
 /// Number of own facts queued for the next head at which all of them are recorded in the log
 /// without waiting for that head.
@@ -459,8 +459,9 @@ impl Machine {
     }
 
     /// Returns every other known node with the number of entries in its log. `is_read` is true if
-    /// the node told its heads or failed too often, no log is in transfer except postponed logs and
-    /// those that failed several times, and the last view shows all merged logs.
+    /// three conditions hold: the node told its heads, or failed too often; no log is in transfer,
+    /// except postponed logs and those that failed several times; and the last view shows all
+    /// merged logs.
     pub fn member_reports(&self) -> Vec<MemberReport> {
         let is_all_taken = self.logs.taken_in.is_empty() && !self.logs.pulls.is_any_coming();
         let is_all_read = is_all_taken && !(self.logs.unshown && self.catalogue.is_dirty());

@@ -21,8 +21,8 @@ pub(super) struct OwnLog {
     /// When to sign the next head.
     pub(super) due: Option<Instant>,
     not_before: Option<Instant>,
-    /// Own facts that are not recorded in the log yet. They wait for the next head, because other
-    /// nodes cannot pull a log that is ahead of its head.
+    /// Own facts that are not in the log yet. They are recorded together with the next head,
+    /// because other nodes cannot pull a log that has more records than its head states.
     pub(super) unsaid: Vec<Fact>,
     /// The readers of each own share, as configured.
     configured: BTreeMap<ShareIndex, Option<Vec<String>>>,
@@ -195,7 +195,7 @@ impl OwnLogAccess<'_> {
         }
     }
 
-    /// Records some of the entries again whose readers changed, and returns whether more are left.
+    /// Records again some of the entries whose readers changed. Returns whether more are left.
     pub(super) fn restate(&mut self, now: Instant) -> bool {
         if !self.catalogue.own().is_restating() {
             return false;

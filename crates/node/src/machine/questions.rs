@@ -24,9 +24,9 @@ pub const LOG_REQUESTS_MAX: usize = 64;
 
 /// Delay until a live member that did not answer a request for heads is asked again.
 const HEADS_RETRY: Duration = Duration::from_secs(1);
-/// Number of failed requests for heads in a row after which this node no longer waits for the heads
-/// of a live member, and does not schedule another request. Such a member answers datagrams but no
-/// connection.
+/// Number of failed requests in a row after which this node gives up asking a live member for the
+/// heads that it knows. The member then counts as read (`MemberReport::is_read`), and is asked
+/// again only after it becomes live anew. Such a member answers datagrams but no connection.
 const HEADS_TRIES: u32 = 10;
 
 /// The kind of a request in flight, with the context for its response.
