@@ -163,8 +163,7 @@ impl Cluster {
         if self.leaving.is_none() && self.me().address != address {
             self.lives.roster.move_to(now, address);
             self.settle(now);
-            // This node is probably in another network now, in which seeds may be reachable at
-            // once.
+            // This node is probably in another network now, where seeds may answer.
             self.seeds.start_over(now);
         }
     }
@@ -496,7 +495,8 @@ impl Cluster {
         let away = self.absences.generation_of(&who.node);
         let here = live.map(|member| member.generation).or(away);
         let here = here.or((who.node == me.node).then_some(me.generation));
-        // A farewell that changes nothing is not worth the verification of a signature.
+        // A farewell that would change nothing is dropped before its signature is verified, which
+        // is expensive.
         if here.is_none_or(|generation| generation > who.generation) {
             return;
         }

@@ -56,8 +56,8 @@ pub(crate) const PROOFS_AT_ONCE: u32 = 2000;
 pub(crate) const MESSAGES_PER_S: u32 = 1000;
 /// Broadcast datagrams per second that this node sends, and the burst limit.
 pub(crate) const BROADCAST_DATAGRAMS_PER_S: u32 = 2000;
-/// Maximum number of hints, and of trials of further addresses of members, per second. The burst
-/// limit is four times that.
+/// Maximum number of hints that are followed per second, and of attempts at further addresses of
+/// members. The burst limit is four times that.
 pub(crate) const HINTS_PER_S: u32 = 5;
 /// Approximate maximum number of nodes of a small cluster ([`SMALL_CLUSTER_SLACK`]). There a node
 /// sends its head and its broadcasts to each member directly.

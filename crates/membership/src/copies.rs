@@ -1,9 +1,9 @@
 //! Keys that two processes use at the same time, such as after copying a disk with its state.
 //!
-//! This module owns which processes speak for which node. Generations, addresses and clocks do not
-//! count here. A node that restarts, moves, or is restored from a backup is another process with
-//! the same key too, but the earlier process is silent from then on. A key is therefore considered
-//! copied only if two processes live at the same time.
+//! This module records which processes speak for which node. A new generation or address, or a
+//! clock that went back, is no evidence of a copy: a node that restarts, moves, or is restored from
+//! a backup is another process with the same key too. However, the earlier process is then silent.
+//! A key is therefore considered copied only if two processes live at the same time.
 //!
 //! For another node's key, both must answer challenges that this node made after it had seen both.
 //! A process that ended before the other one began cannot do that. Any other datagram proves
@@ -24,7 +24,8 @@ use p2pfs_types::id::NodeId;
 
 /// Minimum time between two contradictions of this node that count.
 const APART: Duration = Duration::from_secs(3);
-/// Minimum time between two challenges of one process, to see whether it lives beside another one.
+/// Minimum time between two challenges of one process. A challenge shows whether the process lives
+/// at the same time as another one.
 const CHALLENGE_PERIOD: Duration = Duration::from_secs(3);
 /// Time without a datagram after which a process is forgotten. A key counts as copied only while
 /// two processes that use it are remembered.
@@ -38,11 +39,13 @@ const PROCESSES_MAX: usize = 4;
 /// Maximum number of remembered addresses at which another process with this node's key was looked
 /// for. Also the maximum number of addresses that are reported for one key.
 const PLACES_MAX: usize = 8;
-/// Number of contradictions by later lives of this node, each at least [`APART`] after the
-/// previous one, that show another process. A later life that only some members remember
-/// contradicts this node once or twice, after a partition has healed.
+/// Number of reports of later lives (higher generations) of this node, each at least [`APART`]
+/// after the previous one, that show another process with its key. One or two such reports are
+/// harmless: after a partition has healed, some members may remember a later life that others never
+/// knew.
 const CONTRADICTIONS: u32 = 3;
-/// Salt that stands for a process that members report but that this node does not hear.
+/// Salt, the number that distinguishes processes with one key, of a process that members report but
+/// that this node does not hear.
 pub(super) const UNREACHED: Salt = [0; 16];
 
 /// A process that speaks, or did so a while ago.
@@ -51,15 +54,16 @@ struct SpeakingProcess {
     address: SocketAddr,
     first: Instant,
     last: Instant,
-    /// The latest time after which it certainly lived: the challenge that it answered was not made
-    /// before.
+    /// A time after which the process certainly lived, because it answered a challenge that was
+    /// made later. The latest such time is kept.
     lived: Option<Instant>,
-    /// When it was last challenged to see whether it lives beside another one.
+    /// When the process was last challenged, to see whether it lives at the same time as another
+    /// one.
     challenged: Option<Instant>,
 }
 
 impl SpeakingProcess {
-    /// Returns whether it lived after both processes were first seen.
+    /// Returns whether this process lived after both processes were first seen.
     fn outlived_beginnings(&self, other: &Self) -> bool {
         self.lived > Some(self.first.max(other.first))
     }
@@ -71,7 +75,7 @@ pub(super) struct Spoken {
     pub(super) salt: Salt,
     /// Proven address of the process. For [`UNREACHED`], the address that members reported.
     pub(super) address: SocketAddr,
-    /// Time before which the challenge that it answers was not made, if it answers one.
+    /// If the process answers a challenge: a time before which that challenge was not made.
     pub(super) challenged: Option<Instant>,
 }
 

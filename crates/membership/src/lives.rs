@@ -174,7 +174,8 @@ impl NodeLives {
         self.events.push_back(event);
     }
 
-    /// Reports a living member that is reached at another address than the owner was told.
+    /// Reports the address of a living member to the owner, if it differs from the one that was
+    /// reported last.
     pub(super) fn review_route(&mut self, node: &NodeId) {
         let Some(member) = self.roster.live().get(node) else {
             return;

@@ -1,4 +1,5 @@
-//! The addresses at which the owner reaches members, and NATs between them and this node.
+//! The addresses at which the owner (the caller of this crate) reaches members, and NATs between
+//! the members and this node.
 //!
 //! A member is reached at an IP address at which it was proven, or without one at the address that
 //! it advertises. The owner is told when that address changes.

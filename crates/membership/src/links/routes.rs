@@ -9,8 +9,9 @@ use super::*;
 use crate::config::ROUTES_MAX;
 use p2pfs_types::id::NodeId;
 
-/// Maximum time by which an address may be silent longer than another address of the same node and
-/// still be used. It exceeds the time between two datagrams of a peer in a cluster of a few nodes.
+/// A proven address of a node stays in use until it has been silent for this much longer than
+/// another address of the node. This exceeds the time between two datagrams of a peer in a cluster
+/// of a few nodes.
 const ROUTE_LAG: Duration = Duration::from_secs(3);
 /// Time of silence after which packets of the membership engine go to all proven addresses of a
 /// node. It is below the time after which, by default, a silent member counts as down.

@@ -26,9 +26,9 @@ const ROUND_TRIP_WEIGHT: u32 = 8;
 /// Maximum number of unanswered probes of one member that are remembered: those of some seconds if
 /// there is only one member to probe. Beyond it the oldest is forgotten.
 const PROBES_MAX: usize = 8;
-/// Number of measured nodes, members included, from which on the round trip of a further node is
-/// ignored until this node probes it. Only members are probed. Without this limit, a peer that
-/// greets with ever new keys would make the table grow without bound.
+/// Maximum number of measured nodes, members included. Beyond it, the round trip of a further node
+/// is recorded only once this node probes it, and only members are probed. Without this limit, a
+/// peer that greets with ever new keys would make the table grow without bound.
 const MEASURED_MAX: usize = 2 * MEMBERS_MAX;
 /// Time after which a suspect that was heard is asked again. It exceeds the queueing delay of a
 /// link that is still usable (seconds in routers with too much memory; Gettys and Nichols 2011).
@@ -39,8 +39,8 @@ const PUT_OFF_MAX: Duration = Duration::from_secs(12);
 /// Time to wait for an answer, as a multiple of the delay of the member's last answer, or of the
 /// delay of the latest answered probe of any member if that is longer.
 const LATE_MULTIPLE: u32 = 2;
-/// Time from the probe of a suspect to its end, in times to wait for an answer: one for the probe
-/// and one for the contradiction.
+/// Time from the probe of a suspect until the suspect counts as down, as a multiple of the time to
+/// wait for an answer: one wait for the answer to the probe, and one for the contradiction.
 const CONTRADICTION_MULTIPLE: u32 = 2;
 /// Number of unanswered questions of this node to a member that others call gone, before the member
 /// counts as down. A single question is easily lost.
@@ -54,7 +54,7 @@ const JUDGE_AGAIN: Duration = PROBE_PERIOD;
 struct MemberMeasurements {
     probes: VecDeque<(ProbeNumber, Instant)>,
     average: Option<Duration>,
-    /// Delay of its last answer.
+    /// Delay of the member's last answer.
     last: Duration,
     heard: Option<Instant>,
     suspicion: Option<Suspicion>,
@@ -66,10 +66,11 @@ struct Suspicion {
     incarnation: Incarnation,
     /// Time of the last probe of the member, of the suspicion, or of a question after it.
     asked: Instant,
-    /// Time of the first postponement.
+    /// When the end of the suspect was first postponed.
     put_off: Option<Instant>,
-    /// For a member that others call gone: the number of remaining questions, and the minimum time
-    /// to wait for each answer.
+    /// For a member that others call gone: how many more questions this node asks it, and the
+    /// minimum time to wait for each answer. A question is a probe of a suspect. With none left,
+    /// the member counts as down.
     questions: Option<(u32, Duration)>,
 }
 
@@ -77,8 +78,9 @@ struct Suspicion {
 #[derive(Default)]
 pub(super) struct ProbeAnswers {
     members: BTreeMap<NodeId, MemberMeasurements>,
-    /// The probe that was asked last among the answered probes of all members. An answer that was
-    /// overtaken by the answer to a later probe was late because of its member.
+    /// Of the answered probes of all members, the one that was sent last. If a probe sent later is
+    /// answered earlier, the cause of the older probe's delay is its member, and not this node's
+    /// own link.
     latest: Option<AnsweredProbe>,
 }
 
@@ -193,8 +195,8 @@ impl ProbeAnswers {
         });
     }
 
-    /// Forgets all about a former member except its delays, because it may return at the same
-    /// place.
+    /// Forgets everything about a former member except its delays, because it may return over the
+    /// same link.
     pub(super) fn ended(&mut self, node: &NodeId) {
         if let Some(known) = self.members.get_mut(node) {
             *known = MemberMeasurements {
@@ -241,7 +243,8 @@ impl ProbeAnswers {
         let as_late = known.last.max(own) * LATE_MULTIPLE;
         let until = match (is_heard, &mut suspicion.questions) {
             (true, _) => now + ASK_AGAIN,
-            // A later start of this wait would renew it each time, up to `PUT_OFF_MAX`.
+            // This wait begins at the last question. If it began now, each call would extend it, up
+            // to `PUT_OFF_MAX`.
             (false, None) => {
                 let until = suspicion.asked + as_late * CONTRADICTION_MULTIPLE;
                 return (until > now).then_some(until.min(end));

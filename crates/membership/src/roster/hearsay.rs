@@ -11,9 +11,10 @@ const LAST_INCARNATION: Incarnation = Incarnation::MAX;
 
 impl Roster {
     /// Returns a claim reduced to what its teller can know. A claim against this node's present
-    /// life becomes a suspicion. The claim that another node is gone becomes a suspicion if the
-    /// node lives here, in that life or an earlier one. Otherwise returns `None` for such a claim.
-    /// If it were passed on, members would keep reminding each other of nodes that are gone.
+    /// life becomes a suspicion. The claim that another node is gone becomes a suspicion if this
+    /// node counts the other node as live, in that life or an earlier one. Otherwise returns
+    /// `None`: if such a claim were passed on, members would keep reminding each other of nodes
+    /// that are gone.
     pub(super) fn as_hearsay(&self, told: &Update) -> Option<Update> {
         let (life, incarnation) = (*told.id(), told.incarnation());
         let suspected = |incarnation| Update::new(life, incarnation, State::Suspect);

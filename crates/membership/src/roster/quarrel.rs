@@ -8,17 +8,17 @@
 use super::super::identity::is_beyond;
 use super::*;
 
-/// Time after which members may force this node into one more new generation, after a burst of
-/// [`RENEWALS_AT_ONCE`], which a hard restart needs. The limit prevents two processes with one key
-/// from flooding the network with contradictions.
+/// Interval at which members may force this node into one more new generation. A restart after a
+/// crash needs some at once, so a burst of [`RENEWALS_AT_ONCE`] is allowed. The limit keeps two
+/// processes with one key from flooding the network with contradictions.
 pub(super) const RENEWAL_PERIOD: Duration = Duration::from_secs(5);
 pub(super) const RENEWALS_AT_ONCE: u32 = 6;
 /// Minimum time between two forced new generations while another process is known to use this
 /// node's key. Each of the two processes is then heard for a while.
 const QUARREL_PERIOD: Duration = Duration::from_secs(30);
 /// Factor by which a suspect has longer to contradict while another process is known to use this
-/// node's key. If the suspect refuses this node's life, its refusal is its contradiction, and
-/// arrives only after this node speaks to the suspect again.
+/// node's key. A suspect that refuses this node's life contradicts by its refusal, and the refusal
+/// arrives only after this node sends it something again.
 const QUARREL_PATIENCE: u32 = 5;
 /// Maximum number of other lives of this node that wait to be examined. Further ones are dropped,
 /// because members report them again.
