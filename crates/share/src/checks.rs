@@ -32,8 +32,8 @@ pub(super) struct NameCheck {
     closed: bool,
     /// Whether the last report said that the name was unlinked.
     unlinked: bool,
-    /// A time just before reading began of the batch with the last report that may have replaced
-    /// the content.
+    /// Time just before the scanner began to read the batch of reports with the last report of a
+    /// possible replacement of the content.
     since: FileTimestamp,
 }
 
@@ -58,11 +58,11 @@ pub(super) struct PendingChecks {
     /// Results of checks that were not applied because the name had been reported again. Each name
     /// is checked again with the next reports.
     overtaken: HashMap<(Slot, Box<[u8]>), CheckedName>,
-    /// (dev, ino) of files with a reported close.
+    /// Files, by (dev, ino), of which the kernel reported that a writer closed them.
     written: LruCache<(u64, u64), ()>,
     /// When a closed file was last found gone; it may have been linked under another name.
     lost: Option<Instant>,
-    /// A time just before reading of the last batch of reports began.
+    /// Time just before the scanner began to read the last batch of reports.
     reading_since: FileTimestamp,
 }
 

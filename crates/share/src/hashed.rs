@@ -35,7 +35,7 @@ impl ListingState {
             size_bytes: seen.size_bytes,
             changed: seen.ctime,
             shown: node.map_or(NameState::Absent, |node| node.body.shown()),
-            // the queue sets it
+            // `HashQueue::observe` sets it
             paced_until: None,
         };
         let effects = self.queue.observe(slot, observation, facts);
@@ -48,7 +48,7 @@ impl ListingState {
         effects.listing
     }
 
-    /// Returns the listed version of a file, from whose outboard the new hash may be made. Returns
+    /// Returns the listed version of a file, if the new hash may be made from its outboard. Returns
     /// `None` if the file is not large or not listed, is read to verify its hash, or is suspected
     /// to have lost its listed bytes.
     pub(super) fn extendable(&self, taken: &DequeuedFile) -> Option<ListedVersion> {
@@ -152,7 +152,7 @@ impl ListingState {
         }
     }
 
-    /// Passes on to the states of the files that they rested long enough.
+    /// Applies [`Observation::Rested`] to each file that has rested long enough.
     pub(super) fn wake_rested(&mut self, now: Instant) {
         for slot in self.queue.rested(now) {
             let parent = self.listing.tree.get(slot).map(|node| node.parent);

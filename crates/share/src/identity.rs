@@ -36,8 +36,8 @@ impl FileTimestamp {
     }
 
     /// Returns this time, or `now` if that is earlier, so that no version has a time in the future.
-    /// If `now` is before [`EARLIEST_UNIX_S`], the clock is not set yet, and always returns this
-    /// time: the version would keep a far too early `now` forever.
+    /// If `now` is before [`EARLIEST_UNIX_S`], the clock is not set yet. Then always returns this
+    /// time, because the version would otherwise keep a far too early time forever.
     pub(super) fn seen_at(self, now: Self) -> Self {
         if now.seconds < EARLIEST_UNIX_S.cast_signed() {
             self
@@ -109,8 +109,8 @@ impl FileIdentity {
         }
     }
 
-    /// Returns this identity with a ctime of zero. No listed name of the file has it, so each one
-    /// counts as stale.
+    /// Returns this identity with a ctime of zero, which no file has. A recheck with it therefore
+    /// considers every listed name of the file stale.
     pub(super) fn without_ctime(&self) -> Self {
         Self {
             ctime: FileTimestamp::default(),
@@ -142,9 +142,10 @@ impl FileIdentity {
 pub(super) struct NameStat {
     pub(super) identity: FileIdentity,
     pub(super) mode: u32,
-    /// Whether its link count is over 1: a file then has another name, here or elsewhere.
+    /// Whether the link count is over 1. A file then has another name, in this share or elsewhere.
     pub(super) linked_again: bool,
-    /// Whether its filesystem invents inode numbers, so that another file may have had this one.
+    /// Whether the filesystem invents inode numbers, so that another file may have had this number
+    /// before.
     pub(super) made_up: bool,
 }
 

@@ -67,10 +67,10 @@ pub(super) enum NameState {
     /// had been at rest. It rests for a short time, because the kernel may not have finished the
     /// close.
     Settling,
-    /// It changed again too soon after it was read. `sure` is as in [`Self::Queued`].
+    /// The file changed again too soon after it was read. `sure` is as in [`Self::Queued`].
     Paced { sure: bool },
-    /// It may be read. If `sure` is false, a file written lately is read only if no process has it
-    /// open for writing.
+    /// The file may be read. If `sure` is false, and the file was written lately, it is read only
+    /// if no process has it open for writing.
     Queued { purpose: ReadPurpose, sure: bool },
     /// It is being read. `again` is the cause of the changes that were noticed since.
     Hashing {
@@ -93,7 +93,7 @@ pub(super) enum NameState {
 pub(super) enum ReadPurpose {
     /// To list it.
     List,
-    /// To list it after a rest that no report of a close ended.
+    /// To list it after a rest, although no close was reported.
     ListUnclosed,
     /// To list it although a program writes it all the time.
     ListBusy,
@@ -109,8 +109,8 @@ pub(super) struct FileNotes {
     /// When a write was first noticed since the file was last hashed, and size of the file then. It
     /// is set for a listed file that is written to, and for a file that a walk finds soon after a
     /// write. If the file is still being written [`BUSY_READ_AFTER`] after this time, it is read
-    /// between two writes ([`ReadPurpose::ListBusy`]). Both values are then those of the start of
-    /// that read.
+    /// between two writes ([`ReadPurpose::ListBusy`]). Such a read sets both values to those at its
+    /// start.
     pub(super) written: Option<(Instant, u64)>,
     /// Whether it is listed with a hash that was made without reading it whole.
     pub(super) is_extended: bool,

@@ -21,8 +21,8 @@ pub(super) const UNWATCHED: &str = "the limit of inotify watches is reached, so 
 /// A shared folder.
 pub(super) struct OfferedShare {
     pub(super) dir: Arc<Path>,
-    /// Its settings. `dir` in it is the name under which the share was last added, possibly with a
-    /// link in it.
+    /// Settings of the share. Their `dir` is the path under which the share was last added, which
+    /// may contain a link.
     pub(super) spec: ShareSpec,
     pub(super) exclude: Arc<Exclude>,
     pub(super) root: Slot,
@@ -47,13 +47,13 @@ pub(super) struct WalkProgress {
 /// The reasons why the listing of a share may be incomplete or late.
 pub(super) struct ShareProblems {
     pub(super) vanished: bool,
-    /// Whether something in it could not be opened for lack of descriptors or memory.
+    /// Whether something in the share could not be opened for lack of descriptors or memory.
     pub(super) wanting: bool,
-    /// Whether its disk does not answer. Nothing in the share is checked until it does.
+    /// Whether the disk does not answer. Nothing in the share is checked until the disk does.
     pub(super) stands_still: bool,
     /// Whether others may not read the share's own directory, so that nothing is listed.
     pub(super) private: bool,
-    /// Whether changes in some of its directories are found only by the rescan.
+    /// Whether changes in some directories of the share are found only by the rescan.
     pub(super) unwatched: bool,
     pub(super) warning: Option<String>,
     pub(super) warnings_left: u32,

@@ -11,7 +11,7 @@ use p2pfs_types::digest::ContentHash;
 /// Result of reading one file.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum HashOutcome {
-    /// It has this hash; `trust` says for how long.
+    /// The file has this hash. `trust` says for how long.
     Hashed {
         seen: NameStat,
         hash: ContentHash,
@@ -21,19 +21,19 @@ pub(super) enum HashOutcome {
         /// not written lately, no process is looked for before the read.
         unwritten: bool,
     },
-    /// It changed while it was read, is written in place too often to be read whole, or the read
-    /// was cancelled or given up for a smaller file.
+    /// There is no hash: the file changed while it was read, or it is written in place too often to
+    /// be read whole, or the read was cancelled or gave way to that of a smaller file.
     Changed,
     /// A process has or may have it open for writing. The duration is the time since its last
     /// write.
     BeingWritten(Duration),
-    /// It is missing, not a file, may not be shared any longer, or grew too large for the way in
-    /// which it is read. A new check decides which.
+    /// The name no longer stands for a file that can be read in this way: it is gone, is not a
+    /// file, may not be shared any longer, or grew too large. A new check decides which.
     Elsewhere,
-    /// It cannot be read.
+    /// The file cannot be read.
     Unreadable(FileIdentity),
-    /// It could not be read now: memory, descriptors or disk space are short, or its disk does not
-    /// answer.
+    /// The file could not be read now: memory, descriptors or disk space are short, or the disk
+    /// does not answer.
     Want,
 }
 

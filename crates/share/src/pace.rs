@@ -35,8 +35,8 @@ struct ReadWait {
 }
 
 impl ReadWait {
-    /// Returns whether `now` is before the end of the wait, or at most once more the wait after its
-    /// end. If the file is read again in this time, it is busy.
+    /// Returns whether `now` is before the end of the wait, or after it by at most the length of
+    /// the wait. A file that changed and is read again within this time counts as busy.
     fn is_recent(&self, now: Instant) -> bool {
         now <= self.until + self.wait
     }

@@ -5,8 +5,8 @@
 //!
 //! A file is in the queue at most once, so the queue is at most as long as the number of shared
 //! files. The table of [`NameState`] decides when a file gets which place. The queue stores the
-//! state of each file together with its place. Each hasher thread reads one file at a time, and
-//! alternates between large files.
+//! state of each file together with its place. A hasher thread reads a small file in one go. It
+//! reads its large files in turns, a part of each at a time.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -46,13 +46,13 @@ pub(super) struct DequeuedFile {
     pub(super) just_written: bool,
     pub(super) held: HashTicket,
     pub(super) size_bytes: u64,
-    /// Whether it is read as [`ReadPurpose::ListUnclosed`].
+    /// Whether the file is read for [`ReadPurpose::ListUnclosed`].
     pub(super) unclosed: bool,
     /// When its first close was reported since it was last hashed.
     pub(super) closed_at: Option<Instant>,
-    /// Whether it is listed and only read again.
+    /// Whether the file is listed, and is only read to verify its hash.
     pub(super) verifies: bool,
-    /// Whether it is longer than the size in [`FileNotes::written`] before this read.
+    /// Whether the file is longer than the size that [`FileNotes::written`] had before this read.
     pub(super) has_grown: bool,
     pub(super) cancel: Arc<AtomicBool>,
 }

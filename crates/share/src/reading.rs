@@ -67,8 +67,8 @@ pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, Ha
     let is_done = match writers {
         Writers::None => true,
         Writers::Some if job.taken.held.busy => true,
-        // if the file was closed, another writer has it open; it counts as done when it is idle, or
-        // when the close has waited long enough
+        // if a close was reported, another writer has the file open; the file counts as complete
+        // once that writer is idle, or once the close has waited long enough
         Writers::Some => {
             job.taken.held.sure && (age >= shared.quiet / 2 || is_overdue(shared, job))
         }
@@ -92,9 +92,10 @@ fn is_overdue(shared: &SharedState, job: &Job) -> bool {
 }
 
 /// Returns the outcome of a read that gave this hash. If the file changed during the read, the hash
-/// does not count, with one exception: a file over [`PROMISED_MAX_BYTES`] that seems to have only
-/// grown is listed with the hash of its bytes up to the former end. For that, the file must be
-/// busy, or its hash must be extended and no process had the file open for writing before the read.
+/// usually does not count. The exception is a file over [`PROMISED_MAX_BYTES`] that seems to have
+/// only grown: it is listed with the hash of its bytes up to the former end. The exception applies
+/// to a busy file. It also applies if the hash extends the listed version and no process had the
+/// file open for writing before the read.
 pub(super) fn conclude(
     job: &Job,
     opened: &OpenedFile,
@@ -109,8 +110,8 @@ pub(super) fn conclude(
             if after == seen.identity || may_grow && after.has_grown_since(&seen.identity) =>
         {
             let writers = writers_of(&opened.file);
-            // a writer that opened it since may have written within the clock tick that dated the
-            // file
+            // a writer that opened the file since then may have written to it without a change of
+            // the mtime, within the same clock tick
             let is_open_again = opened.unwritten && writers == Writers::Some;
             if opened.recent && is_open_again && !is_extended {
                 return HashOutcome::BeingWritten(

@@ -26,8 +26,9 @@ const MISSED_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 const MOVED_MAX: usize = 65_536;
 /// How long a reader waits for a check: a change must be announced within this time.
 const CHECK_WAIT_MAX: Duration = Duration::from_secs(2);
-/// How long after the first miss a further miss of a content requests no other check, unless the
-/// names differ. Later, the file may have been renamed again.
+/// Time after the first miss of a content in which a further miss requests no other check, unless
+/// the content has other names by then. After this time, the file may have been renamed again, so a
+/// miss requests a check.
 const MISS_MAX: Duration = Duration::from_secs(4);
 
 /// A content that was not found under its listed names.

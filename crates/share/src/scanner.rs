@@ -40,7 +40,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const CHECKS_MAX: usize = 1 << 16;
 /// Pause before sending to the full event queue is retried.
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
-/// Number of rows that the ledger may have beyond two for each listed file before it is tidied.
+/// The ledger is tidied once it has more rows than two for each listed file, plus this number.
 pub(super) const LEDGER_SLACK_ROWS: u64 = 10_000;
 
 /// A directory to read.
@@ -73,7 +73,7 @@ pub(super) struct Scanner {
     mounts: MountChanges,
     rescan_at: Instant,
     retry_at: Instant,
-    /// Share and folder that the standing warning about missing watches names.
+    /// Share and folder that are named in the current warning about missing watches.
     pub(super) warned_of_watches: Option<(u16, PathBuf)>,
     tidied: bool,
 }
@@ -412,7 +412,7 @@ impl Scanner {
         for mut event in events {
             while let Err(TrySendError::Full(back)) = self.events.try_send(event) {
                 event = back;
-                // not `blocking_send`, which could not be ended by dropping the set
+                // `blocking_send` would not end when the set is dropped
                 if self.shared.is_stopping() {
                     return;
                 }

@@ -327,7 +327,8 @@ impl Scanner {
         let Some(directory) = state.listing.tree.directory_mut(slot) else {
             return;
         };
-        // also if it seems to be watched: the report of the end of its watch may have been dropped
+        // add the watch even if the directory seems to have one: the report that its watch ended
+        // may have been lost
         match self.watches.add(slot, open.as_fd(), directory.watch) {
             Ok(watch) => directory.watch = Some(watch),
             Err(Unwatched::Other) => {}

@@ -40,22 +40,23 @@ const MASK: WatchFlags = WatchFlags::CREATE
 pub(super) enum Cause {
     /// A walk, or new attributes. The writer may or may not be done.
     Walk,
-    /// It was unlinked or moved away.
+    /// The name was unlinked or moved away.
     Unlinked,
-    /// It was created. A writer probably has it open, unless it is a second link.
+    /// The name was created. A writer probably has the file open, unless the name is a second link.
     Created,
-    /// It was written to. A writer probably has it open.
+    /// The file was written to. A writer probably has it open.
     Modified,
-    /// It was written to after a close. The writer may or may not be done.
+    /// The file was written to after a close. The writer may or may not be done.
     Reopened,
-    /// Its writer closed it, or it was moved here, which counts as complete.
+    /// A writer closed the file, or the file was moved here. A file that is moved here counts as
+    /// complete.
     Closed,
 }
 
 impl Cause {
     /// Combines this cause with one that was reported later. A later [`Self::Created`] replaces any
     /// cause, because the name then stands for another file. A write after a close gives
-    /// [`Self::Reopened`]. Otherwise the greater cause wins.
+    /// [`Self::Reopened`]. Otherwise the cause that stands lower in this list wins.
     pub(super) fn then(self, later: Self) -> Self {
         match (self, later) {
             (Self::Closed | Self::Reopened, Self::Modified) => Self::Reopened,
@@ -164,7 +165,8 @@ impl Watches {
                 Ok(watch)
             }
             Err(Errno::NOSPC) => {
-                // a live watch needs no new one, so the old one is dead
+                // the kernel needed another watch for the directory, so the old watch no longer
+                // exists
                 had.map(|dead| self.by_watch.remove(&(dead, slot)));
                 Err(Unwatched::Limit)
             }
