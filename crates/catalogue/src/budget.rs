@@ -243,7 +243,8 @@ impl LogEviction<'_> {
     }
 
     fn next_log_to_drop(&self) -> Option<(NodeIndex, DropCause)> {
-        // The rows of a dropped log are removed in steps and do not count.
+        // The rows of a forgotten or dropped log are removed in steps. They do not count here, so
+        // they cause no further drop. A log without rows counts only during a pull.
         let kept = self.logs.logs.iter().filter(|(index, log)| {
             let is_dropped = log.forgotten || (log.rows.is_empty() && !log.pull.staging);
             **index != self.logs.me && !is_dropped

@@ -70,8 +70,8 @@ pub struct IntakeQueue {
     waiting: VecDeque<Intake>,
     /// Outcomes that were not polled yet.
     done: VecDeque<(NodeId, Applied)>,
-    /// A log that did not match its head, and the number of its older rows. It is set until the
-    /// rows that were just applied are unlisted.
+    /// A log that did not match its head, and the number of its older rows. Set until the rows of
+    /// the wrong log are unlisted, which are those that were applied last.
     wrong: Option<(NodeIndex, usize)>,
     /// Steps of one turn: [`TURN_STEPS`], or another value in tests.
     pub(super) steps: usize,

@@ -29,7 +29,8 @@ pub(super) struct Log {
     pub pull: LogPull,
     /// Whether the log is being forgotten. The log is removed when `old` is empty.
     pub forgotten: bool,
-    /// Number of its author's last departure. 0 if it never departed.
+    /// Position of the author's last departure among the departures of all nodes. 0 if the author
+    /// never departed.
     pub left: u64,
     pub pending: UnsavedRecords,
 }
@@ -50,8 +51,8 @@ pub(super) struct LogTotals {
     pub count: u64,
     pub tombstones: u64,
     pub digest: SetDigest,
-    /// Whether `digest` is set once the rows that arrive now are added. It is then not updated for
-    /// each row.
+    /// Whether `digest` is not updated for each row, because it is set to a known value once the
+    /// rows that arrive now are added.
     pub is_summed: bool,
 }
 

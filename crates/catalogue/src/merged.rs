@@ -130,8 +130,8 @@ impl Merged {
             .expect("rows and directories name known directories")
     }
 
-    /// Returns whether a row counts as live. That is the liveness of its author, except that a row
-    /// which the author's running sweep has not reached counts as before.
+    /// Returns whether a row counts as live, which is whether its author is live. A row that the
+    /// author's running sweep has not reached yet counts as before the sweep.
     pub(crate) fn is_live(&self, row: &Row) -> bool {
         let node = self.node(row.author);
         match node.sweep {

@@ -19,10 +19,11 @@ use p2pfs_types::path::SharedPath;
 pub(super) struct OwnState {
     /// Number of moves to a higher epoch in this run, since the last [`OwnLog::forget_recoveries`].
     recoveries: u32,
-    /// The current number of each share of this node that has or had readers.
+    /// For each share of this node that has or had readers, the number under which its entries are
+    /// sealed now (see `sealed`).
     pub numbers: BTreeMap<ShareIndex, ShareIndex>,
-    /// Sequence up to which the own log was restated under new numbers. `None` if nothing is left
-    /// to restate.
+    /// Sequence up to which the entries of the own log were recorded again under new numbers.
+    /// `None` if nothing is left to restate.
     pub restating: Option<u64>,
 }
 

@@ -43,9 +43,10 @@ impl Merge {
         self.review_have(row);
     }
 
-    /// Updates privacy after a name was removed. If the name was sealed and its author has no other
-    /// name of the content, a [`Mark`] keeps the content private. If the name was open, its share
-    /// now has readers, and no node lists the content, a mark makes the content private.
+    /// Updates privacy after a name was removed. A [`Mark`] keeps the content private if the name
+    /// was sealed and its author has no other name of the content. A mark also makes the content
+    /// private if the name was open, its share now has readers, and no node lists the content any
+    /// more.
     pub(super) fn update_privacy_of_removed(&mut self, row: &Row) {
         if row.class != Class::File {
             return;

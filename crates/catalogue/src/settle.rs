@@ -321,14 +321,15 @@ impl NameSettler<'_> {
             let names = self.naming.conflicts.entry(dir).or_default();
             names.insert(name.into(), Vec::new());
         }
-        // If the conflict ended, its conflict names go too.
+        // After the end of a conflict, its conflict names are removed too.
         if conflict || is_known {
             self.naming.stale_aliases.insert(dir, name, steps);
         }
     }
 
-    /// Marks conflict names as stale after a real name appeared or vanished, if a conflict name may
-    /// have that form.
+    /// Marks conflict names as stale after a real name appeared or vanished that has the form of a
+    /// conflict name. A version that lost its name may have to give up that conflict name, or may
+    /// now get it.
     fn mark_wanted_alias(&mut self, dir: DirId, name: &[u8]) {
         if name.contains(&b'~') && self.naming.conflicts.contains_key(&dir) {
             self.naming.stale_aliases.insert(dir, name, 1);
