@@ -148,14 +148,16 @@ struct Evaluation {
     epoch: Option<LastClaim<EpochId>>,
     /// Number of rotations that stand, or that only their authors' own farewells withdraw.
     rotations: u64,
-    /// Ended memberships of which more statements can come to stand, because the chain of the
-    /// statement that the cut names is not completely known here. The value is the node that set
+    /// Ended memberships of which more statements can still come to stand. The cut names a last
+    /// statement, and not all statements before it are known here. The value is the node that set
     /// the cut.
     open: BTreeMap<Membership, NodeId>,
-    /// Memberships of nodes with the right to admit that only the node's own farewells limit.
+    /// Memberships with the right to admit that only the node's own farewells limit, because no
+    /// senior has confirmed any of these.
     unconfirmed: BTreeSet<Membership>,
     owners: BTreeMap<Vec<u8>, PathOwnership>,
-    /// The statement by which each departed node is out. Computed at the first request.
+    /// For each node that is no longer a member, the statement that removed it. Computed at the
+    /// first request.
     gone: OnceLock<Arc<DepartedNodes>>,
 }
 
@@ -418,8 +420,8 @@ impl Ledger {
         self.evaluation.last_terms.get(node).copied()
     }
 
-    /// Returns the latest name by which a node was admitted, whether that certificate counts or
-    /// not.
+    /// Returns the name in the latest certificate of a node, whether that certificate still counts
+    /// or not. For the founder, it can be the name in the statement that founded the cluster.
     pub fn last_name_of(&self, who: &NodeId) -> Option<NodeName> {
         let all = self.statements.values().map(|signed| &signed.statement);
         let named = all.filter_map(|statement| match &statement.claim {

@@ -30,8 +30,8 @@ impl LedgerSigner<'_> {
         let mut ends: BTreeMap<Membership, Option<StatementId>> =
             open.map(|(it, _)| (*it, None)).collect();
         for membership in &self.ledger.evaluation.unconfirmed {
-            // The farewell may also end later memberships. Beside a cut of this membership alone,
-            // such a farewell does not hold, so the last membership is ended too.
+            // The farewell may also end later memberships. Such a farewell would not count beside a
+            // cut of this membership alone, so the last membership is ended too.
             for ended in [*membership, self.last_ended(*membership)] {
                 ends.insert(ended, self.farewell_to_confirm(ended));
             }

@@ -6,8 +6,8 @@ use crate::trust::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Stat
 use crate::trust::{NodeKey, TrustError};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 
-/// Maximum number of attempts to make a claim decide its subject. An attempt fails if it makes an
-/// earlier claim with the same number count again.
+/// Maximum number of attempts to make a claim decide its subject (the epoch, or the owner of one
+/// path). An attempt fails if it makes an earlier claim with the same number count again.
 const SAID_MAX: u64 = 64;
 
 /// A node that adds its own statements to a ledger. Made by [`Ledger::signer`].
@@ -36,7 +36,7 @@ impl LedgerSigner<'_> {
         Ok(result)
     }
 
-    /// Returns a signer of this node for another ledger.
+    /// Returns a signer for this node and another ledger.
     pub(super) fn on<'b>(&'b self, ledger: &'b mut Ledger) -> LedgerSigner<'b> {
         LedgerSigner {
             ledger,

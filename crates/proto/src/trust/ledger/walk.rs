@@ -32,7 +32,7 @@ struct OwnFarewell {
     stands: Option<StatementId>,
 }
 
-/// The cut that one farewell of a node sets on its memberships up to `term`.
+/// The cut that one farewell of a node sets on the node's memberships up to `term`.
 struct OwnCut {
     id: StatementId,
     term: u32,
@@ -75,9 +75,9 @@ pub(super) struct Replay<'a> {
     chains: Chains,
     /// Farewells of each node that were not applied yet.
     farewells: BTreeMap<NodeId, Vec<OwnFarewell>>,
-    /// For each membership that another node ended, the cut by the most senior node that did so. A
-    /// membership without a cut here is limited by the cut of the node's first later membership
-    /// that has one.
+    /// For each membership that another node ended, the cut by the most senior node that did so. If
+    /// a membership has no cut here, the cut of the node's next later membership with one limits
+    /// it.
     cut: BTreeMap<Membership, Cutoff>,
     /// Cuts by the farewells of each node. They never extend what a cut by another node lets stand.
     own_cuts: BTreeMap<NodeId, Vec<OwnCut>>,
@@ -346,7 +346,8 @@ impl<'a> Replay<'a> {
     }
 
     /// Records whether only farewells limit a membership, and whether more of its statements may
-    /// come to stand. Later cuts by juniors change nothing about a membership that was heard.
+    /// come to stand. The answers are final, because later cuts are by juniors and change nothing
+    /// about a membership that was heard.
     fn record_state(&mut self, membership: Membership) {
         if let Some(by) = self.is_open(membership) {
             self.evaluation.open.insert(membership, by);
@@ -435,8 +436,9 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Applies the farewells of nodes without the right to admit. Then computes the epoch, the
-    /// members and the owners.
+    /// Applies the remaining farewells, which are those of nodes without the right to admit.
+    /// (`apply_farewells` has applied the others.) Then computes the epoch, the members and the
+    /// owners of paths.
     pub(super) fn finish(mut self) -> Evaluation {
         for (node, farewells) in std::mem::take(&mut self.farewells) {
             for OwnFarewell { id, term, .. } in farewells {
