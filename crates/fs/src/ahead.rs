@@ -18,7 +18,8 @@ use lru::LruCache;
 
 use super::order::{FileOrders, ORDERS, SortKey};
 
-/// Consecutive neighbours that a program must have opened before files are requested ahead.
+/// Number of times in a row that a program must have opened the next file in one order before files
+/// are requested ahead.
 const RUN_MIN: usize = 2;
 /// Initial number of files requested ahead. Each requested file that the program opens adds one.
 const WINDOW_START: usize = 4;
@@ -71,8 +72,8 @@ struct TrackedProgram<D, T> {
     window: usize,
     /// The detected order, if there is one.
     by: Option<SortKey>,
-    /// Whether the program continued in a second directory. Only then are files of the following
-    /// directory requested.
+    /// Whether the program went on to a second directory. Only then are files of a following
+    /// directory requested before the program reaches it.
     goes_on: bool,
     /// The directory of the next files to request.
     asking: Option<D>,
@@ -145,8 +146,8 @@ impl<D: Clone + PartialEq, T: Clone> OpenPredictor<D, T> {
         program.ask()
     }
 
-    /// Records that a program lists a directory. A program with a detected order will open its
-    /// first files.
+    /// Records that a program lists a directory. A program with a detected order is expected to
+    /// open the first files of the directory.
     pub(crate) fn lists(&mut self, program: u32, dir: &D) -> Prediction<D, T> {
         match self.programs.get_mut(&program) {
             Some(program) if program.by.is_some() && !program.knows(dir) => {

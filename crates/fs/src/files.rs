@@ -124,8 +124,8 @@ impl OpenFiles {
             Mode::Asked if file.own.is_some() => {
                 (FileState::Version { size_bytes }, Caching::Direct)
             }
-            // A reader that is kept waiting must not hold the locks of pages that other programs
-            // read.
+            // A budget can keep this reader waiting, and it must not hold the locks of pages that
+            // other programs read meanwhile.
             Mode::Asked if reach == Reach::Asked => {
                 (FileState::Version { size_bytes }, Caching::PastPages)
             }
@@ -174,7 +174,8 @@ impl OpenFiles {
         let registered = file.as_ref().and_then(|file| backing.register(file).ok());
         let wanted = registered.map_or(Mode::Asked, Mode::Backed);
         let mode = self.modes.enter(ino, wanted, live);
-        // Another open was faster. Its mode applies, and this registration is not needed.
+        // Another open of the inode was faster. The mode of that open applies, and this
+        // registration is not needed.
         if let (Some(ours), true) = (registered, mode != wanted) {
             backing.release(ours);
         }
@@ -297,8 +298,8 @@ impl OpenFiles {
     fn close(&self, handle: Arc<Handle>) {
         let Handle::File(file) = &*handle else { return };
         let ino = file.ino;
-        // The kernel's reference goes first, then this one: the cache may evict a file without
-        // references.
+        // The kernel's reference to the file is released before this one, because the cache may
+        // evict a file that has no reference here.
         self.leave(ino);
         // The next open is passthrough, and would wait for the kernel to drop these pages.
         let is_backed_next = self.backing.get().is_some() && file.content.backing().is_some();

@@ -4,9 +4,9 @@
 //! modes of their inodes. Each open is therefore a record in a file that outlives this process. The
 //! mount broker keeps one in memory. The next process reads it and answers for handles that it
 //! never gave. A record is written before the kernel learns of its handle. If the process is killed
-//! in between, the record has no open, and its inode keeps its mode as long as the mount exists.
-//! Except for own files, a record has the version that was opened, because the name may stand for
-//! another version when the next process starts.
+//! in between, the record stands for an open that does not exist. Its inode then keeps the recorded
+//! mode as long as the mount exists. Except for own files, a record has the version that was
+//! opened, because the name may stand for another version when the next process starts.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -104,7 +104,7 @@ pub(crate) struct Inherited {
     held: Mutex<HashMap<u64, Arc<dyn OpenContent>>>,
     /// The versions of the inodes that the previous process had open.
     versions: HashMap<u64, OpenedVersion>,
-    /// Time at which this process took the mount over. `None` if there was no previous process.
+    /// When this process took the mount over. `None` if there was no previous process.
     followed: Option<Instant>,
 }
 

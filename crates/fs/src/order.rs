@@ -12,7 +12,7 @@ pub(super) const ORDERS: usize = 3;
 pub(super) enum SortKey {
     /// By name.
     Name = 0,
-    /// By inode number, as programs sort files for the sake of disks.
+    /// By inode number. Some programs sort files in this way, because a hard disk then seeks less.
     Number = 1,
     /// By the cookie of a listing.
     Listing = 2,

@@ -1,9 +1,9 @@
 //! Reads the attributes of a directory's own files from the disk.
 //!
-//! A disk's filesystem takes microseconds for a name that it has cached, and many times that for
-//! one that it has evicted. A program that lists a long directory would wait for each of these.
-//! While it continues, a thread therefore reads the attributes of the next [`BATCH`] names in
-//! advance. No result is used for longer than [`USED_FOR`].
+//! A disk's filesystem takes microseconds for the attributes of a name that it has cached, and many
+//! times that for a name that it has evicted. A program that lists a long directory would wait for
+//! each of these. While it continues, a thread therefore reads the attributes of the next [`BATCH`]
+//! names in advance. No result is used for longer than [`USED_FOR`].
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use super::traits::{Content, FileVersion, LiveAttributes, LiveLook};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::path::SharedPath;
 
-/// Names that one thread examines. They are enough that starting a thread costs little in
-/// comparison. They are few enough that a reader that stops wastes little: some 20 ms of disk time.
+/// Number of names that one thread examines. With so many, starting the thread costs little in
+/// comparison. If the reader stops, little work is wasted: some 20 ms of disk time.
 const BATCH: usize = 4096;
-/// Names that are passed to the reader at once. This needs far fewer wake-ups than names, and the
-/// results are still fresh.
+/// Number of names whose results are passed to the reader at once. Each wake-up then serves many
+/// names, and the results are still fresh.
 const GROUP: usize = 256;
-/// Names at the start of a listing that are examined one by one. A reader that continues after them
-/// is expected to read the whole listing.
+/// Number of names at the start of a listing that are examined one by one. A reader that continues
+/// after them is expected to read the whole listing.
 const ALONE: usize = 256;
 /// Maximum age of a result that is used. It is a part of [`super::LISTED_LIVE_LIFETIME`], from
 /// which the age is subtracted.

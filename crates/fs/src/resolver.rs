@@ -88,7 +88,7 @@ impl InodeResolver {
         let inode = self.inode(ino)?;
         let now = self.now(&self.namespace.view(), ino, &inode);
         // An own file that was written to is still the file of the kernel's request. It shows its
-        // present size and time, before the kernel has heard of the new version.
+        // present size and time even before the kernel is notified of the new version.
         let current = now.filter(|now| inode.is_version(&now.node) || inode.is_own_as(&now.node));
         let is_replaced =
             (current.as_ref()).is_some_and(|now| self.own_files().is_replaced(ino, &now.node));

@@ -1,5 +1,5 @@
-//! The extended attributes `user.p2pfs.*` of files. They are returned by name, and never listed.
-//! Otherwise copies would carry them to a disk, where they would soon be outdated.
+//! The extended attributes `user.p2pfs.*` of files. They can be read by name, but are not listed.
+//! If they were listed, copies would carry them to a disk, where they would soon be outdated.
 
 use super::error::FsError;
 use super::traits::{Content, FileVersion, ForeignFile};
