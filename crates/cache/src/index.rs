@@ -19,8 +19,8 @@ use p2pfs_types::digest::ContentHash;
 /// Maximum age of a free-space measurement. Another program can fill the disk unnoticed for this
 /// long.
 const FREE_GOOD_FOR: Duration = Duration::from_millis(500);
-/// Assumed maximum delay until a file system reports the space of a removed file as free. btrfs
-/// does so with its next commit, twice a minute, and xfs some time later.
+/// Assumed maximum time until a file system reports the space of a removed file as free. btrfs does
+/// so with its next commit, twice a minute, and xfs some time later.
 const FREED_SHOWS_WITHIN: Duration = Duration::from_secs(60);
 
 /// One file of the cache.
@@ -300,8 +300,8 @@ impl<H> CacheIndex<H> {
         let known_bytes = within(self.space.free, FREED_SHOWS_WITHIN, now);
         let known_bytes = known_bytes.or(freed.map(|(_, bytes)| bytes));
         if let Some(known_bytes) = known_bytes.filter(|_| victim.makes_room) {
-            // Counted from the first eviction on, so that writes of other programs are noticed
-            // eventually.
+            // The time of the first eviction is kept, so that this estimate expires and writes of
+            // other programs are noticed.
             let since = freed.map_or(now, |(since, _)| since);
             self.space.freed = Some((since, known_bytes.saturating_add(charge_bytes)));
         }

@@ -17,7 +17,7 @@ use p2pfs_types::extent::CHUNK_BYTES;
 pub(super) const HEADER_BYTES: usize = 24;
 /// Record size: block number, boot, bitmap, checksum.
 pub(super) const RECORD_BYTES: usize = 88;
-/// Number of records, in addition to two for each block, beyond which a map is rewritten. With this
+/// A map is rewritten once it has more records than two for each block, plus this number. With this
 /// number the map of a file of one block still fits one page.
 pub(super) const SPARE_RECORDS: u64 = 32;
 

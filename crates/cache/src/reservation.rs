@@ -1,4 +1,5 @@
-//! Room in the budget for bytes outside the cache: unverified bytes of foreign files.
+//! Room in the budget that is reserved for bytes outside the cache: the unverified bytes of foreign
+//! files.
 //!
 //! Reservations are charged like cached pages, under the same rules: the budget and the free-space
 //! floor hold, and the least recently used files are evicted. A reservation is never evicted; its
