@@ -14,13 +14,14 @@ use p2pfs_fs::{
     SharedPath, View,
 };
 
-/// How long an unmount waits for the last request to end. The mount itself is gone without this
-/// wait, but its threads are not.
+/// How long an unmount waits until the last request has ended and the threads that serve the mount
+/// have exited. The mount itself disappears without the wait.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum time that a taken-over mount is not served because fewer names are listed than the
-/// previous process recorded last. The names of other nodes arrive by messages, which takes a short
-/// time.
+/// Maximum time before a mount that was taken over from the previous process is served, while fewer
+/// names are listed than that process recorded last. Names of other nodes arrive by messages a
+/// short time after the start. Without the wait, programs would see directories that are only
+/// partly filled.
 const NAMESPACE_TIME: Duration = Duration::from_secs(3);
 
 /// Options of a mount.

@@ -1,5 +1,6 @@
-//! A mount that the broker keeps, with the state for the next daemon, and its end if no daemon
-//! takes it over.
+//! A mount that the broker keeps after its daemon has ended. The next daemon receives it together
+//! with the table of open files and the kernel's greeting. If no daemon takes the mount over in
+//! time, the broker aborts it.
 
 use std::io;
 use std::os::fd::OwnedFd;
