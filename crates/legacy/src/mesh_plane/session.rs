@@ -84,7 +84,7 @@ impl MeshSession {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut files, mut pushes) = (None, false);
-        // an item that `gather` read behind file messages and that is handled next
+        // the next item to handle: `gather` reads it after the file messages that it collects
         let mut held = None;
         let mut allowed: ReadPermit = None;
         let ended = loop {
