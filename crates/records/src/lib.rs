@@ -1,4 +1,4 @@
-//! TLS 1.3 connections with records of our own (RFC 8446, section 5).
+//! TLS 1.3 connections. This crate seals and opens their records (RFC 8446, section 5) itself.
 //!
 //! rustls makes the handshake ([`connect`], [`accept`]) and derives the keys of the records.
 //! Afterwards this crate seals the caller's bytes into the output buffer. It opens a received
