@@ -113,12 +113,12 @@ impl<'a> DepartureIndex<'a> {
         }
     }
 
-    /// Returns the last plausible membership to which any node admitted `who`. Memberships are
+    /// Returns a node's last plausible membership by a certificate of any issuer. Memberships are
     /// numbered without gaps, so a number behind a gap is not plausible.
-    pub(super) fn last_admitted(&self, who: &NodeId) -> Option<u32> {
-        let admitted = self.admitted.get(who).into_iter().flatten();
+    pub(super) fn last_admitted(&self, node: &NodeId) -> Option<u32> {
+        let admitted = self.admitted.get(node).into_iter().flatten();
         let terms = admitted.map(|(_, term)| *term).collect();
-        self.last_of(who, &terms)
+        self.last_of(node, &terms)
     }
 
     /// Returns the last plausible membership of `terms`: the last that follows the ended ones
@@ -202,27 +202,33 @@ impl<'a> DepartureIndex<'a> {
         (last > over).then_some(last)
     }
 
-    /// Returns the statements that an invitation must know to readmit `who`; none for a member.
-    /// They are the expulsions by other nodes that end the last membership of `who`, without
-    /// confirmations of a farewell of `who`.
+    /// Returns the statements that an invitation must know to readmit a node; none for a member.
+    /// They are the expulsions by other nodes that end the node's last membership, except those
+    /// that only confirm its farewell.
     ///
-    /// A certificate of `who` for a later membership may no longer count. Then all expulsions and
-    /// farewells of each node that ever admitted `who`, directly or through others, belong to them.
-    pub(in crate::trust) fn words_against(&self, who: &NodeId) -> BTreeSet<StatementId> {
-        if self.ledger.evaluation.members.contains_key(who) {
+    /// If the node has a certificate for a later membership that no longer counts, the statements
+    /// also include all expulsions and farewells of each node that ever admitted the node, directly
+    /// or through others.
+    pub(in crate::trust) fn words_against(&self, node: &NodeId) -> BTreeSet<StatementId> {
+        if self.ledger.evaluation.members.contains_key(node) {
             return BTreeSet::new();
         }
-        let had = self.ledger.last_term(who).unwrap_or(0);
-        let fell = self.last_admitted(who).is_some_and(|last| last > had);
-        let issuers = if fell { self.issuers(who) } else { Vec::new() };
+        let had = self.ledger.last_term(node).unwrap_or(0);
+        let fell = self.last_admitted(node).is_some_and(|last| last > had);
+        let issuers = if fell { self.issuers(node) } else { Vec::new() };
         let issuers: BTreeSet<_> = issuers.into_iter().collect();
         let each = self.ledger.statements.iter().filter(|(id, signed)| {
-            let Claim::Expel { node, term, .. } = &signed.statement.claim else {
+            let Claim::Expel {
+                node: expelled,
+                term,
+                ..
+            } = &signed.statement.claim
+            else {
                 return false;
             };
-            let is_anothers = signed.statement.by != *who && !self.ledger.confirms(signed);
-            let is_on_it = node == who && is_anothers && *term >= had;
-            self.ledger.evaluation.valid.contains(id) && (is_on_it || issuers.contains(node))
+            let is_anothers = signed.statement.by != *node && !self.ledger.confirms(signed);
+            let is_on_it = expelled == node && is_anothers && *term >= had;
+            self.ledger.evaluation.valid.contains(id) && (is_on_it || issuers.contains(expelled))
         });
         each.map(|(id, _)| *id).collect()
     }
