@@ -1,10 +1,10 @@
 //! Answers to LOOKUP, GETATTR, OPEN and listings, which the device threads give themselves.
 //!
-//! Programs that walk a tree or copy small files send almost only these. The session would cost two
-//! thread switches per call. The call is in the table during the work, like any other request. If a
-//! disk under a share or the cache stalls, an interrupt or the deadline therefore still ends the
-//! wait. If the handler finishes later, the lookups or the handle of its answer are released. If
-//! all threads are busy, another one is started.
+//! Programs that walk a tree or copy small files send almost only these. To pass them to the
+//! session would cost two thread switches per call. During the work, the call is in the table of
+//! unanswered requests like any other. If a disk under a share or the cache stalls, an interrupt or
+//! the deadline therefore still ends the wait. If the call then finishes later, the lookups or the
+//! handle of its answer are released. If all threads are busy, another one is started.
 
 use std::io::IoSlice;
 use std::time::Instant;

@@ -75,8 +75,9 @@ impl InlineReads {
 
     /// Runs the scheduled check: moves all reads in progress into the table.
     pub(crate) fn move_all_to_table(&self, table: &RequestTable) {
-        // Reset first, so that reads registered from now on get a check of their own: a thread that
-        // registers a read after its lock was released here sees the reset.
+        // The flag is reset before the reads are moved, so that a read registered from now on gets
+        // a check of its own: a thread that registers a read after its lock was released here sees
+        // the reset.
         self.is_check_scheduled.store(false, Ordering::Relaxed);
         let all = self.all.lock();
         all.iter()

@@ -214,7 +214,8 @@ impl Mount {
         let start = || ServedMount::start(device, fs.clone(), options.server, held.as_ref());
         match inherited.and_then(|()| start()) {
             Ok(server) => {
-                // Not every mounter may set it, and reads are correct without it.
+                // Not every process that mounts may set the read-ahead, and reads are correct
+                // without it.
                 let _ = place.set_read_ahead(options.read_ahead_bytes);
                 Ok(Self {
                     place,

@@ -27,8 +27,9 @@ use p2pfs_types::files::socket_place::bound;
 /// Maximum number of connections: a daemon, its successor, and a manual one.
 const CLIENTS_MAX: usize = 4;
 
-/// How long after a start the configuration counts as current. This also prevents restarts so
-/// frequent that the service manager gives up (`StartLimitBurst=`).
+/// How long after its start the broker takes its configuration for current. Within this time it
+/// does not end to allow another mount point. Otherwise it could restart so often that the service
+/// manager gives up (`StartLimitBurst=`).
 const CONFIGURATION_HOLDS: Duration = Duration::from_secs(3);
 
 /// Parameters of the broker.

@@ -60,8 +60,8 @@ pub(crate) fn mount(request: &MountRequest) -> Result<AcquiredMount, MountingErr
         && let Some(broker) = Broker::reach(&socket)?
     {
         return match broker.mount(&request.dir) {
-            // A broker that is asked for another mount point than its own may end, and the next one
-            // may know it.
+            // A broker ends if it is asked for a mount point that only the next start may allow.
+            // The broker that replaces it may then mount there.
             Err(_) if broker.has_hung_up() => broker.reach_next()?.mount(&request.dir),
             mounted => mounted,
         };
