@@ -22,8 +22,8 @@ pub const ASKS_BURST: u32 = 64;
 /// Maximum sustained rate of questions. A legacy peer searches its whole folder for a name that it
 /// does not have.
 pub const ASKS_PER_S: u32 = 128;
-/// Maximum questions that stay open for a late answer after their lookup is over. The oldest is
-/// evicted, those of persons last.
+/// Maximum questions that stay open for a late answer after their lookup is over. Beyond it the
+/// oldest is evicted, and a question of a person only if there is no other.
 pub const LATE_MAX: usize = 64;
 /// Maximum tries at one time, for all questions.
 pub const TRIES_MAX: usize = 64;
@@ -189,7 +189,7 @@ impl OpenQuestions {
         let oldest = over.min_by_key(|(_, ask)| ask.worth());
         let oldest = oldest.map(|(name, _)| name.clone()).ok_or(Absence::Busy)?;
         let gone = self.open.remove(&oldest);
-        // no requester waits for a settled question
+        // no requester waits for the answer to a settled question
         Ok(gone.filter(|ask| !ask.is_settled).map(|_| oldest))
     }
 

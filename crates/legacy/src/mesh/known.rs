@@ -20,10 +20,10 @@ pub const DIALS_AT_ONCE: usize = 3;
 /// Wait after the first failed dial of a configured address. Each further failure doubles the wait,
 /// up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
-/// Maximum wait after failed dials of a configured address. Wait after the first failed dial of a
-/// learned address, and after [`DialResult::Full`].
+/// Maximum wait after failed dials of a configured address. Also the wait after the first failed
+/// dial of a learned address, and after [`DialResult::Full`].
 const RETRY_MAX: Duration = Duration::from_secs(30);
-/// Maximum wait after failed dials of a learned address. Wait after [`DialResult::Known`].
+/// Maximum wait after failed dials of a learned address. Also the wait after [`DialResult::Known`].
 const RETRY_RARELY: Duration = Duration::from_secs(600);
 
 struct KnownAddress {

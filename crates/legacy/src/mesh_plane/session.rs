@@ -91,7 +91,8 @@ impl MeshSession {
             let item = tokio::select! {
                 biased;
                 _ = &mut self.closing => {
-                    // a place in the queue of the rate limit would delay other transfers
+                    // the permit holds a place in the queue of the rate limit, which would delay
+                    // other transfers
                     drop(allowed);
                     if timeout(CLOSE_WAIT, &mut written).await.is_err() {
                         written.abort();
