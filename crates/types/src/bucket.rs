@@ -1,9 +1,9 @@
 //! The rate limiter of all crates: a token bucket for events and for bytes. Pure.
 //!
-//! A bucket is stored as the time at which everything that was taken is paid for. It is full from
-//! that time on. Events take whole tokens and never more than there are ([`TokenBucket::take`]).
-//! Bytes pass while the debt is small and may then overdraw the bucket ([`TokenBucket::pass`]), so
-//! that one large transfer fits a small rate.
+//! A bucket is stored as the time at which all taken tokens will be replaced. It is full from that
+//! time on. An event takes whole tokens, and never more than the bucket has
+//! ([`TokenBucket::take`]). A transfer of bytes may overdraw the bucket if it is not overdrawn much
+//! already ([`TokenBucket::pass`]), so that one large transfer is possible at a small rate.
 
 use std::time::{Duration, Instant};
 

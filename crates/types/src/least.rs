@@ -1,5 +1,5 @@
-//! Minimum of recent measurements, such as the distance to a node. Queues and a congested network
-//! add to most samples, but rarely to the minimum. Pure.
+//! Minimum of recent measurements, such as the round-trip time to a node. Queues and a congested
+//! network add to most samples, but rarely to the minimum. Pure.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,9 @@
 //! The log of protocol violations: their number and the last kind for each offender, and whether to
 //! report the next one.
 //!
-//! Every plane has its own log, with its own offences and its own identifiers of offenders. A log
-//! only remembers, for a limited number of offenders; the consequences are up to its owner. Pure.
+//! Each part of a node that detects violations, for example the membership or the mesh, has its own
+//! log, with its own offences and its own identifiers of offenders. A log only remembers, for a
+//! limited number of offenders; the consequences are up to its owner. Pure.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ const REPORT_BURST: u32 = 16;
 /// Time after which one more report about any offender is allowed, after a burst.
 const REPORT_PERIOD: Duration = Duration::from_secs(10);
 
-/// An offence of a peer, as its plane defines it.
+/// An offence of a peer, as the owner of the log defines it.
 pub trait Offending: Copy {
     /// Returns whether another node could have forged the offence in the peer's name.
     fn is_forgeable(self) -> bool {
@@ -59,7 +60,7 @@ impl ReportPolicy {
     }
 }
 
-/// The log of one plane.
+/// The log of one owner, with offenders `Who` and offences `What`.
 pub struct OffenceLog<Who, What> {
     records: BTreeMap<Who, OffenceRecord<What>>,
     offenders_max: usize,

@@ -164,8 +164,8 @@ impl Growing {
         Some((range, pair))
     }
 
-    /// Remembers the last subtree if it is a chunk of these bytes, which begin at `start`. Proving
-    /// the chunk then does not hash it again.
+    /// If the last subtree is one chunk and lies within `bytes`, which begin at `start`, remembers
+    /// the hash of the chunk. Proving the chunk then does not hash it again.
     fn mark(&self, start: u64, bytes: &[u8]) {
         let Some((range, hash)) = self.subtrees.last() else {
             return;

@@ -209,8 +209,8 @@ struct ProofSource<'a, D> {
 }
 
 /// Reads the whole leaves of a range into their final place in one call, and leaves room for the
-/// rest. The rest is filled when its pairs are hashed. Every byte that is sent was therefore
-/// checked itself; it was not read a second time after the check.
+/// rest. The rest is filled when its pairs are hashed. Thus the sent bytes are the very bytes that
+/// were checked, and were not read a second time after the check.
 fn append_whole(
     data: &impl AppendAt,
     range: ByteRange,
