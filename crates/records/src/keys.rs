@@ -15,8 +15,8 @@ use crate::seal::{Opener, RecordError, Sealer};
 pub(crate) enum KeySource {
     Client(KernelConnection<ClientConnectionData>),
     Server(KernelConnection<ServerConnectionData>),
-    /// Keys made from numbers. Each field is the number of its direction's current key. The same
-    /// number gives the same key in both directions.
+    /// Keys made from numbers, for tests without a handshake. Each field is the number of its
+    /// direction's current key. The same number gives the same key in both directions.
     #[cfg(any(test, feature = "test-support"))]
     Numbered {
         sealer: u8,
