@@ -327,7 +327,7 @@ fn owner_on_the_way(path: &Path) -> Option<(u32, u32)> {
     owners.find(|(uid, _)| *uid != 0)
 }
 
-/// Runs a program of the package acl. `remedy` is that of its own error.
+/// Runs a program of the package acl. `remedy` is the remedy if the program itself fails.
 fn run(command: &mut Command, remedy: &str) -> Result<Ended, CliError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let ended = command.output().map_err(|error| match error.kind() {

@@ -56,8 +56,8 @@ fn settings(reporting: &Reporting, options: ShowOptions) -> Result<Settings, Cli
             Err(error) => return Err(error.into()),
         }
     }
-    // `P2PFS_CONFIG` is read here and not by the flag `--config`. Otherwise the variable would
-    // hide the settings of a running daemon, as the flag does.
+    // `P2PFS_CONFIG` is read only here, after no daemon answered. If it stood for the flag
+    // `--config`, it would hide the settings of a running daemon, as the flag does.
     let environment = Environment::of_this_process();
     let named = options.config;
     let named = named.or_else(|| environment.path("P2PFS_CONFIG").map(Into::into));

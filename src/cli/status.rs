@@ -176,7 +176,8 @@ pub(super) fn peers(reporting: &Reporting, output: &mut Output) -> Result<(), Cl
         return output.json(&peers);
     }
     if peers.peers.is_empty() {
-        // Names both ways, because not every user may ask the daemon which one this cluster uses.
+        // Names both ways to bring in a node, because not every user may ask the daemon which of
+        // them this cluster uses.
         return output.line(
             "no other node is known; to bring one in: p2pfs invite, or, in a cluster with a\n\
              secret file, give it the same file; p2pfs doctor looks for nodes of other clusters\n\

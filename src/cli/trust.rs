@@ -485,7 +485,7 @@ fn ask_before_expelling(options: &ExpelOptions, named: &Admitted) -> Result<(), 
 pub(super) fn own(options: &OwnOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open()?;
     let path = match shared_name(&mut client, &options.path)? {
-        // For the daemon an empty name is a missing argument.
+        // The name of the root is empty, which the daemon would take for a missing argument.
         whole if whole.as_bytes().is_empty() => Named::new("/"),
         path => path,
     };

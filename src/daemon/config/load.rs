@@ -128,8 +128,8 @@ fn load_with(
     }
     errors.extend(check::check(&config, |key| merged.origin(key)));
     if !errors.is_empty() {
-        // Otherwise the user would see an error of the secret file only after correcting the other
-        // errors.
+        // The secret file is checked now, although the start fails anyway. Otherwise the user would
+        // see its error only after correcting the others.
         let bad = trouble_with_secret(&config, &merged.origin("secret_file"));
         errors.extend(bad.map(|message| ConfigError::Secret { message }));
     }

@@ -1,6 +1,6 @@
 //! Finds shares that name the same folder, however it is spelled. The last of them is in effect.
-//! Otherwise the order in which shares are added would decide, and a start and a reload could
-//! differ.
+//! Without this rule, the order in which shares are added would decide, which may differ between a
+//! start and a reload.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};

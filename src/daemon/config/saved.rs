@@ -175,7 +175,8 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 fn write(state_dir: &Path, name: &str, text: &str) -> io::Result<()> {
     make_private_dir(state_dir)?;
     let temporary = state_dir.join(format!(".{name}.new"));
-    // The directory may belong to another user, for whose daemon root writes here.
+    // If root writes here for the daemon of another user, that user may have planted a link under
+    // this name, which must not be followed.
     let mut file = create_anew(&temporary, PRIVATE_MODE)?;
     if rustix::process::geteuid().is_root() {
         let owner = fs::metadata(state_dir)?;

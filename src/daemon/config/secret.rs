@@ -7,8 +7,8 @@ use p2pfs_proto::trust::Keyring;
 /// origin of the setting.
 pub(super) fn trouble_with_secret(config: &Config, origin: &str) -> Option<String> {
     let error = Keyring::from_secret_file(config.secret_file.as_ref()?).err()?;
-    // If neither a file nor a variable set it, it is from the command line or a credential of the
-    // service, and the error names its path.
+    // The origin is omitted if neither a file nor a variable set the path. The path is then from
+    // the command line or a credential of the service, and the error names it.
     let origin = if origin.starts_with("set in") {
         format!(", {origin}")
     } else {

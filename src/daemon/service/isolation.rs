@@ -13,7 +13,7 @@ use p2pfs_node::Condition;
 const FIRST_LOOK: Duration = Duration::from_secs(5);
 /// Interval between checks whether another node is there.
 const LOOK_PERIOD: Duration = Duration::from_secs(10);
-/// Number of checks of which one asks peers whether they reach this node.
+/// One check in this many also asks peers whether they reach this node.
 const LOOKS_A_QUESTION: u32 = 6;
 
 /// Checks forever. Each new finding and its end are logged once.

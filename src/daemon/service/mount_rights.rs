@@ -47,7 +47,7 @@ impl Access {
         list: true,
         read: true,
     };
-    /// Rights of another user to the mount of an ordinary user.
+    /// No rights: those of all other users to the mount of an ordinary user.
     pub(super) const NONE: Self = Self {
         find: false,
         list: false,

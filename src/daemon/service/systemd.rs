@@ -13,7 +13,7 @@ use crate::daemon::config::units::write_count;
 use crate::daemon::config::{Config, Environment};
 use crate::daemon::control::Status;
 
-/// Opens to all users each inbox that is a state directory of the unit. systemd gives every state
+/// Lets all users enter each inbox that is a state directory of the unit. systemd gives every state
 /// directory the mode of `StateDirectoryMode=` at each start, and received files below a directory
 /// that others cannot read would leave the shared folder.
 pub fn open_inboxes(config: &Config, environment: &Environment) {

@@ -164,7 +164,8 @@ pub(in crate::daemon::service) async fn check_why_alone(services: &Arc<Services>
     }
 }
 
-/// Checks whether other nodes reach this node, and again the peers with a standing finding.
+/// Checks whether other nodes reach this node, and checks again the peers about which a `CutOff`
+/// condition is open.
 pub(in crate::daemon::service) async fn check_reached(services: &Services) -> Vec<Check> {
     let checks = check_peers(services, ASKED_IN_PASSING, WATCH_PATIENCE).await;
     unless_copied_at_all(services, checks.unwrap_or_default())
@@ -269,8 +270,8 @@ async fn check_heard(
     silence(name, address.port(), gap.as_ref())
 }
 
-/// Checks live peers: dials them, and asks them to dial back. Checks the peers with a standing
-/// finding, those that leave requests unanswered, and up to `limit` others.
+/// Checks live peers: dials them, and asks them to dial back. Checks the peers about which a
+/// `CutOff` condition is open, those that leave requests unanswered, and up to `limit` others.
 async fn check_peers(
     services: &Services,
     limit: usize,

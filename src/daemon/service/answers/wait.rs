@@ -14,7 +14,7 @@ use p2pfs_types::path::escape;
 /// interval grows with the time waited so far. So a short wait ends soon after the conditions hold,
 /// and a long wait costs the daemon little.
 const LOOK_PERIOD: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(250)];
-/// Part of the time waited so far that passes between two checks.
+/// The interval between two checks is the time waited so far, divided by this number.
 const LOOK_SHARE: u32 = 16;
 
 /// Returns how long to wait for the next check.
