@@ -63,7 +63,8 @@ impl CacheCore {
         Ok(file.map(|file| CacheFile::used(file.handle)))
     }
 
-    /// Opens an existing file for maintenance: it keeps its position in the order of use.
+    /// Opens an existing file for maintenance. This does not count as a use of the file, which
+    /// keeps its position in the order of eviction.
     pub(super) fn existing_unused(
         self: &Arc<Self>,
         hash: &ContentHash,
