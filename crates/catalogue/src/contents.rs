@@ -181,8 +181,8 @@ impl ContentQueries<'_> {
         self.view.merged.is_private(*hash)
     }
 
-    /// Returns whether a content proved unserved, or a live node shares it whose versions all rank
-    /// behind others.
+    /// Returns whether a content proved unserved (no holder served it), or is shared by a live node
+    /// whose versions all rank behind others because several of its contents proved unserved.
     pub fn is_unserved(self, hash: &ContentHash) -> bool {
         let unserved = &self.view.merged.unserved;
         let is_of_author = |author| unserved.authors.contains(&author);

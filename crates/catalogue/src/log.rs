@@ -153,8 +153,9 @@ impl Log {
         }
     }
 
-    /// Makes all rows old ones and begins another life. Returns the rows that were old already,
-    /// because no pull confirms them any longer.
+    /// Restarts the log at `epoch`: moves all rows to `old`, and begins another life of the log
+    /// without rows. Returns the rows that were in `old` before, because no pull confirms them any
+    /// longer.
     #[must_use]
     pub(crate) fn begin(&mut self, epoch: u64) -> Rows {
         let outdated = std::mem::replace(&mut self.old, std::mem::take(&mut self.rows));

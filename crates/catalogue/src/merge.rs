@@ -336,7 +336,8 @@ impl Merge {
         }
     }
 
-    /// Computes the outdated directory times and conflict names. A view is only taken after this.
+    /// Recomputes the directory times and conflict names that a batch of changes has made outdated.
+    /// Must be called before a view is taken.
     pub(crate) fn finish_batch(&mut self) {
         self.tracked.refresh_times();
         self.settler().refresh_stale(usize::MAX);

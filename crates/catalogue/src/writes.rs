@@ -291,8 +291,8 @@ impl CatalogueStorage<'_> {
         self.logs.merge.tracked.dirty = true;
     }
 
-    /// Records that the marks were lost. From now on no content without a name is given to another
-    /// node, because it may be private.
+    /// Records that the stored marks of private contents were lost. From now on no content without
+    /// a name is given to another node, because it may be private.
     pub fn lose_marks(&mut self) {
         self.logs.merge.tracked.state.marks.lose();
         self.logs.merge.tracked.dirty = true;
