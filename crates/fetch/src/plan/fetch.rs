@@ -186,7 +186,8 @@ impl FileFetch {
         unanswered.is_some_and(|at| at + patience / 2 <= now)
     }
 
-    /// Returns a wait for bytes of this file with the progress of the file.
+    /// Returns `waiting`, a wait for bytes of this file, with the last progress of the file as that
+    /// of the wait.
     pub(super) fn progress_of(&self, waiting: Waiting) -> Waiting {
         waiting.progressed(self.times.progress_at)
     }

@@ -35,7 +35,8 @@ impl Waiting {
         }
     }
 
-    /// Returns the wait with progress at this time, if there was any after its beginning.
+    /// Returns the wait with `at` as the time of its last progress. Progress before the wait began
+    /// does not count.
     pub(super) fn progressed(self, at: Option<Instant>) -> Self {
         let progress_at = at.map_or(self.since, |at| at.max(self.since));
         Self {

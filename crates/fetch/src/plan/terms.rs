@@ -6,9 +6,9 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// Multiple of a request's expected duration after which the request is checked, within bounds.
-/// Also the multiple of a stripe's expected duration from a full holder for which a reader waits
-/// for another node's stripe, within bounds.
+/// A request is checked for lateness after this multiple of its expected duration, within bounds. A
+/// reader waits for a stripe that another node fetches for this multiple of the time that a full
+/// holder would need for the stripe, within bounds.
 pub(super) const LATE_MULTIPLE: u32 = 3;
 
 /// Settings of the plan. The time that a read waits is not among them: each demand has its own
@@ -253,8 +253,8 @@ pub enum PeerNews {
         /// Content that it wants.
         content: ContentKey,
     },
-    /// It gave wrong bytes of a content, in or outside the plan, or a wrong size of it. It is
-    /// shunned and its requests are cancelled, unless it is shunned already.
+    /// It gave wrong bytes or a wrong size of a content, in or outside the plan. The plan then
+    /// shuns it and cancels the requests to it, unless it is shunned already.
     Lied {
         /// Present time.
         now: Instant,
