@@ -324,12 +324,13 @@ pub enum Stale {
         /// The inode number.
         ino: u64,
     },
-    /// All pages of an inode. Sending it can wait for reads of these pages.
+    /// All pages of an inode. Telling the kernel can block until reads of these pages end.
     Pages {
         /// The inode number.
         ino: u64,
     },
-    /// The pages of a range of an inode. Sending it can wait for reads of these pages.
+    /// The pages of a range of an inode. Telling the kernel can block until reads of these pages
+    /// end.
     PagesWithin {
         /// The inode number.
         ino: u64,
