@@ -409,7 +409,8 @@ fn name_of(thread: u32) -> Option<String> {
     Some(String::from_utf8_lossy(name).into_owned())
 }
 
-/// Returns the process of a thread. The kernel lists it first among its threads.
+/// Returns the process ID of the process of a thread. It is the ID of the first thread of the
+/// process, which the kernel lists first.
 fn leader_of(thread: u32) -> Option<u32> {
     let mut threads = fs::read_dir(format!("/proc/{thread}/task")).ok()?;
     threads.next()?.ok()?.file_name().to_str()?.parse().ok()
