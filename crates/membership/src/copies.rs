@@ -144,8 +144,9 @@ impl Copies {
         all.into_iter().flatten().map(|it| it.address).collect()
     }
 
-    /// Records that a process speaks for another node. If that reveals a copied key or a further
-    /// address of one, returns all reported addresses of its processes.
+    /// Records a process that speaks for `node`, another node than this one. If that reveals that
+    /// the key of `node` is copied, or a further address of a copied key, returns all reported
+    /// addresses of its processes.
     fn record_process(
         &mut self,
         now: Instant,

@@ -210,7 +210,8 @@ impl Codec<MemberLife> for LifeCodec {
         member: &Member<MemberLife>,
         mut buf: impl BufMut,
     ) -> Result<(), postcard::Error> {
-        // A life without a known signature gets zeros, so that its receiver skips it.
+        // A life whose signature is not known is sent with zeros as its signature, so that the
+        // receiver skips it.
         let signature = self.0.signature_of(&member.id().0).unwrap_or_default();
         let bytes = postcard::to_stdvec(member)?;
         if buf.remaining_mut() < bytes.len() + SIGNATURE_BYTES {

@@ -33,8 +33,9 @@ const MEASURED_MAX: usize = 2 * MEMBERS_MAX;
 /// Time after which a suspect that was heard is asked again. It exceeds the queueing delay of a
 /// link that is still usable (seconds in routers with too much memory; Gettys and Nichols 2011).
 const ASK_AGAIN: Duration = Duration::from_secs(4);
-/// Time since the first postponement after which the end of a suspect is not postponed again. The
-/// suspect hears of the suspicion and contradicts within a round trip or two, or it is unreachable.
+/// Time since the first postponement after which declaring a suspect down is not postponed again.
+/// The suspect hears of the suspicion and contradicts within a round trip or two, or it is
+/// unreachable.
 const PUT_OFF_MAX: Duration = Duration::from_secs(12);
 /// Time to wait for an answer, as a multiple of the delay of the member's last answer, or of the
 /// delay of the latest answered probe of any member if that is longer.

@@ -100,8 +100,8 @@ impl Roster {
         }
     }
 
-    /// Returns until when the end of a suspect is postponed, if this timer would end it. If so,
-    /// also asks the suspect again.
+    /// If this timer would declare a suspect down and that is postponed, returns until when. The
+    /// suspect is then asked again.
     pub(super) fn puts_off(&mut self, now: Instant, timer: &Timer<MemberLife>) -> Option<Instant> {
         let Timer::ChangeSuspectToDown {
             member_id: MemberLife(suspect),
