@@ -45,7 +45,8 @@ impl FixedVersion {
     pub(crate) fn open(file: &FileVersion, cache: &Cache, shares: &ShareSet) -> Self {
         let (kept, local) = (cache.existing(&file.hash), shares.source(&file.hash));
         let hindrance = hindrance(kept.as_ref().err(), local.as_ref().err());
-        // The size of cached bytes was proven. A version with another size has other bytes.
+        // The size of cached bytes was proven. If this version states another size, the cached
+        // bytes are not its bytes.
         let kept = kept.ok().flatten();
         let kept = kept.filter(|kept| kept.size_bytes() == file.size_bytes);
         let local = of_size(local, file.size_bytes);

@@ -442,7 +442,8 @@ impl EventLoop {
         // Before any datagram is sent: a node that learns of a name by a datagram may already fetch
         // its content.
         self.publish_readers();
-        // Before requests and datagrams are sent, because the handling of events makes some.
+        // Handled before requests and datagrams are sent, because handling the events makes further
+        // ones.
         self.handle_events();
         while let Some(outgoing) = self.machine.poll_request() {
             self.ask(outgoing);

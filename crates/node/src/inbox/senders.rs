@@ -8,7 +8,7 @@ use p2pfs_proto::wire::native::record::{Entry, Kind, Sender, ShareIndex};
 use p2pfs_share::{ShareEvent, ShareSet};
 use p2pfs_types::path::SharedPath;
 
-/// Maximum number of share events queued for the event loop behind the lookup of their senders.
+/// Maximum number of share events that wait for the event loop after their senders were looked up.
 const SHARE_EVENTS_MAX: usize = 1024;
 
 /// Finds the sender of files in the own shares that were pushed to this node.
@@ -98,8 +98,8 @@ fn forward(
     };
     tokio::spawn(async move {
         tokio::select! {
-            // The lookup thread has a handle of the shares, and these end with their last handle.
-            // So this task may not wait for the end of the shares.
+            // This task must not wait for the end of the shares: they end when their last handle is
+            // dropped, and the lookup thread, which this task keeps alive, has one.
             () = loop_end.closed() => {}
             () = forward => {}
         }

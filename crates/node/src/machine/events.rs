@@ -108,7 +108,8 @@ pub struct MachineCounters {
     pub refused_haves: u64,
     /// Lists of readers of own shares that the own log could not take.
     pub refused_lists: u64,
-    /// Heads of non-members, and heads or live nodes beyond the limits on nodes and records.
+    /// Refused heads of non-members, and heads or live nodes refused because of the limits on nodes
+    /// and records.
     pub refused_heads: u64,
     /// Member lists that did not decode or contain forged claims.
     pub bad_member_lists: u64,
