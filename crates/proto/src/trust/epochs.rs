@@ -126,8 +126,8 @@ impl Epochs {
     }
 }
 
-/// Returns the latest time, seen from now, for a switch to the next secret, and the latest end of a
-/// previous one.
+/// Returns the latest times that a rotation now can lead to: of the switch to the next secret, and
+/// of the end of the previous one.
 fn latest(now_s: u64) -> (u64, u64) {
     let switch = now_s.saturating_add(EPOCH_SWITCH_S);
     (switch, switch.saturating_add(EPOCH_OVERLAP_S))

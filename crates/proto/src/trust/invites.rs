@@ -185,10 +185,10 @@ impl Invites {
     }
 
     /// Uses up the invitation that `proof` was made with, and returns it. Later only the node of
-    /// this connection may use it again, because its answer may have been lost. Returns none if the
-    /// invitation does not know one of the `needed` statements, by which the joining node was
-    /// expelled, or if it is unused and its grant is not `accepted`. Then it stays for another
-    /// node.
+    /// this connection may use it again, because the answer to that node may have been lost.
+    /// Returns none in two cases: if the invitation was made without knowledge of all `needed`
+    /// statements, by which the joining node was expelled, or if it is unused and its grant is not
+    /// `accepted`. The invitation then stays for another node.
     pub fn redeem(
         &self,
         channel: &Channel,

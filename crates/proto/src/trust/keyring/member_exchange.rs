@@ -88,8 +88,8 @@ impl MemberExchange<'_> {
     /// node then requests the secret again.
     fn adopt_wanted(self, secret: EpochSecret) -> Result<(), TrustError> {
         let keyring = self.0;
-        // The caller has checked this without the lock. A rotation may have made another secret the
-        // cluster's since.
+        // The caller has checked this without the lock. Since then a rotation may have given the
+        // cluster another secret.
         let writer = keyring.files.lock();
         if keyring.wanted_epoch() != Some(secret.id()) {
             return Ok(());

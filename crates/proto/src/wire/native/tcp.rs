@@ -59,8 +59,8 @@ pub const REASON_MAX_BYTES: usize = 256;
 /// Maximum size in bytes of a requested file: the largest file offset of Linux.
 pub const FILE_MAX_BYTES: u64 = i64::MAX as u64;
 
-/// The connection that a request uses, of the two to a peer. A request with a waiting reader does
-/// not queue behind the bulk requests.
+/// Which of the two connections to a peer a request uses. There are two so that a request with a
+/// waiting reader does not queue behind the bulk requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Lane {
     /// For requests that a reader or a user waits for.

@@ -229,7 +229,8 @@ pub struct Body {
     /// Start of the receiver's process for which the datagram is sealed; zeros if the sender knows
     /// none yet.
     pub to: SaltTag,
-    /// The proof, until the sender knows that the receiver has accepted one.
+    /// The proof of the sender's membership and address. Sent until the sender knows that the
+    /// receiver has accepted one.
     pub proof: Option<Proof>,
     /// The content.
     pub frame: Frame,
