@@ -315,7 +315,8 @@ impl NameState {
 
     /// Returns the next state of a file that looks as it is listed. It may have been written again
     /// within a clock tick, or through a mapping, which changes no time stamp. If its hash is in
-    /// doubt, it can be hashed for good once its writer has closed it.
+    /// doubt, it is hashed again once its writer has closed it, because it can then be hashed
+    /// reliably.
     fn after_unchanged(
         self,
         cause: Cause,

@@ -131,14 +131,14 @@ impl EventOrder {
         self.now.0
     }
 
-    /// Assigns later events to this turn, as discovered by a report.
+    /// Makes this the turn of the following events, which a report of the kernel discovered.
     pub(super) fn set_turn(&mut self, turn: EventSeq) {
         self.now = (turn, FileIdentity::default());
         self.ahead = false;
         self.met = DiscoveredBy::Reported;
     }
 
-    /// Assigns later events to this turn, as discovered in a new directory.
+    /// Makes this the turn of the following events, which were discovered in a new directory.
     pub(super) fn set_turn_of_new(&mut self, turn: EventSeq) {
         self.set_turn(turn);
         self.met = DiscoveredBy::New;

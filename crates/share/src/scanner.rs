@@ -319,8 +319,8 @@ impl Scanner {
     ) -> bool {
         let turn = walk.as_ref().and_then(|walk| walk.turn);
         if turn.is_none() {
-            // the names found may refer to names that were reported only since, so give those
-            // reports their turns first
+            // the names found may refer to names that were reported meanwhile, so the reports get
+            // the earlier turns in the order of events
             self.read_reports();
         }
         let shared = self.shared.clone();
