@@ -1,7 +1,8 @@
 //! Serving within a limit of bytes per second.
 //!
-//! A request delayed by the rate limit waits in its own queue before it takes a turn. If it held a
-//! turn while waiting, it would count as an answer stuck on a hung disk.
+//! A request delayed by the rate limit waits in a queue of its own before it takes a turn
+//! (`fair_queue`), the right to make an answer. If it held a turn while waiting, it would count as
+//! an answer stuck on a hung disk.
 
 use std::time::Duration;
 

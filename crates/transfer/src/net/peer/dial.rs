@@ -118,8 +118,8 @@ impl Connection {
         answer.await.unwrap_or_else(|_| Err(self.line.lost()))
     }
 
-    /// Sends a request without waiting for a slot. Returns the callback if the request was not
-    /// sent.
+    /// Sends a request if the connection has a slot for one more open request. Does not wait for a
+    /// slot. Returns the callback if the request was not sent.
     pub(super) fn ask_at_once(
         &self,
         request: &Request,
