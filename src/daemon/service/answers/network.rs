@@ -43,8 +43,9 @@ pub(in crate::daemon::service) const WATCH_PATIENCE: Duration = Duration::from_s
 const DIAL_BACK_ROUND_TRIPS: u32 = 10;
 /// Interval between checks whether the node is heard over UDP.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
-/// Maximum gap between two clocks that is not reported. It is less than the minute from which
-/// versions have to wait, and more than the error of a clock with a time server.
+/// Maximum gap between two clocks that is not reported. It is less than the minute by which a
+/// version may be dated ahead of the clock without having to wait, and more than the error of a
+/// clock with a time server.
 const CLOCK_GAP_MAX: Duration = Duration::from_secs(30);
 
 pub(super) async fn members(services: &Services) -> Result<Vec<MemberReport>, Failure> {

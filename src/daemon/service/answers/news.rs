@@ -23,7 +23,7 @@ const SHOWING_TIME: Duration = Duration::from_secs(1);
 /// Interval between checks of the folder.
 const SHOWING_LOOK: Duration = Duration::from_millis(2);
 /// After the folder was slower than [`SHOWING_TIME`], how long events of new names are sent without
-/// waiting for the folder. Otherwise events would pile up.
+/// waiting for the folder. Without this pause, events would pile up.
 const SHOWING_PAUSE: Duration = Duration::from_secs(10);
 
 /// Sends the remembered events to a caller, and with `follow` all later events. Events with names
