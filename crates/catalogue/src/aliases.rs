@@ -40,7 +40,8 @@ impl NameSettler<'_> {
                 break;
             };
             let before = self.settling.looks;
-            // The directory may be gone by now, or its number reused. Then nothing changes.
+            // The directory may be gone by now, or its number may stand for another directory. In
+            // both cases nothing changes.
             if self.tracked.state.dirs[dir.0 as usize].is_some() {
                 self.refresh_aliases(dir, &name);
             }

@@ -75,7 +75,7 @@ impl std::fmt::Debug for SetDigest {
     }
 }
 
-/// Returns the sums of four lanes each. No lane carries into the next.
+/// Adds two numbers of four lanes each, lane by lane. No lane carries into the next.
 fn lanes_plus(one: u64, other: u64) -> u64 {
     ((one & !TOP_BITS) + (other & !TOP_BITS)) ^ ((one ^ other) & TOP_BITS)
 }

@@ -20,7 +20,8 @@ fn path_fits(path: &SharedPath) -> bool {
 /// Checks that a log may hold a received or stored fact.
 pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
     let fits = |sealed: &[u8]| sealed.len() <= SEALED_MAX_BYTES;
-    // Each change of a name examines the records about it in every share.
+    // The number of shares is limited, because each change of a name examines the records about the
+    // name in every share.
     let is_share = |share: &ShareIndex| usize::from(share.0) < SHARES_MAX;
     let sound = match fact {
         Fact::Entry { share, .. } | Fact::Removed { share, .. } => is_share(share),

@@ -197,7 +197,7 @@ impl Log {
     }
 
     /// Compares a newly received head with the known ones. A newer head becomes the `wanted` one.
-    /// The author is another node.
+    /// The log must be that of another node.
     pub(crate) fn compare_head(&mut self, head: &Head) -> HeadOutcome {
         if self.pull.yielded_to_live {
             return HeadOutcome::Known;

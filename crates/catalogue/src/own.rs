@@ -216,7 +216,8 @@ impl OwnLog<'_> {
         if let (None, Some(known)) = (&entry.sent_by, &known)
             && known.kind.is_same_file(&entry.kind)
         {
-            // The sender of these bytes is still correct, even if it can no longer be queried.
+            // The bytes are the same, so the recorded sender is still right, even if it can no
+            // longer be looked up.
             entry.sent_by.clone_from(&known.sent_by);
         }
         let number = self.state.number_of(share);

@@ -159,7 +159,8 @@ impl NameSettler<'_> {
 
     fn settle_row(&mut self, row: &Row) -> usize {
         let before = self.settling.looks;
-        // The directory may be gone by now, or its number reused. Then nothing changes.
+        // The directory may be gone by now, or its number may stand for another directory. In both
+        // cases nothing changes.
         if self.tracked.state.dirs[row.dir.0 as usize].is_some() {
             self.settle(row.dir, row.name());
         }
