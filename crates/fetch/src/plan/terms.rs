@@ -275,17 +275,17 @@ pub enum FillEnd {
 /// Open files to close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FilesToClose {
-    /// Those without a waiting reader, a fill and a request in flight.
+    /// All files that have no waiting reader, no fill and no request in flight.
     Idle,
-    /// Idle ones that were not used in the last second, so that their cached bytes may be evicted
-    /// for another file.
+    /// The idle files ([`Self::Idle`]) that were not used in the last second, so that their cached
+    /// bytes may be evicted for another file.
     LongIdle {
         /// Present time.
         now: Instant,
         /// The other file, which stays open.
         kept: ContentKey,
     },
-    /// This file, whose content cannot exist because its size is wrong. No reader and no fill may
-    /// wait for it.
+    /// This file, whose content cannot exist because its size is wrong. When this is requested, no
+    /// reader and no fill may wait for the file any longer.
     Disproven(ContentKey),
 }

@@ -39,7 +39,8 @@ struct SizeClaims {
 /// State of the dispute about one size.
 pub(super) enum SizeVerdict {
     Undisputed,
-    /// Its proof is missing: the end of the content, verified under this size.
+    /// The size is disputed and not proven yet. Its proof is the end of the content, verified under
+    /// this size.
     Unproven,
     /// The size is right. The nodes and the open contents with other sizes are wrong.
     Proven {
