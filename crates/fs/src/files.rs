@@ -252,7 +252,7 @@ impl OpenFiles {
         }
         let behind = file.run.lock().record(range);
         if let Some(range) = behind
-            // Bytes that the cache did not accept are nowhere else on this node.
+            // Bytes that the cache did not accept are only in these pages, so the pages stay.
             && file.content.missing_bytes(range) == 0
         {
             let ino = file.ino;
