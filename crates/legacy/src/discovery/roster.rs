@@ -67,9 +67,10 @@ struct Member {
 /// Evidence that a member really sends under its address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum MemberEvidence {
-    /// A message came from the address, and this node sent none there at the expense of its credit.
+    /// A message came from the address, and this node has sent none there that used up credit of
+    /// the member.
     Heard,
-    /// This node sent a message there at the expense of its credit.
+    /// This node sent a message there that used up credit of the member.
     Written,
     /// A message came from the address after [`Self::Written`].
     Answering,
