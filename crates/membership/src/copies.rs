@@ -75,7 +75,8 @@ pub(super) struct Spoken {
     pub(super) salt: Salt,
     /// Proven address of the process. For [`UNREACHED`], the address that members reported.
     pub(super) address: SocketAddr,
-    /// If the process answers a challenge: a time before which that challenge was not made.
+    /// If the process answers a challenge: a time at or before the one when this node made that
+    /// challenge.
     pub(super) challenged: Option<Instant>,
 }
 
