@@ -299,8 +299,8 @@ impl NodePins {
             }
             pins.mark_unchanged();
             let mut anew = self.files.fetch(self.pins_that_fit().await);
-            // Begun before `insert` cancels the fetches of the last round, so that a fetch in both
-            // rounds continues.
+            // The fetches of this round begin before `insert` cancels those of the last round, so
+            // that a fetch in both rounds continues.
             let _came_meanwhile = anew.begin();
             let fetches = fetches.insert(anew);
             let all_ended = async {
