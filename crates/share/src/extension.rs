@@ -23,7 +23,8 @@ use p2pfs_types::extent::ByteRange;
 /// Length of the first and of the last sample: some pages of a database, and more than the padding
 /// at the end of an archive of `tar`.
 const EDGE_SAMPLE_BYTES: u64 = 64 << 10;
-/// Number of samples in between. Two bytes of the hash place each of them.
+/// Number of samples between the first and the last one. Two bytes of the hash determine the
+/// position of each.
 const MIDDLE_SAMPLES: usize = 16;
 
 /// The listed version of a file.

@@ -160,7 +160,8 @@ pub(super) enum Observation {
         recent: bool,
         found: FoundBy,
     },
-    /// The rest is over. `watched` says that the directory of the file is watched.
+    /// The file has rested long enough to be read. `watched` says that the directory of the file is
+    /// watched.
     Rested { watched: bool },
     /// The read ended.
     Read(HashOutcome),
