@@ -103,7 +103,8 @@ impl<S> QueueLimitedStream<S> {
         }
     }
 
-    /// Limits the bytes in flight by a target for the queue and by the distance of this address.
+    /// Limits the bytes in flight by a target for the queue and by the least round trip to this
+    /// address.
     pub(super) fn limit_to(
         &mut self,
         target: QueueTarget,
