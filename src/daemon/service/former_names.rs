@@ -24,7 +24,7 @@ pub(super) fn given_names(services: &Services) -> BTreeSet<String> {
     let shares = config.share.iter().chain(saved.iter());
     let readers = shares.flat_map(|share| share.readers.iter().flatten());
     let members = config.groups.iter().flat_map(|group| &group.members);
-    // The senders of this start stay in force until the next start.
+    // The list of senders to the inbox stays in force as it was at this start until the next start.
     let at_start = &services.settings.at_start.inbox.from;
     let senders = config.inbox.from.iter().chain(at_start);
     let listed = readers.chain(members).chain(senders);
