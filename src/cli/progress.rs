@@ -1,19 +1,25 @@
 //! Progress bars on standard error, if that is a terminal.
 
+use std::fmt;
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{BinaryBytes, HumanDuration, ProgressBar, ProgressState, ProgressStyle};
+
+/// Time that a bar measures before it shows a rate and the remaining time. Earlier figures are of
+/// too few steps: the first one alone can show thousands of times the rate.
+const MEASURED_MIN: Duration = Duration::from_millis(500);
 
 /// Template for copied bytes: amount, rate and remaining time.
-const COPIED: &str = "{bar:32} {percent:>3}% {binary_bytes} of {binary_total_bytes} \
-                      {binary_bytes_per_sec} {eta}";
+const COPIED: &str = "{bar:20} {percent:>3}% {binary_bytes} of \
+                      {binary_total_bytes}{speed}";
 /// Template for work on the cache: amount, rate and remaining time. The message is the verb, such
 /// as `checked`.
-const KEPT: &str = "{bar:14} {percent:>3}% {msg} {binary_bytes} of {binary_total_bytes}, \
-                    {binary_bytes_per_sec}, {eta} left";
+const KEPT: &str = "{bar:14} {percent:>3}% {msg} {binary_bytes} of \
+                    {binary_total_bytes}{speed}";
 /// Template for a share that is being read. The message counts its files.
-const READ: &str = "{bar:4} {msg}, {binary_bytes} of {binary_total_bytes} read, \
-                    {binary_bytes_per_sec}, {eta} left";
+const READ: &str = "{bar:4} {msg}, {binary_bytes} of {binary_total_bytes} \
+                    read{speed}";
 
 pub(super) fn of_copied(size_bytes: u64) -> ProgressBar {
     bar(size_bytes, COPIED)
@@ -32,7 +38,17 @@ fn bar(total_bytes: u64, template: &str) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template(template);
-    ProgressBar::new(total_bytes).with_style(style.unwrap_or(ProgressStyle::default_bar()))
+    let style = style.unwrap_or(ProgressStyle::default_bar());
+    ProgressBar::new(total_bytes).with_style(style.with_key("speed", write_speed))
+}
+
+/// Writes the rate and the remaining time of a bar, once they are known.
+fn write_speed(state: &ProgressState, out: &mut dyn fmt::Write) {
+    if state.elapsed() < MEASURED_MIN || state.pos() == 0 {
+        return;
+    }
+    let rate = BinaryBytes(state.per_sec() as u64);
+    let _infallible = write!(out, ", {rate}/s, {:#} left", HumanDuration(state.eta()));
 }
 
 #[cfg(test)]

@@ -270,14 +270,20 @@ fn adding_a_share_shows_hashing_progress_on_a_terminal() {
     fs::create_dir(&more).unwrap();
     set_mode(&more, 0o755);
     let file = more.join("large");
-    fs::File::create(&file).unwrap().set_len(1 << 30).unwrap();
+    fs::File::create(&file).unwrap().set_len(2 << 30).unwrap();
     set_mode(&file, 0o644);
     let dir = more.to_str().unwrap();
     let shown = on_terminal(&mut node.cli_command(&["share", "add", dir]));
     let shown = plain(&shown);
-    assert!(shown.contains(" of 1.00 GiB read, "), "{shown}");
+    assert!(shown.contains("0 of 1 file, "), "{shown}");
+    assert!(shown.contains(" of 2.00 GiB read, "), "{shown}");
     assert!(shown.contains("/s, ") && shown.contains(" left"), "{shown}");
-    assert!(shown.contains("1 file, 1.0 GiB"), "{shown}");
+    // Without a measured rate, no rate is shown.
+    assert!(
+        !shown.contains(" 0 B/s") && !shown.contains("TiB/s"),
+        "{shown}"
+    );
+    assert!(shown.contains("1 file, 2.0 GiB"), "{shown}");
     // The output has the whole file when the command ends.
     assert_eq!(node.cli(&["ls"]).expect_ok(), "large\n");
 }
