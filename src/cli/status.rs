@@ -178,9 +178,10 @@ pub(super) fn peers(reporting: &Reporting, output: &mut Output) -> Result<(), Cl
     if peers.peers.is_empty() {
         // Names both ways to bring in a node, because not every user may ask the daemon which of
         // them this cluster uses.
-        return output.line(
-            "no other node is known; to bring one in: p2pfs invite, or, in a cluster with a\n\
-             secret file, give it the same file; p2pfs doctor looks for nodes of other clusters\n\
+        return output.paragraph(
+            "",
+            "no other node is known; to bring one in: p2pfs invite, or, in a cluster with a \
+             secret file, give it the same file; p2pfs doctor looks for nodes of other clusters \
              on the local network",
         );
     }
