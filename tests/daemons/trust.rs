@@ -474,7 +474,11 @@ fn an_owner_that_hides_files_of_others_needs_a_confirmation() {
             assert_eq!(why["owner"], "two", "{why}");
             let rule = why["rule"].as_str().unwrap();
             assert!(rule.starts_with("two owns docs"), "{why}");
+            let ls = node.cli(&["ls", name]).stderr;
+            assert!(ls.contains("is not listed: two owns docs"), "{ls}");
         }
+        let get = node.cli(&["get", "docs/a.txt"]).stderr;
+        assert!(get.contains("is not listed: two owns docs"), "{get}");
         let absent = node.cli(&["why", "docs/absent"]);
         assert!(
             absent.stderr.contains("no node shares"),

@@ -219,18 +219,32 @@ impl NameLookup {
     pub fn unread_in(&self, dir: &SharedPath) -> Vec<SharedPath> {
         let view = self.view();
         let unread = self.local.shares.unread_in(dir).into_iter();
-        unread.filter(|path| view.lookup(path).is_none()).collect()
+        unread
+            .filter(|path| view.lookup(path).is_none() && self.may_list(path))
+            .collect()
     }
 
-    /// Returns whether a name exists in a share of this node and is not left out in any share, so
-    /// that it will be listed soon if it is not listed yet. Reads the disk.
+    /// Returns whether a name exists in a share of this node and will be listed soon if it is not
+    /// listed yet: no share leaves it out, and no other node owns it. Reads the disk.
     pub fn is_being_read(&self, path: &SharedPath) -> bool {
+        self.may_list(path) && self.is_in_own_share(path)
+    }
+
+    /// Returns whether a name exists in a share of this node and is not left out in any share. Reads
+    /// the disk.
+    pub fn is_in_own_share(&self, path: &SharedPath) -> bool {
         let is_arriving = path.components().any(|name| name == ARRIVING.as_bytes());
         if path.is_root() || is_arriving || !self.local.shares.left_out_at(path).is_empty() {
             return false;
         }
         let mut shares = self.local.shares.list().into_iter();
         shares.any(|share| self.local.shares.stat(share.index, path).is_ok())
+    }
+
+    /// Returns whether no other node owns a path.
+    fn may_list(&self, path: &SharedPath) -> bool {
+        let owned = self.view().owned_above(path);
+        owned.is_none_or(|(_, owner)| owner == self.me)
     }
 
     /// Returns the live nodes that have a complete content. May include this node.

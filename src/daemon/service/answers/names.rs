@@ -204,15 +204,19 @@ fn list_hidden(
     })
 }
 
-/// Returns the failure for an unlisted name: this node is reading the file, or no node shares it.
+/// Returns the failure for an unlisted name: another node owns the path, this node is reading the
+/// file, or no node shares it.
 pub(super) fn not_listed(services: &Services, path: &SharedPath) -> Failure {
+    let shown = escape(path.as_bytes());
+    if let Some(owned) = owner_that_hides(services, path) {
+        let message = format!("{shown} is not listed: {}", owned.rule());
+        return Failure::new(FailureKind::NotFound, message)
+            .with_remedy("list files of all nodes there again: p2pfs own --nobody");
+    }
     if !services.node.names().is_being_read(path) {
         return not_found(path);
     }
-    let message = format!(
-        "{} is being read: this node lists it once it is hashed",
-        escape(path.as_bytes())
-    );
+    let message = format!("{shown} is being read: this node lists it once it is hashed");
     Failure::new(FailureKind::NotFound, message)
         .with_remedy("p2pfs wait --file waits for it, p2pfs share tells how much is left")
 }
@@ -277,9 +281,9 @@ pub(super) fn why(
         if let Some(foreign) = foreign::foreign_file(services, &path) {
             return Ok(foreign::foreign_provenance(services, &path, &foreign));
         }
-        return match left_out.ok_or_else(|| why_hidden(services, &path)) {
+        return match left_out.ok_or_else(|| owner_that_hides(services, &path)) {
             Ok(why) => Ok(unlisted_provenance(&path, LEFT_OUT, NOT_SHARED, Some(why))),
-            Err(Some(hidden)) => Ok(hidden),
+            Err(Some(hidden)) => Ok(hidden_provenance(&path, hidden)),
             Err(None) if services.node.names().is_being_read(&path) => {
                 Ok(unlisted_provenance(&path, UNREAD, SOON, None))
             }
@@ -304,27 +308,43 @@ pub(super) fn why(
     })
 }
 
-/// Explains a name that is not listed because one node owns the path or a directory above it, and
-/// all known versions are of other nodes. Returns `None` if the name has another cause to be
-/// unlisted.
-fn why_hidden(services: &Services, path: &SharedPath) -> Option<Provenance> {
-    let (owned, owner) = services.node.names().owned_above(path)?;
-    let is_explained = if services.node.names().is_being_read(path) {
-        // If this node is the owner, it lists its own file soon, so the owner is not the cause.
-        owner != services.node.id()
-    } else {
-        services.node.names().is_known(path)
-    };
-    if !is_explained {
-        return None;
+/// An owned path, and the names of its owner, for a name that is not listed for that reason.
+struct HidingOwner {
+    owned: String,
+    owner: String,
+}
+
+impl HidingOwner {
+    fn rule(&self) -> String {
+        let Self { owned, owner } = self;
+        format!("{owner} owns {owned}: at and below it, only files of {owner} are listed")
     }
-    let owner = services.node.peers().name_of(&owner);
-    let owned = escape_or_top(&owned);
-    let rule = format!("{owner} owns {owned}: at and below it, only files of {owner} are listed");
-    Some(Provenance {
-        owner: Some(owner),
-        ..unlisted_provenance(path, &rule, NOT_OWNED, None)
+}
+
+/// Returns the owner of a path or of a directory above it if the name is not listed because all
+/// known versions are of other nodes. Returns `None` if the name has another cause to be unlisted.
+fn owner_that_hides(services: &Services, path: &SharedPath) -> Option<HidingOwner> {
+    let names = services.node.names();
+    let (owned, owner) = names.owned_above(path)?;
+    let is_hidden = if owner == services.node.id() {
+        // This node lists its own file soon, so the owner is not the cause.
+        names.is_known(path) && !names.is_being_read(path)
+    } else {
+        names.is_known(path) || names.is_in_own_share(path)
+    };
+    is_hidden.then(|| HidingOwner {
+        owned: escape_or_top(&owned),
+        owner: services.node.peers().name_of(&owner),
     })
+}
+
+/// Explains a name that is not listed because of its owner.
+fn hidden_provenance(path: &SharedPath, hidden: HidingOwner) -> Provenance {
+    let explained = unlisted_provenance(path, &hidden.rule(), NOT_OWNED, None);
+    Provenance {
+        owner: Some(hidden.owner),
+        ..explained
+    }
 }
 
 /// Returns the path in the folder that [`why`] explains. A path outside `.p2pfs` is returned as it
