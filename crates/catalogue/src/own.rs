@@ -178,7 +178,8 @@ impl<'a> OwnRecords<'a> {
 pub struct OwnLog<'a> {
     pub(super) logs: &'a mut NodeLogs,
     pub(super) state: &'a mut OwnState,
-    /// Maximum cost of the own log. Other nodes drop a log above it.
+    /// Maximum memory and number of directories that the own log may cost other nodes. They drop a
+    /// log above it.
     pub(super) limit: Cost,
     pub(super) unserved: &'a mut UnservedMarks,
 }

@@ -1,4 +1,6 @@
-//! The merged state and its recorded changes: directories, their times, and nodes.
+//! The state merged from the logs of all nodes, and a record of its changes, from which the
+//! kernel's caches are invalidated. The functions here change directories, their times, and nodes,
+//! and record each change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
