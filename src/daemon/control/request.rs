@@ -22,7 +22,8 @@ pub struct ControlRequest {
     pub descriptor: Option<OwnedFd>,
     /// The turn of the caller's user, for work that needs a processor.
     pub turn: Turn,
-    /// The sink for the replies. If it is dropped without an answer, the caller receives a failure.
+    /// The sink for the replies. If it is dropped before the last reply, the caller receives a
+    /// failure.
     pub reply: ReplySink,
 }
 
