@@ -28,7 +28,8 @@ impl Invalidations {
     }
 }
 
-/// The data that the kernel may have cached, and the means to invalidate it.
+/// Finds in the tables of the mount what the kernel may have cached of a changed file or name, and
+/// makes the kernel drop it.
 pub struct KernelCaches {
     pub(super) invalidator: OnceLock<Arc<dyn Invalidator>>,
     pub(super) namespace: Arc<MountNamespace>,
