@@ -55,8 +55,9 @@ impl KernelLink {
         self.write(&[IoSlice::new(&abi::notification(stale))])
     }
 
-    /// Makes the kernel resend the unanswered requests of the previous process. Before Linux 6.9 it
-    /// cannot; such a request then waits until a signal or the end of the mount.
+    /// Makes the kernel resend the unanswered requests of the previous process. Before Linux 6.9
+    /// the kernel cannot do this, and the write fails. Such a request then waits until a signal or
+    /// the end of the mount.
     pub(crate) fn resend_requests(&self) -> io::Result<()> {
         Ok(self.write(&[IoSlice::new(&abi::resend())])?)
     }

@@ -117,7 +117,9 @@ impl ReadServer {
         }
     }
 
-    /// Returns the reader of an open file, and registers a file that a previous process opened.
+    /// Returns the reader of an open file. If a previous process opened the file, its handle is
+    /// first registered as opened by the thread that reads now. Returns `None` if the handle was
+    /// closed meanwhile.
     fn reader(&self, handle: u64, header: &RequestHeader, now: Instant) -> Option<ReadingThread> {
         let known = self.mount.readers.reader(handle, header, now);
         known.or_else(|| {

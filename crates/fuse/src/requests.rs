@@ -63,8 +63,8 @@ impl Requests {
         self.table.insert(header.unique, waiting)
     }
 
-    /// Answers a request with an error before its handler does. Returns `false` if it no longer
-    /// waits.
+    /// Answers a request with an error before its handler does. Returns `false`, and does nothing,
+    /// if the request was already answered.
     pub(crate) fn end_early(&self, unique: u64, why: FsError) -> bool {
         let Some(waiting) = self.table.take_early(unique) else {
             return false;
