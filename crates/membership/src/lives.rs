@@ -259,8 +259,8 @@ impl NodeLives {
                     self.roster.announce(now, from);
                 }
             }
-            // The links and the cluster have handled these frames. The life of another node than
-            // the sender is ignored.
+            // `Links` or `Cluster` has already handled these frames. The exception is a `Life`:
+            // here it is of another node than the sender, and is ignored.
             Frame::Hello { .. }
             | Frame::HelloReply { .. }
             | Frame::Challenge { .. }
