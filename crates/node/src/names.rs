@@ -61,8 +61,9 @@ impl Names {
         history.1.get(node).cloned()
     }
 
-    /// Returns the sender to which files of a node are charged: the member if the cluster has
-    /// certificates, else the host, because without certificates a host can make up keys.
+    /// Returns the sender to which the inbox charges files that a node sends: the member if a
+    /// ledger lists the members, else the host. Without a ledger, a host can make up as many keys
+    /// as it likes.
     pub(super) fn origin_of(&self, node: &NodeId, address: SocketAddr) -> ChargedSender {
         if self.keyring.has_ledger() {
             ChargedSender::Node(*node)

@@ -15,7 +15,8 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Takes over the sockets for other nodes that an earlier process opened at `listen`.
+    /// Takes over the sockets that an earlier process opened at `listen` for connections with other
+    /// nodes.
     ///
     /// # Errors
     /// If they are not bound to this address.
