@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::{NodeKey, verify};
 use p2pfs_types::id::{EpochId, NodeId, NodeName, to_hex};
 
-/// Maximum length of an encoded statement in bytes. One with the longest name has about 280 bytes.
+/// Maximum length of an encoded statement in bytes. The longest one gives a node the longest
+/// possible path, and has 314 bytes.
 pub const STATEMENT_MAX_BYTES: usize = 320;
-/// Maximum length in bytes of a path that can have an owner, so that it fits into a statement.
+/// Maximum length in bytes of a path that can have an owner. A statement with a longer one could
+/// exceed [`STATEMENT_MAX_BYTES`].
 pub const OWNED_PATH_MAX_BYTES: usize = 120;
 const LABEL: &[u8] = b"p2pfs membership 1\0";
 
