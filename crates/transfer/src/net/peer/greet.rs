@@ -44,7 +44,8 @@ pub(super) enum Admission {
     Enrolled,
 }
 
-/// Runs the dialler's side for a member, within the time limit of a greeting.
+/// Runs the dialler's side of a greeting between members, within its time limit: proves this node's
+/// membership and checks the other node's proof.
 pub(super) async fn prove<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: &mut TlsStream<S>,
