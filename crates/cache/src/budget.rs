@@ -1,6 +1,7 @@
 //! Disk cost of a cached file.
 //!
-//! Pure. The cost is an upper bound that is exact for the pages.
+//! Pure. For the pages of the file the cost is exact, and for its proofs and its map it is an upper
+//! bound.
 
 use super::map::{HEADER_BYTES, RECORD_BYTES, SPARE_RECORDS};
 use super::pages::{BLOCK_PAGES, Counts, page_count};

@@ -122,8 +122,8 @@ impl PageWrite<'_> {
         Ok(())
     }
 
-    /// Writes, and evicts files if the disk is full. Other programs or a quota can make it full
-    /// although the charge succeeded.
+    /// Writes, and evicts files if the disk is full. The cache's budget had room for the bytes, but
+    /// other programs or a quota can make the disk full earlier.
     fn write_making_room(&self, bytes: &[u8], range: ByteRange) -> io::Result<()> {
         loop {
             let written = self.write(bytes, range);

@@ -13,7 +13,8 @@ use super::file::{Files, OpenFileState};
 use super::index::{CacheIndex, Presence};
 use p2pfs_types::digest::ContentHash;
 
-/// Files to sync, shared with users of an open file or opened for the sync.
+/// The files to sync: those of an open cached file, shared with its users, or files that were
+/// opened only for the sync.
 enum FilesToSync {
     Open(Arc<OpenFileState>),
     Closed(Files),
