@@ -168,8 +168,8 @@ pub(super) fn check_records(part: &LogPart) -> Result<(), CatalogueError> {
         .try_for_each(|Record { fact, .. }| check_fact(fact))
 }
 
-/// Checks that a part continues or restarts the log. Returns a pull of the whole log if the part is
-/// a suffix and [`Log::pull_to`] finds no suffix safe.
+/// Checks that a part continues the log here, or begins it anew. If the part continues the log, but
+/// [`Log::pull_to`] finds that only the whole log is safe, returns the pull of the whole log.
 pub(super) fn check_place(log: &Log, part: &LogPart) -> Result<Option<Pull>, CatalogueError> {
     let (head, reach) = (&part.head.head, log.reach());
     let verified = log

@@ -65,7 +65,7 @@ impl ContentQueries<'_> {
             .collect()
     }
 
-    /// Returns the statements of live nodes that they have all of a content. A node may appear
+    /// Returns the records by which live nodes claim to have a whole content. A node may appear
     /// twice.
     pub fn claims(self, hash: &ContentHash) -> Vec<Claim> {
         let claim = |row: &Row| Claim {

@@ -36,7 +36,8 @@ struct Intake {
     author: NodeId,
     head: SignedHead,
     last: bool,
-    /// The base of a log that restarts with this stretch. `None` if the log continues.
+    /// If the log begins anew with this stretch, the sequence in the head of its first part. `None`
+    /// if the stretch continues the log.
     anew: Option<u64>,
     progress: IntakeState,
     records: std::vec::IntoIter<Record>,

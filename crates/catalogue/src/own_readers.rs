@@ -125,8 +125,8 @@ impl ReaderLists<'_> {
         free.find(|number| *number != LAST && !used.contains(number))
     }
 
-    /// Restates the next own entries under the current number of their share. Returns whether more
-    /// are left.
+    /// Records the next own entries again, under the number of their share's present list of
+    /// readers. Returns whether more are left.
     pub fn restate(&mut self) -> bool {
         let Some(after) = self.log.state.restating else {
             return false;

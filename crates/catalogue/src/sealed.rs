@@ -28,7 +28,8 @@ pub(super) struct SealedRecords {
     pub(super) vault: Option<Arc<NodeKey>>,
     /// Marks of private contents that were added (`true`) or removed, and are not stored yet.
     pub(super) new_marks: BTreeMap<Mark, bool>,
-    /// Number of lists of readers of each share. Shares that all nodes may read are missing.
+    /// How many lists of readers each share has at present. Shares that all nodes may read have no
+    /// entry.
     pub(super) restricted: BTreeMap<(NodeIndex, ShareIndex), usize>,
     /// Cached contents that became private or stopped being private.
     pub(super) haves_to_review: Vec<ContentHash>,
