@@ -231,8 +231,9 @@ fn what_it_names(loaded: &Loaded) -> Vec<Check> {
     checks
 }
 
-/// Returns whether another program may have the port. A daemon whose start failed for a reason
-/// without the address has the port itself, or the service manager keeps it for the next start.
+/// Returns whether another program may have the port. This is unlikely if the last start failed for
+/// a `reason` that does not contain the address: then the daemon got the port, and it or the
+/// service manager still has it.
 fn may_lack_port(reason: Option<&str>, listen: SocketAddr) -> bool {
     reason.is_none_or(|reason| reason.contains(&listen.to_string()))
 }

@@ -176,7 +176,8 @@ impl Config {
 
     /// Returns the settings as a configuration file that sets all of them that have a value.
     pub fn to_toml(&self) -> String {
-        // All these types have a TOML form, and tables follow plain values.
+        // This does not fail: all these types have a TOML form, and the fields that are tables
+        // follow those that are plain values.
         toml::to_string(self).unwrap_or_else(|e| format!("# cannot be written: {e}\n"))
     }
 }

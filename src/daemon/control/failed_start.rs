@@ -81,8 +81,8 @@ impl FailedStart {
         last
     }
 
-    /// Returns whether callers should stop waiting: several starts in a row failed, or the next
-    /// start did not serve in its time.
+    /// Returns whether callers should stop waiting for a daemon: several starts in a row failed, or
+    /// no start succeeded within `SECOND_START_MAX` after the first failure.
     pub fn is_lasting(&self) -> bool {
         let age = Timestamp::now().duration_since(self.time).unsigned_abs();
         self.count > 1 || age >= SECOND_START_MAX

@@ -308,7 +308,7 @@ pub(super) fn why(
     })
 }
 
-/// An owned path, and the names of its owner, for a name that is not listed for that reason.
+/// An owned path, and the name of its owner, for a name that is not listed for that reason.
 struct HidingOwner {
     owned: String,
     owner: String,
