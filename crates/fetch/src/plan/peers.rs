@@ -89,8 +89,8 @@ impl PeerTable {
         !self.rescues.is_empty()
     }
 
-    /// Returns the next request to a silent peer that is due for rescue. Returns `None` after the
-    /// last one of a peer; another peer may have more.
+    /// Returns the next request to a silent peer that is due for rescue. Returns `None` once after
+    /// the last request of each silent peer: call it again while [`Self::has_rescues`] is true.
     pub(super) fn next_rescue(&mut self) -> Option<RequestId> {
         let (node, from) = self.rescues.first_key_value().map(|(n, f)| (*n, *f))?;
         let peer = self.peers.get(&node).filter(|peer| peer.is_silent());

@@ -74,7 +74,7 @@ enum QueueState {
 /// Files in order, the lowest number first.
 type FileQueue = BTreeSet<(u64, ContentKey)>;
 
-/// Progress of queueing the files parked at a peer since it had room.
+/// Progress of making the files parked at a peer ready, after the peer had room again.
 #[derive(Clone, Copy, Debug)]
 struct WakePass {
     /// Lowest queue number still to examine in each work class.

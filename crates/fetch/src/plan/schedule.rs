@@ -279,7 +279,8 @@ impl Scheduler {
         for class in WORK_CLASSES {
             let reserve = match class {
                 WorkClass::Demand => 0,
-                // these leave room for a full window of one peer to demands
+                // read-ahead and fills leave as many bytes unused as one peer's full window, for
+                // demands
                 WorkClass::ReadAhead | WorkClass::Fill => WINDOW_MAX_BYTES,
             };
             while let Some(content) = state.queue.first(class) {

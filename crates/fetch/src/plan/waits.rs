@@ -176,9 +176,9 @@ pub(super) fn give_up_after_lookup(state: &mut FetchState, now: Instant, content
     }
 }
 
-/// If a file is gone (every full holder reported that) and several `Get`s in a row brought no news
-/// of holders, ends the waits of readers and fills that need bytes without a holder and began at
-/// least [`GONE`] ago.
+/// Ends the waits of readers and fills for bytes without a holder, if the waits began at least
+/// [`GONE`] ago. Does this only if every full holder reported the file gone and several `Get`s
+/// (requests to all nodes for holders) in a row found nothing new.
 pub(super) fn give_up_old_waits(state: &mut FetchState, now: Instant, content: ContentKey) {
     if state
         .files
