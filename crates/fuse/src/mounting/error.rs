@@ -163,7 +163,7 @@ pub fn device_remedy(why: &io::Error) -> &'static str {
 /// The kind of the directory /dev that this process sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DeviceDirectory {
-    /// That of the machine. It has all devices, unless one was removed.
+    /// The directory /dev of the machine. It has all devices, unless one was removed.
     Machine,
     /// That of a container, which has only the devices that the container was given.
     Container,
