@@ -67,12 +67,12 @@ struct Member {
 /// Evidence that a member really sends under its address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum MemberEvidence {
-    /// A message came from the address, and this node has sent none there that used up credit of
-    /// the member.
+    /// A message came from the address. This node has not yet sent a message there for which the
+    /// member paid with its credit.
     Heard,
-    /// This node sent a message there that used up credit of the member.
+    /// This node sent such a message to the address.
     Written,
-    /// A message came from the address after [`Self::Written`].
+    /// A message came from the address after that.
     Answering,
 }
 

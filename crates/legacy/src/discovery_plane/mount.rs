@@ -162,7 +162,8 @@ impl Legacy {
                 copied => copied.map(RemoteBytes::Copy),
             };
             match bytes {
-                // No read of an empty file would find the surplus bytes of a wrong file.
+                // An empty file is received as a whole first. The peer may send bytes although it
+                // announced none, and no read of an empty file would notice that.
                 Ok(RemoteBytes::Copy(copy)) if copy.size_bytes == 0 => match copy.whole().await {
                     Ok(()) => return Ok(RemoteBytes::Copy(copy)),
                     Err(error) => failure = Some(error.as_fs_error()),
