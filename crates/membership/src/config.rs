@@ -54,7 +54,7 @@ pub(crate) const PROOFS_AT_ONCE: u32 = 2000;
 /// Application messages and frames of rumors per second that are accepted from one session, and the
 /// burst limit.
 pub(crate) const MESSAGES_PER_S: u32 = 1000;
-/// Broadcast datagrams per second that this node sends, and the burst limit.
+/// Maximum number of broadcast datagrams that this node sends per second, and in one burst.
 pub(crate) const BROADCAST_DATAGRAMS_PER_S: u32 = 2000;
 /// Maximum number of hints that are followed per second, and of attempts at further addresses of
 /// members. The burst limit is four times that.

@@ -39,10 +39,10 @@ const PROCESSES_MAX: usize = 4;
 /// Maximum number of remembered addresses at which another process with this node's key was looked
 /// for. Also the maximum number of addresses that are reported for one key.
 const PLACES_MAX: usize = 8;
-/// Number of reports of later lives (higher generations) of this node, each at least [`APART`]
-/// after the previous one, that show another process with its key. One or two such reports are
-/// harmless: after a partition has healed, some members may remember a later life that others never
-/// knew.
+/// Another process counts as using this node's key after this many members' reports that this node
+/// has a later life (a higher generation). A report within [`APART`] after a counted one does not
+/// count. One or two reports are harmless: after a partition has healed, some members may remember
+/// a later life of this node that others never knew.
 const CONTRADICTIONS: u32 = 3;
 /// Salt, the number that distinguishes processes with one key, of a process that members report but
 /// that this node does not hear.

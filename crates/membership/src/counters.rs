@@ -50,8 +50,8 @@ pub struct UntrustedDatagrams {
     pub ahead_of_clock: u64,
     /// Datagrams from nodes that have the secret but are not members.
     pub not_a_member: u64,
-    /// Datagrams from an address and salt without a proven session, for an earlier run of this
-    /// node, or with proofs beyond the limit per second.
+    /// Datagrams of three kinds: from an address and salt without a proven session, to an earlier
+    /// process of this node, and with proofs beyond the limit per second.
     pub unproven: u64,
     /// Proofs of a session that claims to be two nodes.
     pub two_faced: u64,

@@ -444,9 +444,9 @@ impl Roster {
                 };
                 to = *known;
             }
-            // When a suspicion timer fires, foca 2.0 tells the suspect that it is down, even if the
-            // suspect has contradicted meanwhile. A suspect that is alive here would begin a new
-            // life for nothing.
+            // When the time of a suspicion ends, foca 2.0 tells the suspect that it is down, even
+            // if the suspect has contradicted meanwhile. The message is dropped if the suspect is
+            // alive here, because it would begin a new life without need.
             Ok(foca::Message::TurnUndead)
                 if self
                     .live

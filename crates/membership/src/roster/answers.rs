@@ -65,7 +65,7 @@ struct MemberMeasurements {
 struct Suspicion {
     /// Incarnation of the suspicion. A member that contradicts has a higher one.
     incarnation: Incarnation,
-    /// Time of the last probe of the member, of the suspicion, or of a question after it.
+    /// When the member was last probed, suspected or asked a question, whichever is latest.
     asked: Instant,
     /// When the end of the suspect was first postponed.
     put_off: Option<Instant>,

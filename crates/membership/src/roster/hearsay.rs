@@ -132,7 +132,8 @@ impl Roster {
     fn confront(&mut self, now: Instant, suspect: Contact, incarnation: Incarnation) {
         let header = Header {
             src: *self.engine.identity(),
-            // The suspect knows the same incarnation of this node, or a later one.
+            // The suspect knows this incarnation of this node, the lowest, or a later one, so the
+            // packet tells it nothing new about this node.
             src_incarnation: Incarnation::default(),
             dst: MemberLife(suspect),
             message: foca::Message::Gossip,
