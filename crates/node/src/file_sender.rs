@@ -373,8 +373,9 @@ impl Recipient {
 /// The failure of one attempt.
 enum AttemptError {
     ForGood(PushError),
-    /// The attempt may be repeated: the connection broke, the recipient has no known address, or it
-    /// has given the file up. It had acknowledged the bytes up to `to_bytes`.
+    /// The attempt may be repeated: the connection broke, the recipient has no known address, or
+    /// the recipient has given the file up. The recipient had acknowledged the bytes up to
+    /// `to_bytes`.
     ForNow {
         to_bytes: u64,
     },

@@ -63,8 +63,8 @@ impl PeerBytes {
     }
 }
 
-/// One direction of traffic between this node and foreign peers. It applies the rate limit that
-/// holds between nodes too, and counts the bytes. Clones share their state.
+/// One direction of traffic between this node and foreign peers. Its bytes are counted, and share
+/// one rate limit with the bytes that go the same way between nodes. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub struct ForeignThrottle {
     pace: Pace,

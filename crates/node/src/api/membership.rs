@@ -293,7 +293,8 @@ async fn give_statements(
         }
         // The node no longer takes this one for a member: it received the statement by gossip.
         Ok(Response::NotHere) | Err(NetError::PutOut { .. }) => true,
-        // Among these is a refusal without a proof, by a node that does not know this one yet.
+        // This includes a refusal without proof that this node is out. A node that does not know
+        // this one yet also refuses like that.
         _ => false,
     }
 }
