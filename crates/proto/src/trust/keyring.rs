@@ -455,8 +455,8 @@ impl Keyring {
         writer.remove()
     }
 
-    /// Keeps only the former names for which `is_former` is true. The others mean members of this
-    /// cluster from now on.
+    /// Keeps only those [`FormerNames`] (names of nodes from an earlier cluster) for which
+    /// `is_former` is true. The others mean members of this cluster from now on.
     ///
     /// # Errors
     /// [`TrustError::File`]. All names stay as they were.

@@ -400,8 +400,9 @@ impl Ledger {
         whole.max().map(|(_, _, id)| id)
     }
 
-    /// Returns the node's last statement that counts and whose chain is completely known, of
-    /// memberships up to `up_to_term`. Farewells are excluded.
+    /// Returns the last statement of a node that counts, among those of its memberships up to
+    /// `up_to_term`. Leaves out farewells, and statements of which an earlier one of the node is
+    /// not known.
     fn last_counting(&self, node: &NodeId, up_to_term: u32) -> Option<StatementId> {
         let chains = Chains::of(self.by(node));
         let counting = self.by(node).filter(|(id, statement)| {
@@ -448,8 +449,9 @@ impl Ledger {
             .any(|(node, _)| node != me)
     }
 
-    /// Returns whether a statement only confirms that a node left: as the last statement that
-    /// stands, it names a farewell of the node that counts and ends no fewer memberships.
+    /// Returns whether a statement only confirms that a node left. It is then another node's
+    /// expulsion of that node, and names as the last statement that stands a farewell of the node.
+    /// The farewell counts, and ends at least the memberships that the expulsion ends.
     pub fn confirms(&self, signed: &SignedStatement) -> bool {
         let Claim::Expel { node, term, stands } = &signed.statement.claim else {
             return false;

@@ -77,8 +77,9 @@ impl LedgerSigner<'_> {
         self.close(claims)
     }
 
-    /// Ends memberships by these claims, as [`Self::state_as_many`] does, and states again the
-    /// expulsions that no longer count then. Without room for these expulsions, states nothing.
+    /// States as many of these claims, which end memberships, as the ledger has room for. This can
+    /// void earlier expulsions by the ended members: states these again. States nothing if the
+    /// ledger has no room for all of them.
     pub(super) fn close(&mut self, claims: Vec<Claim>) -> Vec<SignedStatement> {
         let closed = self.attempt(|before, after| {
             let mut stated = after.state_as_many(claims);

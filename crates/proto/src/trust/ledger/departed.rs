@@ -262,7 +262,7 @@ impl Ledger {
         each.map(|(id, _)| *id).collect()
     }
 
-    /// Returns whether a node is a former member by its own farewell.
+    /// Returns whether a node is a former member because it left by itself (by its farewell).
     pub fn has_resigned(&self, who: &NodeId) -> bool {
         let word = self
             .expulsion(who)

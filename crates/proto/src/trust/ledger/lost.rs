@@ -1,4 +1,5 @@
-//! Claims that take no effect any more after a change of the ledger, to be stated again.
+//! Finds the claims that a change of the ledger leaves without effect, so that they can be stated
+//! again.
 
 use std::collections::{BTreeMap, BTreeSet};
 

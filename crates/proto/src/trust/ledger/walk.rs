@@ -177,8 +177,9 @@ impl<'a> Replay<'a> {
     /// together: a statement counts only if each of them lets it stand.
     fn cuts(&self, (by, term): Membership) -> impl Iterator<Item = &Cutoff> {
         let others = self.cut_by_others((by, term));
-        // Beside a cut by another node, a farewell holds only if it ends no later membership than
-        // that cut, and if that cut lets the farewell stand.
+        // If another node's expulsion cuts this membership too, a farewell counts only under two
+        // conditions: it ends no membership after those that the expulsion ends, and it is itself a
+        // statement that the expulsion lets stand.
         let is_in_time = move |own: &OwnCut| {
             others.is_none_or(|(ended, cut)| own.term <= ended && self.is_kept(&own.id, cut))
         };
