@@ -135,8 +135,8 @@ impl PendingChecks {
         std::mem::take(&mut self.overtaken)
     }
 
-    /// Postpones a result if its name may have been replaced since it was checked. Otherwise
-    /// returns it.
+    /// Returns the result of a check, unless the name may have been replaced since. In that case
+    /// keeps the result for [`Self::take_postponed`], after the next check of the name.
     pub(super) fn postpone(&mut self, look: CheckedName) -> Option<CheckedName> {
         if self.was_overtaken(look.place.slot, &look.name, &look.check) {
             let key = (look.place.slot, look.name.clone());
