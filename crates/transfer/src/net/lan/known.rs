@@ -27,8 +27,8 @@ const SENDERS_REMEMBERED: usize = 256;
 pub const HINTS_PER_S: u32 = 4;
 /// Hints at once after a quiet time.
 pub const HINTS_AT_ONCE: u32 = 16;
-/// Largest number of addresses remembered as passed on. Within [`REPEAT_AFTER`] no more are passed
-/// on.
+/// Largest number of addresses that are passed on within [`REPEAT_AFTER`]. They are remembered for
+/// that time.
 const ADDRESSES_REMEMBERED: usize = 256;
 /// How long the same address is not passed on again.
 const REPEAT_AFTER: Duration = Duration::from_secs(30);
@@ -50,7 +50,8 @@ struct KnownNode {
 #[derive(Debug)]
 pub(super) struct KnownNodes {
     nodes: Vec<KnownNode>,
-    /// Senders of the latest hints, in the order of their last hint.
+    /// Senders with an address that was passed on lately, in the order of the last time. The next
+    /// address is taken from the one that comes first here, or from one that is missing.
     served: VecDeque<IpAddr>,
     recent: VecDeque<(SocketAddr, Instant)>,
     rate: TokenBucket,

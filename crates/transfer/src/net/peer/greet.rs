@@ -246,8 +246,8 @@ fn answer_invited(
         let ledger = ledger.as_ref();
         ledger.is_some_and(|it| it.is_name_taken(&client, name))
     };
-    // settings give rights by name: a joiner gets such a name only from the issuer, or had it
-    // before
+    // a name to which settings give rights is reserved: a joining node gets it only if the
+    // invitation gives it, or if the node had it before
     let accepted = |grant: &Grant| {
         let given = grant.name.as_ref();
         let is_own = given.is_some() || former_name.as_ref() == Some(&name);

@@ -26,9 +26,9 @@ const CLOCKS_DIFFER: Duration = Duration::from_millis(50);
 pub type OnAnswer = Box<dyn FnOnce(Result<Response, NetError>) + Send>;
 
 /// Callback for bytes of an answer that arrive before it is complete. Called for slow answers only,
-/// about every 50 ms at most, and also for cancelled requests. Called with zero bytes when a
-/// handshake that the request waits for progresses, and for the oldest request while a record
-/// arrives.
+/// about every 50 ms at most, and also for cancelled requests. It is also called with zero bytes in
+/// two cases: for a request that waits for a handshake, when the handshake progresses; and for the
+/// oldest request, while a record arrives that is not complete.
 #[derive(Clone)]
 pub struct Progress {
     /// Receives the node, the key and the number of bytes since the last call. Called on async
@@ -76,7 +76,8 @@ pub(super) struct ConnectionRequests {
 pub(super) struct ConnectionState {
     table: Mutex<ConnectionRequests>,
     pub slots: Arc<Semaphore>,
-    /// Notified when an idle connection gets a request that its task would check too late.
+    /// Wakes the task of an idle connection when a request is added, if the task would sleep beyond
+    /// the time at which it must check that request.
     pub woken: Notify,
     /// Time from the sending of a request until it must be checked against the time limits.
     look_after: Duration,

@@ -114,7 +114,8 @@ impl<S> QueueLimitedStream<S> {
         (self.room.target, self.far_end) = (Some(target), Some((distances, address)));
     }
 
-    /// Returns the kernel figures. A write refreshes them if they are 100 ms old.
+    /// Returns the kernel's figures of the connection (TCP_INFO). A write refreshes them if they
+    /// are 100 ms old.
     pub(super) fn last_reading(&self) -> LastTcpInfo {
         self.last.clone()
     }
