@@ -162,8 +162,8 @@ impl ContentQueries<'_> {
 
     /// Returns whether this node may give the bytes of a content to another node. A private content
     /// goes only to the readers of its sealed names, also from a cache. After the last of these
-    /// names is gone, it goes to no node. If marks are missing, each content without a name goes to
-    /// no node.
+    /// names is gone, a mark records that the content is private, and it goes to no node. If marks
+    /// were lost or found no room, no content without a name goes to any node.
     pub fn admits(self, node: &NodeId, hash: &ContentHash) -> bool {
         self.view.merged.admits(node, *hash)
     }

@@ -75,9 +75,9 @@ impl CatalogueStorage<'_> {
     /// anything to store now. The owner must store them before it announces the own head. A restart
     /// then never contradicts the heads that other nodes received.
     ///
-    /// A log of another node has no write while the merge has its old rows. These rows become marks
-    /// when they leave the merge. So no stored log lacks a sealed name of which the mark is not
-    /// stored yet.
+    /// A log that began anew is not written while the merge still has rows from before. When a
+    /// sealed name among these rows leaves the merge, a mark keeps its content private. So a stored
+    /// log lacks no sealed name of which the mark is not stored too.
     pub fn take_writes(&mut self, limit: usize) -> Vec<LogWrite> {
         let gone = std::mem::take(&mut self.logs.forgotten.to_delete).into_iter();
         let mut writes: Vec<LogWrite> = gone.map(|author| self.void(author)).collect();
