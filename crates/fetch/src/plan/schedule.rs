@@ -512,8 +512,9 @@ fn candidates(state: &FetchState, now: Instant, wish: Wish<'_>) -> Candidates {
     let is_swarm = fetch.is_swarm();
     let policy = SwarmPolicy::new(state, wish.content, fetch);
     let of_full = !is_swarm || policy.may_ask_full_holders(now, gap, wish.purpose.waits_since);
-    // in a swarm, a range that only silent partial holders have waits for a live full holder, which
-    // is asked once the wait for the owner is over
+    // In a swarm, full holders are asked only after the wait for the owner of the stripe. Until
+    // then, if a full holder is live, silent partial holders that are not due for another try are
+    // left out too: the full holder will be asked.
     let in_time = !of_full && policy.has_lively_full_holder(now);
     for (node, coverage) in fetch.holders().iter() {
         state.step();
