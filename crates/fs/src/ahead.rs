@@ -344,7 +344,8 @@ impl<D, T: Clone> TrackedDirectory<D, T> {
             for (run, (last, place)) in self.runs.iter_mut().zip(last.into_iter().zip(places)) {
                 match place == last + 1 {
                     true => *run += 1,
-                    // The same file again, as from a program that examines it first.
+                    // The program opens the same file again, for example after it has examined the
+                    // file. The run continues.
                     false if place == last => {}
                     false => *run = 0,
                 }
