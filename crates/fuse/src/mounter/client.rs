@@ -266,8 +266,8 @@ impl BrokerSocket {
     fn send(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         loop {
             match send(self.socket.as_fd(), request, descriptors) {
-                // Nothing was sent. On a socket with a receive timeout, stop and continue interrupt
-                // a call regardless of signal handlers (signal(7)).
+                // Nothing was sent. SIGSTOP and SIGCONT interrupt a call on a socket with a
+                // timeout, even without a signal handler (signal(7)).
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 sent => {
                     self.outstanding += usize::from(sent.is_ok());
