@@ -164,7 +164,9 @@ impl RemoteCopy {
         File::open(&*path)
     }
 
-    /// Returns whether the bytes before `end` can be returned, or the transfer is over.
+    /// Returns whether the bytes before `end` can be returned, or the transfer is over. The last
+    /// byte waits for the end of the transfer, because the peer may send more bytes than it
+    /// announced.
     fn has(&self, now: &CopyProgress, end: u64) -> bool {
         now.outcome.is_some() || (now.written_bytes >= end && end < self.size_bytes)
     }
