@@ -20,8 +20,9 @@ impl Roster {
         let suspected = |incarnation| Update::new(life, incarnation, State::Suspect);
         let me = self.engine.identity();
         if life == *me && told.state() != State::Alive {
-            // A contradiction would raise this node's incarnation to the last one. Every suspicion,
-            // however old, would then end this life. This suspicion ends it at once instead.
+            // After a suspicion of the last incarnation but one, a contradiction would need the
+            // last. No higher one would be left to contradict a further suspicion, however old. So
+            // the suspicion is raised to the last incarnation, which ends this life at once.
             return Some(suspected(if incarnation >= LAST_INCARNATION - 1 {
                 LAST_INCARNATION
             } else {
