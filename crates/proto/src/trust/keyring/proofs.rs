@@ -19,8 +19,8 @@ impl LedgerProofs<'_> {
         chain.unwrap_or_default()
     }
 
-    /// Takes in the chain that a node shows, if the node is not a member yet and the chain makes it
-    /// one. Returns whether the node is a member afterwards.
+    /// Takes in the chain of certificates that a node shows, if the node is not a member yet and
+    /// the chain makes it one. Returns whether the node is a member afterwards.
     pub fn receive_membership(self, node: &NodeId, chain: &[u8]) -> bool {
         if self.0.is_member(node) {
             return true;
@@ -48,8 +48,8 @@ impl LedgerProofs<'_> {
         told.unwrap_or_default()
     }
 
-    /// Takes in statements that another node sent as proof that this node is out, if this node is
-    /// not a member with them. Returns whether that is so.
+    /// Returns whether statements that another node sent prove that this node is no longer a
+    /// member. If they do, takes them in.
     pub fn receive_expulsion(self, me: &NodeId, said: &[u8]) -> bool {
         let most = CHAIN_MAX + 1;
         let is_out = self.is_member_with(said, most, me) == Some(false);

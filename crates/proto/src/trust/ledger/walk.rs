@@ -183,8 +183,8 @@ impl<'a> Replay<'a> {
         let is_in_time = move |own: &OwnCut| {
             others.is_none_or(|(ended, cut)| own.term <= ended && self.is_kept(&own.id, cut))
         };
-        // Every such farewell that ends this membership holds, whatever its term: the node may sign
-        // one with a higher term after its end.
+        // Each farewell that ends this membership counts, not only the one with this term: after
+        // the end of this membership, the node may sign one with a higher term.
         let own = self.own_cuts.get(&by).into_iter().flatten();
         let own = own.filter(move |own| own.term >= term && is_in_time(own));
         let others = others.into_iter().map(|(_, cut)| cut);
