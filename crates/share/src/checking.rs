@@ -164,8 +164,8 @@ fn doubtful(looks: &mut [CheckedName]) -> BTreeMap<&[u8], &mut ObservedName> {
         .collect()
 }
 
-/// Returns whether the result is a link, or is about a name that the tree has already. If the
-/// result is a file, the name must be listed as a file.
+/// Returns whether the tree has the name of the result already; for a file, whether the name is
+/// listed as a file. Returns `true` for every link.
 fn is_known(state: &ListingState, look: &CheckedName) -> bool {
     let known = state.listing.tree.child(look.place.slot, &look.name);
     match &look.found {

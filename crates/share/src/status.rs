@@ -93,9 +93,10 @@ impl<'a> StatusView<'a> {
         ))
     }
 
-    /// Returns the readers of a content. A share into which a file with the content was moved, and
-    /// in which the file is not read yet, counts only if it has a reader list. Otherwise the move
-    /// would open a content to every node before it is certain that the file has this content.
+    /// Returns the readers of a content. If a file that had the content was moved into a share and
+    /// is not hashed there yet, the readers of that share count only if the share has a list of
+    /// readers. Otherwise the move could open a content to every node before it is certain that the
+    /// file has it.
     pub(super) fn shared_for(&self, hash: &ContentHash) -> SharedFor {
         let mut restricted = BTreeSet::new();
         let former = self.listing.former.get(hash).map(|it| it.slot);
