@@ -101,8 +101,8 @@ impl PaceLimit {
     fn give_back(&mut self, bytes: u64) {
         self.all.refund(bytes);
         if bytes <= SMALL_BYTES {
-            // if the bytes passed by `all` alone, this refunds a little too much, which costs the
-            // others little
+            // bytes that passed without using the share of small ones are refunded to it too, which
+            // costs the other transfers little
             self.small.refund(bytes);
         }
     }

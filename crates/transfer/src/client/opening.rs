@@ -69,7 +69,8 @@ impl FetcherInner {
                         return None;
                     }
                 }
-                // the lookup of the holders was an action of `start`, and `with` has carried it out
+                // the session wants the holders looked up before the read; `with` has done that,
+                // because the lookup was one of the actions of `start`
                 StartOutcome::HoldersFirst(back) => {
                     return self.with(|session, now| session.read(now, back));
                 }
