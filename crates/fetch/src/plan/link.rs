@@ -7,10 +7,10 @@ use super::{Lane, PIECE_MAX_BYTES, URGENT_MAX_BYTES};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::least::LeastLately;
 
-/// Minimum window of a peer that has delivered fewer bytes than this, if its rate was measured in
-/// this run and it can transfer them in `QUEUE_TIME`. For a slower peer, the minimum is what it
-/// transfers in that time. Also the maximum number of urgent bytes in flight to one peer, except
-/// for small and reissued requests.
+/// Minimum window of a peer whose rate was measured in this run, until it has delivered this many
+/// bytes. If it transfers fewer bytes in `QUEUE_TIME`, the minimum is what it transfers in that
+/// time. Also the maximum number of urgent bytes in flight to one peer, except for small and
+/// reissued requests.
 pub const WINDOW_START_BYTES: u64 = 4 << 20;
 /// Maximum window: 160 ms at 100 MB/s, twice what connections within a continent need.
 pub const WINDOW_MAX_BYTES: u64 = 16 << 20;
