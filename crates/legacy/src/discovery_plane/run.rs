@@ -32,7 +32,7 @@ use p2pfs_types::path::SharedPath;
 const OUTCOMES_MAX: usize = 256;
 /// Maximum number of datagrams handled in one round of the task.
 const BATCH: usize = 64;
-/// Minimum time without a lookup that fails because too many run, before the next such failure is
+/// If no lookup has failed for this long because too many were running, the next such failure is
 /// reported again.
 const BUSY_PAUSE: Duration = Duration::from_secs(30);
 

@@ -84,7 +84,8 @@ impl MeshSession {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut files, mut pushes) = (None, false);
-        // the next item to handle: `gather` reads it after the file messages that it collects
+        // the first item after the file messages that `gather` collects; it was read already and is
+        // handled next
         let mut held = None;
         let mut allowed: ReadPermit = None;
         let ended = loop {
