@@ -67,9 +67,10 @@ impl LedgerSigner<'_> {
         })
     }
 
-    /// Ends again the memberships that have ended by a statement that is not completely known here:
-    /// those of the expelled node and of every node that it admitted, directly or not, and those
-    /// that it ended itself. Ends as many as fit, so a full ledger does not prevent the expulsion.
+    /// Ends open memberships again, so that no statement that is unknown here can still come to
+    /// stand. These are the open memberships of the expelled node and of every node that it
+    /// admitted, directly or not, and those that it ended itself. Ends as many as fit, so a full
+    /// ledger does not prevent the expulsion.
     fn close_open_memberships(&mut self, node: NodeId) -> Vec<SignedStatement> {
         let let_in = self.ledger.with_admitted(node);
         let open = self.ledger.evaluation.open.iter();
