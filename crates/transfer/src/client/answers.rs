@@ -64,8 +64,8 @@ impl FetcherInner {
         }
         let passed = download.passed(bytes);
         let progress = self.progress(&request, &passed);
-        // a weak reference: a request without an answer must not keep the network alive, which
-        // would have to deliver the answer
+        // The reference is weak. Otherwise an unanswered request would keep the fetcher, and with
+        // it the network that is to deliver the answer, alive for ever.
         let inner = Arc::downgrade(self);
         let reply: OnAnswer = Box::new(move |outcome| {
             if let Some(inner) = inner.upgrade() {
