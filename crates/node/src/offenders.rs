@@ -1,7 +1,7 @@
-//! The ledger of other nodes that break the rules of the cluster. It counts offences and reports
+//! The record of other nodes that break the rules of the cluster. It counts offences and reports
 //! them in the journal.
 //!
-//! A node that was killed or whose link failed is not an offender. The ledger only reports: it
+//! A node that was killed or whose link failed is not an offender. The record only reports: it
 //! neither drops nor shuns a node.
 
 use std::sync::Arc;
