@@ -93,9 +93,9 @@ fn is_overdue(shared: &SharedState, job: &Job) -> bool {
 
 /// Returns the outcome of a read that gave this hash. If the file changed during the read, the hash
 /// usually does not count. The exception is a file over [`PROMISED_MAX_BYTES`] that seems to have
-/// only grown: it is listed with the hash of its bytes up to the former end. The exception applies
-/// to a busy file. It also applies if the hash extends the listed version and no process had the
-/// file open for writing before the read.
+/// only grown: it is listed with the hash of its bytes up to the former end. The exception holds in
+/// two cases: the file is busy, or the hash extends the listed version and no process had the file
+/// open for writing before the read.
 pub(super) fn conclude(
     job: &Job,
     opened: &OpenedFile,
