@@ -51,7 +51,8 @@ struct KnownNode {
 pub(super) struct KnownNodes {
     nodes: Vec<KnownNode>,
     /// Senders with an address that was passed on lately, in the order of the last time. The next
-    /// address is taken from the one that comes first here, or from one that is missing.
+    /// address is taken from a sender that is missing here, otherwise from the first one here with
+    /// a waiting address.
     served: VecDeque<IpAddr>,
     recent: VecDeque<(SocketAddr, Instant)>,
     rate: TokenBucket,
