@@ -18,7 +18,7 @@ use p2pfs_transfer::net::peer::PeerNet;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::offences::OffenceLog;
 
-/// The ledger of this node. Clones share their state.
+/// The record of this node. Clones share their state.
 #[derive(Clone)]
 pub struct Offenders {
     ledger: Arc<Mutex<OffenceLog<NodeId, Offence>>>,
@@ -31,7 +31,7 @@ pub struct Offenders {
 }
 
 impl Offenders {
-    /// Returns an empty ledger that also counts protocol breaches on `net` from now on.
+    /// Returns an empty record that also counts protocol breaches on `net` from now on.
     pub(super) fn watch(net: &PeerNet, events: &EventLog, names: Names) -> Self {
         let offenders = Self {
             ledger: Arc::new(Mutex::new(OffenceLog::new(Instant::now()))),
