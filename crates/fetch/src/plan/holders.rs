@@ -222,13 +222,17 @@ impl HolderSet {
         is_news
     }
 
-    /// Removes a holder that no longer has the file. A full holder is remembered as gone. The
-    /// report of a partial holder says nothing about the ranges that it never had.
+    /// Removes a holder that no longer has the file. A full holder is remembered as gone; beyond
+    /// [`HOLDERS_MAX`] of them, the oldest report is forgotten. The report of a partial holder says
+    /// nothing about the ranges that it never had.
     pub(super) fn remove(&mut self, now: Instant, node: NodeId) {
         let listed_at = self.listed.remove(&node).unwrap_or_default();
         if self.set(node, None) == Some(Coverage::All) {
             if self.gone.len() >= HOLDERS_MAX {
-                self.gone.pop_first();
+                let reports = self.gone.iter();
+                let oldest = reports.min_by_key(|(_, gone)| gone.until);
+                let oldest = oldest.map(|(node, _)| *node);
+                oldest.map(|node| self.gone.remove(&node));
             }
             let until = now + GONE;
             self.gone.insert(node, GoneReport { until, listed_at });

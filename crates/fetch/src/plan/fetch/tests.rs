@@ -94,6 +94,24 @@ fn a_holder_that_dropped_a_file_is_trusted_again_when_it_offers_it_anew() {
 }
 
 #[test]
+fn of_many_reports_of_a_gone_file_the_oldest_is_forgotten() {
+    let (mut fetch, now) = fetch();
+    // the latest reports are those of the smallest identities
+    let nodes = (0..=HOLDERS_MAX as u8).rev();
+    let nodes: Vec<NodeId> = nodes.map(|node| NodeId::new([node; 32])).collect();
+    let mut at = now;
+    for node in &nodes {
+        at += Duration::from_millis(1);
+        assert!(fetch.add_listed_holder(at, listed(*node, 1)));
+        fetch.remove_holder(at, *node);
+    }
+    for node in &nodes[1..] {
+        assert!(!fetch.add_listed_holder(at, listed(*node, 1)), "{node}");
+    }
+    assert!(fetch.add_listed_holder(at, listed(nodes[0], 1)));
+}
+
+#[test]
 fn a_range_is_gone_when_only_a_former_holder_had_it_beside_other_holders() {
     let (mut fetch, now) = fetch();
     let [author, reader] = [1, 2].map(|node| NodeId::new([node; 32]));
