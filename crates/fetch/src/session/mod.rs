@@ -589,6 +589,8 @@ impl<O: Owner> Session<O> {
             self.plan.lost(&content, range);
         }
         if let Some(file) = self.files.get_mut(&content) {
+            // The plan reports whether it still has all of it.
+            file.filled = false;
             file.fills.push((id, fill));
         }
         self.plan.fill(now, content, patience);

@@ -113,6 +113,37 @@ fn a_fill_is_not_ended_by_refusals_from_before_its_start() {
 }
 
 #[test]
+fn a_fill_is_not_ended_by_the_stores_of_an_earlier_one_that_was_cancelled() {
+    let (now, file) = (Instant::now(), Content::new(1, 4 << 20));
+    for is_cancelled in [true, false] {
+        let (mut session, content) = session_of(now, &file, 1);
+        session.fill(now, content, (FillId(1), ()), PATIENCE, ExtentSet::new);
+        let came = fetch(&mut session, now, &file);
+        assert!(came.len() > 1, "{came:?}");
+        let (first, others) = came.split_first().unwrap();
+        session.stored(content, first.range, false);
+        if is_cancelled {
+            session.cancel_fill(&content, FillId(1));
+        }
+        // the cache has lost the first range, and still stores the others
+        session.fill(now, content, (FillId(2), ()), PATIENCE, ExtentSet::new);
+        for request in others {
+            session.stored(content, request.range, false);
+        }
+        let actions = session.actions(now);
+        assert_eq!(actions.fills, []);
+        let again: Vec<_> = actions.sends.into_iter().map(|it| it.request).collect();
+        assert_eq!(again.len(), 1, "{again:?}");
+        let request = &again[0];
+        assert_eq!(request.range, first.range);
+        session.accept(now, request, &verified(&file, request));
+        session.stored(content, request.range, true);
+        let fills = if is_cancelled { 1 } else { 2 };
+        assert_eq!(session.actions(now).fills, vec![((), Ok(())); fills]);
+    }
+}
+
+#[test]
 fn a_fill_that_the_cache_refuses_twice_fails() {
     let (now, file) = (Instant::now(), Content::new(1, 128 << 10));
     let (mut session, content) = session_of(now, &file, 1);
