@@ -91,8 +91,10 @@ impl OwnLogAccess<'_> {
     }
 
     /// Sets the readers of a share of this node. `readers` has names and keys of nodes, and `None`
-    /// means all nodes. Names are resolved again when the membership changes.
+    /// means all nodes. Names are resolved again when the membership changes. The list applies to
+    /// no entry whose removal was queued before.
     pub fn set_readers(&mut self, now: Instant, share: ShareIndex, readers: Option<Vec<String>>) {
+        self.record();
         self.log.configured.insert(share, readers);
         self.follow_readers(now);
     }
@@ -111,8 +113,8 @@ impl OwnLogAccess<'_> {
         self.publish_soon(now);
     }
 
-    /// Records all queued facts in the log.
-    pub(super) fn record(&mut self) {
+    /// Records all queued facts in the log. The next head publishes them.
+    pub fn record(&mut self) {
         for fact in std::mem::take(&mut self.log.unsaid) {
             let mut own = self.catalogue.own_mut();
             match fact {

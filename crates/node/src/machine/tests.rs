@@ -268,6 +268,24 @@ fn the_first_refused_name_is_reported_although_other_facts_were_refused_before()
 }
 
 #[test]
+fn names_removed_before_a_new_list_of_readers_are_not_recorded_for_it() {
+    let mut bench = MachineBench::new(1);
+    let (now, share) = (bench.now, ShareIndex(0));
+    bench.machines[0]
+        .own()
+        .set_readers(now, share, Some(vec![]));
+    bench.put(0, "secret", "x");
+    bench.run(Duration::from_secs(2));
+    let now = bench.now;
+    let machine = &mut bench.machines[0];
+    assert_eq!(machine.catalogue().own().all_entries().count(), 1);
+    machine.own().remove(now, share, &path("secret"));
+    machine.own().set_readers(now, share, None);
+    while machine.sweep(now) {}
+    assert_eq!(machine.catalogue().own().all_entries().count(), 0);
+}
+
+#[test]
 fn a_member_over_its_budget_is_named_once_and_not_pulled_again_at_once() {
     let mut bench = MachineBench::new(3);
     let budgets = Budgets {
