@@ -10,6 +10,7 @@ use std::time::Duration;
 use macro_rules_attribute::apply;
 use p2pfs_node::{FileError, Leave, News, Node, NodeBuilder, Who};
 use p2pfs_proto::trust::Grant;
+use p2pfs_proto::wire::native::record::SHARES_MAX;
 use p2pfs_types::path::SharedPath;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::runtime::Runtime;
@@ -372,6 +373,28 @@ fn a_node_starved_of_processor_time_is_not_considered_dead() {
         assert_eq!(next(went), dead.id());
     }
     drop(free);
+}
+
+#[apply(promise)]
+fn a_folder_is_shared_after_as_many_others_were_removed_as_there_are_numbers() {
+    within_limit(async {
+        let folder = tempfile::tempdir().unwrap();
+        set_mode(folder.path(), 0o755);
+        let node = builder(folder.path(), "one").start().await.unwrap();
+        for number in 0..SHARES_MAX {
+            let dir = folder.path().join(format!("former-{number}"));
+            fs::create_dir(&dir).unwrap();
+            node.shares().share(&dir).await.unwrap();
+            node.shares().remove(&dir).unwrap();
+        }
+        let last = folder.path().join("last");
+        fs::create_dir(&last).unwrap();
+        set_mode(&last, 0o755);
+        fs::write(last.join("file"), b"bytes").unwrap();
+        node.shares().share(&last).await.unwrap();
+        node.names().wait_for(&path("file")).await;
+        node.stop(Leave::Away).await;
+    });
 }
 
 #[apply(promise)]

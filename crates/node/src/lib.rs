@@ -55,7 +55,7 @@
 //! | subject | files |
 //! |---|---|
 //! | the start | `start`, `sockets`, `state_dir`, `generation`, `recovery`, `checks`, `error` |
-//! | the event loop, its state and its publications | `run`, `commands`, `own_thread`, `receivers`, `cache_news`, `wake`, `machine`, `pulls`; `persist`, `store`; `published`, `views`, `names` |
+//! | the event loop, its state and its publications | `run`, `commands`, `own_thread`, `receivers`, `cache_news`, `wake`, `machine`, `pulls`; `persist`, `store`, `vacated`; `published`, `views`, `names` |
 //! | requests of other nodes answered outside of the loop | `prompt`, `claims`, `offers` |
 //! | the address of this node | `address`, `reach` |
 //! | the filesystem's reads | `content`, `fixed`, `ahead`, `open_versions` |
@@ -109,6 +109,7 @@ mod start;
 mod state_dir;
 pub mod store;
 mod traffic;
+mod vacated;
 mod views;
 mod wake;
 

@@ -186,6 +186,11 @@ impl Persister {
         }
     }
 
+    /// Returns whether every record that the catalogue had at the last [`Self::advance`] is stored.
+    pub(super) fn has_stored_all(&self) -> bool {
+        !self.under_way && !self.has_more
+    }
+
     /// Returns when [`Self::advance`] should be called again, if nothing happens before.
     pub(super) fn next_due(&self) -> Option<Instant> {
         match (self.under_way, self.has_more) {

@@ -27,6 +27,7 @@ use super::persist::{Persister, unix_now_s};
 use super::published::{MemberReport, MemberSchedule, Outdated, Published};
 use super::reach::DialBackSlots;
 use super::traffic::Traffic;
+use super::vacated::VacatedShares;
 use super::views::ViewClock;
 use super::wake::sleep_until;
 use p2pfs_cache::CacheEvent;
@@ -109,6 +110,7 @@ pub(super) struct NodeHandles {
 /// The parts of a node that only its event loop uses.
 pub(super) struct LoopParts {
     pub persister: Persister,
+    pub vacated: VacatedShares,
     pub changes: mpsc::Sender<Outdated>,
     pub stopped: watch::Sender<bool>,
     pub foreign: Option<Arc<dyn ForeignPeers>>,
@@ -299,6 +301,10 @@ impl EventLoop {
             ShareEvent::Readers { share, readers } => {
                 self.machine.own().set_readers(now, share, readers)
             }
+            ShareEvent::Vacated { share, removal } => {
+                self.machine.own().record();
+                self.parts.vacated.push(share, removal);
+            }
             ShareEvent::Scanned { .. } => {}
             ShareEvent::Warning {
                 path,
@@ -454,6 +460,9 @@ impl EventLoop {
         self.is_sweeping = self.machine.sweep(Instant::now());
         self.publish_view();
         self.parts.persister.advance(self.machine.catalogue());
+        if self.parts.persister.has_stored_all() {
+            self.parts.vacated.release_all();
+        }
         if self.parts.persister.is_reachability_due() {
             self.publish_addresses();
         }

@@ -41,6 +41,7 @@ use super::run::{COMMANDS_MAX, EventLoop, LoopCommand, LoopParts, NodeHandles};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::traffic::{ForeignThrottle, Traffic};
+use super::vacated::VacatedShares;
 use super::{address, cache_news};
 use p2pfs_cache::Cache;
 use p2pfs_catalogue::Catalogue;
@@ -201,6 +202,7 @@ impl Builder {
         }
         let parts = LoopParts {
             persister: Persister::start(kept.store, generation),
+            vacated: VacatedShares::new(self.shares.former_numbers()),
             changes: changes.0.clone(),
             stopped,
             foreign: self.config.foreign.clone(),

@@ -162,6 +162,14 @@ pub enum ShareEvent {
         /// Path of the removed name in the listing.
         path: SharedPath,
     },
+    /// All entries of a removed share were announced as removed. Its number stays in use until the
+    /// receiver has stored that ([`super::FormerNumbers::release`]).
+    Vacated {
+        /// Number of the share.
+        share: ShareIndex,
+        /// Number of this removal, unlike that of any other removal in this run.
+        removal: u64,
+    },
     /// A walk through the whole share has ended; files may still wait to be hashed.
     Scanned {
         /// Number of the share.

@@ -75,8 +75,8 @@ pub enum ShareError {
         /// Pattern and its error.
         why: String,
     },
-    /// All share numbers of this node are assigned. A number stays assigned after its share is
-    /// removed.
+    /// All share numbers of this node are in use. That of a removed share is free again once the
+    /// removal of its entries is stored.
     #[error("there are {limit} shares already, the most that one node can have")]
     TooMany {
         /// Maximum number of shares.

@@ -4,7 +4,7 @@
 //! hashing, so a separate thread writes these rows in batches, about a second late. Share numbers
 //! are on disk before they are returned.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -135,18 +135,24 @@ impl Ledger {
         read.map_err(|error| state_error(&self.shared.path, error))
     }
 
-    /// Returns the number of a directory, assigning one if needed. The number never changes and is
+    /// Returns the number of a directory, assigning one that is not `in_use` if needed. Another
+    /// directory loses its number only if no number is left that never was assigned. The number is
     /// also stored under the given name.
-    pub(super) fn share_index(&self, dir: &Path, given: &Path) -> Result<u16, ShareError> {
+    pub(super) fn share_index(
+        &self,
+        dir: &Path,
+        given: &Path,
+        in_use: &BTreeSet<u16>,
+    ) -> Result<u16, ShareError> {
         let [dir, given] = [dir, given].map(|name| name.as_os_str().as_bytes());
         let found = self
             .shared
-            .with(|database| share_index(database, dir, given));
+            .with(|database| share_index(database, dir, given, in_use));
         let found = found.map_err(|error| state_error(&self.shared.path, error))?;
         found.ok_or(ShareError::TooMany { limit: SHARES_MAX })
     }
 
-    /// Returns the number of a directory if it was ever shared.
+    /// Returns the number of a directory if it has one.
     pub(super) fn known_share(&self, dir: &Path) -> Option<u16> {
         let found = self.shared.with(|database| {
             let shares = database.begin_read()?.open_table(SHARES)?;
@@ -323,31 +329,42 @@ impl LedgerShared {
     }
 }
 
-/// Returns the number of a directory, assigning a free one if it has none. Returns `None` if no
-/// number is free.
-fn share_index(database: &Database, dir: &[u8], given: &[u8]) -> Result<Option<u16>, redb::Error> {
+/// Returns the number of a directory, assigning one if it has none. Returns `None` if all numbers
+/// are in use.
+fn share_index(
+    database: &Database,
+    dir: &[u8],
+    given: &[u8],
+    in_use: &BTreeSet<u16>,
+) -> Result<Option<u16>, redb::Error> {
     let writing = database.begin_write()?;
     let index = {
         let mut shares = writing.open_table(SHARES)?;
+        let mut linked = writing.open_table(LINKED_SHARES)?;
         let known = shares.get(dir)?.map(|found| found.value());
-        match known {
+        let index = match known {
             Some(index) => Some(index),
             None => {
-                let taken: HashSet<u16> = shares
+                let assigned: HashSet<u16> = shares
                     .iter()?
                     .map(|row| Ok(row?.1.value()))
                     .collect::<Result<_, redb::Error>>()?;
-                let free = (0..SHARES_MAX as u16).find(|index| !taken.contains(index));
-                if let Some(index) = free {
-                    shares.insert(dir, index)?;
-                }
-                free
+                let mut free = (0..SHARES_MAX as u16).filter(|index| !in_use.contains(index));
+                let first = free.clone().next();
+                free.find(|index| !assigned.contains(index)).or(first)
             }
+        };
+        if let Some(index) = index.filter(|_| known.is_none()) {
+            // the directory that had the number before
+            shares.retain(|_, other| other != index)?;
+            linked.retain(|_, other| other != index)?;
+            shares.insert(dir, index)?;
         }
+        if let Some(index) = index.filter(|_| given != dir) {
+            linked.insert(given, index)?;
+        }
+        index
     };
-    if let Some(index) = index.filter(|_| given != dir) {
-        writing.open_table(LINKED_SHARES)?.insert(given, index)?;
-    }
     writing.commit()?;
     Ok(index)
 }
@@ -511,7 +528,9 @@ mod tests {
     }
 
     fn index_of(ledger: &Ledger, dir: &str) -> u16 {
-        ledger.share_index(Path::new(dir), Path::new(dir)).unwrap()
+        let in_use = BTreeSet::new();
+        let index = ledger.share_index(Path::new(dir), Path::new(dir), &in_use);
+        index.unwrap()
     }
 
     #[test]
@@ -527,6 +546,39 @@ mod tests {
         assert_eq!(index_of(&ledger, "/b"), second);
         assert_eq!(ledger.known_share(Path::new("/a")), Some(first));
         assert_eq!(ledger.known_share(Path::new("/c")), None);
+    }
+
+    #[test]
+    fn numbers_of_former_shares_are_assigned_again_when_all_are_assigned() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&dir.path().join("l.redb")).unwrap();
+        let all = 0..SHARES_MAX as u16;
+        let filled = ledger.shared.with(|database| {
+            let writing = database.begin_write()?;
+            for index in all.clone() {
+                let (name, link) = (format!("/former/{index}"), format!("/link/{index}"));
+                writing.open_table(SHARES)?.insert(name.as_bytes(), index)?;
+                let mut linked = writing.open_table(LINKED_SHARES)?;
+                linked.insert(link.as_bytes(), index)?;
+            }
+            Ok(writing.commit()?)
+        });
+        filled.unwrap();
+        let add = |dir: &str, in_use: &BTreeSet<u16>| {
+            ledger.share_index(Path::new(dir), Path::new(dir), in_use)
+        };
+        let (free, others) = (7, all.filter(|index| *index != 7).collect());
+        assert_eq!(add("/new", &others).unwrap(), free);
+        assert_eq!(add("/former/8", &others).unwrap(), 8);
+        for gone in ["/former/7", "/link/7"] {
+            assert_eq!(ledger.share_given_as(Path::new(gone)), None);
+        }
+        let mut in_use = others;
+        in_use.insert(free);
+        assert!(matches!(
+            add("/newer", &in_use),
+            Err(ShareError::TooMany { .. })
+        ));
     }
 
     #[test]

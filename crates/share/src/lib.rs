@@ -76,6 +76,7 @@ mod extension;
 mod filesystems;
 mod folder;
 mod former;
+mod former_numbers;
 mod hashed;
 mod hasher;
 mod identity;
@@ -135,6 +136,7 @@ pub use config::{
 };
 pub use error::ShareError;
 pub use exclude::{EXCLUDE_MAX_PATTERNS, EXCLUDED_BY_DEFAULT, PATTERN_MAX_BYTES, check_patterns};
+pub use former_numbers::FormerNumbers;
 pub use left_out::{FILE_MAX_BYTES, LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
 pub use place::{PLACE_MAX_BYTES, PLACE_MAX_DEPTH, PlaceError, SharePlace};
 pub use source::ShareFile;
@@ -216,8 +218,9 @@ impl ShareSet {
 
     /// Shares a folder, or gives new settings to a folder that is already shared. However, a
     /// resolved `spec` ([`ShareSpec::is_resolved`]) changes nothing if the folder is already shared
-    /// under another name. A directory gets the same number each time it is added. Blocks for some
-    /// system calls and a write of the state; the walk runs afterwards.
+    /// under another name. A directory gets the same number each time it is added, unless another
+    /// one needed the number meanwhile. Blocks for some system calls and a write of the state; the
+    /// walk runs afterwards.
     ///
     /// # Errors
     /// [`ShareError::NotFound`], [`ShareError::NotDirectory`],
@@ -255,9 +258,9 @@ impl ShareSet {
         if let Some((index, _)) = by_another.filter(|_| spec.is_resolved) {
             return Ok(ShareIndex(*index));
         }
-        let ledger = state.listing.ledger.clone();
+        let (ledger, in_use) = (state.listing.ledger.clone(), state.numbers_in_use());
         drop(state);
-        let index = ledger.share_index(&dir, &spec.dir)?;
+        let index = ledger.share_index(&dir, &spec.dir, &in_use)?;
         let mut state = shared.lock();
         state.add_share(index, &dir, &spec, Arc::new(exclude));
         drop(state);
@@ -296,6 +299,12 @@ impl ShareSet {
         drop(state);
         shared.wake();
         removed
+    }
+
+    /// Returns the handle through which the receiver of the events frees the numbers of removed
+    /// shares.
+    pub fn former_numbers(&self) -> FormerNumbers {
+        FormerNumbers(Arc::downgrade(&self.inner.shared))
     }
 
     /// Declares that every configured share was added or cannot be added now. From now on, a

@@ -50,6 +50,12 @@ const ROOM_KEPT: usize = 1 << 10;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct EventSeq(u64);
 
+impl EventSeq {
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// How the current change was discovered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum DiscoveredBy {
@@ -361,6 +367,17 @@ impl EventOrder {
         self.held.is_empty()
     }
 
+    /// Returns the last turn so far.
+    pub(super) fn last_turn(&self) -> EventSeq {
+        EventSeq(self.turns)
+    }
+
+    /// Returns whether no event of this turn or an earlier one is held.
+    pub(super) fn is_sent(&self, turn: EventSeq) -> bool {
+        let first = self.held.first_key_value();
+        first.is_none_or(|(first, _)| *first > turn)
+    }
+
     /// Returns when to call [`Self::release`] again if nothing else happens.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let first = self.held.first_key_value()?.0;
@@ -463,7 +480,8 @@ fn name_of(event: &ShareEvent) -> Option<NameInShare> {
         ShareEvent::Put { share, path, .. } | ShareEvent::Removed { share, path } => {
             Some((*share, path.clone()))
         }
-        ShareEvent::Scanned { .. }
+        ShareEvent::Vacated { .. }
+        | ShareEvent::Scanned { .. }
         | ShareEvent::Warning { .. }
         | ShareEvent::Settled { .. }
         | ShareEvent::Readers { .. } => None,

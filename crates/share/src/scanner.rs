@@ -405,6 +405,7 @@ impl Scanner {
         let mut events = std::mem::take(&mut state.listing.shares.outbox);
         state.listing.order.set_unchecked(self.checks.first_turn());
         state.listing.order.release(Instant::now(), &mut events);
+        state.announce_vacated(&mut events);
         drop(state);
         if events.is_empty() {
             return;

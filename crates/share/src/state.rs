@@ -4,13 +4,14 @@
 //! The observations pass through the table of the states (`name_state`). Its effects change the
 //! listing here (`listing`), the queue of the hashers (`queue`), and the order of events (`order`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::config::{Known, ShareEvent, ShareSpec};
 use super::exclude::Exclude;
+use super::former_numbers::RetiredNumbers;
 use super::identity::{FileIdentity, NameStat};
 use super::ledger::Ledger;
 use super::listing::ShareListing;
@@ -28,7 +29,9 @@ pub(super) struct ListingState {
     /// Files that were read since the scanner last collected them.
     pub(super) read: Vec<FinishedRead>,
     /// Entries that the log has of shares that are not added yet.
-    absent: BTreeMap<u16, Vec<Known>>,
+    pub(super) absent: BTreeMap<u16, Vec<Known>>,
+    /// Numbers of removed shares that are not free yet.
+    pub(super) retired: RetiredNumbers,
     /// Whether a configured share could not be added yet.
     pub(super) misses_shares: bool,
     pub(super) quiet: Duration,
@@ -45,6 +48,7 @@ impl ListingState {
             queue: HashQueue::default(),
             read: Vec::new(),
             absent,
+            retired: RetiredNumbers::default(),
             misses_shares: false,
             quiet,
         }
@@ -79,6 +83,7 @@ impl ListingState {
                 self.listing.move_share(index, root, &spec.place);
             }
         } else {
+            self.retired.cancel(index);
             let root = self.listing.tree.insert_root(index);
             self.listing
                 .shares
@@ -105,6 +110,7 @@ impl ListingState {
         self.listing.tree.remove(root);
         self.listing.kept.clear();
         self.listing.shares.by_index.remove(&index);
+        self.retired.insert(index, self.listing.order.last_turn());
         true
     }
 
@@ -124,7 +130,24 @@ impl ListingState {
         for Known { share, path, .. } in known.unwrap_or_default() {
             self.listing.order.hold(ShareEvent::Removed { share, path });
         }
+        if found {
+            self.retired.insert(index, self.listing.order.last_turn());
+        }
         found
+    }
+
+    /// Returns the numbers of the shares, of the entries that the log has of other shares, and of
+    /// removed shares whose entries the stored log may still have.
+    pub(super) fn numbers_in_use(&self) -> BTreeSet<u16> {
+        let offered = self.listing.shares.by_index.keys();
+        let named = offered.chain(self.absent.keys()).copied();
+        named.chain(self.retired.indices()).collect()
+    }
+
+    /// Announces the removed shares of which no event is held.
+    pub(super) fn announce_vacated(&mut self, events: &mut Vec<ShareEvent>) {
+        let order = &self.listing.order;
+        events.extend(self.retired.announce(|turn| order.is_sent(turn)));
     }
 
     /// Returns whether the log has entries of a share that was not added.

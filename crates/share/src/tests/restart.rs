@@ -1,6 +1,7 @@
 //! Tests of the state that survives a restart.
 
 use super::*;
+use p2pfs_proto::wire::native::record::SHARES_MAX;
 
 /// Writes a file with an old date, so that its hash is not racy.
 fn old_file(bench: &ShareBench, name: &str, bytes: &[u8]) {
@@ -158,7 +159,7 @@ fn without_the_remembered_hashes_a_known_file_keeps_its_entry() {
     bench.start();
     let before = bench.entry("f").unwrap().clone();
     bench.stop();
-    fs::remove_dir_all(&bench.config.state_dir).unwrap();
+    bench.ledger().retain([]);
     bench.start();
     assert_eq!(bench.entry("f"), Some(&before));
     let puts = bench
@@ -181,6 +182,38 @@ fn a_share_no_longer_offered_is_forgotten_once_that_is_certain() {
     bench.set().forget_absent(&[]);
     bench.settle();
     assert!(bench.names().is_empty());
+}
+
+#[test]
+fn the_number_of_a_removed_share_is_free_once_its_removal_is_stored() {
+    let mut bench = ShareBench::bare();
+    old_file(&bench, "f", b"f");
+    let other = bench.home.path().join("other");
+    fs::create_dir(&other).unwrap();
+    bench.open();
+    // all numbers but the first belong to listed shares
+    let in_use = (1..SHARES_MAX as u16).map(|index| (index, Vec::new()));
+    bench.set().inner.shared.lock().absent.extend(in_use);
+    let freed = bench.set().add(ShareSpec::new(bench.dir())).unwrap();
+    bench.settle();
+    assert_eq!(bench.names(), ["f"]);
+    bench.set().remove(&bench.dir()).unwrap();
+    let vacated = |bench: &ShareBench| {
+        bench.history.iter().find_map(|event| match event {
+            ShareEvent::Vacated { share, removal } => Some((*share, *removal)),
+            _ => None,
+        })
+    };
+    bench.wait_for("the share is vacated", |bench| vacated(bench).is_some());
+    assert!(bench.names().is_empty(), "the entries are removed before");
+    let (share, removal) = vacated(&bench).unwrap();
+    assert_eq!(share, freed);
+    let add = |bench: &ShareBench| bench.set().add(ShareSpec::new(&other));
+    let numbers = bench.set().former_numbers();
+    numbers.release(share, removal - 1);
+    assert!(matches!(add(&bench), Err(ShareError::TooMany { .. })));
+    numbers.release(share, removal);
+    assert_eq!(add(&bench).unwrap(), freed);
 }
 
 /// Creates a share of that name beside the bench's own, and returns a link to it.
