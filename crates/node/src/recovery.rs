@@ -24,8 +24,10 @@ pub(super) struct StoredState {
     pub(super) warnings: Vec<String>,
 }
 
-/// Opens the state. A damaged file is moved aside and replaced by an empty one. If `shares.redb` is
-/// damaged, `catalogue.redb` is moved aside too; its generation and addresses are carried over.
+/// Opens the state. A damaged file is moved aside and replaced by an empty one, and the other file
+/// stays. Without `shares.redb` no share has the number under which the stored log lists its files.
+/// No other share gets such a number, so these entries are removed like those of a share that is no
+/// longer offered.
 ///
 /// # Errors
 /// If the disk fails, if another process uses the directory, or if a newer p2pfs wrote the files.
@@ -45,17 +47,7 @@ pub(super) fn open(
     };
     let (ledger, damaged) = p2pfs_share::open_sound(dir)?;
     if let Some((aside, why)) = damaged {
-        // The numbers of the shares are lost, so everything stored under them is meaningless.
-        let (generation, addresses) = (kept.generation, kept.addresses);
-        let mut warnings = kept.warnings;
-        drop(kept.store);
-        Store::set_aside(dir)?;
-        kept = begin_anew(dir, &empty, unix_s)?;
-        kept.store.set_generation(generation)?;
-        kept.store.set_addresses(&addresses)?;
-        (kept.generation, kept.addresses) = (generation, addresses);
-        warnings.push(lost_shares(&aside, &why));
-        kept.warnings = warnings;
+        kept.warnings.push(lost_shares(&aside, &why));
     }
     Ok((kept, ledger))
 }
@@ -102,9 +94,9 @@ fn lost_catalogue(aside: &Path, why: &str) -> String {
 
 fn lost_shares(aside: &Path, why: &str) -> String {
     format!(
-        "what was stored of the shares was damaged ({why}), so all of them are hashed anew, and \
-         what was stored of the namespace with them; the file is now {}. Only it knew when this \
-         node first saw a file whose date is in the future: such files count as new",
+        "what was stored of the shares was damaged ({why}), so all of them are hashed anew; \
+         the file is now {}. Only it knew when this node first saw a file whose date is in the \
+         future: such files count as new",
         aside.display()
     )
 }
@@ -115,7 +107,9 @@ mod tests {
 
     use super::*;
     use crate::store::STORE_FILE;
+    use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
     use p2pfs_types::id::{NodeId, NodeName};
+    use p2pfs_types::path::SharedPath;
 
     fn empty() -> Catalogue {
         Catalogue::new(NodeId::new([1; 32]), NodeName::from_host("one"))
@@ -125,11 +119,27 @@ mod tests {
         "192.0.2.7:1378".parse().unwrap()
     }
 
-    /// A state directory with some state.
+    fn entry() -> (ShareIndex, SharedPath, Entry) {
+        let time = Timestamp::default();
+        let entry = Entry {
+            kind: Kind::Directory,
+            mtime: time,
+            version_time: time,
+            sent_by: None,
+        };
+        let path = SharedPath::new(&b"docs"[..]).unwrap();
+        (ShareIndex(0), path, entry)
+    }
+
+    /// A state directory with some state, and an entry in the own log.
     fn state() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let mut kept = open(dir.path(), empty, 1).unwrap().0;
         assert_eq!(kept.warnings, Vec::<String>::new());
+        let (share, path, entry) = entry();
+        kept.catalogue.own_mut().put(share, &path, entry).unwrap();
+        let writes = kept.catalogue.storage().take_writes(usize::MAX);
+        kept.store.write_logs(&writes).unwrap();
         kept.store.set_generation(Generation(7)).unwrap();
         kept.store.set_addresses(&[address()]).unwrap();
         dir
@@ -181,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_share_numbers_leave_the_rest_intact() {
+    fn damaged_share_numbers_leave_the_catalogue_intact() {
         let dir = state();
         fs::write(dir.path().join("shares.redb"), "no ledger".repeat(999)).unwrap();
         let kept = open(dir.path(), empty, 1).unwrap().0;
@@ -194,7 +204,9 @@ mod tests {
             (kept.generation, kept.addresses),
             (Generation(7), vec![address()])
         );
-        assert_eq!(set_aside(dir.path()), 2);
+        let entries: Vec<_> = kept.catalogue.own().all_entries().collect();
+        assert_eq!(entries, [entry()]);
+        assert_eq!(set_aside(dir.path()), 1);
     }
 
     #[test]

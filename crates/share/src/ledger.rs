@@ -152,6 +152,15 @@ impl Ledger {
         found.ok_or(ShareError::TooMany { limit: SHARES_MAX })
     }
 
+    /// Returns the numbers that directories have.
+    pub(super) fn share_numbers(&self) -> Result<BTreeSet<u16>, ShareError> {
+        let read = self.shared.with(|database| {
+            let shares = database.begin_read()?.open_table(SHARES)?;
+            shares.iter()?.map(|row| Ok(row?.1.value())).collect()
+        });
+        read.map_err(|error| state_error(&self.shared.path, error))
+    }
+
     /// Returns the number of a directory if it has one.
     pub(super) fn known_share(&self, dir: &Path) -> Option<u16> {
         let found = self.shared.with(|database| {

@@ -472,7 +472,9 @@ fn open_shared(config: ShareConfig, ledger: Ledger) -> Result<SharedState, Share
     let beneath = Beneath::new(refused.collect())
         .with_inboxes(inboxes.collect())
         .with_filesystems(ledger.filesystems());
-    let state = ListingState::new(ledger, config.quiet, config.known);
+    let numbers = ledger.share_numbers()?;
+    let mut state = ListingState::new(ledger, config.quiet, config.known);
+    state.forget_unnumbered(&numbers);
     let (quiet, rescan) = (config.quiet, config.rescan);
     Ok(SharedState::new(state, beneath, outboards, quiet, rescan)?)
 }

@@ -123,6 +123,16 @@ impl ListingState {
         }
     }
 
+    /// Removes the entries that the log has under numbers of no directory, because the ledger that
+    /// knew the directories is lost. `numbers` are those of all directories.
+    pub(super) fn forget_unnumbered(&mut self, numbers: &BTreeSet<u16>) {
+        let absent = self.absent.keys().copied();
+        let unnumbered: Vec<u16> = absent.filter(|index| !numbers.contains(index)).collect();
+        for index in unnumbered {
+            self.forget_known(index);
+        }
+    }
+
     fn forget_known(&mut self, index: u16) -> bool {
         self.listing.order.step();
         let known = self.absent.remove(&index);

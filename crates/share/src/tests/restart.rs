@@ -185,6 +185,21 @@ fn a_share_no_longer_offered_is_forgotten_once_that_is_certain() {
 }
 
 #[test]
+fn entries_of_a_lost_ledger_are_removed_and_their_numbers_not_given_to_other_shares() {
+    let mut bench = ShareBench::bare();
+    old_file(&bench, "f", b"f");
+    let lost = bench.start();
+    bench.stop();
+    fs::remove_file(bench.config.state_dir.join(LEDGER_FILE)).unwrap();
+    let other = bench.home.path().join("other");
+    fs::create_dir(&other).unwrap();
+    bench.open();
+    assert_ne!(bench.set().add(ShareSpec::new(other)).unwrap(), lost);
+    bench.settle();
+    assert!(bench.names().is_empty(), "{:?}", bench.names());
+}
+
+#[test]
 fn the_number_of_a_removed_share_is_free_once_its_removal_is_stored() {
     let mut bench = ShareBench::bare();
     old_file(&bench, "f", b"f");
