@@ -40,6 +40,7 @@ mod support;
 mod tools;
 mod trees;
 mod trust;
+mod unwatchable;
 mod waiting;
 
 /// Number of concurrent tests. They wait for each other's clocks more than they compute, even on

@@ -105,24 +105,9 @@ struct StandingDisk {
 
 impl StandingDisk {
     fn mount(at: &Path) -> Self {
-        let server = File::options().read(true).write(true).open("/dev/fuse");
-        let server = server.unwrap();
-        let options = format!(
-            "fd={},rootmode=40000,user_id=0,group_id=0",
-            server.as_raw_fd()
-        );
-        let [source, kind] = [c"p2pfs-test", c"fuse"];
-        let target = c_string(at);
-        let options = std::ffi::CString::new(options).unwrap();
-        // SAFETY: the strings end in a NUL and outlive the call.
-        let mounted = unsafe {
-            let options = options.as_ptr().cast();
-            libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options)
-        };
-        assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
         Self {
             at: at.to_owned(),
-            server: Some(server),
+            server: Some(mount_fuse(at, "")),
         }
     }
 }
@@ -135,12 +120,32 @@ impl Drop for StandingDisk {
     }
 }
 
+/// Mounts a FUSE with further options. Returns the server's end.
+pub(crate) fn mount_fuse(at: &Path, options: &str) -> File {
+    let server = File::options().read(true).write(true).open("/dev/fuse");
+    let server = server.unwrap();
+    let options = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0{options}",
+        server.as_raw_fd()
+    );
+    let [source, kind] = [c"p2pfs-test", c"fuse"];
+    let target = c_string(at);
+    let options = std::ffi::CString::new(options).unwrap();
+    // SAFETY: strings that end in a zero and outlive the call.
+    let mounted = unsafe {
+        let options = options.as_ptr().cast();
+        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options)
+    };
+    assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
+    server
+}
+
 fn c_string(path: &Path) -> std::ffi::CString {
     std::ffi::CString::new(path.as_os_str().as_bytes()).unwrap()
 }
 
 /// Creates folders to share, each with a file of its name.
-fn folders<const N: usize>(cluster: &Cluster, names: [&str; N]) -> [PathBuf; N] {
+pub(crate) fn folders<const N: usize>(cluster: &Cluster, names: [&str; N]) -> [PathBuf; N] {
     names.map(|name| {
         let dir = cluster.folder.path().join(name);
         fs::create_dir(&dir).unwrap();

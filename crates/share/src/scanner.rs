@@ -290,11 +290,12 @@ impl Scanner {
                 );
             }
         }
-        for (watch, slot) in std::mem::take(&mut state.listing.unwatched) {
-            self.watches.remove(watch, slot);
-        }
+        let unwatched = std::mem::take(&mut state.listing.unwatched);
         self.update_watch_warning(&mut state);
         drop(state);
+        for (watch, slot) in unwatched {
+            self.watches.remove(watch, slot);
+        }
         shared.hashing.notify_all();
     }
 

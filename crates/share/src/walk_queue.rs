@@ -222,13 +222,18 @@ impl Scanner {
             .ok()?;
         open.place.number = place.number;
         self.take_up(&mut open, opened.seen);
-        self.watch(&open);
+        place.number = open.place.number;
+        let had = self.watch_of(&place);
+        let new_watch = self.watches.new_watch(had);
         let read = self.disk.run(place.index, &place.dir, move |disk| {
+            let watch = new_watch.and_then(|watch| watch.add(open.as_fd()));
+            disk.step();
             let seen = seen(&open.fd);
             let walk = (!private).then(|| DirectoryWalk::begin(disk, open, visit.full, visit.turn));
-            (seen, walk)
+            (watch, seen, walk)
         });
-        let (seen, walk) = read?;
+        let (watch, seen, walk) = read?;
+        self.record_watch(&place, had, watch);
         self.date_directory(&place, seen);
         if private {
             self.enter_share_opened_meanwhile(&place, seen);
@@ -317,30 +322,53 @@ impl Scanner {
         }
     }
 
-    fn watch(&mut self, open: &OpenShareDirectory) {
-        let slot = open.place.slot;
-        let shared = self.shared.clone();
-        let mut state = shared.lock();
-        for (watch, slot) in std::mem::take(&mut state.listing.unwatched) {
+    /// Returns the watch that a directory seems to have. The report of its end may have been
+    /// dropped, so each walk adds a watch again.
+    fn watch_of(&mut self, place: &ShareDirectory) -> Option<i32> {
+        let mut state = self.shared.lock();
+        // before the kernel gives one of their numbers to the new watch
+        let unwatched = std::mem::take(&mut state.listing.unwatched);
+        let had = state
+            .listing
+            .tree
+            .directory(place.slot)
+            .and_then(|it| it.watch);
+        drop(state);
+        for (watch, slot) in unwatched {
             self.watches.remove(watch, slot);
         }
-        let Some(directory) = state.listing.tree.directory_mut(slot) else {
+        had
+    }
+
+    /// Records the watch that was added for a directory, unless its share was removed meanwhile.
+    fn record_watch(
+        &mut self,
+        place: &ShareDirectory,
+        had: Option<i32>,
+        added: Result<i32, Unwatched>,
+    ) {
+        self.watches.record(place.slot, had, added);
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        let directory = state.listing.tree.directory_mut(place.slot);
+        let Some(directory) = directory.filter(|it| Some(it.number) == place.number) else {
+            drop(state);
+            if let Ok(watch) = added {
+                self.watches.remove(watch, place.slot);
+            }
             return;
         };
-        // add the watch even if the directory seems to have one: the report that its watch ended
-        // may have been lost
-        match self.watches.add(slot, open.as_fd(), directory.watch) {
+        match added {
             Ok(watch) => directory.watch = Some(watch),
             Err(Unwatched::Other) => {}
             Err(Unwatched::Limit) => {
                 directory.watch = None;
-                let index = open.place.index;
-                if let Some(share) = state.listing.shares.by_index.get_mut(&index) {
+                if let Some(share) = state.listing.shares.by_index.get_mut(&place.index) {
                     share.problems.unwatched = true;
                 }
                 if self.warned_of_watches.is_none() {
-                    let dir = open.place.dir.to_path_buf();
-                    self.warn_of_watches(&mut state, index, dir);
+                    let dir = place.dir.to_path_buf();
+                    self.warn_of_watches(&mut state, place.index, dir);
                 }
             }
         }

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
@@ -104,9 +105,24 @@ struct PendingRename {
     until: Instant,
 }
 
+/// A new watch, before the kernel adds it. That may block on the disk, so it needs neither the
+/// watches nor the state.
+pub(super) struct NewWatch(Arc<OwnedFd>);
+
+impl NewWatch {
+    /// Watches an open directory by its descriptor, so that no rename can substitute another one.
+    pub(super) fn add(&self, directory: BorrowedFd<'_>) -> Result<i32, Unwatched> {
+        let added = inotify::add_watch(&self.0, path_of(directory), MASK);
+        added.map_err(|error| match error {
+            Errno::NOSPC => Unwatched::Limit,
+            _ => Unwatched::Other,
+        })
+    }
+}
+
 /// The watches. Two directories may be one inode (bind mounts) and then share a watch.
 pub(super) struct Watches {
-    inotify: Option<OwnedFd>,
+    inotify: Option<Arc<OwnedFd>>,
     by_watch: BTreeSet<(i32, Slot)>,
     limit: usize,
     /// Last report, if it is the old name of a rename and the new name may follow.
@@ -131,7 +147,7 @@ impl Watches {
     pub(super) fn restart(&mut self) {
         if self.inotify.is_none() {
             let flags = CreateFlags::CLOEXEC | CreateFlags::NONBLOCK;
-            self.inotify = inotify::init(flags).ok();
+            self.inotify = inotify::init(flags).ok().map(Arc::new);
         }
     }
 
@@ -144,33 +160,32 @@ impl Watches {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
 
-    /// Watches an open directory by its descriptor, so that no rename can substitute another one.
-    /// Returns the watch: `had` if the directory still has it, otherwise a new one.
-    pub(super) fn add(
-        &mut self,
-        slot: Slot,
-        directory: BorrowedFd<'_>,
-        had: Option<i32>,
-    ) -> Result<i32, Unwatched> {
-        let inotify = self.inotify.as_ref().ok_or(Unwatched::Limit)?;
+    /// Returns a new watch for a directory that has the watch `had` so far. The caller must pass
+    /// the result of [`NewWatch::add`] to [`Self::record`] before it calls [`Self::drain`].
+    pub(super) fn new_watch(&self, had: Option<i32>) -> Result<NewWatch, Unwatched> {
+        let inotify = self.inotify.clone().ok_or(Unwatched::Limit)?;
         if had.is_none() && self.by_watch.len() >= self.limit {
             return Err(Unwatched::Limit);
         }
-        match inotify::add_watch(inotify, path_of(directory), MASK) {
+        Ok(NewWatch(inotify))
+    }
+
+    /// Records the watch that the kernel added for a directory: `had` if the directory still has
+    /// it, otherwise a new one.
+    pub(super) fn record(&mut self, slot: Slot, had: Option<i32>, added: Result<i32, Unwatched>) {
+        match added {
             Ok(watch) => {
                 self.by_watch.insert((watch, slot));
                 if let Some(dead) = had.filter(|had| *had != watch) {
                     self.remove(dead, slot);
                 }
-                Ok(watch)
             }
-            Err(Errno::NOSPC) => {
+            Err(Unwatched::Limit) => {
                 // the kernel needed another watch for the directory, so the old watch no longer
                 // exists
                 had.map(|dead| self.by_watch.remove(&(dead, slot)));
-                Err(Unwatched::Limit)
             }
-            Err(_) => Err(Unwatched::Other),
+            Err(Unwatched::Other) => {}
         }
     }
 
@@ -191,9 +206,10 @@ impl Watches {
 
     /// Passes every pending report to `take`, for a rename the new name first. An old name without
     /// a new one is passed before the next report, or after [`MOVE_WAIT`]. Returns the watches that
-    /// the kernel dropped.
+    /// the kernel dropped. Removes the watches of no directory: the kernel added them after the
+    /// scanner had stopped waiting for their disk.
     pub(super) fn drain(&mut self, mut take: impl FnMut(InotifyReport)) -> Vec<(i32, Slot)> {
-        let mut dropped = Vec::new();
+        let (mut dropped, mut abandoned) = (Vec::new(), BTreeSet::new());
         let mut moved = self.moved.take();
         let Some(inotify) = &self.inotify else {
             return dropped;
@@ -210,6 +226,9 @@ impl Watches {
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
                 take(InotifyReport::Overflow);
                 continue;
+            }
+            if self.slots(event.wd()).next().is_none() {
+                abandoned.insert(event.wd());
             }
             let mut reports = Vec::new();
             for directory in self.slots(event.wd()) {
@@ -231,6 +250,10 @@ impl Watches {
                 reports.into_iter().for_each(&mut take);
                 release(from, &mut take);
             }
+        }
+        for watch in abandoned {
+            // the kernel has dropped it already if its directory is gone
+            let _ = inotify::remove_watch(inotify, watch);
         }
         for entry in &dropped {
             self.by_watch.remove(entry);

@@ -136,9 +136,10 @@ impl Rounds {
         change(self);
         let share = fs::File::open(self.home.path().join("share")).unwrap();
         let watches = &mut self.scanner.watches;
-        let new = watches.add(self.root, share.as_fd(), None).unwrap();
+        let new = watches.new_watch(None).unwrap().add(share.as_fd());
+        watches.record(self.root, None, new);
         let mut state = self.shared.lock();
-        state.listing.tree.directory_mut(self.root).unwrap().watch = Some(new);
+        state.listing.tree.directory_mut(self.root).unwrap().watch = new.ok();
     }
 
     /// Replaces a name by a link.
