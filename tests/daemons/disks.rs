@@ -70,9 +70,14 @@ impl Drop for Disk {
 }
 
 fn make_image(image: &Path) {
-    let made = fs::File::create(image).and_then(|file| file.set_len(64 << 20));
+    make_image_of(&["mkfs.ext4", "-q", "-F"], image);
+}
+
+/// A filesystem that this command makes in a new file.
+fn make_image_of(mkfs: &[&str], image: &Path) {
+    let made = fs::File::create(image).and_then(|file| file.set_len(256 << 20));
     made.unwrap();
-    run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(image)).expect_ok();
+    run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(image)).expect_ok();
 }
 
 fn images_can_be_mounted() -> Option<String> {
@@ -81,6 +86,16 @@ fn images_can_be_mounted() -> Option<String> {
         .output();
     let can = can.is_ok_and(|tried| tried.status.success());
     (!can).then(|| "needs mkfs.ext4 (apt install e2fsprogs) and a free loop device".to_owned())
+}
+
+fn btrfs_images_can_be_mounted() -> Option<String> {
+    let tried = "command -v mkfs.btrfs && losetup -f && \
+                 { grep -qw btrfs /proc/filesystems || modprobe btrfs; }";
+    let can = Command::new("sh").args(["-c", tried]).output();
+    let can = can.is_ok_and(|tried| tried.status.success());
+    let why =
+        "needs mkfs.btrfs (apt install btrfs-progs), btrfs in the kernel, and a free loop device";
+    (!can).then(|| why.to_owned())
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -470,22 +485,25 @@ mod returning {
     const NEEDS: &[Need] = &[root, mount, images_can_be_mounted];
     const SIZE: usize = 24 << 20;
 
-    #[apply(promise)]
-    fn a_disk_that_returns_under_another_device_number_is_not_read_again() {
+    /// Checks that a file on a filesystem at this place in a share is not read again after the
+    /// filesystem has got another device number and the daemon was started again.
+    fn expect_not_read_again(mkfs: &[&str], place: &str) {
         let mut cluster = Cluster::new();
         let mut owner = cluster.start("owner");
         let reader = cluster.start("reader");
         // The file is at rest before the daemon finds it, so its hash is final.
         owner.stop();
-        let at = owner.share.join("disk");
-        fs::create_dir(&at).unwrap();
+        let at = owner.share.join(place);
+        fs::create_dir_all(&at).unwrap();
         let image = owner.home.join("image");
-        let disk = Disk::mount_image(&image, &at);
-        let file = at.join("film");
+        make_image_of(mkfs, &image);
+        let disk = Disk::mount_again(&image, &at);
+        let (file, name) = (at.join("film"), Path::new(place).join("film"));
+        let name = name.to_str().unwrap();
         fs::write(&file, noise(31, SIZE)).unwrap();
         run(Command::new("touch").args(["-d", "@1000000000"]).arg(&file)).expect_ok();
         owner.launch();
-        reader.wait_for_file("disk/film");
+        reader.wait_for_file(name);
         // Hashes are stored in batches, and a batch may have begun before this one was known.
         for marker in ["first marker", "second marker"] {
             let before = SystemTime::now();
@@ -501,7 +519,7 @@ mod returning {
         owner.stop();
         drop(disk);
 
-        // Other images take devices until the disk gets another one.
+        // Other images take device numbers until the disk gets another one.
         let mut others = Vec::new();
         let _disk = loop {
             eventually("the device is free", PATIENCE, || {
@@ -512,15 +530,16 @@ mod returning {
             let beside = owner.home.join(format!("beside-{number_of_other}"));
             fs::create_dir(&beside).unwrap();
             let other = owner.home.join(format!("other-{number_of_other}"));
-            others.push(Disk::mount_image(&other, &beside));
+            make_image_of(mkfs, &other);
+            others.push(Disk::mount_again(&other, &beside));
             let disk = Disk::mount_again(&image, &at);
             if number(&file) != before {
                 break disk;
             }
         };
         owner.launch();
-        reader.wait_for_file("disk/film");
-        owner.wait_for_file("disk/film");
+        reader.wait_for_file(name);
+        owner.wait_for_file(name);
         let io = fs::read_to_string(format!("/proc/{}/io", owner.pid())).unwrap();
         let read: usize = io["rchar: ".len()..]
             .lines()
@@ -529,5 +548,28 @@ mod returning {
             .parse()
             .unwrap();
         assert!(read < SIZE / 2, "{read} bytes");
+    }
+
+    const EXT4: &[&str] = &["mkfs.ext4", "-q", "-F"];
+
+    #[apply(promise)]
+    fn a_disk_that_returns_under_another_device_number_is_not_read_again() {
+        expect_not_read_again(EXT4, "disk");
+    }
+
+    #[apply(promise)]
+    fn a_share_whose_ext4_returns_under_another_device_number_is_not_hashed_again() {
+        expect_not_read_again(EXT4, "");
+    }
+
+    mod of_btrfs {
+        use super::*;
+
+        const NEEDS: &[Need] = &[root, mount, btrfs_images_can_be_mounted];
+
+        #[apply(promise)]
+        fn a_share_whose_btrfs_returns_under_another_device_number_is_not_hashed_again() {
+            expect_not_read_again(&["mkfs.btrfs", "-q", "-f"], "");
+        }
     }
 }
