@@ -3,7 +3,7 @@
 use p2pfs_catalogue::{
     AUTHOR_MAX_BYTES, AUTHOR_MAX_DIRECTORIES, DropCause, RECORDS_PER_AUTHOR_MAX,
 };
-use p2pfs_proto::trust::STATEMENTS_PER_ADMIN_MAX;
+use p2pfs_proto::trust::{FAREWELLS_PER_MEMBERSHIP_MAX, STATEMENTS_PER_ADMIN_MAX};
 use p2pfs_transfer::net::peer::DropReason;
 use p2pfs_types::offences::Offending;
 
@@ -40,8 +40,9 @@ pub enum Offence {
     ListsReadersTooFast,
     /// It signed more statements than one node may.
     #[error(
-        "said more of who is in than a node may ({STATEMENTS_PER_ADMIN_MAX} times): what is \
-         beyond that is not heard"
+        "said more of who is in than a node may ({STATEMENTS_PER_ADMIN_MAX} times, and \
+         {FAREWELLS_PER_MEMBERSHIP_MAX} times that one membership of it ends): what is beyond that \
+         is not heard"
     )]
     StatesTooMuch,
     /// It sent a part of a log that is malformed or does not match its head.

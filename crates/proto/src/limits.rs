@@ -48,6 +48,14 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
+        name: "proto::trust::ledger::FAREWELLS_PER_MEMBERSHIP_MAX",
+        value: LimitValue::Count(crate::trust::ledger::FAREWELLS_PER_MEMBERSHIP_MAX as u64),
+        text: "statements by a node without the right to admit that end one membership of it.",
+        tests: LimitTests::By(&[
+            "crates/proto/src/trust/ledger/tests/converging.rs ledgers_agree_on_a_member_that_leaves_without_end_in_any_order",
+        ]),
+    },
+    Limit {
         name: "proto::trust::ledger::STATEMENTS_MAX",
         value: LimitValue::Count(crate::trust::ledger::STATEMENTS_MAX as u64),
         text: "statements in a ledger; further ones are refused.",

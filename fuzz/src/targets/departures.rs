@@ -279,5 +279,10 @@ pub fn drive(choose: &mut Unstructured<'_>) -> Result<()> {
     }
     assert_eq!(outcome(&one, at_s), then);
     assert_eq!(outcome(&other, at_s), then);
+    let agree = one.digest() == other.digest();
+    assert!(
+        agree,
+        "two ledgers that exchanged all their statements differ"
+    );
     Ok(())
 }

@@ -45,7 +45,8 @@ pub enum Fault {
     /// A statement was not signed by the node that it names.
     Forged,
     /// The node with this id has signed more statements than one node may
-    /// ([`STATEMENTS_PER_ADMIN_MAX`](super::STATEMENTS_PER_ADMIN_MAX)).
+    /// ([`STATEMENTS_PER_ADMIN_MAX`](super::STATEMENTS_PER_ADMIN_MAX)), or more that end one
+    /// membership of it ([`FAREWELLS_PER_MEMBERSHIP_MAX`](super::FAREWELLS_PER_MEMBERSHIP_MAX)).
     Over(NodeId),
 }
 

@@ -61,7 +61,7 @@ mod walk;
 
 use chains::Chains;
 use departed::DepartedNodes;
-use intake::is_farewell;
+use intake::{Issuers, is_farewell};
 pub use signer::LedgerSigner;
 use walk::Replay;
 
@@ -74,9 +74,9 @@ const STATEMENTS_OF_OTHERS_MAX: usize = STATEMENTS_MAX - 256;
 /// Maximum number of statements by one node with the right to admit. It bounds what one node alone
 /// can make the others store.
 pub const STATEMENTS_PER_ADMIN_MAX: usize = 2048;
-/// Maximum number of statements by one node that may only leave. Each certificate after its first
-/// adds one.
-const STATEMENTS_PER_MEMBER_MAX: usize = 4;
+/// Maximum number of farewells that end one membership, by a node that may not admit. A second one
+/// shows that other ledgers may store other farewells of the membership.
+pub const FAREWELLS_PER_MEMBERSHIP_MAX: usize = 2;
 /// Maximum number of statements in a chain from the founding to a node's own certificate.
 pub const CHAIN_MAX: usize = 16;
 
@@ -256,10 +256,26 @@ impl Ledger {
         self.evaluation.valid.contains(&statement.id())
     }
 
-    /// Returns a digest that is equal for every ledger with the same statements.
+    /// Returns a digest that is equal for every ledger with the same statements. Of a node that
+    /// signed more statements than a ledger stores, two ledgers may store different ones. The
+    /// digest names the used-up quota in their place (see `intake`). Two ledgers that exchanged
+    /// their statements have equal digests, unless they are full of statements that count.
     pub fn digest(&self) -> [u8; 32] {
-        let ids: Vec<u8> = self.statements.keys().flat_map(|id| id.0).collect();
-        digest(&SHA256, &ids)
+        let issuers = Issuers::of(self);
+        let (mut names, mut used_up) = (Vec::new(), BTreeSet::new());
+        let is_full = self.statements.len() >= STATEMENTS_OF_OTHERS_MAX;
+        for (id, signed) in &self.statements {
+            match issuers.used_up(&signed.statement) {
+                _ if is_full && self.is_idle(id, &signed.statement) => {}
+                Some(quota) => drop(used_up.insert(quota)),
+                None => names.extend(id.0),
+            }
+        }
+        for (node, term) in used_up {
+            names.extend(node.as_bytes());
+            names.extend(term.unwrap_or(0).to_be_bytes());
+        }
+        digest(&SHA256, &names)
             .as_ref()
             .try_into()
             .expect("SHA-256 gives 32 bytes")

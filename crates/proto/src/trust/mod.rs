@@ -26,7 +26,10 @@ pub use epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S, Epochs};
 pub use exchange::EXCHANGE_MAX_BYTES;
 pub use invites::{Grant, INVITES_MAX, Invites, IsReserved, Known, Redeemed, USED_INVITES_MAX};
 pub use keyring::{CHAIN_MAX_BYTES, Fault, Keyring, KeyringFiles, Welcome};
-pub use ledger::{CHAIN_MAX, Certificate, Ledger, STATEMENTS_MAX, STATEMENTS_PER_ADMIN_MAX};
+pub use ledger::{
+    CHAIN_MAX, Certificate, FAREWELLS_PER_MEMBERSHIP_MAX, Ledger, STATEMENTS_MAX,
+    STATEMENTS_PER_ADMIN_MAX,
+};
 pub use node_key::{NodeKey, verify};
 pub use proof::{Channel, Role};
 pub use share_key::{SEAL_BYTES, ShareKey, WrappedKey, has_key};

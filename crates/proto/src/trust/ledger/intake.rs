@@ -2,12 +2,27 @@
 //! issuer gains the right to make it. Processing stops at the first signature that is checked and
 //! wrong, because the sender is dishonest. In a full ledger a member's statement that counts
 //! replaces a former member's statement that does not.
+//!
+//! # Limits that do not depend on the order of arrival
+//!
+//! A node may sign more statements than a ledger stores of it, and each ledger stores the first
+//! ones that arrive. Two ledgers with other choices must not exchange their statements for ever.
+//! A node without the right to admit can only leave. Of its farewells, only the last membership
+//! that they end matters. So a ledger stores up to [`FAREWELLS_PER_MEMBERSHIP_MAX`] farewells that
+//! end the same membership, and only for a membership of which it stores a certificate. Any two
+//! ledgers with the same certificates then agree on the memberships that ended, whichever farewells
+//! they store. Nothing that is stored is ever dropped in favour of another farewell, so a further
+//! farewell cannot bring a membership back, and cannot cause traffic without end.
+//!
+//! [`Ledger::digest`] names a quota that is used up, and leaves out the statements that used it up:
+//! no exchange can add to them. In a full ledger it also leaves out the statements of former
+//! members that do not count. For an honest node it names the statements themselves.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
-    Ledger, STATEMENTS_MAX, STATEMENTS_OF_OTHERS_MAX, STATEMENTS_PER_ADMIN_MAX,
-    STATEMENTS_PER_MEMBER_MAX, has_room,
+    FAREWELLS_PER_MEMBERSHIP_MAX, Ledger, STATEMENTS_MAX, STATEMENTS_OF_OTHERS_MAX,
+    STATEMENTS_PER_ADMIN_MAX, has_room,
 };
 use crate::trust::statement::{Claim, SignedStatement, Statement, StatementId};
 use p2pfs_types::id::NodeId;
@@ -40,16 +55,22 @@ enum StatementRight {
 struct Issuer {
     right: StatementRight,
     kept: usize,
-    /// Number of stored certificates for the issuer.
-    admitted: usize,
+    /// Memberships of which a certificate of the issuer is stored.
+    admitted: BTreeSet<u32>,
+    /// Number of stored farewells by the membership that they end.
+    farewells: BTreeMap<u32, usize>,
     /// Statements that the issuer has no right to make yet, without its farewells.
     early: Vec<SignedStatement>,
-    /// Farewells for which the issuer needs a first or a further certificate.
-    farewells: Vec<SignedStatement>,
+    /// Farewells that the issuer has no right to make yet, by the membership that they end.
+    early_farewells: BTreeMap<u32, Vec<SignedStatement>>,
 }
 
+/// Statements of one node of which a ledger stores a limited number: all of a node that may admit,
+/// or the farewells of another node that end the membership with this number.
+pub(super) type Quota = (NodeId, Option<u32>);
+
 /// All nodes that have made or may make statements.
-struct Issuers(BTreeMap<NodeId, Issuer>);
+pub(super) struct Issuers(BTreeMap<NodeId, Issuer>);
 
 enum IntakeDecision {
     /// The statement is taken in, if its issuer signed it.
@@ -65,8 +86,22 @@ enum IntakeDecision {
     Irrelevant,
 }
 
+impl Issuer {
+    /// Returns whether the ledger stores as many farewells of this membership as it takes.
+    fn has_left(&self, term: u32) -> bool {
+        self.farewells.get(&term).copied().unwrap_or(0) >= FAREWELLS_PER_MEMBERSHIP_MAX
+    }
+
+    /// Returns a deferred farewell beyond the number that a ledger stores of one membership.
+    fn excess(&self) -> Option<&SignedStatement> {
+        let mut beyond = self.early_farewells.iter();
+        let (_, farewells) = beyond.find(|(term, _)| self.has_left(**term))?;
+        farewells.first()
+    }
+}
+
 impl Issuers {
-    fn of(ledger: &Ledger) -> Self {
+    pub(super) fn of(ledger: &Ledger) -> Self {
         let mut issuers = Self(BTreeMap::new());
         issuers.0.entry(ledger.founder).or_default().right = StatementRight::Admit;
         for signed in ledger.statements.values() {
@@ -75,38 +110,64 @@ impl Issuers {
         issuers
     }
 
+    /// Returns the quota that a stored statement belongs to, if that quota is used up.
+    pub(super) fn used_up(&self, statement: &Statement) -> Option<Quota> {
+        let issuer = self.0.get(&statement.by)?;
+        match (issuer.right, farewell_of(statement)) {
+            (StatementRight::Admit, _) if issuer.kept >= STATEMENTS_PER_ADMIN_MAX => {
+                Some((statement.by, None))
+            }
+            (StatementRight::Go, Some(term)) if issuer.has_left(term) => {
+                Some((statement.by, Some(term)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Counts a statement towards the quota of its issuer.
+    fn count(&mut self, statement: &Statement) {
+        let issuer = self.0.entry(statement.by).or_default();
+        issuer.kept += 1;
+        if let Some(term) = farewell_of(statement) {
+            *issuer.farewells.entry(term).or_default() += 1;
+        }
+    }
+
     /// Counts a stored statement. If it is a certificate, returns the deferred statements that it
     /// permits.
     fn record_stored(&mut self, signed: &SignedStatement) -> Vec<SignedStatement> {
-        self.0.entry(signed.statement.by).or_default().kept += 1;
-        let Claim::Admit { node, admin, .. } = &signed.statement.claim else {
+        self.count(&signed.statement);
+        let Claim::Admit {
+            node, admin, term, ..
+        } = &signed.statement.claim
+        else {
             return Vec::new();
         };
         let issuer = self.0.entry(*node).or_default();
-        issuer.admitted += 1;
+        let is_first = issuer.admitted.insert(*term);
         let right = if *admin {
             StatementRight::Admit
         } else {
             StatementRight::Go
         };
-        if right <= issuer.right {
-            // Each further certificate makes room for one more farewell.
-            return issuer.farewells.pop().into_iter().collect();
-        }
-        issuer.right = right;
-        let mut said = std::mem::take(&mut issuer.farewells);
-        if right == StatementRight::Admit {
+        let gains = right > issuer.right;
+        issuer.right = issuer.right.max(right);
+        if gains && right == StatementRight::Admit {
+            let farewells = std::mem::take(&mut issuer.early_farewells);
+            let mut said: Vec<_> = farewells.into_values().flatten().collect();
             said.append(&mut issuer.early);
+            return said;
         }
-        said
+        // Only the first certificate of a membership makes room for its farewells.
+        let said = is_first.then(|| issuer.early_farewells.remove(term));
+        said.flatten().unwrap_or_default()
     }
 
     fn defer(&mut self, signed: SignedStatement) {
         let issuer = self.0.entry(signed.statement.by).or_default();
-        if is_farewell(&signed.statement) {
-            issuer.farewells.push(signed)
-        } else {
-            issuer.early.push(signed)
+        match farewell_of(&signed.statement) {
+            Some(term) => issuer.early_farewells.entry(term).or_default().push(signed),
+            None => issuer.early.push(signed),
         }
     }
 }
@@ -139,7 +200,10 @@ impl Intake<'_> {
                     break;
                 }
                 IntakeDecision::OverQuota => taken.over = Some(signed.statement.by),
-                IntakeDecision::NoRoom => without_room.push(signed),
+                IntakeDecision::NoRoom => {
+                    self.issuers.count(&signed.statement);
+                    without_room.push(signed);
+                }
                 IntakeDecision::Accept => {
                     self.ledger.statements.insert(signed.id(), signed.clone());
                     // The certificate may come after the statements that it permits, which were
@@ -149,11 +213,24 @@ impl Intake<'_> {
                 }
             }
         }
+        self.report_excess(&mut taken);
         if !taken.new.is_empty() {
             self.ledger.evaluation = self.ledger.evaluate();
         }
         taken.new.extend(self.ledger.replace_idle(without_room));
         taken
+    }
+
+    /// Records a node without the right to admit that signed more farewells of one membership than
+    /// a ledger stores. Checks one signature at most.
+    fn report_excess(&self, taken: &mut IntakeResult) {
+        if taken.is_forged || taken.over.is_some() {
+            return;
+        }
+        if let Some(signed) = self.issuers.0.values().find_map(Issuer::excess) {
+            taken.is_forged = !signed.is_genuine();
+            taken.over = (!taken.is_forged).then_some(signed.statement.by);
+        }
     }
 
     /// Returns whether a member made the statement in its present membership.
@@ -180,9 +257,9 @@ impl Intake<'_> {
         }
         let issuer = self.issuers.0.get(&by);
         let (right, kept) = issuer.map_or((StatementRight::None, 0), |it| (it.right, it.kept));
-        // Each certificate after the first permits one more farewell.
-        let again = issuer.map_or(0, |it| it.admitted.saturating_sub(1));
-        let may_go = is_farewell(statement) && kept < STATEMENTS_PER_MEMBER_MAX + again;
+        let ends = issuer.zip(farewell_of(statement));
+        let may_go =
+            ends.is_some_and(|(it, term)| it.admitted.contains(&term) && !it.has_left(term));
         let is_full = self.ledger.statements.len() >= most;
         match right {
             StatementRight::Admit if kept >= STATEMENTS_PER_ADMIN_MAX && !is_full => {
@@ -265,6 +342,14 @@ impl Ledger {
         signed
     }
 
+    /// Returns whether a stored statement does not count, and its issuer is neither a member nor
+    /// the founder. A full ledger takes in no such statement.
+    pub(super) fn is_idle(&self, id: &StatementId, statement: &Statement) -> bool {
+        let by = statement.by;
+        let is_out = by != self.founder && !self.evaluation.members.contains_key(&by);
+        is_out && !self.evaluation.valid.contains(id)
+    }
+
     /// Returns at most `most` statements that do not count, and that no remaining statement names.
     /// Their issuers are neither members nor the founder.
     pub(super) fn idle(&self, most: usize) -> Vec<StatementId> {
@@ -276,11 +361,7 @@ impl Ledger {
         }
         let is_idle = |id: &StatementId| {
             let signed = self.statements.get(id);
-            let is_out = |it: &SignedStatement| {
-                let by = it.statement.by;
-                by != self.founder && !self.evaluation.members.contains_key(&by)
-            };
-            !self.evaluation.valid.contains(id) && signed.is_some_and(is_out)
+            signed.is_some_and(|it| self.is_idle(id, &it.statement))
         };
         let free = self.statements.keys().filter(|id| !named.contains_key(id));
         let mut free: BTreeSet<_> = free.filter(|id| is_idle(id)).copied().collect();
@@ -304,7 +385,15 @@ impl Ledger {
 
 /// Returns whether the issuer states that it leaves.
 pub(super) fn is_farewell(statement: &Statement) -> bool {
-    matches!(&statement.claim, Claim::Expel { node, .. } if *node == statement.by)
+    farewell_of(statement).is_some()
+}
+
+/// Returns the last membership that a farewell ends, or none if the statement is not a farewell.
+fn farewell_of(statement: &Statement) -> Option<u32> {
+    match &statement.claim {
+        Claim::Expel { node, term, .. } if *node == statement.by => Some(*term),
+        _ => None,
+    }
 }
 
 /// Returns the ids of the statements that this one names.

@@ -7,6 +7,7 @@ use super::*;
 mod admitted;
 mod chains;
 mod confirming;
+mod converging;
 mod departed;
 mod forged;
 mod full;
