@@ -361,6 +361,51 @@ fn a_permanent_start_failure_exits_with_78_and_a_passing_one_with_1() {
     assert_eq!(ended.status.code(), Some(78), "{}", ended.stderr);
 }
 
+#[apply(promise)]
+fn a_directory_that_other_users_can_change_is_refused_with_the_command_that_mends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("p2pfs.toml"), "[mount]\nenabled = false\n").unwrap();
+    let start = || {
+        let mut command = program();
+        command.args(["daemon", "--config"]).arg(at("p2pfs.toml"));
+        for (flag, place) in [("--state", "state"), ("--cache", "cache/of/p2pfs")] {
+            command.arg(flag).arg(at(place));
+        }
+        command.arg("--socket").arg(at("run/p2pfs.sock"));
+        // An address that this machine does not have, so that each start ends.
+        run(command.args(["--listen", "192.0.2.1:1378"]))
+    };
+    let set = |name: &str, mode| {
+        fs::create_dir_all(at(name)).unwrap();
+        set_mode(&at(name), mode);
+    };
+    let is_refused = |what: &str, dir: &str, mode| {
+        set(dir, mode);
+        let ended = start();
+        assert_eq!(ended.status.code(), Some(78), "{dir}: {}", ended.stderr);
+        let remedy = format!("run: chmod go-w {}\n", at(dir).display());
+        let said = &ended.stderr;
+        assert!(said.contains(what) && said.ends_with(&remedy), "{said}");
+        set(dir, 0o755);
+        let ended = start();
+        assert_eq!(ended.status.code(), Some(1), "{dir}: {}", ended.stderr);
+    };
+    is_refused("the state directory", "state", 0o777);
+    is_refused("the cache", "cache/of/p2pfs", 0o1777);
+    is_refused("the cache", "cache/of", 0o777);
+    is_refused("the directory of the control socket", "run", 0o777);
+    // Other users cannot replace a socket in a directory like /tmp.
+    set("run", 0o1777);
+    assert_eq!(start().status.code(), Some(1));
+    // The daemon trusts a directory of another user as little.
+    std::os::unix::fs::chown(at("state"), Some(64_001), None).unwrap();
+    let ended = start();
+    assert_eq!(ended.status.code(), Some(78), "{}", ended.stderr);
+    let is_told = ended.stderr.contains("user 64001 owns");
+    assert!(is_told, "{}", ended.stderr);
+}
+
 /// Requests the metrics over `stream` and returns the reply.
 fn reading(mut stream: impl Read + std::io::Write) -> String {
     let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";

@@ -12,15 +12,17 @@
 
 mod held_lock;
 pub mod mountinfo;
+mod own_dir;
 mod refused;
 pub mod socket_place;
 
+pub use own_dir::{DirUse, OpenDir, OpenTo, open_dir, open_own_dir};
 pub use refused::stays_refused;
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, linkat};
@@ -35,8 +37,6 @@ pub const PRIVATE_MODE: u32 = 0o600;
 pub const PRIVATE_DIR_MODE: u32 = 0o700;
 /// Mode of a folder that every user may enter.
 const OPEN_DIR_MODE: u32 = 0o755;
-/// Write permission of the group and of others.
-const WRITE_FOR_OTHERS: u32 = 0o022;
 /// Maximum length of a Unix socket's path in bytes: `sun_path` without its NUL (unix(7)).
 pub const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Maximum number of descriptors that are reserved for connections and client processes.
@@ -46,30 +46,6 @@ const DESCRIPTORS_LEFT_MAX: u64 = 512;
 /// (proc(5)).
 pub fn path_of(open: impl AsFd) -> String {
     format!("/proc/self/fd/{}", open.as_fd().as_raw_fd())
-}
-
-/// Opens a folder that only this process's user may change, without following a link in its place.
-/// The inner error says why the folder is not such a one.
-///
-/// # Errors
-/// The error of the system, `NotFound` among them.
-pub fn open_own_dir(dir: &Path) -> io::Result<Result<File, &'static str>> {
-    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let opened = OpenOptions::new().read(true).custom_flags(flags).open(dir);
-    let opened = match opened {
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Ok(Err("it is not a folder"));
-        }
-        opened => opened?,
-    };
-    let found = opened.metadata()?;
-    if found.uid() != rustix::process::geteuid().as_raw() {
-        return Ok(Err("it belongs to another user"));
-    }
-    if found.mode() & WRITE_FOR_OTHERS != 0 {
-        return Ok(Err("other users may write in it"));
-    }
-    Ok(Ok(opened))
 }
 
 /// Opens the same file again for reading, with its own position. A duplicated descriptor would

@@ -23,6 +23,7 @@ mod metrics;
 mod missing;
 mod mount_rights;
 mod node_config;
+mod own_dirs;
 mod paced;
 mod rates;
 mod reload;

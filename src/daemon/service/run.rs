@@ -30,8 +30,8 @@ use super::services::{
 };
 use super::sharing::{added_by_command, share_all, share_missing};
 use super::{
-    conditions, confine, folder, former_names, isolation, journal, limits, metrics, reload,
-    systemd, telling, watchdog,
+    conditions, confine, folder, former_names, isolation, journal, limits, metrics, own_dirs,
+    reload, systemd, telling, watchdog,
 };
 use crate::daemon::config::{Config, Loaded, Place, Sources, saved};
 use crate::daemon::control::{
@@ -139,6 +139,7 @@ async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), R
 /// shares.
 async fn start_serving(loaded: &Loaded) -> Result<Daemon, RunError> {
     let config = &loaded.config;
+    own_dirs::check(config)?;
     let mut kept = Kept::by_manager();
     let control = kept.control(config)?;
     let failed_before = FailedStart::beside(&config.socket).is_some();

@@ -47,6 +47,16 @@ pub enum RunError {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// Another user can put files into a directory of the daemon.
+    #[error("cannot use the {what} {}: {fault}", .dir.display())]
+    OpenDir {
+        /// The use of the directory.
+        what: &'static str,
+        /// The directory.
+        dir: PathBuf,
+        /// The user that can change it, and the remedy.
+        fault: String,
+    },
     /// The system refuses a basic operation.
     #[error("{what}: {source}")]
     System {
@@ -84,6 +94,7 @@ impl RunError {
             Self::Saved { dir, source } => {
                 source.kind() == ErrorKind::InvalidData || stays_refused(dir, source)
             }
+            Self::OpenDir { .. } => true,
             Self::SystemService { .. } => false,
             Self::Log(_) | Self::Mount(_) | Self::Control(_) | Self::System { .. } => false,
         }

@@ -1,0 +1,70 @@
+//! The check that no other user can put files into the directories of the daemon.
+//!
+//! The daemon trusts its state: the key, the secret, the members, and the shares added by command.
+//! It creates these directories itself, private to its user. A directory that another user can
+//! change was made by hand, or planted.
+
+use std::path::Path;
+
+use super::run_error::RunError;
+use crate::daemon::config::Config;
+use p2pfs_types::files::{DirUse, OpenDir, OpenTo, open_dir};
+
+/// Checks the state directory, the cache, and the directory of the control socket.
+///
+/// # Errors
+/// [`RunError::OpenDir`] for the first directory that another user can change.
+pub(super) fn check(config: &Config) -> Result<(), RunError> {
+    let socket = config.socket.parent();
+    let places = [
+        ("state directory", Some(&*config.state_dir), DirUse::Files),
+        ("cache", Some(&*config.cache_dir), DirUse::Files),
+        ("directory of the control socket", socket, DirUse::Socket),
+    ];
+    for (what, dir, usage) in places {
+        let Some(dir) = dir else { continue };
+        if let Some(open) = open_dir(dir, usage) {
+            return Err(RunError::OpenDir {
+                what,
+                dir: dir.to_owned(),
+                fault: fault(dir, &open),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Says which user can change `dir` or the directory that it is in, and the command that ends it.
+fn fault(dir: &Path, open: &OpenDir) -> String {
+    let shown = if open.dir == dir {
+        "it".to_owned()
+    } else {
+        open.dir.display().to_string()
+    };
+    let word = word(&open.dir);
+    let (why, command) = match open.by {
+        OpenTo::Owner(owner) => {
+            let me = rustix::process::geteuid().as_raw();
+            (
+                format!("user {owner} owns {shown}"),
+                format!("chown {me} {word}"),
+            )
+        }
+        OpenTo::Group(mode) => (
+            format!("users of its group may write in {shown} (mode {mode:04o})"),
+            format!("chmod g-w {word}"),
+        ),
+        OpenTo::Everyone(mode) => (
+            format!("every user may write in {shown} (mode {mode:04o})"),
+            format!("chmod go-w {word}"),
+        ),
+    };
+    format!("{why}; remove what others put there, and run: {command}")
+}
+
+/// Returns a path as one word of a shell.
+fn word(dir: &Path) -> String {
+    let text = dir.display().to_string();
+    let quoted = shlex::try_quote(&text).map(|it| it.into_owned());
+    quoted.unwrap_or(text)
+}
