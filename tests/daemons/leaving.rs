@@ -30,6 +30,24 @@ fn a_node_that_left_is_shown_as_left_and_not_as_down() {
 }
 
 #[apply(promise)]
+fn a_node_that_left_can_be_expelled_by_its_name() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, mut two) = (cluster.start("one"), cluster.start("two"));
+    invite(&one, &["--admin"], &two);
+    two.cli(&["leave"]).expect_ok();
+    two.await_end().expect_ok();
+    eventually("it has left", SOON, || state_of(&one, "two") == "left");
+    one.cli(&["expel", "two"]).expect_ok();
+    let trust = one.cli(&["trust", "--json"]).expect_json();
+    let mut history = trust["history"].as_array().unwrap().iter();
+    let is_expelled = history.any(|step| step["what"] == "expelled" && step["name"] == "two");
+    assert!(is_expelled, "{trust}");
+    assert_eq!(members(&one), ["one"]);
+    let again = one.cli(&["expel", "two"]);
+    assert_eq!(again.status.code(), Some(1), "{}", again.stderr);
+}
+
+#[apply(promise)]
 fn leave_returns_when_the_daemon_has_ended() {
     let mut cluster = Cluster::new();
     let mut node = cluster.start("one");

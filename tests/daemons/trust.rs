@@ -94,6 +94,38 @@ fn a_member_has_one_name_in_all_commands() {
 }
 
 #[apply(promise)]
+fn a_daemon_admits_no_guest_under_a_name_with_a_meaning() {
+    let mut cluster = Cluster::with_own_secrets();
+    let folder = cluster.folder.path().join("for-readers");
+    fs::create_dir(&folder).unwrap();
+    let inbox = cluster.folder.path().join("inbox");
+    let one = cluster.start_with(NodeOptions {
+        config: format!(
+            "groups = ['office=grouped']\n[mount]\nenabled = false\n[inbox]\ndir = '{}'\n\
+             from = ['sender']\n[[share]]\ndir = '{}'\nreaders = ['reader', 'office']\n",
+            inbox.display(),
+            folder.display()
+        ),
+        ..NodeOptions::unmounted("one")
+    });
+    let two = cluster.start_with(NodeOptions::unmounted("two"));
+    invite(&one, &[], &two);
+    let mut guest = cluster.start_with(NodeOptions::unmounted("guest"));
+    for name in ["one", "two", "reader", "office", "grouped", "sender"] {
+        guest.stop();
+        guest.name = name.to_owned();
+        guest.launch();
+        let token = one.cli(&["invite"]).expect_ok();
+        let refused = guest.cli(&["join", token.trim()]);
+        assert_eq!(refused.status.code(), Some(1), "{name}: {}", refused.stderr);
+        assert_eq!(members(&one), ["one", "two"], "{name}");
+    }
+    // The issuer can give such a name.
+    invite(&one, &["--name", "reader"], &guest);
+    assert_eq!(members(&one), ["one", "reader", "two"]);
+}
+
+#[apply(promise)]
 fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_continue() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, two, three) = (

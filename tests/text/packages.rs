@@ -89,3 +89,21 @@ fn files_that_the_manual_places_in_usr_are_in_the_packages() {
         }
     }
 }
+
+#[test]
+fn both_units_of_the_daemon_bound_its_memory() {
+    let units = [
+        include_str!("../../packaging/p2pfs.service"),
+        include_str!("../../packaging/user/p2pfs.service"),
+    ];
+    for unit in units {
+        let percent = |setting: &str| {
+            let mut lines = unit.lines().filter_map(|line| line.strip_prefix(setting));
+            let value = lines.next().and_then(|it| it.strip_suffix('%'));
+            let value = value.and_then(|it| it.parse::<u32>().ok());
+            value.unwrap_or_else(|| panic!("{setting} is no percentage:\n{unit}"))
+        };
+        let (high, most) = (percent("MemoryHigh="), percent("MemoryMax="));
+        assert!(0 < high && high < most && most < 100, "{high} {most}");
+    }
+}

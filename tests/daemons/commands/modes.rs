@@ -39,7 +39,11 @@ fn with_modes(name: &str, modes: &str) -> NodeOptions {
 }
 
 fn assert_denied(node: &Node, arguments: &[&str]) {
-    let finished = as_user(node, ALICE, arguments);
+    assert_denied_to(node, ALICE, arguments);
+}
+
+fn assert_denied_to(node: &Node, uid: u32, arguments: &[&str]) {
+    let finished = as_user(node, uid, arguments);
     assert_eq!(finished.status.code(), Some(1), "{arguments:?}");
     let said = &finished.stderr;
     assert!(said.contains("permission denied"), "{arguments:?}: {said}");
@@ -92,6 +96,36 @@ fn a_caller_gets_through_the_socket_what_the_mounts_modes_allow() {
             .status
             .success()
     );
+}
+
+#[apply(promise)]
+fn a_caller_gets_through_the_socket_what_the_mounts_group_may() {
+    let mut cluster = Cluster::new();
+    // Alice is in the group of the mount, and Bob is not.
+    let open = cluster.start_with(with_modes("open", "umask = \"027\"\ngid = 64001"));
+    open.write("d/a", b"text");
+    open.wait_for_file("d/a");
+    let calls: [&[&str]; 4] = [
+        &["ls", "d"],
+        &["get", "d/a", "-o", "-"],
+        &["why", "d/a"],
+        &["wait", "--file", "d/a", "--timeout", "60s"],
+    ];
+    assert!(cat_as(&open, ALICE, "d/a").status.success());
+    assert!(!cat_as(&open, BOB, "d/a").status.success());
+    for call in calls {
+        as_user(&open, ALICE, call).expect_ok();
+        assert_denied_to(&open, BOB, call);
+    }
+    // A group with fewer rights than others is judged by its own digit.
+    let closed = cluster.start_with(with_modes("closed", "umask = \"070\"\ngid = 64001"));
+    closed.wait_for_file("d/a");
+    assert!(!cat_as(&closed, ALICE, "d/a").status.success());
+    assert!(cat_as(&closed, BOB, "d/a").status.success());
+    for call in calls {
+        assert_denied_to(&closed, ALICE, call);
+        as_user(&closed, BOB, call).expect_ok();
+    }
 }
 
 #[apply(promise)]

@@ -7,6 +7,8 @@ use super::*;
 /// Number of records sent at once, and number of repetitions.
 const RECORDS: usize = 2900;
 const TIMES: usize = 400;
+/// Requests for heads: more than any node needs to send.
+const QUESTIONS: usize = 6000;
 
 /// Sends the same record until the daemon closes the connection, on three connections in turn.
 fn flood(scene: &Scene, carried: &[u8]) {
@@ -38,4 +40,21 @@ fn a_member_that_floods_with_pings_is_disconnected_and_named() {
     assert!(scene.offences() >= 3);
     scene.assert_unharmed();
     scene.assert_journal_names(how);
+}
+
+#[apply(promise)]
+fn a_host_that_floods_with_requests_is_named_by_its_address() {
+    let mut scene = scene();
+    let heads = || Request::Heads { heads: vec![] };
+    let questions = std::iter::repeat_with(heads).take(QUESTIONS);
+    scene.eve.ask_all(scene.one.address, questions);
+    let how = "127.0.0.1 asks more than any node needs to know";
+    eventually("its address is named", SOON, || {
+        told(&scene.one, "status")["warnings"]
+            .to_string()
+            .contains(how)
+    });
+    scene.assert_unharmed();
+    let journal = scene.one.stop().stderr;
+    assert!(journal.contains(how), "{journal}");
 }

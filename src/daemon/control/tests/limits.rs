@@ -83,6 +83,37 @@ async fn a_read_only_caller_can_send_calls_of_64_kib_and_no_longer() {
     assert!(matches!(ended, Ended::TooLong { max_bytes: it } if it == max_bytes));
 }
 
+#[test]
+fn long_calls_are_parsed_off_the_runtimes_threads() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let builder = builder.enable_all().max_blocking_threads(1);
+    let runtime = builder.build().unwrap();
+    let (free, is_free) = std::sync::mpsc::channel();
+    let call = |bytes: usize| {
+        let mut text = json!({"method": method("Peers")}).to_string();
+        text.push_str(&" ".repeat(bytes - text.len() - 1));
+        text + "\0"
+    };
+    runtime.block_on(async {
+        // The one thread for blocking work is occupied.
+        let occupied = tokio::task::spawn_blocking(move || is_free.recv());
+        let (mut long, mut short) = (line(stranger()), line(stranger()));
+        long.far
+            .write_all(call(READ_CALL_MAX_BYTES).as_bytes())
+            .await
+            .unwrap();
+        for _ in 0..10 {
+            short.far.write_all(call(1024).as_bytes()).await.unwrap();
+            short.request().await.reply.done(&Peers::default());
+            short.receive().await;
+        }
+        assert!(long.requests.try_recv().is_err());
+        free.send(()).unwrap();
+        occupied.await.unwrap().unwrap();
+        assert_eq!(long.request().await.call, Call::Peers {});
+    });
+}
+
 #[tokio::test]
 async fn a_users_next_call_is_read_once_its_turn_is_free() {
     let turn = Turn::of_a_user();
