@@ -29,8 +29,9 @@ pub enum DirUse {
     /// It has a socket. A directory like `/tmp` is also safe, because other users cannot replace
     /// the socket there.
     Socket,
-    /// It has a directory of one of the other uses. Members of its group are trusted: the directory
-    /// in it belongs to this program's user, and they could only remove it.
+    /// It has a directory of one of the other uses. Its owner and the members of its group are
+    /// trusted: they could only remove the directory in it, because one of their own would not
+    /// belong to this program's user. So root may use a directory in a user's home.
     Parent,
 }
 
@@ -110,7 +111,7 @@ fn opened_to(
     is_private_group: impl FnOnce() -> bool,
 ) -> Option<OpenTo> {
     let mode = found.mode() & MODE_BITS;
-    if found.uid() != 0 && found.uid() != me {
+    if usage != DirUse::Parent && found.uid() != 0 && found.uid() != me {
         return Some(OpenTo::Owner(found.uid()));
     }
     if usage != DirUse::Files && mode & STICKY != 0 {
@@ -224,7 +225,7 @@ mod tests {
             chown(&dir, Some(12_345), None).unwrap();
             assert_eq!(by(&dir, DirUse::Socket), Some(OpenTo::Owner(12_345)));
             let below = dir.join("below");
-            assert_eq!(by(&below, DirUse::Files), Some(OpenTo::Owner(12_345)));
+            assert_eq!(by(&below, DirUse::Files), None, "root uses a user's home");
         }
     }
 
