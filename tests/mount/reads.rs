@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,8 +15,11 @@ use crate::support::mounted::{Mounted, errno};
 use crate::support::process::{PATIENCE, eventually, run_with};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
+use p2pfs_cache::{Cache, CacheConfig, CacheError};
 use p2pfs_fs::FsError;
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::ByteRange;
+use p2pfs_types::pool::PiecePool;
 use tempfile::NamedTempFile;
 
 const NEEDS: &[Need] = &[mount_as_root];
@@ -449,6 +453,96 @@ fn damaged_bytes_reach_no_further_reader() {
     eventually("it is read anew once all have closed it", PATIENCE, || {
         fs::read(mounted.at("whole")).is_ok_and(|read| read == bytes)
     });
+}
+
+/// A cache in a folder of its own.
+struct Cached {
+    cache: Cache,
+    dir: tempfile::TempDir,
+}
+
+impl Cached {
+    fn new() -> Self {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let config = CacheConfig {
+            dir: dir.path().to_owned(),
+            budget_bytes: 1 << 30,
+            floor_bytes: 0,
+        };
+        let cache = Cache::open(config).unwrap().0;
+        Self { cache, dir }
+    }
+
+    /// Changes bytes of a content on the disk, as a failing disk does.
+    fn damage(&self, hash: ContentHash, offset: u64) {
+        let hash = hash.to_string();
+        let shard = self.dir.path().join(&hash[..2]);
+        let data = File::options()
+            .write(true)
+            .open(shard.join(format!("{hash}.data")));
+        data.unwrap().write_all_at(b"damage", offset).unwrap();
+    }
+}
+
+#[apply(promise)]
+fn no_reader_gets_damaged_bytes_after_the_verification_that_finds_them() {
+    let (content, kept) = (Memory::new(), Cached::new());
+    let bytes = noise(3, 4 << 20);
+    let hash = content.cache("file", &kept.cache, bytes.clone());
+    let mounted = Mounted::start(&content, |o| o.server.passthrough = false);
+    kept.damage(hash, 1 << 20);
+    // the pages of the kernel are filled with the damage
+    let open = File::open(mounted.at("file")).unwrap();
+    assert!(fs::read(mounted.at("file")).unwrap() != bytes);
+    let mut page = [0; 4096];
+    let is_right = |page: &mut [u8; 4096]| {
+        open.read_exact_at(page, 1 << 20).unwrap();
+        page[..] == bytes[1 << 20..][..4096]
+    };
+    assert!(!is_right(&mut page));
+    let verified = kept.cache.verify(|progress| {
+        assert_eq!(is_right(&mut page), progress.dropped_bytes > 0);
+        ControlFlow::Continue(())
+    });
+    assert_eq!(verified.dropped_bytes, 65_536);
+    assert!(fs::read(mounted.at("file")).unwrap() == bytes);
+    let mut read = vec![0; bytes.len()];
+    open.read_exact_at(&mut read, 0).unwrap();
+    assert!(read == bytes, "through a handle from before");
+}
+
+#[apply(promise)]
+fn damage_found_by_serving_reaches_no_reader_for_long() {
+    let (content, kept) = (Memory::new(), Cached::new());
+    let bytes = noise(4, 1 << 20);
+    let hash = content.cache("file", &kept.cache, bytes.clone());
+    let mounted = Mounted::start(&content, |o| o.server.passthrough = false);
+    kept.damage(hash, 70_000);
+    assert!(fs::read(mounted.at("file")).unwrap() != bytes);
+    let file = kept.cache.existing(&hash).unwrap().unwrap();
+    let range = ByteRange::new(65_536, 131_072);
+    let given = file.encode(range, &PiecePool::default());
+    assert!(matches!(given, Err(CacheError::Damaged { .. })));
+    eventually("the kernel drops its pages", PATIENCE, || {
+        fs::read(mounted.at("file")).unwrap() == bytes
+    });
+}
+
+#[apply(promise)]
+fn a_verification_without_a_mount_ends() {
+    let (content, kept) = (Memory::new(), Cached::new());
+    let bytes = noise(5, 1 << 20);
+    let hash = content.cache("file", &kept.cache, bytes.clone());
+    kept.damage(hash, 70_000);
+    let verified = kept.cache.verify(|_| ControlFlow::Continue(()));
+    assert_eq!(verified.dropped_bytes, 65_536);
+    let mounted = Mounted::start(&content, |o| o.server.passthrough = false);
+    assert!(fs::read(mounted.at("file")).unwrap() == bytes);
+    // a mount that has ended takes part in no verification
+    kept.damage(hash, 200_000);
+    mounted.mount.end().unwrap();
+    let verified = kept.cache.verify(|_| ControlFlow::Continue(()));
+    assert_eq!(verified.dropped_bytes, 65_536);
 }
 
 #[apply(promise)]

@@ -10,14 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
+use p2pfs_cache::{Cache, ReadOutcome, Stored};
 use p2pfs_catalogue::View;
 use p2pfs_fs::{
-    Content, FileVersion, ForeignFiles, FsError, LiveAttributes, OpenContent, Opened, ReadNow,
-    ReadReply, ReadTicket, Space,
+    Content, FileVersion, ForeignFiles, FsError, LiveAttributes, OpenContent, Opened, PageDropper,
+    ReadNow, ReadReply, ReadTicket, Space,
 };
 use p2pfs_fuse::Mount;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
-use p2pfs_types::digest::ContentHash;
+use p2pfs_types::digest::{self, ContentHash, Outboard};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::path::SharedPath;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -33,6 +34,8 @@ pub(crate) enum Behaviour {
     Here(Arc<Vec<u8>>),
     /// All bytes are here, in a file that the kernel does not get.
     Stored(Arc<File>),
+    /// The bytes are in a cache ([`Memory::cache`]). Bytes that it lost arrive on request.
+    Cached(Arc<Vec<u8>>),
     /// The bytes arrive on request, from another thread.
     Fetched(Arc<Vec<u8>>),
     /// The bytes are in flight until a caller asks for the progress. Then they arrive.
@@ -75,6 +78,7 @@ struct State {
     open: usize,
     cached: HashMap<ContentHash, u64>,
     backing: HashMap<ContentHash, Arc<File>>,
+    cache: Option<Cache>,
     live: HashMap<ContentHash, PathBuf>,
     never: Vec<ReadReply>,
     foreign: ForeignPeer,
@@ -110,6 +114,7 @@ impl Memory {
             open: 0,
             cached: HashMap::new(),
             backing: HashMap::new(),
+            cache: None,
             live: HashMap::new(),
             never: Vec::new(),
             foreign: ForeignPeer::default(),
@@ -179,6 +184,18 @@ impl Memory {
         let size = bytes.len() as u64;
         let bytes = Arc::new(bytes);
         self.behave(name, ContentHash::of(&bytes), size, Behaviour::Here(bytes))
+    }
+
+    /// Lists a file whose bytes are all in a cache. Later files are in the same cache.
+    pub(crate) fn cache(&self, name: &str, cache: &Cache, bytes: Vec<u8>) -> ContentHash {
+        let (outboard, size) = (Outboard::of(&bytes), bytes.len() as u64);
+        let (hash, whole) = (outboard.hash, ByteRange::new(0, size));
+        let proof = digest::encode(hash, size, whole, &bytes[..], &outboard.pairs[..]).unwrap();
+        let verified = digest::decode(hash, size, whole, proof.into()).unwrap();
+        let file = cache.file(hash, size).unwrap();
+        assert_eq!(file.store(&verified).unwrap(), Stored::Kept);
+        self.state.lock().cache = Some(cache.clone());
+        self.behave(name, hash, size, Behaviour::Cached(Arc::new(bytes)))
     }
 
     /// Lists a file with this behaviour.
@@ -394,6 +411,12 @@ impl Content for Memory {
         })
     }
 
+    fn watch_damage(&self, drop_pages: PageDropper) {
+        if let Some(cache) = &self.state.lock().cache {
+            cache.add_damage_listener(drop_pages);
+        }
+    }
+
     fn foreign(&self) -> Option<&dyn ForeignFiles> {
         Some(self)
     }
@@ -418,6 +441,7 @@ impl OpenContent for Open {
             drop(self.memory.stand_still(state));
             return ReadNow::Failed(FsError::Disk);
         }
+        let cache = state.cache.clone();
         drop(state);
         if let Some(file) = &self.live {
             use std::os::unix::fs::FileExt;
@@ -440,6 +464,13 @@ impl OpenContent for Open {
                 file.read_exact_at(buffer, offset).unwrap();
                 ReadNow::Done(buffer.len())
             }
+            Some(Behaviour::Cached(_)) => {
+                let file = cache.unwrap().existing(&self.hash).unwrap().unwrap();
+                match file.read_at(offset, buffer).unwrap() {
+                    ReadOutcome::Ready(length) => ReadNow::Done(length),
+                    ReadOutcome::Missing(_) => ReadNow::Wait,
+                }
+            }
             Some(Behaviour::Broken(error)) => ReadNow::Failed(error),
             Some(Behaviour::Panics) => panic!("a bug in reading (on purpose)"),
             Some(Behaviour::Short) => ReadNow::Done(buffer.len() - 1),
@@ -458,7 +489,7 @@ impl OpenContent for Open {
                 let part = bytes[range.start as usize..range.end as usize].to_vec();
                 state.on_their_way.insert(ticket, (reply, part.into()));
             }
-            Behaviour::Fetched(bytes) => {
+            Behaviour::Fetched(bytes) | Behaviour::Cached(bytes) => {
                 let part = bytes[range.start as usize..range.end as usize].to_vec();
                 *state.cached.entry(self.hash).or_default() += part.len() as u64;
                 std::thread::spawn(move || reply(Ok(Bytes::from(part))));

@@ -90,7 +90,7 @@ impl CacheFile {
                 let context = &self.handle.core.context;
                 let lost = range.align_out(CHUNK_BYTES, shared.size_bytes);
                 let lost_bytes = shared.drop_range(context, lost);
-                context.record_damage(lost_bytes);
+                context.damage.record(lost_bytes);
                 Ok(ReadOutcome::Missing(lost))
             }
         }

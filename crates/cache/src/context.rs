@@ -4,25 +4,16 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
-use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
 use super::CacheEvent;
+use super::damage::DamageReports;
 use super::disk::Disk;
 use super::layout::Layout;
 use super::map::Boot;
 use super::write_behind::WriteBehind;
 use p2pfs_types::files::limit_of_open_files;
-
-/// Bytes that were found wrong or unreadable.
-#[derive(Debug, Default)]
-pub(super) struct Damage {
-    /// Number of bytes since the start.
-    pub(super) bytes: u64,
-    /// Time of the last damage; `None` once a verification of the whole cache finds none.
-    pub(super) at: Option<SystemTime>,
-}
 
 pub(super) struct CacheContext {
     pub(super) layout: Layout,
@@ -35,7 +26,7 @@ pub(super) struct CacheContext {
     events_lost: AtomicU64,
     refusals: DiskRefusals,
     /// The bytes that were found wrong or unreadable.
-    pub(super) damage: Mutex<Damage>,
+    pub(super) damage: DamageReports,
 }
 
 /// The refusals of the cache's disk.
@@ -64,7 +55,7 @@ impl CacheContext {
             events,
             events_lost: AtomicU64::new(0),
             refusals: DiskRefusals::default(),
-            damage: Mutex::default(),
+            damage: DamageReports::default(),
         }
     }
 
@@ -72,15 +63,6 @@ impl CacheContext {
     pub(super) fn send_event(&self, event: CacheEvent) {
         if self.events.try_send(event).is_err() {
             self.events_lost.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Counts bytes that were found wrong or unreadable.
-    pub(super) fn record_damage(&self, bytes: u64) {
-        if bytes > 0 {
-            let mut damage = self.damage.lock();
-            damage.bytes += bytes;
-            damage.at = Some(SystemTime::now());
         }
     }
 

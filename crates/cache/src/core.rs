@@ -314,7 +314,10 @@ impl CacheCore {
             ..VerifyProgress::default()
         };
         for hash in files {
-            match self.existing_unused(&hash) {
+            let opened = self.existing_unused(&hash);
+            // Opening a small file can find it damaged.
+            self.context.damage.await_drops();
+            match opened {
                 Ok(Some(file)) if file.verify(&mut done, &mut progress).is_break() => return done,
                 // A file that was removed meanwhile needs no check.
                 Ok(_) => {}
@@ -368,7 +371,7 @@ impl Cache {
         let core = self.core();
         let index = core.index.lock();
         let tally = index.tally();
-        let damage = core.context.damage.lock();
+        let damage = core.context.damage.found.lock();
         CacheUsage {
             budget_bytes: index.space.budget_bytes,
             used_bytes: index.space.charged_bytes,

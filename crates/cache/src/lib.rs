@@ -49,6 +49,7 @@ mod budget;
 mod cached_file;
 mod context;
 mod core;
+mod damage;
 mod disk;
 mod error;
 mod file;
@@ -81,6 +82,7 @@ use std::time::SystemTime;
 
 pub use budget::cost_bytes;
 pub use cached_file::{CacheFile, ReadOutcome, Stored};
+pub use damage::DamageListener;
 pub use error::CacheError;
 
 pub use reservation::Reservation;
@@ -310,7 +312,7 @@ impl Cache {
         let total = files.len();
         let done = self.core().verify_files(files, progress);
         if done.files == total && done.dropped_bytes == 0 && done.unopened_files == 0 {
-            self.core().context.damage.lock().at = None;
+            self.core().context.damage.found.lock().at = None;
         }
         done
     }
@@ -322,6 +324,13 @@ impl Cache {
     ) -> VerifyProgress {
         let files = self.unverified().into_iter().map(|(hash, _)| hash);
         self.core().verify_files(files.collect(), progress)
+    }
+
+    /// Sets a function that drops the copies that readers have of damaged bytes. It also receives
+    /// the damage that was found while there was no such function. [`Cache::verify`] waits for it
+    /// before it reports the damage.
+    pub fn add_damage_listener(&self, listener: DamageListener) {
+        self.core().context.damage.add_listener(listener);
     }
 
     /// Creates an empty reservation.

@@ -90,6 +90,7 @@ impl OpenFileState {
         drop(state);
         self.rewrite(context, &mut map);
         drop(map);
+        context.damage.drop_copies(&self.hash, range);
         if !lost.is_empty() {
             context.send_event(CacheEvent::Dropped {
                 hash: self.hash,
@@ -139,7 +140,7 @@ impl OpenFileState {
             let whole = self.state.lock().present.contains(pages);
             if whole && self.proves(chunk) == Some(false) {
                 let lost_bytes = self.drop_range(context, chunk);
-                context.record_damage(lost_bytes);
+                context.damage.record(lost_bytes);
             }
         }
     }
@@ -172,6 +173,10 @@ impl OpenFileState {
             state.unsynced = true;
             let completed = self.publish(&state);
             drop(state);
+            if !proven {
+                // This process never gave these bytes to a read, but a previous one may have.
+                context.damage.drop_copies(&self.hash, chunk);
+            }
             if completed {
                 let _ = self.flush(context);
                 self.sync_later(context);

@@ -40,9 +40,12 @@ impl CacheFile {
             let stride = ByteRange::at(start, STRIDE_BYTES).intersection(&whole);
             let (bytes, checked_bytes) = shared.bytes_to_check(stride);
             let doubtful_bytes = shared.settle(&core.context, stride);
-            core.context.record_damage(doubtful_bytes);
-            done.dropped_bytes += doubtful_bytes;
-            done.dropped_bytes += shared.check(&core.context, stride);
+            let wrong_bytes = shared.check(&core.context, stride);
+            // Without this, readers would get damaged bytes after the verification has reported
+            // them.
+            core.context.damage.await_drops();
+            core.context.damage.record(doubtful_bytes);
+            done.dropped_bytes += doubtful_bytes + wrong_bytes;
             done.bytes += bytes;
             done.checked_bytes += checked_bytes;
             done.bytes_total = done.bytes_total.max(done.bytes);

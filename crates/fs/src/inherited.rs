@@ -153,6 +153,18 @@ impl Inherited {
             .is_some_and(|since| since.elapsed() < LIFETIME)
     }
 
+    /// Returns whether a previous process served the mount, so that the kernel may have pages of
+    /// inodes that this process does not know.
+    pub(crate) fn has_predecessor(&self) -> bool {
+        self.followed.is_some()
+    }
+
+    /// Returns the inodes that the previous process had open as a version with this content.
+    pub(crate) fn inodes_of(&self, hash: &ContentHash) -> Vec<u64> {
+        let of_content = self.versions.iter().filter(|(_, open)| open.hash == *hash);
+        of_content.map(|(ino, _)| *ino).collect()
+    }
+
     /// Keeps a content open until the last open of the inode is closed.
     pub(crate) fn keep_open(&self, ino: u64, content: Arc<dyn OpenContent>) {
         self.held.lock().insert(ino, content);

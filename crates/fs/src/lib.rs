@@ -58,8 +58,8 @@ pub use resolver::InodeResolver;
 pub use staleness::KernelCaches;
 pub use traits::{
     Around, BackingFile, BackingFiles, Content, FileVersion, ForeignFile, ForeignFiles,
-    Invalidator, LaterReply, LiveAttributes, LiveLook, OpenContent, Opened, ReadNow, ReadReply,
-    ReadTicket, Space, Stale, WholeFile,
+    Invalidator, LaterReply, LiveAttributes, LiveLook, OpenContent, Opened, PageDropper, ReadNow,
+    ReadReply, ReadTicket, Space, Stale, WholeFile,
 };
 pub use xattr::absence as attribute_absence;
 

@@ -7,12 +7,15 @@
 //! ESTALE. The exception is an inode that was open with the previous process
 //! ([`super::inherited`]).
 
+use std::collections::HashSet;
+
 use super::inode::{CONTENT_BITS, Inode, Name, Node, NumberKind};
 use super::names::ResolvedName;
 use super::namespace::MountNamespace;
 use super::traits::FileVersion;
 use p2pfs_catalogue::{FileNames, View};
 use p2pfs_proto::wire::native::record::ShareIndex;
+use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
 /// Maximum files with the same first hash bits that are examined for one number. The search ends
@@ -56,32 +59,50 @@ fn other_names(namespace: &MountNamespace) -> Vec<Name> {
 
 /// Returns the name under which a file has this number, if there is one.
 fn name_of_file(ino: u64, file: FileNames) -> Option<Name> {
-    let FileNames {
-        hash,
-        listed,
-        shared,
-    } = file;
-    let own_or_not = |name: &Name, own| {
-        let version = FileVersion {
-            path: SharedPath::root(),
-            hash,
-            size_bytes: 0,
-            mtime: Default::default(),
-            executable: false,
-            own,
-        };
-        let inode = Inode {
-            name: name.clone(),
-            node: Node::File(version),
-        };
+    let hash = file.hash;
+    let own = || Some((ShareIndex(0), SharedPath::root()));
+    let has_number = |name: &Name, own| {
+        let inode = file_inode(name.clone(), hash, own);
         inode.numbers().any(|number| number == ino)
     };
-    let own = || Some((ShareIndex(0), SharedPath::root()));
-    let is_it = |name: &Name| own_or_not(name, None) || own_or_not(name, own());
-    let listed = listed.map(Name::Union);
-    let shared = shared.map(|(node, path)| Name::Peer(node.into(), path));
-    let mut names = listed.into_iter().chain(shared).chain([Name::Hash(hash)]);
-    names.find(is_it)
+    let is_it = |name: &Name| has_number(name, None) || has_number(name, own());
+    names_of_file(file).into_iter().find(is_it)
+}
+
+/// Returns the inodes of other nodes' files with a content, under all names that the namespace has
+/// for it.
+pub(super) fn inodes_of_content(view: &View, hash: &ContentHash) -> Vec<Inode> {
+    let files = view.contents().files_like(hash, u32::BITS, ALIKE_MAX);
+    let files = files.into_iter().filter(|file| file.hash == *hash);
+    let names: HashSet<Name> = files
+        .flat_map(names_of_file)
+        .chain([Name::Hash(*hash)])
+        .collect();
+    let inodes = names.into_iter();
+    inodes.map(|name| file_inode(name, *hash, None)).collect()
+}
+
+fn names_of_file(file: FileNames) -> Vec<Name> {
+    let listed = file.listed.map(Name::Union);
+    let shared = file
+        .shared
+        .map(|(node, path)| Name::Peer(node.into(), path));
+    let names = listed.into_iter().chain(shared);
+    names.chain([Name::Hash(file.hash)]).collect()
+}
+
+/// Returns an inode of a file, of which only the number matters.
+fn file_inode(name: Name, hash: ContentHash, own: Option<(ShareIndex, SharedPath)>) -> Inode {
+    let version = FileVersion {
+        path: SharedPath::root(),
+        hash,
+        size_bytes: 0,
+        mtime: Default::default(),
+        executable: false,
+        own,
+    };
+    let node = Node::File(version);
+    Inode { name, node }
 }
 
 fn hidden_directories(view: &View) -> Vec<Name> {

@@ -9,9 +9,11 @@ use super::inode::{Inode, Name, Node};
 use super::inodes::Inodes;
 use super::names;
 use super::namespace::MountNamespace;
+use super::recall;
 use super::traits::{Invalidator, Stale};
 use p2pfs_catalogue::{Change, View};
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::ByteRange;
 
 /// The objects to invalidate, each once, in the order in which they were found.
 #[derive(Default)]
@@ -39,9 +41,21 @@ pub struct KernelCaches {
 }
 
 impl KernelCaches {
-    /// Sets the invalidator of the kernel's caches. Only the first call counts.
-    pub fn set_invalidator(&self, invalidator: Arc<dyn Invalidator>) {
-        let _ = self.invalidator.set(invalidator);
+    /// Sets the invalidator of the kernel's caches, and begins to drop the kernel's pages of
+    /// damaged bytes. Only the first call counts.
+    pub fn set_invalidator(self: &Arc<Self>, invalidator: Arc<dyn Invalidator>) {
+        if self.invalidator.set(invalidator).is_err() {
+            return;
+        }
+        let caches = Arc::downgrade(self);
+        let listener = move |hash: &ContentHash, range, dropped| {
+            let caches = caches.upgrade();
+            caches.is_some_and(|caches| {
+                caches.drop_damaged(hash, range, dropped);
+                true
+            })
+        };
+        self.namespace.content.watch_damage(Box::new(listener));
     }
 
     /// Requests one invalidation.
@@ -134,6 +148,43 @@ impl KernelCaches {
         }
     }
 
+    /// Makes the kernel drop its pages of a damaged range of a content, and calls `dropped` after
+    /// that. A page that a read in progress fills is dropped after that read.
+    fn drop_damaged(
+        &self,
+        hash: &ContentHash,
+        range: ByteRange,
+        dropped: Box<dyn FnOnce() + Send>,
+    ) {
+        let numbers = self.numbers_of_content(hash).into_iter();
+        let pages: Vec<Stale> = numbers
+            .map(|ino| Stale::PagesWithin { ino, range })
+            .collect();
+        let after = move || {
+            dropped();
+            Vec::new()
+        };
+        match self.invalidator.get() {
+            Some(invalidator) if !pages.is_empty() => {
+                invalidator.invalidate_around(pages, Box::new(after));
+            }
+            _ => drop(after()),
+        }
+    }
+
+    /// Returns the numbers under which the kernel may have pages of a content. An inode that it
+    /// learned from the previous process may not be in the table. It has one of the numbers of its
+    /// name, or was open with that process.
+    fn numbers_of_content(&self, hash: &ContentHash) -> BTreeSet<u64> {
+        let mut numbers: BTreeSet<u64> = self.inodes.files_of(hash).into_iter().collect();
+        if let Some(inherited) = self.inherited.get().filter(|it| it.has_predecessor()) {
+            numbers.extend(inherited.inodes_of(hash));
+            let inodes = recall::inodes_of_content(&self.namespace.view(), hash).into_iter();
+            numbers.extend(inodes.flat_map(|inode| inode.numbers().collect::<Vec<_>>()));
+        }
+        numbers
+    }
+
     /// Returns all names that the kernel may have cached, as far as they are known here, and the
     /// open inodes. Names that the kernel learned from the previous process are not known, and may
     /// be in any directory.
@@ -219,5 +270,91 @@ impl KernelCaches {
         } else {
             Stale::Name { parent, name }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::standin::Names;
+    use crate::traits::{Around, FileVersion};
+    use crate::{Filesystem, Options};
+    use p2pfs_types::path::SharedPath;
+
+    /// Records what is to be dropped, and drops it at once.
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<Stale>>);
+
+    impl Invalidator for Recorder {
+        fn invalidate(&self, stale: Stale) {
+            self.0.lock().push(stale);
+        }
+
+        fn invalidate_around(&self, stale: Vec<Stale>, change: Around) {
+            self.0.lock().extend(stale);
+            drop(change());
+        }
+    }
+
+    fn filesystem(names: Names) -> (Filesystem, Arc<Recorder>) {
+        let options = Options {
+            uid: 0,
+            gid: 0,
+            file_mask: 0o022,
+            directory_mask: 0o022,
+        };
+        let fs = Filesystem::new(Arc::new(names), options);
+        let recorder = Arc::new(Recorder::default());
+        fs.caches.set_invalidator(recorder.clone());
+        (fs, recorder)
+    }
+
+    /// Returns the inodes whose pages are dropped if this content is found damaged.
+    fn dropped((fs, recorder): &(Filesystem, Arc<Recorder>), content: &[u8]) -> Vec<u64> {
+        let (told, heard) = std::sync::mpsc::channel();
+        let range = ByteRange::new(0, 4096);
+        let dropped = Box::new(move || told.send(()).unwrap());
+        let hash = ContentHash::of(content);
+        fs.caches.drop_damaged(&hash, range, dropped);
+        heard.try_recv().unwrap();
+        let stale = std::mem::take(&mut *recorder.0.lock());
+        let ino = |stale| match stale {
+            Stale::PagesWithin { ino, range: part } if part == range => ino,
+            other => panic!("{other:?}"),
+        };
+        stale.into_iter().map(ino).collect()
+    }
+
+    #[test]
+    fn damaged_bytes_lose_their_pages_of_known_inodes_and_of_those_of_the_previous_process() {
+        let names = Names::none();
+        names.put("file", b"content");
+        let path = SharedPath::new(&b"file"[..]).unwrap();
+        let version = FileVersion {
+            path: path.clone(),
+            hash: ContentHash::of(b"content"),
+            size_bytes: 7,
+            mtime: Default::default(),
+            executable: false,
+            own: None,
+        };
+        let name = Name::Union(path);
+        let node = Node::File(version);
+        let number = Inode { name, node }.number();
+        let fs = filesystem(names);
+        assert_eq!(dropped(&fs, b"content"), Vec::<u64>::new(), "no inode");
+
+        let names = Names::none();
+        names.put("file", b"content");
+        let fs = filesystem(names);
+        let table = tempfile::tempfile().unwrap();
+        table.write_all_at(&[0; 8], 0).unwrap();
+        fs.0.files.inherit(table).unwrap();
+        assert!(dropped(&fs, b"content").contains(&number));
+        assert!(!dropped(&fs, b"other").contains(&number));
     }
 }

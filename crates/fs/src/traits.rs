@@ -79,6 +79,11 @@ pub trait Content: Send + Sync + 'static {
     /// Returns the daemon's status as JSON, for `.p2pfs/status.json`.
     fn status_json(&self) -> Vec<u8>;
 
+    /// Sets the function to call for damaged local bytes. These are bytes that [`OpenContent`] may
+    /// have given to reads and that turned out not to fit their hash, or to be unreadable. It must
+    /// give them to no further read before the call.
+    fn watch_damage(&self, _drop_pages: PageDropper) {}
+
     /// Returns the files from elsewhere, if there may be any.
     fn foreign(&self) -> Option<&dyn ForeignFiles> {
         None
@@ -149,14 +154,20 @@ pub trait OpenContent: Send + Sync {
 /// Drops the kernel's caches. It never blocks, so it can be called from anywhere.
 pub trait Invalidator: Send + Sync + 'static {
     /// Requests an invalidation, which happens soon on a thread of its own. Equal requests that
-    /// wait may be merged.
+    /// wait may be merged. If too many wait, pages of files may stay.
     fn invalidate(&self, stale: Stale);
 
     /// Requests these invalidations, and calls `change` after they have happened. `change` returns
     /// the objects to invalidate once more, because the kernel received old answers for them in the
-    /// meantime.
+    /// meantime. Either all of them are pages of files, or none.
     fn invalidate_around(&self, stale: Vec<Stale>, change: Around);
 }
+
+/// Makes the kernel drop its pages of a damaged range of a content, and calls or drops the last
+/// argument once that has happened. It never waits. It returns false if the mount has ended, and is
+/// then not called again.
+pub type PageDropper =
+    Box<dyn Fn(&ContentHash, ByteRange, Box<dyn FnOnce() + Send>) -> bool + Send + Sync>;
 
 /// A change that runs after the invalidations that it requires. It runs on another thread, and must
 /// not wait.

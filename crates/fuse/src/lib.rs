@@ -25,6 +25,7 @@
 //! | a handler that never answers hangs its caller | the device answers at a deadline | `tests/mount/waits.rs a_hung_open_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing` |
 //! | a disk under a share or the cache stalls | another thread is started if all are busy | `tests/mount/traps.rs hung_calls_delay_no_others`, `tests/mount/traps.rs hung_listings_delay_no_others`, `tests/mount/traps.rs hung_closes_delay_no_others` |
 //! | the thread that returns all answers closes the files of unwanted answers | a separate thread closes them | `tests/mount/traps.rs the_close_of_an_undelivered_open_delays_no_others` |
+//! | pages keep damaged bytes of the cache after these were found and dropped | the kernel drops its pages before a verification reports | `tests/mount/reads.rs no_reader_gets_damaged_bytes_after_the_verification_that_finds_them` |
 //! | the kernel refuses one inode opened in two modes | the first open decides, until the last release | `tests/mount/reads.rs an_open_never_fails_while_a_file_becomes_complete` |
 
 mod abi;

@@ -5,7 +5,9 @@
 //! a single notification for everything.
 //!
 //! A notification for the pages of a file also waits for reads of these pages. It has a queue and a
-//! thread of its own, so that a stalled disk does not delay the changes of names.
+//! thread of its own, so that a stalled disk does not delay the changes of names. No notification
+//! covers the pages of all files. If this queue is full, unneeded pages stay, but damaged ones
+//! ([`Content::watch_damage`](p2pfs_fs::Content::watch_damage)) are always queued.
 
 mod again;
 
@@ -52,7 +54,12 @@ impl Invalidator for NotifyQueues {
     }
 
     fn invalidate_around(&self, stale: Vec<Stale>, change: Around) {
-        self.names.invalidate_around(stale, change);
+        let queue = if stale.first().is_some_and(is_of_pages) {
+            &self.pages
+        } else {
+            &self.names
+        };
+        queue.invalidate_around(stale, change);
     }
 }
 
@@ -81,7 +88,9 @@ struct NotifyBatch {
 impl NotifyQueue {
     fn invalidate(&self, stale: Stale) {
         let mut state = self.state.lock();
-        if !state.closed {
+        // Pages that are not needed may stay, and no notification covers the pages of all files.
+        let is_dispensable = is_of_pages(&stale) && state.order.len() >= WAITING_MAX;
+        if !state.closed && !is_dispensable {
             state.enqueue(stale);
             self.changed.notify_one();
         }
@@ -145,9 +154,14 @@ impl NotifyQueue {
         }
     }
 
-    /// Closes the queue.
+    /// Closes the queue. Changes that were not made are dropped, because a thread may wait for
+    /// their end.
     fn close(&self) {
-        self.state.lock().closed = true;
+        let mut state = self.state.lock();
+        state.closed = true;
+        let changes = std::mem::take(&mut state.changes);
+        drop(state);
+        drop(changes);
         self.changed.notify_all();
     }
 }
@@ -157,7 +171,8 @@ impl NotifyQueueState {
         if self.waiting.contains(&Stale::Everything) || self.waiting.contains(&stale) {
             return;
         }
-        if stale == Stale::Everything || self.order.len() >= WAITING_MAX {
+        let is_full = self.order.len() >= WAITING_MAX && !is_of_pages(&stale);
+        if stale == Stale::Everything || is_full {
             self.order = VecDeque::from([Stale::Everything]);
             self.waiting = HashSet::from([Stale::Everything]);
         } else {
@@ -199,6 +214,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use p2pfs_types::extent::ByteRange;
 
     fn listing(ino: u64) -> Stale {
         Stale::Listing { ino }
@@ -235,6 +251,42 @@ mod tests {
         assert_eq!(queue.next(), Some(vec![Stale::Everything]));
         queue.invalidate(listing(1));
         assert_eq!(queue.next(), Some(vec![listing(1)]));
+    }
+
+    #[test]
+    fn a_full_queue_keeps_every_required_notification_of_pages() {
+        let (queues, done) = (NotifyQueues::default(), Arc::new(AtomicUsize::new(0)));
+        let pages = |ino| Stale::Pages { ino };
+        for ino in 0..WAITING_MAX as u64 + 10 {
+            queues.invalidate(pages(ino));
+        }
+        let range = ByteRange::new(0, 65_536);
+        let damaged = Stale::PagesWithin { ino: 7, range };
+        let count = done.clone();
+        let dropped = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            vec![]
+        };
+        queues.invalidate_around(vec![damaged.clone()], Box::new(dropped));
+        let batch = queues.pages.next_batch(None).unwrap();
+        assert_eq!(batch.stale.len(), WAITING_MAX + 1);
+        assert_eq!(batch.stale.last(), Some(&damaged));
+        assert_eq!(batch.changes.len(), 1);
+        batch.changes.into_iter().for_each(|change| drop(change()));
+        assert_eq!(done.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn closing_drops_the_changes_that_were_not_made() {
+        let queue = NotifyQueue::default();
+        let (held, waiter) = std::sync::mpsc::channel::<()>();
+        let change = move || {
+            drop(held);
+            vec![]
+        };
+        queue.invalidate_around(vec![listing(1)], Box::new(change));
+        queue.close();
+        assert!(waiter.try_recv() == Err(std::sync::mpsc::TryRecvError::Disconnected));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use p2pfs_fetch::TransferError;
 use p2pfs_fetch::plan::PlanError;
 use p2pfs_fs::{
     Content, FileVersion, ForeignFiles, FsError, LiveAttributes, LiveLook, OpenContent, Opened,
-    ReadNow, ReadReply, ReadTicket, Space, WholeFile,
+    PageDropper, ReadNow, ReadReply, ReadTicket, Space, WholeFile,
 };
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_share::ShareSet;
@@ -364,6 +364,10 @@ impl Content for NodeContent {
 
     fn status_json(&self) -> Vec<u8> {
         self.published.status.load().as_ref().clone()
+    }
+
+    fn watch_damage(&self, drop_pages: PageDropper) {
+        self.cache.add_damage_listener(drop_pages);
     }
 
     fn foreign(&self) -> Option<&dyn ForeignFiles> {

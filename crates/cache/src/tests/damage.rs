@@ -3,6 +3,10 @@
 use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+use parking_lot::Mutex;
 
 use super::*;
 use crate::layout::{Layout, Paths};
@@ -78,6 +82,68 @@ fn damage_is_counted_until_a_verification_finds_none() {
     assert_eq!(cache.verify(|_| ControlFlow::Continue(())).dropped_bytes, 0);
     assert_eq!(cache.usage().damaged_at, None);
     assert_eq!(cache.usage().damaged_bytes, 65_536);
+}
+
+#[test]
+fn verification_reports_damage_only_after_its_copies_are_dropped() {
+    let place = Place::new(1 << 20);
+    let (cache, _events) = place.open();
+    let source = Source::new(1, 200_000);
+    fill(&cache, &source);
+    overwrite(&paths(&place, &source).data, 70_000, b"rot");
+    let (requests, requested) = mpsc::channel();
+    cache.add_damage_listener(Box::new(move |hash, range, dropped| {
+        requests.send((*hash, range, dropped)).is_ok()
+    }));
+    let is_dropped = AtomicBool::new(false);
+    let (cache, source, is_dropped) = (&cache, &source, &is_dropped);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let (hash, range, dropped) = requested.recv().unwrap();
+            assert_eq!(hash, source.hash());
+            assert_eq!(range, ByteRange::new(65_536, 131_072));
+            // The bytes are given to no read any longer.
+            let found = open_file(cache, source).read_at(70_000, &mut [0; 8]);
+            assert!(matches!(found, Ok(ReadOutcome::Missing(_))));
+            is_dropped.store(true, Ordering::Relaxed);
+            dropped();
+        });
+        let report = cache.verify(|progress| {
+            assert_eq!(progress.dropped_bytes, 65_536);
+            assert!(is_dropped.load(Ordering::Relaxed));
+            ControlFlow::Continue(())
+        });
+        assert_eq!(report.dropped_bytes, 65_536);
+    });
+}
+
+#[test]
+fn damage_without_a_listener_is_kept_for_the_next_one() {
+    let place = Place::new(1 << 20);
+    let (cache, _events) = place.open();
+    let source = Source::new(1, 200_000);
+    fill(&cache, &source);
+    let damage = |offset| {
+        overwrite(&paths(&place, &source).data, offset, b"rot");
+        cache.verify(|_| ControlFlow::Continue(())).dropped_bytes
+    };
+    assert_eq!(damage(70_000), 65_536);
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let listen = |is_there: bool| {
+        let hearing = heard.clone();
+        cache.add_damage_listener(Box::new(move |_, range, _| {
+            hearing.lock().push(range);
+            is_there
+        }));
+        std::mem::take(&mut *heard.lock())
+    };
+    let first = ByteRange::new(65_536, 131_072);
+    assert_eq!(listen(false), [first]);
+    assert_eq!(damage(10), 65_536);
+    let second = ByteRange::new(0, 65_536);
+    assert_eq!(*heard.lock(), [second], "by one that is gone");
+    heard.lock().clear();
+    assert_eq!(listen(true), [second]);
 }
 
 #[test]
