@@ -14,7 +14,7 @@ use tracing::{Instrument, debug, trace};
 use super::asking::{TakeBack, failure_of};
 use super::storing::StoreTurn;
 use super::trace::FetchTrace;
-use super::write_behind::{BEHIND_FOR, PendingStore, StoreOutcome};
+use super::write_behind::{BEHIND_FOR, PendingStore};
 use super::{FetcherInner, ReadReply, read_into};
 use crate::TRACE_TARGET;
 use crate::net::NetError;
@@ -220,14 +220,10 @@ impl FetcherInner {
         verified: &Verified,
         file: &CacheFile,
     ) {
-        let may_store = turn.is_some();
+        let turn = turn.as_ref();
         let mut kept = self.storing.store_answer(turn, file, verified);
         while self.with(|session, now| kept.report_stored(session, now, content, verified.range)) {
-            kept = if may_store {
-                self.storing.store_now(file, verified)
-            } else {
-                StoreOutcome::No
-            };
+            kept = self.storing.store_answer(turn, file, verified);
         }
     }
 
@@ -250,7 +246,12 @@ impl FetcherInner {
     /// Gives a reader its bytes, or restarts its read if some of them cannot be read any more.
     pub(super) fn deliver(self: &Arc<Self>, delivery: Delivery<ReadReply, CacheFile>) {
         let Delivery { read, sources } = delivery;
-        match sources.gather(read.range, read_into) {
+        let read_at_disk = |file: &CacheFile, range, buffer: &mut [u8]| {
+            // An answer that has a turn may deliver, and does not go on before the disk does.
+            let _call = self.storing.call_disk();
+            read_into(file, range, buffer)
+        };
+        match sources.gather(read.range, read_at_disk) {
             Ok(bytes) => (read.handle)(Ok(bytes)),
             Err(gap) => self.restart_read(read, gap),
         }

@@ -34,7 +34,7 @@ impl FetcherInner {
         content: ContentKey,
     ) -> Result<Option<CacheFile>, TransferError> {
         // an error of the cache does not fail the read: it goes on uncached
-        let file = self.cache.file(content.hash, content.size_bytes).ok();
+        let file = self.open_cached(content);
         let cached = Cached {
             file: file.clone(),
             on_disk: file
@@ -49,10 +49,17 @@ impl FetcherInner {
     /// Opens the cache's file of a content whose fetch began without one, if the cache accepts it
     /// now. Blocking.
     pub(super) fn reopen(self: &Arc<Self>, content: ContentKey) -> Option<CacheFile> {
-        let file = self.cache.file(content.hash, content.size_bytes).ok()?;
+        let file = self.open_cached(content)?;
         let (own, is_complete) = (file.clone(), file.is_complete());
         self.with(|session, _| session.reopened(&content, own, is_complete));
         Some(file)
+    }
+
+    /// Opens the file of a content in the cache. An answer that has a turn may restart a read, and
+    /// then waits here for the disk.
+    fn open_cached(&self, content: ContentKey) -> Option<CacheFile> {
+        let _call = self.storing.call_disk();
+        self.cache.file(content.hash, content.size_bytes).ok()
     }
 
     /// Starts a read, and begins the fetch of its content unless it has begun. Returns `None` if

@@ -28,8 +28,8 @@ const STANDS_STILL: Duration = Duration::from_secs(3);
 pub(super) struct StoreQueue {
     turns: Arc<Semaphore>,
     turns_max: usize,
-    /// Number of turns with an answer that is being written. The answers of the other turns are
-    /// being verified, or wait for a thread.
+    /// Number of calls that may wait for the disk now ([`DiskCall`]). The answers of turns without
+    /// such a call are being verified, or wait for a thread.
     at_disk: AtomicUsize,
     /// Number of ended stores, successful or not.
     ended: AtomicU64,
@@ -42,6 +42,18 @@ pub(super) struct StoreQueue {
 /// Right to store one answer.
 pub(super) struct StoreTurn {
     _permit: OwnedSemaphorePermit,
+}
+
+/// A call that may wait for the cache's disk. It counts as one from its creation until it is
+/// dropped, also if its thread panics.
+pub(super) struct DiskCall<'a> {
+    at_disk: &'a AtomicUsize,
+}
+
+impl Drop for DiskCall<'_> {
+    fn drop(&mut self) {
+        self.at_disk.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl StoreTurn {
@@ -98,27 +110,88 @@ impl StoreQueue {
         None
     }
 
+    /// Begins a call that may wait for the disk. A call within another one must not begin again. A
+    /// call that is not a store is not progress when it ends, because a disk that takes no writes
+    /// may still give the bytes that the kernel has in memory.
+    pub(super) fn call_disk(&self) -> DiskCall<'_> {
+        self.at_disk.fetch_add(1, Ordering::Relaxed);
+        let at_disk = &self.at_disk;
+        DiskCall { at_disk }
+    }
+
     /// Stores an answer if there is a turn. Blocking.
     pub(super) fn store_answer(
         &self,
-        turn: Option<StoreTurn>,
+        turn: Option<&StoreTurn>,
         file: &CacheFile,
         verified: &Verified,
     ) -> StoreOutcome {
-        let Some(_turn) = turn else {
-            return StoreOutcome::No;
-        };
-        self.at_disk.fetch_add(1, Ordering::Relaxed);
-        let kept = self.store_now(file, verified);
-        self.at_disk.fetch_sub(1, Ordering::Relaxed);
-        kept
+        match turn {
+            Some(_) => self.store_now(file, verified),
+            None => StoreOutcome::No,
+        }
     }
 
-    /// Stores an answer without a turn. Blocking.
+    /// Stores an answer. Blocking.
     pub(super) fn store_now(&self, file: &CacheFile, verified: &Verified) -> StoreOutcome {
+        let call = self.call_disk();
         let kept = write_behind::store(file, verified);
+        drop(call);
         self.ended.fetch_add(1, Ordering::Relaxed);
         self.stands_still.store(false, Ordering::Relaxed);
         kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// A queue without free turns, and its turns.
+    async fn queue_without_turns() -> (StoreQueue, [StoreTurn; 2]) {
+        let queue = StoreQueue::new(2);
+        let turns = [queue.turn().await.unwrap(), queue.turn().await.unwrap()];
+        (queue, turns)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_with_turns_that_wait_for_any_call_of_the_disk_show_that_it_hangs() {
+        let (queue, turns) = queue_without_turns().await;
+        // One of them reads the bytes of a reader, and the other one stores.
+        let calls = [queue.call_disk(), queue.call_disk()];
+        assert!(timeout(LONG, queue.turn()).await.unwrap().is_none());
+        drop((calls, turns));
+        assert!(queue.turn().await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_are_being_verified_are_no_sign_of_a_hung_disk() {
+        let (queue, turns) = queue_without_turns().await;
+        let _call = queue.call_disk();
+        assert!(timeout(LONG, queue.turn()).await.is_err());
+        assert!(!queue.stands_still.load(Ordering::Relaxed));
+        drop(turns);
+        assert!(queue.turn().await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_ends_once_also_by_a_panic_and_a_cancelled_wait_takes_no_turn() {
+        let (queue, turns) = queue_without_turns().await;
+        let panics = || {
+            let _call = queue.call_disk();
+            panic!("a store panics (on purpose)");
+        };
+        for _ in 0..2 {
+            assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+            assert_eq!(queue.at_disk.load(Ordering::Relaxed), 0);
+            assert!(timeout(LOOK_AFTER, queue.turn()).await.is_err());
+        }
+        drop(turns);
+        let turns = [queue.turn().await, queue.turn().await];
+        assert!(turns.iter().all(Option::is_some));
     }
 }
