@@ -12,6 +12,7 @@ mod disks;
 mod edges;
 mod embedded;
 mod exports;
+mod failed_reads;
 mod file_sizes;
 mod forgotten;
 mod hostile;

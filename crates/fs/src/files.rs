@@ -270,8 +270,19 @@ impl OpenFiles {
     pub fn abandon(&self, read: &PendingRead, why: FsError) {
         if let Some(Handle::File(file)) = read.handle.upgrade().as_deref() {
             file.remember_failure(read.range, why, Instant::now());
+            if why == FsError::DeadlinePassed {
+                file.content.record_timeout();
+            }
         }
         self.namespace.content.cancel(read.ticket);
+    }
+
+    /// Records that a read through a handle failed by its deadline before it was known whether its
+    /// bytes are local.
+    pub fn record_timeout(&self, number: u64) {
+        if let Ok(Handle::File(file)) = self.handles.get(number).as_deref() {
+            file.content.record_timeout();
+        }
     }
 
     /// Closes a handle. It may wait for the disk of the cache.

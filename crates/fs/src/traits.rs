@@ -136,6 +136,10 @@ pub trait OpenContent: Send + Sync {
         self.read(range, reply)
     }
 
+    /// Records that a read of this open failed by the deadline of the mount, before the bytes
+    /// arrived and before this content ended the read.
+    fn record_timeout(&self) {}
+
     /// Returns the bytes of the range that are not local and would have to be fetched.
     fn missing_bytes(&self, range: ByteRange) -> u64 {
         range.len()

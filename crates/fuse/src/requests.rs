@@ -109,8 +109,12 @@ impl Requests {
 
     fn fail(&self, unique: u64, waiting: PendingRequest, why: FsError) {
         self.kernel.answer_error(unique, why);
-        if let Some(read) = waiting.read {
-            self.fs.files.abandon(&read, why);
+        match (waiting.read, waiting.handle) {
+            (Some(read), _) => self.fs.files.abandon(&read, why),
+            (None, Some(handle)) if why == FsError::DeadlinePassed => {
+                self.fs.files.record_timeout(handle);
+            }
+            _ => {}
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct PendingRequest {
     pub deadline: Instant,
     /// Read that will answer the request, once it has begun.
     pub read: Option<PendingRead>,
+    /// Number of the open file of a read that is processed inline.
+    pub handle: Option<u64>,
     /// Process and file of the read, if known.
     pub reading: Option<Arc<FileReads>>,
     /// Whether the budget of the program delays the read.
@@ -58,6 +60,7 @@ impl PendingRequest {
             since,
             deadline,
             read: None,
+            handle: None,
             reading: None,
             is_delayed: false,
             patient: None,
@@ -86,7 +89,10 @@ impl PendingRequest {
         since: Instant,
         deadline: Instant,
     ) -> Self {
-        let mut waiting = Self::of_names(header, since, deadline);
+        let mut waiting = Self {
+            handle: Some(read.handle),
+            ..Self::of_names(header, since, deadline)
+        };
         if let (Some(patience), false) = (&mut waiting.patient, read.is_direct()) {
             patience.until = None;
         }

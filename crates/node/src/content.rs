@@ -9,9 +9,12 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::events::{EventLog, Fetched};
+use super::failed_reads::ReadFailure;
 use super::fixed::{FixedVersion, MissedReason};
 use super::foreign::ForeignPeers;
 use super::names::Names;
@@ -64,6 +67,41 @@ struct OpenVersion {
     source: VersionSource,
     count: OpenCount,
     _slot: OpenSlot,
+}
+
+/// Records that a read of a version failed.
+struct FailureRecord {
+    content: ContentKey,
+    /// The path under which the version was opened; the root if it was opened by its hash.
+    path: SharedPath,
+    view: Arc<ArcSwap<View>>,
+    events: EventLog,
+}
+
+impl FailureRecord {
+    /// Records the failure, unless the reader itself or the end of the node ended the read. `why`
+    /// is the error of the transfer, if there was one.
+    fn record(&self, ended: FsError, why: Option<&TransferError>) {
+        let Some(failure) = ReadFailure::of(ended) else {
+            return;
+        };
+        let ContentKey { hash, size_bytes } = self.content;
+        let details = match (failure, why) {
+            // Only the transfer knows what the disk said.
+            (ReadFailure::Disk, Some(why)) => why.to_string(),
+            _ => ended.to_string(),
+        };
+        let last_name = || self.view.load().contents().last_name_of(&hash);
+        let fetched = || Fetched {
+            hash,
+            size_bytes,
+            name: Some(self.path.clone())
+                .filter(|path| !path.is_root())
+                .or_else(last_name),
+        };
+        let events = &self.events;
+        events.record_failed_read(fetched, hash, failure, &details);
+    }
 }
 
 /// The source of an open version's bytes.
@@ -136,6 +174,16 @@ impl NodeContent {
         }
     }
 
+    /// Returns the means to record that a read of a version failed.
+    fn failure_of(&self, version: &FixedVersion) -> FailureRecord {
+        FailureRecord {
+            content: ContentKey::new(version.hash(), version.size_bytes()),
+            path: version.path().clone(),
+            view: self.published.view.clone(),
+            events: self.reads.events.clone(),
+        }
+    }
+
     fn fetch(
         &self,
         version: &FixedVersion,
@@ -145,10 +193,12 @@ impl NodeContent {
     ) -> ReadTicket {
         let (hash, view) = (version.hash(), Arc::clone(&self.published.view));
         let now = view.load();
+        let failure = self.failure_of(version);
         // No other node has the content, and the own file that had it has changed.
         let is_gone = now.contents().is_mine_alone(&hash)
             || (version.was_shared() && !now.contents().is_elsewhere(&hash));
         if is_gone {
+            failure.record(FsError::Gone, None);
             reply(Err(FsError::Gone));
             return ReadTicket(0);
         }
@@ -161,7 +211,11 @@ impl NodeContent {
                 // If the queue is full, the next read reports it.
                 let _busy = served.try_send(hash);
             }
-            reply(result.map_err(|error| read_failure(&error, &hash, &view.load())));
+            reply(result.map_err(|error| {
+                let ended = read_failure(&error, &hash, &view.load());
+                failure.record(ended, Some(&error));
+                ended
+            }));
         });
         let (fetcher, size_bytes) = (&self.fetcher, version.size_bytes());
         let answer = match self.batches.read(version.small(), range, deadline, answer) {
@@ -261,6 +315,13 @@ impl OpenContent for OpenVersion {
 
     fn read_just(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
         self.fetch(range, false, reply)
+    }
+
+    fn record_timeout(&self) {
+        if let VersionSource::Fixed(version) = &self.source {
+            let failure = self.content.failure_of(version);
+            failure.record(FsError::DeadlinePassed, None);
+        }
     }
 
     fn missing_bytes(&self, range: ByteRange) -> u64 {

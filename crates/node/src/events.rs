@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
@@ -14,6 +14,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::conditions::{Condition, Finding, StandingCondition, StandingConditions, Turn};
 use super::copied::{CopiedKey, hostname};
+use super::failed_reads::{FailedReads, ReadFailure};
 use super::foreign::ForeignPeer;
 use super::machine::NodeEvent;
 use super::names::Names;
@@ -69,8 +70,8 @@ pub enum News {
     FetchStarted(Fetched),
     /// A content is complete in the cache.
     FetchDone(Fetched),
-    /// A fetch failed, with the reason.
-    FetchFailed(Fetched, String),
+    /// A read of another node's file failed, with the reason and its details.
+    ReadFailed(Fetched, ReadFailure, String),
     /// A transfer to a foreign peer began or is complete.
     Given(Given),
     /// A foreign peer is connected.
@@ -215,7 +216,7 @@ struct EventHistory {
     events: VecDeque<Noted>,
     warnings: VecDeque<(String, Audience)>,
     standing: StandingConditions,
-    failed_reads: u64,
+    failed_reads: FailedReads,
 }
 
 impl Default for EventLog {
@@ -225,7 +226,7 @@ impl Default for EventLog {
             events: VecDeque::new(),
             warnings: VecDeque::new(),
             standing: StandingConditions::default(),
-            failed_reads: 0,
+            failed_reads: FailedReads::default(),
         };
         Self {
             kept: Arc::new(Mutex::new(history)),
@@ -319,9 +320,25 @@ impl EventLog {
         self.kept.lock().standing.of(condition).collect()
     }
 
-    /// Returns the number of fetches that failed, since the start.
-    pub fn failed_reads(&self) -> u64 {
-        self.kept.lock().failed_reads
+    /// Returns the number of failed reads of other nodes' files since the start, by reason.
+    pub fn failed_reads(&self) -> Vec<(ReadFailure, u64)> {
+        self.kept.lock().failed_reads.counts()
+    }
+
+    /// Counts a failed read of another node's file. It is an event, unless a read of the same
+    /// content failed for the same reason a few seconds ago.
+    pub(super) fn record_failed_read(
+        &self,
+        fetched: impl FnOnce() -> Fetched,
+        hash: ContentHash,
+        why: ReadFailure,
+        details: &str,
+    ) {
+        let mut kept = self.kept.lock();
+        if kept.failed_reads.record(hash, why, Instant::now()) {
+            drop(kept);
+            self.record(News::ReadFailed(fetched(), why, details.to_owned()));
+        }
     }
 
     fn turn<T: IntoIterator<Item = Turn>>(&self, apply: impl FnOnce(&mut StandingConditions) -> T) {
@@ -365,9 +382,6 @@ impl EventLog {
             at: SystemTime::now(),
             news,
         };
-        if matches!(noted.news, News::FetchFailed(..)) {
-            kept.failed_reads += 1;
-        }
         if kept.events.len() == EVENTS_KEPT {
             kept.events.pop_front();
         }
@@ -441,9 +455,6 @@ impl EventLog {
             }
             FetchEvent::Done { hash, size_bytes } => {
                 self.record(News::FetchDone(fetched(hash, *size_bytes)));
-            }
-            FetchEvent::Failed { hash, why, .. } => {
-                self.record(News::FetchFailed(fetched(hash, 0), why.to_string()));
             }
             FetchEvent::Liar { node, .. } => {
                 self.record(News::PeerShunned(Who {

@@ -14,8 +14,11 @@ use p2pfs_share::{ShareError, ShareFile, ShareSet};
 use p2pfs_transfer::batches::SmallFile;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
+use p2pfs_types::path::SharedPath;
 
 pub(super) struct FixedVersion {
+    /// The path under which the version was opened.
+    path: SharedPath,
     hash: ContentHash,
     size_bytes: u64,
     /// The cache file, held open so that it is not evicted. `None` if the cache could not open it,
@@ -57,6 +60,7 @@ impl FixedVersion {
             (None, None) => cache.file(file.hash, file.size_bytes).ok(),
         };
         let mut version = Self {
+            path: file.path.clone(),
             hash: file.hash,
             size_bytes: file.size_bytes,
             cached,
@@ -73,6 +77,12 @@ impl FixedVersion {
             version.here.insert(ByteRange::new(0, file.size_bytes));
         }
         version
+    }
+
+    /// Returns the path under which the version was opened. It is the root if it was opened by its
+    /// hash.
+    pub(crate) fn path(&self) -> &SharedPath {
+        &self.path
     }
 
     pub(crate) fn hash(&self) -> ContentHash {
@@ -201,7 +211,6 @@ mod tests {
     use super::*;
     use p2pfs_cache::CacheConfig;
     use p2pfs_share::{ShareConfig, ShareSpec};
-    use p2pfs_types::path::SharedPath;
 
     #[test]
     fn an_open_version_is_read_from_an_own_share_that_acquired_its_bytes() {

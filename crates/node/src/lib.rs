@@ -77,6 +77,7 @@ mod content;
 mod copied;
 mod error;
 mod events;
+mod failed_reads;
 mod file_sender;
 mod fixed;
 mod floods;
@@ -128,6 +129,7 @@ pub use error::NodeError;
 pub use events::{
     Audience, EventLog, EventStream, Fetched, Given, News, Noted, Push, PushStage, Who,
 };
+pub use failed_reads::ReadFailure;
 pub use file_sender::{FileSender, Recipient, SendError};
 pub use foreign::{
     ForeignHost, ForeignPeer, ForeignPeers, ForeignPushes, ForeignReads, ForeignTraffic, Later,

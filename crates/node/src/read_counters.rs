@@ -1,7 +1,10 @@
-//! Counters of reads: those that wait, and whether the cache had what readers opened.
+//! Counters of reads: those that wait, and whether the cache had what readers opened. The log of
+//! events counts those that failed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::events::EventLog;
 
 /// How many opened versions of other nodes' files the cache had. Each open counts once, by its
 /// first read. The kernel may read a file that is whole in the cache by itself, so such a file
@@ -15,14 +18,24 @@ pub struct CacheOpens {
 }
 
 /// The counters.
-#[derive(Debug, Default)]
 pub(super) struct ReadCounters {
+    /// The log that counts failed reads.
+    pub(super) events: EventLog,
     waiting: Arc<AtomicU64>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
 impl ReadCounters {
+    pub(super) fn new(events: EventLog) -> Self {
+        Self {
+            events,
+            waiting: Arc::default(),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
+    }
+
     /// Counts a read as waiting until the returned value is dropped.
     pub(super) fn begin_waiting(&self) -> WaitingRead {
         self.waiting.fetch_add(1, Ordering::Relaxed);

@@ -364,7 +364,7 @@ impl Builder {
             batches: Batches::new(net, cache, holders, handles.fetcher.clone()),
             read_deadline: self.config.read_deadline,
             open: OpenVersions::default(),
-            reads: ReadCounters::default(),
+            reads: ReadCounters::new(handles.events.clone()),
             foreign: self.config.foreign.clone(),
         };
         (Arc::new(content), served_queue)

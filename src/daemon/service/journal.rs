@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::answers::news;
 use super::paced::Paced;
 use super::services::Services;
-use p2pfs_node::{Fetched, News, Push, PushStage, Severity, StandingCondition, Who};
+use p2pfs_node::{Fetched, News, Push, PushStage, ReadFailure, Severity, StandingCondition, Who};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::is_trick;
 
@@ -72,6 +72,7 @@ pub(super) fn follow(services: &Arc<Services>) {
         services: services.clone(),
         begun: HashMap::new(),
         paced: Paced::new(Instant::now()),
+        failed_reads: Paced::new(Instant::now()),
     };
     tokio::spawn(async move {
         let mut lost = 0;
@@ -88,7 +89,9 @@ pub(super) fn follow(services: &Arc<Services>) {
 struct Teller {
     services: Arc<Services>,
     begun: HashMap<ContentHash, Instant>,
+    /// Lines about mesh peers and failed pushes.
     paced: Paced,
+    failed_reads: Paced,
 }
 
 impl Teller {
@@ -129,10 +132,9 @@ impl Teller {
                 let bytes = fetched.size_bytes;
                 tracing::debug!(path, bytes, duration_usec, "fetched {path}");
             }
-            News::FetchFailed(fetched, why) => {
-                let (path, duration_usec) = (path(fetched), self.end(&fetched.hash));
-                let errno = libc::EIO;
-                tracing::info!(path, errno, duration_usec, "a read of {path} failed: {why}");
+            News::ReadFailed(fetched, failure, why) => {
+                self.begun.remove(&fetched.hash);
+                self.tell_failed_read(&path(fetched), *failure, why);
             }
             News::Given(given) => {
                 let path = one_line(&String::from_utf8_lossy(&given.name));
@@ -167,6 +169,21 @@ impl Teller {
             tracing::info!("{line}");
         } else {
             tracing::debug!("{line}");
+        }
+    }
+
+    /// Logs a failed read at a limited rate, because a program may try to read a file for hours.
+    fn tell_failed_read(&mut self, path: &str, failure: ReadFailure, why: &str) {
+        let (errno, reason) = (failure.errno(), failure.name());
+        let line = format!("a read of {path} failed: {}", one_line(why));
+        let now = Instant::now();
+        if self.failed_reads.is_told(now, &format!("{reason} {path}")) {
+            tracing::info!(path, errno, reason, "{line}");
+        } else {
+            tracing::debug!(path, errno, reason, "{line}");
+        }
+        if let Some(count) = self.failed_reads.sum(now) {
+            tracing::info!("{count} more reads failed: log.level debug shows them");
         }
     }
 

@@ -260,9 +260,7 @@ impl Node {
                 FetchEvent::Liar { node, .. } => running.liars.push((now, node)),
                 FetchEvent::Wanted { hashes } => running.machine.broadcast_wanted(now, hashes),
                 FetchEvent::Unanswered { hash } => running.machine.intake(now).mark_unserved(hash),
-                FetchEvent::Started { .. }
-                | FetchEvent::Done { .. }
-                | FetchEvent::Failed { .. } => {}
+                FetchEvent::Started { .. } | FetchEvent::Done { .. } => {}
             }
         }
         for hash in actions.wanted {

@@ -288,8 +288,7 @@ impl World {
                 FetchEvent::Liar { node, .. } => drop(self.nodes[index].shunned.insert(node)),
                 FetchEvent::Unanswered { .. }
                 | FetchEvent::Started { .. }
-                | FetchEvent::Done { .. }
-                | FetchEvent::Failed { .. } => {}
+                | FetchEvent::Done { .. } => {}
             }
         }
         for hash in actions.wanted {

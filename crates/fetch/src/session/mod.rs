@@ -380,7 +380,7 @@ impl<O: Owner> Session<O> {
             },
             PlanEvent::Failed(id, why) => {
                 self.sizes.end_proof(id);
-                self.reads.fail(id, why.into(), &mut self.actions);
+                self.reads.end(id, why.into(), &mut self.actions);
             }
             PlanEvent::Unanswered(content) => {
                 let hash = content.hash;
@@ -673,7 +673,7 @@ impl<O: Owner> Session<O> {
         let why = TransferError::from(PlanError::OnlyLiars);
         for id in self.reads.of(&content) {
             self.plan.cancel(id);
-            self.reads.fail(id, why.clone(), &mut self.actions);
+            self.reads.end(id, why.clone(), &mut self.actions);
         }
         for id in self.sizes.take_proofs(&content) {
             self.plan.cancel(id);

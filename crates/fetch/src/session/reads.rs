@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Actions, Delivery, FetchEvent, OpenFile, Owner, Read, Sources};
+use super::{Actions, Delivery, OpenFile, Owner, Read, Sources};
 use crate::TransferError;
 use crate::plan::{DemandId, FileTable};
 use p2pfs_types::digest::ContentKey;
@@ -51,20 +51,7 @@ impl<O: Owner> Reads<O> {
         actions.deliveries.push(Delivery { read, sources });
     }
 
-    /// Ends a read whose bytes cannot be had.
-    pub(super) fn fail(&mut self, id: DemandId, why: TransferError, actions: &mut Actions<O>) {
-        let Some(read) = self.waiting.remove(&id) else {
-            return;
-        };
-        actions.events.push(FetchEvent::Failed {
-            hash: read.content.hash,
-            range: read.range,
-            why: why.clone(),
-        });
-        actions.ends.push((read.handle, why));
-    }
-
-    /// Ends a read for a reason of its owner, which needs no event.
+    /// Ends a read without its bytes.
     pub(super) fn end(&mut self, id: DemandId, why: TransferError, actions: &mut Actions<O>) {
         if let Some(read) = self.waiting.remove(&id) {
             actions.ends.push((read.handle, why));

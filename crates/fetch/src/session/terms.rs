@@ -234,15 +234,6 @@ pub enum FetchEvent {
         /// Content that was read.
         hash: ContentHash,
     },
-    /// A waiting read failed.
-    Failed {
-        /// Content that was read.
-        hash: ContentHash,
-        /// Bytes that were read.
-        range: ByteRange,
-        /// Reason of the failure.
-        why: TransferError,
-    },
 }
 
 impl FetchEvent {

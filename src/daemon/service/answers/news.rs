@@ -206,7 +206,7 @@ pub(in crate::daemon::service) fn event(noted: Noted) -> Event {
         News::Changed(path) => EventKind::FileChanged(named(&path)),
         News::FetchStarted(fetched) => EventKind::FetchStarted(fetch(&fetched, None)),
         News::FetchDone(fetched) => EventKind::FetchDone(fetch(&fetched, None)),
-        News::FetchFailed(fetched, why) => EventKind::FetchFailed(fetch(&fetched, Some(why))),
+        News::ReadFailed(fetched, _, why) => EventKind::FetchFailed(fetch(&fetched, Some(why))),
         News::Given(given) if given.is_done => EventKind::GiveDone(give(&given)),
         News::Given(given) => EventKind::GiveStarted(give(&given)),
         News::ForeignUp { who, dialled } => EventKind::MeshUp(MeshPeerInfo {

@@ -13,7 +13,7 @@ use crate::daemon::control::{PeerInfo, PeerState, Peers, Plane, ShareInfo, Statu
 use crate::daemon::service::answers::status;
 use crate::daemon::service::services::Services;
 use p2pfs_node::api::{CacheOpens, DiskRoom};
-use p2pfs_node::{Condition, StandingCondition};
+use p2pfs_node::{Condition, ReadFailure, StandingCondition};
 
 /// Maximum peers with their own metrics; further peers of a large cluster are only in the sums.
 const PEERS_TOLD_MAX: usize = 256;
@@ -53,6 +53,11 @@ struct OffenceLabel {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct DiskLabel {
     dir: &'static str,
 }
@@ -61,7 +66,7 @@ struct DiskLabel {
 struct Health {
     standing: Vec<StandingCondition>,
     offences: Vec<(&'static str, u64)>,
-    failed_reads: u64,
+    failed_reads: Vec<(ReadFailure, u64)>,
     damaged_bytes: u64,
     cache_opens: CacheOpens,
     /// The disks of cache and state, as far as they answer.
@@ -158,6 +163,13 @@ fn trouble(families: &mut Families, health: &Health) {
     }
     let help = "Offences of other nodes by kind, such as wrong bytes";
     families.0.register("offences", help, offences);
+    let failed = Family::<ReasonLabel, Counter>::default();
+    for (why, count) in &health.failed_reads {
+        let reason = why.name();
+        failed.get_or_create(&ReasonLabel { reason }).inc_by(*count);
+    }
+    let help = "Reads of other nodes' files that failed, by reason";
+    families.0.register("failed_reads", help, failed);
     let (free, total) = (
         Family::<DiskLabel, Gauge>::default(),
         Family::<DiskLabel, Gauge>::default(),
@@ -175,7 +187,6 @@ fn trouble(families: &mut Families, health: &Health) {
     let help = "Size of that disk";
     families.0.register("disk_size_bytes", help, total);
     told! { families:
-        counter "failed_reads" "Fetches for readers that failed" health.failed_reads;
         counter "cache_damaged_bytes" "Cached bytes found wrong or unreadable, and dropped"
             health.damaged_bytes;
         counter "cache_hits" "Opens of other nodes' files with their first bytes in the cache"
