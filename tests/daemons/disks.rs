@@ -573,3 +573,34 @@ mod returning {
         }
     }
 }
+
+#[apply(promise)]
+fn doctor_notes_a_cache_whose_files_the_kernel_cannot_read_itself() {
+    let mut cluster = Cluster::new();
+    let fast = cluster.start("fast");
+    let status = fast.cli(&["status", "--json"]).expect_json();
+    if status["mount"]["activity"]["passthrough"] != true {
+        eprintln!("SKIPPED: no passthrough here");
+        return;
+    }
+    let home = cluster.folder.path().join("slow");
+    let [at, beside, below] = ["cache", "disk", "below"].map(|name| home.join(name));
+    for dir in [&at, &beside, &below] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    let disk = Disk::mount_with(&beside, "size=64m,mode=755");
+    let overlay = Disk::mount_overlay(&below, &beside, &at);
+    let slow = cluster.start("slow");
+    let checks = |node: &Node| node.cli(&["doctor", "--json"]).text();
+    eventually("the note", PATIENCE, || {
+        let checks = checks(&slow);
+        checks.contains("warm reads") && checks.contains("put cache_dir on ext4, xfs or btrfs")
+    });
+    let text = slow.cli(&["doctor"]).expect_ok();
+    let notes = text.lines().filter(|line| line.contains("warm reads"));
+    assert!(notes.count() == 1, "{text}");
+    let status = slow.cli(&["status"]).expect_ok();
+    assert!(!status.contains("slower"), "{status}");
+    assert!(!checks(&fast).contains("warm reads"));
+    drop((slow, overlay, disk));
+}

@@ -378,6 +378,12 @@ impl Mount {
         self.server.passthrough.refusal()
     }
 
+    /// Returns why the kernel does not read files of the file system of `dir` itself, although it
+    /// can use passthrough. Tries it with an unnamed file there. Blocks on the disk.
+    pub fn passthrough_refusal_in(&self, dir: &Path) -> Option<String> {
+        self.server.passthrough.refusal_in(dir)
+    }
+
     /// Ends serving. Hands a mount of the broker over to the next process and unmounts any other. A
     /// second call does nothing.
     ///

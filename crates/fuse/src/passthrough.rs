@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 
 use rustix::fs::MemfdFlags;
@@ -57,6 +58,22 @@ impl Passthrough {
         }
     }
 
+    /// Returns why files of the file system of `dir` are read through the daemon, although others
+    /// are not. Returns `None` if no file can be made there.
+    pub(crate) fn refusal_in(&self, dir: &Path) -> Option<String> {
+        let file = tempfile::tempfile_in(dir).ok()?;
+        if self.refusal.get().is_some() {
+            return None;
+        }
+        match self.register(&file) {
+            Ok(registered) => {
+                self.release(registered);
+                None
+            }
+            Err(error) => Some(explain(&error)),
+        }
+    }
+
     /// Returns why all files are read through the daemon, if they are.
     pub(crate) fn refusal(&self) -> Option<String> {
         self.refusal.get().cloned()
@@ -90,6 +107,8 @@ impl BackingFiles for Passthrough {
 fn explain(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EPERM) => "the daemon has no CAP_SYS_ADMIN".to_owned(),
+        // fs/fuse/backing.c
+        Some(libc::ELOOP) => "the file system is stacked on another one, as an overlay".to_owned(),
         _ => format!("the kernel says: {error}"),
     }
 }

@@ -174,7 +174,8 @@ conditions! {
         "set metrics.listen to a free address, and restart";
     NoPassthrough "no-passthrough" Warning "mount" "dba1edce49db41a6aa798977517e10a6"
         "Files are read through the daemon, not by the kernel itself."
-        "all works, but local reads are slower";
+        "all works, but local reads are slower; to speed them up, use Linux 6.9 or newer, and \
+         give the daemon CAP_SYS_ADMIN or run its mount broker";
 }
 
 /// The details of a standing condition: its sentence, its remedy and the users that may see it.

@@ -13,6 +13,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{interval, sleep};
 
 use super::remount;
+use super::served::Served;
 use super::services::Services;
 use crate::daemon::config::Config;
 use crate::daemon::control::{MountStatus, Named};
@@ -63,6 +64,7 @@ impl Folder {
                 .events()
                 .begin(Condition::NoPassthrough, "", found);
         }
+        Served::try_cache(services, &mount);
         let this = Self {
             services: services.clone(),
             dir,

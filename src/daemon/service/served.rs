@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::rates::Counter;
+use super::services::Services;
 use crate::daemon::config::{ProgramBudget, ReaderSettings};
 use crate::daemon::control::{
     FILES_TOLD_MAX, GivenInfo, MountActivity, Named, READERS_TOLD_MAX, ReadFileInfo, ReaderInfo,
@@ -16,14 +17,33 @@ use p2pfs_types::path::SharedPath;
 
 /// The served mount, if there is one. Holds a weak reference, which does not keep the mount alive.
 #[derive(Default)]
-pub(super) struct Served(Mutex<Weak<Mount>>);
+pub(super) struct Served {
+    mount: Mutex<Weak<Mount>>,
+    slow_cache: Mutex<Option<String>>,
+}
 
 impl Served {
     /// Sets the mount and the rules for its readers.
     pub(super) fn set(&self, mount: &Arc<Mount>, rules: &ReaderSettings) {
-        *self.0.lock() = Arc::downgrade(mount);
+        *self.mount.lock() = Arc::downgrade(mount);
         self.set_cached_only(rules.cached_only.clone());
         self.set_budgets(&rules.budgets);
+    }
+
+    /// Tests whether the kernel reads files of the cache itself, on a thread that may block on the
+    /// disk of the cache.
+    pub(super) fn try_cache(services: &Arc<Services>, mount: &Arc<Mount>) {
+        let (services, mount) = (services.clone(), mount.clone());
+        let _detached = tokio::task::spawn_blocking(move || {
+            let dir = &services.settings.at_start.cache_dir;
+            *services.activity.served.slow_cache.lock() = mount.passthrough_refusal_in(dir);
+        });
+    }
+
+    /// Returns why the daemon reads the files of the cache for the kernel, although the kernel
+    /// itself reads files of other disks.
+    pub(super) fn slow_cache(&self) -> Option<String> {
+        self.slow_cache.lock().clone()
     }
 
     /// Sets the programs that may read cached bytes only.
@@ -103,7 +123,7 @@ impl Served {
     }
 
     fn mount(&self) -> Option<Arc<Mount>> {
-        self.0.lock().upgrade()
+        self.mount.lock().upgrade()
     }
 
     /// Returns the counters since the mount began; zeros without a mount.

@@ -15,6 +15,8 @@ use p2pfs_node::{Condition, StandingCondition};
 
 /// Name of the check of the mount.
 const MOUNT_CHECK: &str = "mount";
+/// Name of the note about reads of cached files.
+const WARM_READS: &str = "warm reads";
 /// Start of the name of the check of a share. The path of the share follows.
 const SHARE_CHECK: &str = "share ";
 
@@ -43,6 +45,7 @@ async fn doctor(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Failu
     let standing = conditions::standing(services, sight.audience());
     let stands = |part: &str| standing.iter().any(|it| it.condition.text().part == part);
     let mut checks = vec![rights(), check_mount(services)];
+    checks.extend(note_slow_cache(services));
     for (part, found) in [("cache", "has room"), ("state", "is stored")] {
         checks.extend((!stands(part)).then(|| Check::ok(part, found)));
     }
@@ -115,6 +118,16 @@ fn check_mount(services: &Services) -> Check {
             Check::failed(MOUNT_CHECK, format!("{dir} is not mounted: {why}"), remedy)
         }
     }
+}
+
+/// Notes that the kernel cannot read the files of the cache itself. All works, so it is no warning.
+fn note_slow_cache(services: &Services) -> Option<Check> {
+    let why = services.activity.served.slow_cache()?;
+    let found = format!(
+        "slower than possible, because the daemon reads cached files for the kernel: {why}; to \
+         speed them up, put cache_dir on ext4, xfs or btrfs"
+    );
+    Some(Check::ok(WARM_READS, found))
 }
 
 fn check_shares(services: &Services, sight: Sight) -> Vec<Check> {
