@@ -135,7 +135,7 @@ impl News {
 pub enum Audience {
     /// Every user of this machine.
     Everybody,
-    /// Root and the user that the node runs as, because the warning names local files.
+    /// Only root and the user that the node runs as, because the warning has names of local files.
     Owner,
 }
 

@@ -81,10 +81,10 @@ impl NodeBuilder {
         self
     }
 
-    /// Sets the folder for files that others send, and accepts files from every member of the
-    /// cluster and from every foreign peer, unless [`Self::inbox_from`] restricts the members. The
-    /// folder is shared like any other folder. It takes up to 10 GiB and leaves 1 GiB free on its
-    /// filesystem.
+    /// Sets the folder for files that others send. Accepts files from every member of the cluster,
+    /// unless [`Self::inbox_from`] restricts the members, and always from every foreign peer. The
+    /// folder is shared like any other folder. All files in it together have at most 10 GiB, and
+    /// 1 GiB stays free on its filesystem.
     #[must_use]
     pub fn inbox(mut self, dir: impl Into<PathBuf>) -> Self {
         self.config.giving.inbox = Some(InboxSettings {

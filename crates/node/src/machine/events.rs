@@ -77,7 +77,8 @@ pub enum NodeEvent {
         /// The broken rule.
         what: Offence,
     },
-    /// A new statement of a member admits or expels a node, or changes the secret or an owner.
+    /// The ledger has a new statement of this node or another member. It admits or expels a node,
+    /// or sets the cluster's secret or the owner of a path.
     Stated(Box<SignedStatement>),
     /// The keyring has changed, and nodes may have ceased to be members: end the connections with
     /// former members.
