@@ -185,8 +185,8 @@ impl DroppedDatagrams {
     }
 }
 
-/// The inlet through which the node sends datagrams and changes to the plane. Its methods never
-/// block.
+/// The inlet through which the node passes received datagrams, and changes of the namespace, to the
+/// plane. Its methods never block.
 #[derive(Clone)]
 pub(crate) struct LegacyInlet {
     datagrams: mpsc::Sender<(SocketAddr, Bytes)>,
