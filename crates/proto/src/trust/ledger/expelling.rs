@@ -56,8 +56,9 @@ impl LedgerSigner<'_> {
             }
             let mut stated = vec![said];
             if !is_own {
-                // If the node has forked its chain, only one branch stands, and expulsions on the
-                // others no longer count.
+                // A dishonest node can sign several successors of one statement, so that its chain
+                // of statements has branches. From this expulsion on, only the branch that ends
+                // with `stands` counts, so lost expulsions on the others are stated again.
                 stated.extend(after.restate_lost_expulsions(before)?);
                 stated.extend(after.close_open_memberships(node));
                 stated.extend(after.confirm_farewells());

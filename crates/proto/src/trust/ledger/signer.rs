@@ -249,8 +249,9 @@ impl LedgerSigner<'_> {
         self.attempt(|before, after| {
             let mut stated = Vec::new();
             if let Some(term) = before.departure_index().fallen_term(&node) {
-                // Ends the lost membership: of its statements, those that stand now are fixed,
-                // whatever the node itself states.
+                // Ends the membership that the node lost with its issuer. Of the statements that
+                // the node made in it, those that count now are the only ones that ever will,
+                // whatever the node signs later.
                 let stands = before.last_counting(&node, term);
                 stated.push(after.state(Claim::Expel { node, term, stands })?);
             }
