@@ -14,8 +14,8 @@ pub const HOLDERS_MAX: usize = 64;
 /// Number of holders, full ones included, from which on a new partial holder is ignored. The
 /// remaining places are for full holders.
 const PARTIAL_HOLDERS_MAX: usize = HOLDERS_MAX - 8;
-/// Maximum ranges kept for one partial holder; the longest are kept. One answer of a holder cannot
-/// list more.
+/// Maximum ranges kept for one partial holder. Each answer of a holder lists at most as many. If
+/// several answers together list more, the longest ranges are kept.
 pub const RUNS_MAX: usize = 4096;
 /// Pause between two `Get`s (requests to all nodes for holders of a file) while no known peer can
 /// serve the file, and between two surveys of a swarm.

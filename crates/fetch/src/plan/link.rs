@@ -30,8 +30,9 @@ pub const SMALL_BYTES: u64 = 8 << 10;
 /// piece. Each piece carries its proof from the root of the file's tree, so smaller pieces would be
 /// half proof.
 pub(super) const RECORD_BYTES: u64 = 16 << 10;
-/// Divisor of a peer's estimated rate when the peer reports `Busy`, or a limit of this node delays
-/// it.
+/// Divisor of a peer's estimated rate when the peer reports `Busy`, or when the download limit of
+/// this node delayed a request to the peer for long. A limit, of the peer or of this node, may now
+/// allow less than the estimate.
 const BUSY_RATE_DIVISOR: f64 = 4.0;
 /// Usual delay of an answer of a healthy peer, caused by its distance and by short pauses of its
 /// machine. It is the latency assumed for an unknown peer, a tolerance when peers are compared, and

@@ -253,8 +253,9 @@ pub enum PeerNews {
         /// Content that it wants.
         content: ContentKey,
     },
-    /// It gave wrong bytes or a wrong size of a content, in or outside the plan. The plan then
-    /// shuns it and cancels the requests to it, unless it is shunned already.
+    /// It gave wrong bytes or a wrong size of a content, in answer to a request of the plan or to
+    /// another one. The plan then shuns the peer and cancels the requests to it, unless the peer is
+    /// shunned already.
     Lied {
         /// Present time.
         now: Instant,
