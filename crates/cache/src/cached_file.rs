@@ -118,9 +118,10 @@ impl CacheFile {
         }
     }
 
-    /// Checks the ranges in doubt, chunk by chunk, while `goes_on` returns true. Blocks on the
-    /// disk. After a full pass every range is present or missing, except those that cannot be read
-    /// for a temporary reason ([`CacheError::is_want`]).
+    /// Checks the ranges in doubt (see *Crash safety* in the crate's documentation), chunk by
+    /// chunk, while `goes_on` returns true. Blocks on the disk. After a full pass every range is
+    /// present or missing, except those that could not be read because the process lacked a
+    /// resource ([`CacheError::is_want`]).
     pub fn settle(&self, goes_on: impl Fn() -> bool) {
         let shared = self.shared();
         shared.settle_all(&self.handle.core.context, goes_on);

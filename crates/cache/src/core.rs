@@ -259,7 +259,7 @@ impl CacheCore {
 
     /// Saves pins to a disk without room. Evicts files until the write succeeds or no file can be
     /// evicted, so that an unpin that would free space does not fail because the disk is full. On
-    /// failure the previous pins remain in memory.
+    /// failure puts the previous pins back in memory.
     fn save_making_room(&self, changed: Pins, hashes: &[ContentHash]) -> Result<(), CacheError> {
         let known = self.index.lock().pins().clone();
         self.index.lock().set_pins(changed.clone(), hashes);
