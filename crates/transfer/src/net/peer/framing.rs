@@ -25,7 +25,8 @@ const PIECE_MIN_BYTES: usize = 1 << 10;
 /// and two short records has fewer.
 const DRIP_PIECES_MIN: usize = 4;
 
-/// Number of the arrivals on a connection, and the time of the last one.
+/// Number of arrivals of bytes on a connection, and the time of the last one. They show since when
+/// the peer is silent.
 #[derive(Debug)]
 pub(super) struct Pulse {
     start: Instant,
