@@ -93,7 +93,8 @@ impl fuser::Filesystem for Handlers {
     }
 
     fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        // The device forwards only GETATTRs of files that foreign peers may have.
+        // The threads of the device (`device`) answer all other GETATTRs themselves, and forward
+        // those of files that foreign peers may have.
         let _panicked = guard(|| {
             let asker = self.readers.opener(request.pid(), request.uid());
             let may_ask = asker.reach() != Reach::Cached;
