@@ -216,6 +216,7 @@ pub(super) fn refuse_private(dir: &Path, with_private: bool) -> Result<(), CliEr
 }
 
 /// Records that a share needs the directories above it that were made passable for other shares.
+/// They then stay passable when the other shares are removed.
 pub(super) fn depend_on_others(dir: &Path) -> Result<(), CliError> {
     let mut all = load()?;
     let share = Named::from_local(dir);

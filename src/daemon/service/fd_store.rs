@@ -80,8 +80,9 @@ impl Kept {
         Ok(sockets)
     }
 
-    /// Takes over or opens the socket of the mesh. If that fails, `peers` opens the socket itself
-    /// and reports the error. Needs a running tokio runtime.
+    /// Gives `peers` the listening socket of the mesh: the one that the manager kept, or a new one.
+    /// If neither works, `peers` opens the socket itself when it starts, and reports a failure of
+    /// that. Needs a running tokio runtime.
     #[cfg(feature = "legacy")]
     pub(super) fn open_mesh(&mut self, peers: &LegacyPeers, at: SocketAddr) {
         if let Some(socket) = self.0.remove(MESH) {
