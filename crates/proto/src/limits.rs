@@ -84,9 +84,10 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "proto::trust::statement::STATEMENT_MAX_BYTES",
         value: LimitValue::Bytes(crate::trust::statement::STATEMENT_MAX_BYTES as u64),
-        text: "the longest encoded statement: one with the longest name has some 280 bytes.",
+        text: "the longest encoded statement: one that gives the longest path has 314 bytes.",
         tests: LimitTests::By(&[
             "crates/proto/src/trust/statement.rs the_longest_statement_is_within_its_limit_and_round_trips",
+            "crates/proto/src/trust/ledger/tests.rs the_longest_claim_to_a_path_fits_a_statement",
         ]),
     },
     Limit {
