@@ -121,13 +121,16 @@ fn finding_of_inbox(senders: &[&String]) -> (String, Finding) {
     let senders: Vec<_> = senders.iter().map(|it| it.as_str()).collect();
     let names = senders.join(", ");
     let said = format!("the inbox takes nothing from {names}: named in an earlier cluster");
-    let finding = Finding::new(said).remedy(BY_KEY).for_owner();
+    let finding = Finding::new(said).remedy(BY_KEY_OF_SENDER).for_owner();
     (INBOX.to_owned(), finding)
 }
 
-/// Remedy for a name in the configuration.
+/// Remedy for a reader's name in the configuration.
 const BY_KEY: &str = "write the node's key instead (p2pfs trust --json), or take the name out, \
                       reload, put it back and reload again";
+/// Remedy for a sender's name in the configuration. The list of senders changes only at a start.
+const BY_KEY_OF_SENDER: &str = "write the node's key instead (p2pfs trust --json) and restart, or \
+                                take the name out, restart, put it back and restart again";
 
 #[cfg(test)]
 mod tests {
@@ -157,5 +160,15 @@ mod tests {
         assert_eq!(found, ["bob", "dave"]);
         let (_, finding) = finding_of_share(&share, &found, true);
         assert_eq!(finding.remedy.as_deref(), Some(BY_KEY));
+    }
+
+    #[test]
+    fn remedy_for_a_sender_needs_no_reload() {
+        let (_, finding) = finding_of_inbox(&[&"bob".to_owned()]);
+        let remedy = finding.remedy.unwrap();
+        assert!(
+            remedy.contains("restart") && !remedy.contains("reload"),
+            "{remedy}"
+        );
     }
 }
