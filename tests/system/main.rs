@@ -3,6 +3,7 @@
 mod broker;
 mod doctor;
 mod far;
+mod homes;
 mod lan;
 mod packages;
 mod reach;
