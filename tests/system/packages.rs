@@ -96,14 +96,14 @@ fn package(folder: &Path, version: &str) -> PathBuf {
 const FILES: &str = "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /work \
     -o -path /root \\) -prune -o -name '*p2pfs*' -print 2>/dev/null | sort";
 
-/// Starts a second node, which is not from the package, with a large file.
-fn start_second(machine: &SystemdBox) {
-    machine.ok(
+/// Starts a second node, which is not from the package, with a file of this length.
+fn start_second(machine: &SystemdBox, large_bytes: u64) {
+    machine.ok(&format!(
         "ip link set lo up; mkdir -p /srv/shared /root/second/share /etc/p2pfs/p2pfs.toml.d && \
          echo mine > /srv/shared/mine.txt && chmod -R a+rX /srv && \
-         head -c 400000000 /dev/urandom > /root/second/share/large && \
+         head -c {large_bytes} /dev/urandom > /root/second/share/large && \
          chmod a+rx /root/second /root/second/share && chmod a+r /root/second/share/large",
-    );
+    ));
     machine.ok(&format!(
         "echo {} > /etc/p2pfs/secret; chmod 600 /etc/p2pfs/secret; \
          cp /etc/p2pfs/secret /root/second",
@@ -151,7 +151,7 @@ fn a_package_installs_quietly_upgrades_under_readers_and_is_purged_without_a_tra
     let completes = ". /usr/share/bash-completion/completions/p2pfs; complete -p p2pfs";
     machine.ok(&format!("bash -c '{completes}'"));
 
-    start_second(&machine);
+    start_second(&machine, 400_000_000);
     machine.ok("systemctl enable --now p2pfs && p2pfs share add /srv/shared");
     machine.ok("p2pfs wait --file large --timeout 60s && p2pfs wait --file mine.txt");
     machine.ok("sha256sum < /root/second/share/large > /root/want; \
@@ -177,4 +177,37 @@ fn a_package_installs_quietly_upgrades_under_readers_and_is_purged_without_a_tra
     machine.ok(&format!(
         "! journalctl --list-catalog {refused} 2>&1 | grep -i p2pfs"
     ));
+}
+
+#[apply(promise)]
+#[takes("dpkg-deb", "dpkg", "gzip", "strip")]
+fn a_purge_of_the_package_keeps_received_files_for_the_users_of_the_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = SystemdBox::up();
+    machine.put(&package(folder.path(), "0.1.0-1"), "/root/p2pfs.deb");
+    machine.ok("dpkg -i /root/p2pfs.deb < /dev/null");
+    start_second(&machine, 1000);
+    machine.write(
+        "/etc/p2pfs/p2pfs.toml.d/inbox.toml",
+        "name = \"first\"\n[inbox]\nfrom = [\"*\"]\n",
+    );
+    machine.ok("systemctl start p2pfs && p2pfs wait --peers 1 --timeout 60s");
+    machine.ok("mkdir -p /root/album && echo received | tee /root/note > /root/album/photo");
+    for sent in ["note", "album"] {
+        machine.ok(&format!(
+            "p2pfs send /root/{sent} --to first --socket /root/second/sock"
+        ));
+    }
+    machine.ok("p2pfs wait --file note --timeout 30s && p2pfs wait --file photo --timeout 30s");
+
+    let said = machine.ok("dpkg -P p2pfs");
+    let (inbox, is_said) = ("/var/lib/p2pfs-inbox", "received files stay in");
+    assert!(said.contains(&format!("{is_said} {inbox}")), "{said}");
+    machine.ok("! getent passwd p2pfs && ! test -e /var/lib/p2pfs && ! test -e /var/cache/p2pfs");
+    for file in ["note", "photo"] {
+        let read = machine.sh_as("nobody", &format!("cat {inbox}/{file}"));
+        assert_eq!(read.expect_ok().trim(), "received");
+        let owner = machine.ok(&format!("stat -c %U {inbox}/{file}"));
+        assert_eq!(owner.trim(), "root");
+    }
 }
