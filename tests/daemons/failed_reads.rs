@@ -32,7 +32,7 @@ fn is_failure(read: io::Result<usize>) -> bool {
 #[takes("curl")]
 fn a_failed_read_is_told_with_its_file_and_reason_by_journal_events_and_metrics() {
     let mut cluster = Cluster::new();
-    let author = cluster.start("author");
+    let mut author = cluster.start("author");
     let deadline = NodeOptions {
         config: "[mount]\nread_deadline = '2s'\n".to_owned(),
         ..NodeOptions::new("reader")
@@ -57,7 +57,9 @@ fn a_failed_read_is_told_with_its_file_and_reason_by_journal_events_and_metrics(
 
     // A reader has the version open, and no node has it or names it any longer.
     let mut open = File::open(reader.mounted("docs/gone.bin")).unwrap();
+    author.stop();
     fs::remove_file(author.share.join("docs/gone.bin")).unwrap();
+    author.launch();
     eventually("it is no longer listed", PATIENCE, || {
         !reader.mounted("docs/gone.bin").exists()
     });
