@@ -1,6 +1,7 @@
 //! Disks that appear and disappear below a share.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -574,6 +575,44 @@ mod returning {
     }
 }
 
+/// Makes the cache of a node an overlay, from which the kernel does not read by itself.
+fn stack_cache(home: &Path) -> [Disk; 2] {
+    let [at, beside, below] = ["cache", "disk", "below"].map(|name| home.join(name));
+    for dir in [&at, &beside, &below] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    let disk = Disk::mount_with(&beside, "size=64m,mode=755");
+    [Disk::mount_overlay(&below, &beside, &at), disk]
+}
+
+#[apply(promise)]
+fn cache_verify_leaves_no_damaged_bytes_to_readers_without_passthrough() {
+    let mut cluster = Cluster::new();
+    let owner = cluster.start("owner");
+    let disks = stack_cache(&cluster.folder.path().join("reader"));
+    let reader = cluster.start_with(NodeOptions {
+        config: "[cache]\nsize = '32MiB'\nfloor = '64KiB'\n".to_owned(),
+        ..NodeOptions::new("reader")
+    });
+    let bytes = noise(1, 1 << 20);
+    owner.write("file", &bytes);
+    reader.wait_for_file("file");
+    reader.cli(&["prefetch", "file"]).expect_ok();
+    let hash = blake3::hash(&bytes).to_hex();
+    let data = format!("cache/{}/{hash}.data", &hash[..2]);
+    let file = fs::File::options().write(true).open(reader.home.join(data));
+    file.unwrap().write_all_at(b"rot", 300_000).unwrap();
+    let open = fs::File::open(reader.mounted("file")).unwrap();
+    let mut read = vec![0; bytes.len()];
+    open.read_exact_at(&mut read, 0).unwrap();
+    assert!(read != bytes, "the kernel has damaged pages");
+    assert_eq!(reader.cli(&["cache", "verify"]).status.code(), Some(1));
+    open.read_exact_at(&mut read, 0).unwrap();
+    assert!(read == bytes, "through the handle from before");
+    assert!(fs::read(reader.mounted("file")).unwrap() == bytes);
+    drop((open, reader, disks));
+}
+
 #[apply(promise)]
 fn doctor_notes_a_cache_whose_files_the_kernel_cannot_read_itself() {
     let mut cluster = Cluster::new();
@@ -583,13 +622,7 @@ fn doctor_notes_a_cache_whose_files_the_kernel_cannot_read_itself() {
         eprintln!("SKIPPED: no passthrough here");
         return;
     }
-    let home = cluster.folder.path().join("slow");
-    let [at, beside, below] = ["cache", "disk", "below"].map(|name| home.join(name));
-    for dir in [&at, &beside, &below] {
-        fs::create_dir_all(dir).unwrap();
-    }
-    let disk = Disk::mount_with(&beside, "size=64m,mode=755");
-    let overlay = Disk::mount_overlay(&below, &beside, &at);
+    let disks = stack_cache(&cluster.folder.path().join("slow"));
     let slow = cluster.start("slow");
     let checks = |node: &Node| node.cli(&["doctor", "--json"]).text();
     eventually("the note", PATIENCE, || {
@@ -602,5 +635,5 @@ fn doctor_notes_a_cache_whose_files_the_kernel_cannot_read_itself() {
     let status = slow.cli(&["status"]).expect_ok();
     assert!(!status.contains("slower"), "{status}");
     assert!(!checks(&fast).contains("warm reads"));
-    drop((slow, overlay, disk));
+    drop((slow, disks));
 }
