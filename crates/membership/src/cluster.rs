@@ -329,7 +329,8 @@ impl Cluster {
         merged
     }
 
-    /// Removes members that the keyring no longer has, together with their sessions, at once.
+    /// Removes members that the keyring no longer has, together with their sessions, at once. If no
+    /// member is live, the next greetings are due at once.
     pub fn enforce_membership(&mut self, now: Instant) {
         let keyring = Arc::clone(&self.lives.admission.keyring);
         let is_gone = |node: &NodeId| !keyring.is_member(node);
@@ -342,6 +343,10 @@ impl Cluster {
         let ended = self.absences.expel(is_gone);
         self.lives.events.extend(ended);
         self.settle(now);
+        if self.lives.roster.live().is_empty() {
+            // Seeds that ignored a stranger may answer a member.
+            self.seeds.start_over(now);
+        }
     }
 
     /// Delivers the engine's output until there is none left.

@@ -127,6 +127,21 @@ impl Table {
 }
 
 #[test]
+fn after_a_change_of_its_membership_a_lonely_node_greets_its_seeds_at_once() {
+    let now = Instant::now();
+    let alone = cluster_at(1, address(1), &[2], now);
+    let mut table = Table::with([(address(1), alone)].into(), now);
+    // The pauses between greetings are 30 s by now, as for a node that joins a cluster later.
+    table.run(Duration::from_secs(75));
+    let (before, now) = (table.recorded.len(), table.now);
+    table.run(Duration::from_secs(1));
+    assert_eq!(table.recorded.len(), before);
+    table.seat(1).enforce_membership(now);
+    table.run(Duration::from_secs(1));
+    assert!(table.recorded.len() > before);
+}
+
+#[test]
 fn a_message_reaches_its_addressee() {
     let mut table = Table::of(3);
     let now = table.now;
