@@ -478,12 +478,12 @@ impl Cluster {
         match rumor {
             Rumor::Head(head) => {
                 let is_member = self.lives.admission.keyring.is_member(&head.author);
-                if is_member && self.spreading.rumors.is_news(&head) {
+                if is_member && self.spreading.rumors.is_news(from, &head) {
                     self.lives.push_bounded(Event::Head(head));
                 }
             }
             Rumor::Statement(bytes) => {
-                if self.spreading.rumors.is_unheard_statement(&bytes) {
+                if self.spreading.rumors.is_unheard_statement(from, &bytes) {
                     self.lives.push_bounded(Event::Statement { from, bytes });
                 }
             }
@@ -509,7 +509,7 @@ impl Cluster {
             lives.record_offence(now, from, Offence::SpeaksForOthers);
         } else if who.node == me.node {
             lives.contradict(now, who.generation);
-        } else if !self.spreading.rumors.depart(now, departure) {
+        } else if !self.spreading.rumors.depart(now, from, departure) {
             // This farewell was handled before.
         } else if lives.roster.live().contains_key(&who.node) {
             lives.roster.mark_down_silently(now, who);

@@ -18,6 +18,7 @@
 //! | `roster` | the engine: alive, suspect, down; generations |
 //! | `seeds` | the addresses to greet and when, without end |
 //! | `spread`, `rumors` | heads, statements and departures, passed on for a few rounds |
+//! | `sender_table` | what members sent of other nodes, bounded so that a sender displaces its own |
 //! | `push_pull` | when to exchange the whole member list |
 //! | `farewell` | leaving, and members that are away |
 //! | `offenders` | members that break the rules, and for how long they are ignored |
@@ -62,6 +63,7 @@ mod roster;
 mod rumors;
 mod seal;
 mod seeds;
+mod sender_table;
 mod spread;
 mod vouch;
 mod window;

@@ -13,7 +13,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::DEPARTURES_MAX",
         value: LimitValue::Count(crate::config::DEPARTURES_MAX as u64),
-        text: "maximum number of remembered departures. The oldest is forgotten first.",
+        text: "maximum number of remembered departures. Beyond it, the oldest that the same member \
+               sent is forgotten.",
         tests: LimitTests::By(&["crates/membership/src/rumors.rs remembered_rumors_are_bounded"]),
     },
     Limit {
@@ -35,8 +36,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "membership::config::HEADS_MAX",
         value: LimitValue::Count(crate::config::HEADS_MAX as u64),
-        text: "maximum number of authors with a stored head. Beyond it, the head that changed \
-               longest ago is forgotten, which costs one repeated event.",
+        text: "maximum number of authors with a stored head. Beyond it, the oldest head that the \
+               same member sent is forgotten, which costs one repeated event.",
         tests: LimitTests::By(&["crates/membership/src/rumors.rs remembered_rumors_are_bounded"]),
     },
     Limit {

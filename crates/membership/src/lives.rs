@@ -242,7 +242,7 @@ impl NodeLives {
             Frame::Life(life) if life.contact.node == from.node => {
                 match self.admission.vouchers.check_life(&life) {
                     Ok(()) => {
-                        self.admission.vouchers.remember(life);
+                        self.admission.vouchers.remember(from.node, life);
                         self.links.renew(address, life.contact);
                     }
                     Err(what) => self.record_offence(now, from.node, what),

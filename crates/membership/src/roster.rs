@@ -253,7 +253,7 @@ impl Roster {
             }
             match self.vouchers.check_life(&life) {
                 Ok(()) => {
-                    self.vouchers.remember(life);
+                    self.vouchers.remember(teller, life);
                     believed.extend(self.as_hearsay(update));
                 }
                 // Each forgery costs the verification of a signature.

@@ -7,13 +7,13 @@
 //! confirmed it, so an unverified head cannot replace a true one.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::config::{DEPARTURES_MAX, HEADS_MAX, STATEMENTS_SPREAD_MAX};
-use super::oldest;
+use super::sender_table::SenderTable;
 use p2pfs_proto::wire::native::udp::{Departure, Farewell, Frame, Head, PAYLOAD_MAX_BYTES, Rumor};
 use p2pfs_types::id::{Generation, NodeId};
 
@@ -29,10 +29,6 @@ const DEPARTURE_ROUNDS: u32 = 4;
 /// Maximum number of datagrams with news for one member in a round. The rest waits for a later
 /// round.
 const FRAMES_PER_ROUND: usize = 4;
-/// Maximum number of remembered heads of an author that were reported and not confirmed yet. These
-/// are not reported again.
-const REPORTED_PER_AUTHOR: usize = 4;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum NewsKey {
     Statement(u64),
@@ -40,23 +36,19 @@ enum NewsKey {
     Head(NodeId),
 }
 
-/// A confirmed head.
-struct ConfirmedHead {
-    head: Head,
-    confirmed: u64,
-}
-
 /// The known news, and the hot part of it.
 pub(super) struct Rumors {
     hot: BTreeMap<NewsKey, u32>,
-    heads: BTreeMap<NodeId, ConfirmedHead>,
-    confirmations: u64,
-    reported: BTreeMap<NodeId, VecDeque<u64>>,
-    departures: BTreeMap<NodeId, (Departure, Instant)>,
+    /// Confirmed heads by author.
+    heads: SenderTable<NodeId, Head>,
+    /// Author and hash of heads that were reported and not confirmed yet. These are not reported
+    /// again.
+    reported: SenderTable<(NodeId, u64), ()>,
+    departures: SenderTable<NodeId, Departure>,
     /// Hot statements by the hash of their bytes.
     statements: BTreeMap<u64, Bytes>,
-    /// Hashes of statements that were heard recently, the oldest first.
-    heard: VecDeque<u64>,
+    /// Hashes of statements that were heard recently.
+    heard: SenderTable<u64, ()>,
     next_round: Option<Instant>,
 }
 
@@ -65,12 +57,11 @@ impl Rumors {
     pub(super) fn new() -> Self {
         Self {
             hot: BTreeMap::new(),
-            heads: BTreeMap::new(),
-            confirmations: 0,
-            reported: BTreeMap::new(),
-            departures: BTreeMap::new(),
+            heads: SenderTable::new(HEADS_MAX),
+            reported: SenderTable::new(HEADS_MAX),
+            departures: SenderTable::new(DEPARTURES_MAX),
             statements: BTreeMap::new(),
-            heard: VecDeque::new(),
+            heard: SenderTable::new(STATEMENTS_SPREAD_MAX),
             next_round: None,
         }
     }
@@ -81,14 +72,12 @@ impl Rumors {
         if self.holds(&head) {
             return false;
         }
-        if !self.heads.contains_key(&author) && self.heads.len() >= HEADS_MAX {
-            let oldest = oldest(&self.heads, |held| held.confirmed);
-            oldest.iter().for_each(|author| self.forget_head(author));
+        let reported = (author, digest_of(head.rank, &head.bytes));
+        let sender = self.reported.sender_of(&reported).unwrap_or(author);
+        self.reported.remove_range((author, 0)..=(author, u64::MAX));
+        if let Some(displaced) = self.heads.insert(sender, author, head) {
+            self.hot.remove(&NewsKey::Head(displaced));
         }
-        self.confirmations += 1;
-        let confirmed = self.confirmations;
-        self.heads.insert(author, ConfirmedHead { head, confirmed });
-        self.reported.remove(&author);
         self.heat(NewsKey::Head(author), HEAD_ROUNDS, now);
         true
     }
@@ -96,7 +85,7 @@ impl Rumors {
     /// Returns whether a confirmed head of the author has the same or a higher rank.
     fn holds(&self, head: &Head) -> bool {
         let held = self.heads.get(&head.author);
-        held.is_some_and(|held| held.head.rank >= head.rank)
+        held.is_some_and(|held| held.rank >= head.rank)
     }
 
     /// Returns the newest confirmed head of a node, as news for others.
@@ -104,39 +93,34 @@ impl Rumors {
         self.rumor(NewsKey::Head(*author))
     }
 
-    /// Returns whether to report a received head to the owner: it is newer than the confirmed one
-    /// and was not reported recently.
-    pub(super) fn is_news(&mut self, head: &Head) -> bool {
+    /// Returns whether to report a head that `sender` sent to the owner: it is newer than the
+    /// confirmed one and was not reported recently.
+    pub(super) fn is_news(&mut self, sender: NodeId, head: &Head) -> bool {
         if self.holds(head) {
+            let is_own = sender == head.author && self.heads.get(&sender) == Some(head);
+            if is_own {
+                // Otherwise a flood of the member that passed it on first could displace it.
+                self.heads.attribute_to(sender, sender);
+            }
             return false;
         }
-        let digest = digest_of(head.rank, &head.bytes);
-        if self.reported.len() >= HEADS_MAX && !self.reported.contains_key(&head.author) {
-            self.reported.pop_first();
+        let reported = (head.author, digest_of(head.rank, &head.bytes));
+        let is_new = !self.reported.contains(&reported);
+        if is_new {
+            self.reported.insert(sender, reported, ());
         }
-        let reported = self.reported.entry(head.author).or_default();
-        if reported.contains(&digest) {
-            return false;
-        }
-        if reported.len() >= REPORTED_PER_AUTHOR {
-            reported.pop_front();
-        }
-        reported.push_back(digest);
-        true
+        is_new
     }
 
-    /// Returns whether a statement is not among the last [`STATEMENTS_SPREAD_MAX`] heard ones, and
+    /// Returns whether a statement is not among the [`STATEMENTS_SPREAD_MAX`] remembered ones, and
     /// adds it to them.
-    pub(super) fn is_unheard_statement(&mut self, bytes: &[u8]) -> bool {
+    pub(super) fn is_unheard_statement(&mut self, sender: NodeId, bytes: &[u8]) -> bool {
         let digest = digest_of((0, 0), bytes);
-        if self.heard.contains(&digest) {
-            return false;
+        let is_new = !self.heard.contains(&digest);
+        if is_new {
+            self.heard.insert(sender, digest, ());
         }
-        if self.heard.len() >= STATEMENTS_SPREAD_MAX {
-            self.heard.pop_front();
-        }
-        self.heard.push_back(digest);
-        true
+        is_new
     }
 
     /// Spreads a statement that the owner has verified. Returns false, and does not spread it, if
@@ -151,18 +135,16 @@ impl Rumors {
         true
     }
 
-    /// Records a departure. Returns false if it, or a later one, is known.
-    pub(super) fn depart(&mut self, now: Instant, departure: Departure) -> bool {
+    /// Records a departure that `sender` sent. Returns false if it, or a later one, is known.
+    pub(super) fn depart(&mut self, now: Instant, sender: NodeId, departure: Departure) -> bool {
         let Departure { who, how, .. } = departure;
         let known = self.departures.get(&who.node);
-        if known.is_some_and(|(k, _)| (k.who.generation, k.how) >= (who.generation, how)) {
+        if known.is_some_and(|known| (known.who.generation, known.how) >= (who.generation, how)) {
             return false;
         }
-        if self.departures.len() >= DEPARTURES_MAX {
-            let oldest = oldest(&self.departures, |(_, at)| *at);
-            oldest.iter().for_each(|node| self.forget_departure(node));
+        if let Some(displaced) = self.departures.insert(sender, who.node, departure) {
+            self.hot.remove(&NewsKey::Departure(displaced));
         }
-        self.departures.insert(who.node, (departure, now));
         self.heat(NewsKey::Departure(who.node), DEPARTURE_ROUNDS, now);
         true
     }
@@ -172,7 +154,7 @@ impl Rumors {
         if self
             .departures
             .get(node)
-            .is_some_and(|(departure, _)| departure.who.generation < generation)
+            .is_some_and(|departure| departure.who.generation < generation)
         {
             self.forget_departure(node);
         }
@@ -182,8 +164,8 @@ impl Rumors {
     pub(super) fn farewell_of(&self, node: &NodeId, generation: Generation) -> Option<Farewell> {
         let known = self.departures.get(node);
         known
-            .filter(|(departure, _)| departure.who.generation >= generation)
-            .map(|(departure, _)| departure.how)
+            .filter(|departure| departure.who.generation >= generation)
+            .map(|departure| departure.how)
     }
 
     /// Returns when [`Self::round`] is due, or none if nothing is hot.
@@ -230,20 +212,9 @@ impl Rumors {
             NewsKey::Statement(digest) => {
                 self.statements.get(&digest).cloned().map(Rumor::Statement)
             }
-            NewsKey::Head(author) => {
-                let held = self.heads.get(&author)?;
-                Some(Rumor::Head(held.head.clone()))
-            }
-            NewsKey::Departure(node) => {
-                let (departure, _) = self.departures.get(&node)?;
-                Some(Rumor::Departure(*departure))
-            }
+            NewsKey::Head(author) => self.heads.get(&author).cloned().map(Rumor::Head),
+            NewsKey::Departure(node) => self.departures.get(&node).copied().map(Rumor::Departure),
         }
-    }
-
-    fn forget_head(&mut self, author: &NodeId) {
-        self.heads.remove(author);
-        self.hot.remove(&NewsKey::Head(*author));
     }
 
     fn forget_departure(&mut self, node: &NodeId) {
@@ -350,12 +321,12 @@ mod tests {
     #[test]
     fn an_unconfirmed_head_is_reported_once_and_displaces_no_true_one() {
         let mut rumors = Rumors::new();
-        assert!(rumors.is_news(&head(1, (u64::MAX, 0), b"forged")));
-        assert!(!rumors.is_news(&head(1, (u64::MAX, 0), b"forged")));
-        assert!(rumors.is_news(&head(1, (1, 1), b"true")));
+        assert!(rumors.is_news(node(99), &head(1, (u64::MAX, 0), b"forged")));
+        assert!(!rumors.is_news(node(99), &head(1, (u64::MAX, 0), b"forged")));
+        assert!(rumors.is_news(node(99), &head(1, (1, 1), b"true")));
         assert!(rumors.confirm(Instant::now(), head(1, (1, 1), b"true")));
-        assert!(!rumors.is_news(&head(1, (1, 1), b"true")));
-        assert!(rumors.is_news(&head(1, (1, 2), b"next")));
+        assert!(!rumors.is_news(node(99), &head(1, (1, 1), b"true")));
+        assert!(rumors.is_news(node(99), &head(1, (1, 2), b"next")));
     }
 
     #[test]
@@ -394,15 +365,15 @@ mod tests {
     fn a_departure_counts_once_for_each_generation_and_ends_with_a_return() {
         let mut rumors = Rumors::new();
         let now = Instant::now();
-        assert!(rumors.depart(now, departure(1, 4, Farewell::Away)));
-        assert!(!rumors.depart(now, departure(1, 4, Farewell::Away)));
+        assert!(rumors.depart(now, node(99), departure(1, 4, Farewell::Away)));
+        assert!(!rumors.depart(now, node(99), departure(1, 4, Farewell::Away)));
         assert!(
-            !rumors.depart(now, departure(1, 3, Farewell::Final)),
+            !rumors.depart(now, node(99), departure(1, 3, Farewell::Final)),
             "of a life before"
         );
-        assert!(rumors.depart(now, departure(1, 4, Farewell::Final)));
+        assert!(rumors.depart(now, node(99), departure(1, 4, Farewell::Final)));
         rumors.returned(&node(1), Generation(4));
-        assert!(!rumors.depart(now, departure(1, 4, Farewell::Final)));
+        assert!(!rumors.depart(now, node(99), departure(1, 4, Farewell::Final)));
         rumors.returned(&node(1), Generation(5));
         assert!(rounds(&mut rumors).iter().all(Vec::is_empty));
     }
@@ -412,10 +383,10 @@ mod tests {
         let mut rumors = Rumors::new();
         let now = Instant::now();
         for n in 0..(HEADS_MAX + DEPARTURES_MAX) as u16 {
-            rumors.is_news(&head(n, (1, 1), b"x"));
+            rumors.is_news(node(99), &head(n, (1, 1), b"x"));
             rumors.confirm(now, head(n, (1, 1), b"x"));
-            rumors.is_news(&head(n, (1, 2), b"y"));
-            rumors.depart(now, departure(n, 1, Farewell::Away));
+            rumors.is_news(node(99), &head(n, (1, 2), b"y"));
+            rumors.depart(now, node(99), departure(n, 1, Farewell::Away));
         }
         assert_eq!(
             (rumors.heads.len(), rumors.departures.len()),
@@ -430,16 +401,19 @@ mod tests {
         let (mut rumors, now) = (Rumors::new(), Instant::now());
         let bytes = |n: usize| Bytes::copy_from_slice(&n.to_be_bytes());
         for n in 0..STATEMENTS_SPREAD_MAX {
-            assert!(rumors.is_unheard_statement(&bytes(n)));
+            assert!(rumors.is_unheard_statement(node(99), &bytes(n)));
             assert!(rumors.state(now, bytes(n)));
         }
-        assert!(!rumors.is_unheard_statement(&bytes(0)), "heard of lately");
+        assert!(
+            !rumors.is_unheard_statement(node(99), &bytes(0)),
+            "heard of lately"
+        );
         assert!(!rumors.state(now, bytes(STATEMENTS_SPREAD_MAX)));
         assert_eq!(rumors.statements.len(), STATEMENTS_SPREAD_MAX);
-        assert!(rumors.is_unheard_statement(&bytes(STATEMENTS_SPREAD_MAX)));
+        assert!(rumors.is_unheard_statement(node(99), &bytes(STATEMENTS_SPREAD_MAX)));
         assert_eq!(rumors.heard.len(), STATEMENTS_SPREAD_MAX);
         assert!(
-            rumors.is_unheard_statement(&bytes(0)),
+            rumors.is_unheard_statement(node(99), &bytes(0)),
             "the oldest is forgotten"
         );
         while let Some(at) = rumors.poll_timeout() {
@@ -449,5 +423,32 @@ mod tests {
             rumors.state(now, bytes(STATEMENTS_SPREAD_MAX)),
             "once there is room"
         );
+    }
+
+    #[test]
+    fn a_flood_of_one_member_displaces_no_news_that_others_sent() {
+        let (mut rumors, now) = (Rumors::new(), Instant::now());
+        let (honest, liar) = (node(1), node(2));
+        let tell = |rumors: &mut Rumors, sender, author| {
+            let told = head(author, (1, 1), b"x");
+            rumors.is_news(sender, &told) && rumors.confirm(now, told)
+        };
+        assert!(tell(&mut rumors, honest, 3));
+        rumors.is_news(honest, &head(4, (1, 1), b"not confirmed"));
+        rumors.depart(now, honest, departure(3, 1, Farewell::Away));
+        rumors.is_unheard_statement(honest, b"true");
+        // The liar passes this head on before its author does.
+        assert!(tell(&mut rumors, liar, 5));
+        assert!(!rumors.is_news(node(5), &head(5, (1, 1), b"x")));
+        for author in 100..100 + 2 * HEADS_MAX as u16 {
+            assert!(tell(&mut rumors, liar, author));
+            rumors.is_news(liar, &head(author, (1, 2), b"not confirmed"));
+            rumors.depart(now, liar, departure(author, 1, Farewell::Away));
+            rumors.is_unheard_statement(liar, &author.to_be_bytes());
+        }
+        assert!(rumors.head(&node(3)).is_some() && rumors.head(&node(5)).is_some());
+        assert!(!rumors.is_news(honest, &head(4, (1, 1), b"not confirmed")));
+        assert!(rumors.farewell_of(&node(3), Generation(1)).is_some());
+        assert!(!rumors.is_unheard_statement(honest, b"true"));
     }
 }

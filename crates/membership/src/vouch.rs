@@ -4,7 +4,6 @@
 //! a life may be. A life without its node's signature is refused before it changes anything. The
 //! latest known life of a node is not verified again.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ use parking_lot::Mutex;
 use super::config::MEMBERS_MAX;
 use super::event::Offence;
 use super::identity::{MemberLife, is_beyond};
+use super::sender_table::SenderTable;
 use p2pfs_proto::trust::{NodeKey, verify};
 use p2pfs_proto::wire::native::udp::{
     Contact, Credentials, Departure, Farewell, Salt, Signature, SignedContact, departure_bytes,
@@ -25,6 +25,8 @@ use p2pfs_types::id::{Generation, NodeId};
 /// clock. Clocks are wrong by hours if they were set by hand or to the wrong time zone.
 pub const GENERATION_AHEAD_MAX_S: u64 = 24 * 3600;
 const SIGNATURE_BYTES: usize = 64;
+/// Maximum number of remembered lives: of the members, and as many others.
+const LIVES_MAX: usize = 2 * MEMBERS_MAX;
 
 /// The known signed lives. All clones share one table.
 #[derive(Clone)]
@@ -33,16 +35,21 @@ pub(super) struct Vouchers {
     table: Arc<Mutex<LifeTable>>,
 }
 
-#[derive(Default)]
 struct LifeTable {
-    known: BTreeMap<NodeId, SignedContact>,
+    known: SenderTable<NodeId, SignedContact>,
     latest: Option<Generation>,
 }
 
 impl Vouchers {
     pub(super) fn new(key: Arc<NodeKey>) -> Self {
-        let table = Arc::default();
-        Self { key, table }
+        let table = LifeTable {
+            known: SenderTable::new(LIVES_MAX),
+            latest: None,
+        };
+        Self {
+            key,
+            table: Arc::new(Mutex::new(table)),
+        }
     }
 
     /// Sets the time in seconds since 1970; `None` if it is unknown. No life is ahead of an unknown
@@ -108,16 +115,17 @@ impl Vouchers {
         self.table.lock().known.get(&signed.contact.node) == Some(signed)
     }
 
-    /// Remembers a life that was verified. Only the latest of each node is stored.
-    pub(super) fn remember(&self, signed: SignedContact) {
+    /// Remembers a life that `teller` sent and that was verified. Only the latest of each node is
+    /// stored.
+    pub(super) fn remember(&self, teller: NodeId, signed: SignedContact) {
         let mut table = self.table.lock();
         let node = signed.contact.node;
         let known = table.known.get(&node).map(|known| known.contact.generation);
         if known.is_none_or(|known| known < signed.contact.generation) {
-            if known.is_none() && table.known.len() >= 2 * MEMBERS_MAX {
-                table.known.pop_first();
-            }
-            table.known.insert(node, signed);
+            table.known.insert(teller, node, signed);
+        } else if teller == node {
+            // Otherwise a flood of the member that told of it first could displace it.
+            table.known.attribute_to(node, node);
         }
     }
 
@@ -337,5 +345,32 @@ mod tests {
                 Err(Offence::SpeaksForOthers)
             );
         }
+    }
+
+    #[test]
+    fn a_flood_of_invented_lives_displaces_no_life_that_another_member_told() {
+        let vouchers = Vouchers::new(Arc::new(NodeKey::random()));
+        let life = |number: u16| {
+            let mut node = [0; 32];
+            node[..2].copy_from_slice(&number.to_be_bytes());
+            SignedContact {
+                contact: Contact {
+                    node: NodeId::new(node),
+                    address: "10.0.0.1:1378".parse().unwrap(),
+                    generation: Generation(1),
+                },
+                signature: Signature::default(),
+            }
+        };
+        let (honest, liar) = (NodeId::new([1; 32]), NodeId::new([2; 32]));
+        let (told, own) = (life(0), life(1));
+        vouchers.remember(honest, told);
+        vouchers.remember(liar, own);
+        vouchers.remember(own.contact.node, own);
+        for number in 2..2 + 2 * LIVES_MAX as u16 {
+            vouchers.remember(liar, life(number));
+        }
+        assert!(vouchers.knows(&told.contact) && vouchers.knows(&own.contact));
+        assert_eq!(vouchers.table.lock().known.len(), LIVES_MAX);
     }
 }

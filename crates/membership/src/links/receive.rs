@@ -299,7 +299,7 @@ impl Links {
         } else {
             canonical(who.contact.address)
         };
-        self.secrets.vouchers.remember(who);
+        self.secrets.vouchers.remember(who.contact.node, who);
         who.contact
     }
 

@@ -37,8 +37,8 @@ fn list(updates: impl IntoIterator<Item = (Arc<NodeKey>, Update)>) -> Vec<u8> {
 
 /// Records a life as a proven link would.
 fn introduce(who: &Roster, to: &Roster) {
-    to.vouchers
-        .remember(who.vouchers.sign(who.engine.identity().0));
+    let life = who.vouchers.sign(who.engine.identity().0);
+    to.vouchers.remember(life.contact.node, life);
 }
 
 /// Delivers packets between two rosters until there are none left.
@@ -291,12 +291,13 @@ fn gossip_about_a_non_member_is_neither_checked_nor_stored() {
     let stranger = contact(3, 1);
     let told = [Update::alive(MemberLife(stranger))];
     let genuine = a.vouchers.clone();
-    genuine.remember(Vouchers::new(key(3)).sign(stranger));
+    genuine.remember(stranger.node, Vouchers::new(key(3)).sign(stranger));
     let forger = Vouchers::new(key(1));
-    forger.remember(SignedContact {
+    let forged = SignedContact {
         contact: stranger,
         signature: [[7; 32]; 2],
-    });
+    };
+    forger.remember(stranger.node, forged);
     for vouchers in [genuine, forger] {
         let packet = encode(&header, &told, &vouchers);
         let is_member = |node: &NodeId| *node != stranger.node;
@@ -367,7 +368,7 @@ fn members_of_a_full_table_reach_each_other_despite_news_of_more() {
     let (more_key, more) = stranger();
     introduce(&roster(2, now), &a);
     let told = Vouchers::new(more_key).sign(more.id().0);
-    b.vouchers.remember(told);
+    b.vouchers.remember(told.contact.node, told);
     for told in [&[][..], &[more]] {
         let header = Header {
             src: *b.engine.identity(),

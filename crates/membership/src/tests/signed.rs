@@ -69,10 +69,11 @@ fn an_unsigned_generation_is_refused_in_gossip_lists_and_answers() {
     };
     // A packet of the engine, a member list, and the claim that a node is outlived.
     let liar = Vouchers::new(key(1));
-    liar.remember(p2pfs_proto::wire::native::udp::SignedContact {
+    let signed = p2pfs_proto::wire::native::udp::SignedContact {
         contact: forged,
         signature: liar.sign(forged).signature,
-    });
+    };
+    liar.remember(who.node, signed);
     let known = liar.later(&who).unwrap();
     node_1_says(&mut table, &[3], &Frame::Outlived { known });
     let now = table.now;
