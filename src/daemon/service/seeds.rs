@@ -2,16 +2,16 @@
 //! delays nothing.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
 use super::journal::{self, message};
 use crate::daemon::config::Seed;
-use p2pfs_node::Node;
+use p2pfs_node::{Node, resolve_host};
 
 /// Interval between resolutions. Addresses change, and an unresolved name may resolve later.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -31,9 +31,7 @@ pub(super) async fn resolve(seed: &Seed) -> Vec<SocketAddr> {
     if let Some(ip) = seed.ip() {
         return vec![SocketAddr::new(ip, seed.port())];
     }
-    let (host, port) = (seed.host().to_owned(), seed.port());
-    let ask = move || (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
-    let found = spawn_blocking(ask).await.ok().and_then(Result::ok);
+    let found = resolve_host(seed.host(), seed.port()).await;
     let mut found = found.unwrap_or_default();
     if seed.host().eq_ignore_ascii_case("localhost") {
         let both = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];

@@ -22,8 +22,8 @@ use crate::discovery::{ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachi
 use crate::net::discovery::{Admission, LegacyError};
 use crate::wire::discovery::{MemberName, Name};
 use p2pfs_catalogue::Change;
-use p2pfs_node::ForeignThrottle;
 use p2pfs_node::{EventLog, ForeignHost, NodeContent, Outdated};
+use p2pfs_node::{ForeignThrottle, resolve_host};
 use p2pfs_transfer::net::gossip::UdpPort;
 use p2pfs_transfer::net::is_own;
 use p2pfs_types::path::SharedPath;
@@ -500,8 +500,9 @@ impl LegacyPlane {
 }
 
 async fn ipv4_of(host: &str, port: u16) -> Option<SocketAddrV4> {
-    let found = tokio::net::lookup_host((host, port)).await.ok()?;
+    let found = resolve_host(host, port).await.ok()?;
     found
+        .into_iter()
         .filter_map(|address| match address {
             SocketAddr::V4(address) => Some(address),
             SocketAddr::V6(_) => None,

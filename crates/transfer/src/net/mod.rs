@@ -8,10 +8,12 @@
 mod error;
 pub mod gossip;
 pub mod lan;
+mod lookup;
 pub mod peer;
 mod port;
 pub mod socket;
 
 pub use error::NetError;
+pub use lookup::resolve_host;
 pub use port::PortPair;
 pub use socket::is_own;
