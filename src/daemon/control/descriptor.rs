@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{OFlags, fcntl_getfl};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
 
 /// Capacity of the pipe that a file is written through. An ordinary user cannot set more (pipe(7)).
@@ -59,6 +59,17 @@ pub(super) fn receive(
         }
     }
     Ok((received.bytes, descriptor))
+}
+
+/// Returns the bytes that wait to be received, up to `max_bytes` of them, and leaves them there.
+///
+/// # Errors
+/// The error of the kernel, including `WouldBlock`.
+pub(super) fn peek(socket: impl AsFd, max_bytes: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; rustix::io::ioctl_fionread(&socket)?.min(max_bytes as u64) as usize];
+    let (length, _) = recv(&socket, &mut bytes, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 /// Returns whether the descriptor is open for reading only.

@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::SocketType;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 
 use super::connection::{Connection, Shared};
 use super::credentials::{Credentials, Policy};
+use super::descriptor;
 use super::failure::{Failure, FailureKind};
-use super::framing::encode_failure;
+use super::framing::{CALL_MAX_BYTES, CallMessage, encode_failure};
 use super::process::Process;
 use super::request::ControlRequest;
 use super::turn::Turn;
@@ -159,6 +161,9 @@ impl ControlServer {
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
+                    // Calls that were given up while no daemon ran wait in the queue of a socket
+                    // that the service manager keeps.
+                    Ok((stream, _)) if is_given_up(&stream) => {}
                     Ok((stream, _)) => {
                         if let Some((caller, place)) = admit(&admitted, &stream) {
                             let (shared, turn) = (Arc::clone(&shared), place.turn.clone());
@@ -182,6 +187,24 @@ async fn serve_one(connection: Connection, place: Place) {
     let ended = connection.serve().await;
     tracing::debug!("control connection of user {uid} ended: {ended}");
     drop(place);
+}
+
+/// Returns whether the caller has closed the connection and no call on it is of use, because each
+/// expects a reply.
+fn is_given_up(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::empty())];
+    // A failure shows when the connection is read.
+    let _ = poll(&mut polled, Some(&Timespec::default()));
+    // A caller that has closed only its sending side waits for replies, and does not hang up.
+    let is_closed = polled[0].revents().contains(PollFlags::HUP);
+    is_closed && !descriptor::peek(stream, CALL_MAX_BYTES).is_ok_and(|unread| expects_none(&unread))
+}
+
+/// Returns whether the first of the calls expects no reply.
+fn expects_none(calls: &[u8]) -> bool {
+    let mut calls = calls.split(|byte| *byte == 0);
+    let first = calls.next().and_then(CallMessage::read);
+    first.is_some_and(|call| call.oneway)
 }
 
 /// Returns the caller's identity and a connection slot. Without a free slot, sends the reason to

@@ -4,9 +4,11 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::super::*;
+use super::method;
 
 /// Binds a server, with `answer` as the handler of its requests. Returns its directory and socket.
 fn served(
@@ -160,6 +162,42 @@ async fn the_socket_is_open_to_all_in_an_accessible_directory() {
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&sockets[0]), 0o666);
     assert_eq!(mode(sockets[0].parent().unwrap()) & 0o755, 0o755);
+}
+
+/// Connects a caller that sends a call and closes the connection.
+fn give_up(path: &std::path::Path, call: &serde_json::Value) {
+    let mut caller = std::os::unix::net::UnixStream::connect(path).unwrap();
+    caller.write_all(format!("{call}\0").as_bytes()).unwrap();
+}
+
+#[tokio::test]
+async fn calls_given_up_before_the_daemon_accepts_take_no_slot() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let server = ControlServer::bind(&path, Policy::of_this_process(), 4).unwrap();
+    for _ in 0..16 {
+        give_up(&path, &json!({"method": method("Status")}));
+    }
+    let mut client = Client::connect(std::slice::from_ref(&path)).unwrap();
+    client.start(&Call::Peers {}).unwrap();
+    let (sender, mut requests) = mpsc::channel(64);
+    tokio::spawn(server.serve(sender));
+    let reply = blocking(move || client.next_reply().map(|reply| reply.decode::<Peers>()));
+    let request = requests.recv().await.unwrap();
+    assert_eq!(request.call, Call::Peers {});
+    request.reply.done(&Peers::default());
+    assert_eq!(reply.await.unwrap().unwrap(), Peers::default());
+}
+
+#[tokio::test]
+async fn a_oneway_call_is_executed_although_its_caller_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let server = ControlServer::bind(&path, Policy::of_this_process(), 4).unwrap();
+    give_up(&path, &json!({"method": method("Peers"), "oneway": true}));
+    let (sender, mut requests) = mpsc::channel(1);
+    tokio::spawn(server.serve(sender));
+    assert_eq!(requests.recv().await.unwrap().call, Call::Peers {});
 }
 
 #[tokio::test]
