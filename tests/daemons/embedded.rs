@@ -429,3 +429,27 @@ fn a_joiner_has_the_whole_ledger_when_the_join_returns() {
         }
     });
 }
+
+/// Waits until the node does nothing by itself.
+async fn await_quiet(node: &Node) {
+    const QUIET: Duration = Duration::from_millis(500);
+    let mut events = node.events().follow();
+    while tokio::time::timeout(QUIET, events.next()).await.is_ok() {}
+}
+
+/// Less than the time that a farewell to living peers may take on a busy machine.
+const STOPPED_AT_ONCE: Duration = Duration::from_secs(2);
+
+#[apply(promise)]
+fn a_node_without_peers_stops_at_once() {
+    within_limit(async {
+        let folder = tempfile::tempdir().unwrap();
+        set_mode(folder.path(), 0o755);
+        for (name, leave) in [("away", Leave::Away), ("gone", Leave::Final)] {
+            let node = builder(folder.path(), name).start().await.unwrap();
+            await_quiet(&node).await;
+            let stopped = tokio::time::timeout(STOPPED_AT_ONCE, node.stop(leave)).await;
+            assert!(stopped.is_ok(), "{name}");
+        }
+    });
+}

@@ -169,10 +169,14 @@ impl EventLoop {
         let mut datagram = vec![0; self.buffer_bytes()];
         let mut share_events = Vec::with_capacity(SHARE_BATCH);
         let (mut shares_open, mut cache_news) = (true, Vec::new());
-        while !self.has_left {
+        loop {
             self.machine.keyring().tick(unix_now_s());
             self.machine.set_clock(believable_now_s());
             self.settle(&udp);
+            // Checked before the wait, because a node without living peers receives nothing more.
+            if self.has_left {
+                break;
+            }
             if !self.machine.catalogue().has_early_versions() {
                 self.handles.offenders.settle_dates();
             }

@@ -25,7 +25,7 @@ use p2pfs_transfer::net::peer::{Joining, PeerNet};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// Minimum time that a leaving node with other members waits after its resignation, so that the
+/// Minimum time that a leaving node with living peers waits after its resignation, so that the
 /// resignation spreads in some rounds of gossip.
 const RESIGNATION_HEARD: Duration = Duration::from_millis(500);
 
@@ -252,6 +252,9 @@ impl NodeMembership {
         let _stopping = self.commands.send(LoopCommand::MembershipChanged).await;
         if !has_others {
             return Ok(true);
+        }
+        if receivers.is_empty() {
+            return Ok(false);
         }
         let receivers = receivers.iter().take(RESIGNATION_RECEIVERS_MAX);
         let receivers = receivers.map(|(node, address)| (*node, *address)).collect();
