@@ -395,6 +395,73 @@ fn doctor_does_not_claim_room_for_a_cache_whose_writes_fail() {
     drop(disk);
 }
 
+mod of_the_state {
+    use std::net::SocketAddr;
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use p2pfs_node::{Leave, Node as EmbeddedNode};
+    use p2pfs_types::path::SharedPath;
+    use tokio::runtime::Runtime;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const NEEDS: &[Need] = &[root, images_can_be_mounted];
+
+    /// A filesystem on which writes wait until this is dropped.
+    struct Frozen<'a>(&'a Path);
+
+    impl<'a> Frozen<'a> {
+        fn new(at: &'a Path) -> Self {
+            run(Command::new("fsfreeze").arg("-f").arg(at)).expect_ok();
+            Self(at)
+        }
+    }
+
+    impl Drop for Frozen<'_> {
+        fn drop(&mut self) {
+            let _ = Command::new("fsfreeze").arg("-u").arg(self.0).status();
+        }
+    }
+
+    #[apply(promise)]
+    fn a_stop_waits_until_a_slow_disk_has_stored_the_last_changes() {
+        /// More than a farewell takes.
+        const STILL_STOPPING: Duration = Duration::from_secs(4);
+        let folder = tempfile::tempdir().unwrap();
+        let [state, share] = ["one/state", "share"].map(|name| folder.path().join(name));
+        for dir in [&state, &share] {
+            fs::create_dir_all(dir).unwrap();
+            set_mode(dir, 0o755);
+        }
+        let disk = Disk::mount_image(&folder.path().join("image"), &state);
+        set_mode(&state, 0o700);
+        let write = |name: &str| {
+            fs::write(share.join(name), b"bytes").unwrap();
+            set_mode(&share.join(name), 0o644);
+            SharedPath::new(name.as_bytes()).unwrap()
+        };
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let node = EmbeddedNode::builder("one".parse().unwrap(), folder.path().join("one"));
+            let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+            let node = node.listen(anywhere).lan(false).cache(64 << 20, 0);
+            let node = node.share(&share).start().await.unwrap();
+            node.names().wait_for(&write("first")).await.unwrap();
+            let frozen = Frozen::new(&state);
+            node.names().wait_for(&write("last")).await.unwrap();
+            let mut stop = pin!(node.stop(Leave::Away));
+            let stopped = timeout(STILL_STOPPING, &mut stop).await;
+            assert!(stopped.is_err(), "before the disk had stored anything");
+            drop(frozen);
+            stop.await;
+        });
+        drop(runtime);
+        drop(disk);
+    }
+}
+
 mod of_the_cache {
     use super::*;
 

@@ -5,9 +5,11 @@ use std::io::SeekFrom;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use macro_rules_attribute::apply;
+use p2pfs_node::api::ShareProgress;
 use p2pfs_node::{FileError, Leave, News, Node, NodeBuilder, Who};
 use p2pfs_proto::trust::Grant;
 use p2pfs_proto::wire::native::record::SHARES_MAX;
@@ -17,7 +19,7 @@ use tokio::runtime::Runtime;
 
 use crate::support::content::noise;
 use crate::support::daemon::set_mode;
-use crate::support::process::HANG_LIMIT;
+use crate::support::process::{HANG_LIMIT, PATIENCE, eventually};
 use crate::support::promise::{Need, promise};
 
 #[allow(unreachable_pub, reason = "the file is also a program of its own")]
@@ -451,5 +453,54 @@ fn a_node_without_peers_stops_at_once() {
             let stopped = tokio::time::timeout(STOPPED_AT_ONCE, node.stop(leave)).await;
             assert!(stopped.is_ok(), "{name}");
         }
+    });
+}
+
+/// Starts a node at `dir` with the share of node `one`, and waits until all files are listed.
+async fn start_with_share(folder: &Path, dir: &Path) -> Node {
+    let node = Node::builder("one".parse().unwrap(), dir).secret_file(folder.join("secret"));
+    let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let node = node.listen(anywhere).cache(64 << 20, 0).lan(false);
+    let node = node.share(folder.join("one-share")).start().await.unwrap();
+    let shares = node.shares().clone();
+    let listed = move || {
+        eventually("the share is listed", PATIENCE, || {
+            let shares = shares.list();
+            shares
+                .iter()
+                .all(|it| it.state == ShareProgress::Ready && it.files == 1)
+        });
+    };
+    tokio::task::spawn_blocking(listed).await.unwrap();
+    node
+}
+
+#[apply(promise)]
+fn what_changed_last_is_stored_when_a_stop_ends() {
+    within_limit(async {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        set_mode(folder, 0o755);
+        let _dirs = builder(folder, "one");
+        let file = folder.join("one-share/file");
+        fs::write(&file, noise(1, MIB)).unwrap();
+        set_mode(&file, 0o644);
+        // The hash of a file that changed just before it was read is not used after a start.
+        let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+        let opened = fs::File::options().write(true).open(&file).unwrap();
+        opened.set_modified(hour_ago).unwrap();
+        drop(opened);
+        let node = start_with_share(folder, &folder.join("one")).await;
+        assert!(node.shares().hashed_bytes() >= MIB as u64);
+        node.stop(Leave::Away).await;
+        // The node still exists, so only what the stop stored is on the disk.
+        let mut copy = Command::new("cp");
+        copy.arg("-a")
+            .args([folder.join("one"), folder.join("copy")]);
+        assert!(copy.status().unwrap().success());
+        drop(node);
+        let again = start_with_share(folder, &folder.join("copy")).await;
+        assert_eq!(again.shares().hashed_bytes(), 0);
+        again.stop(Leave::Away).await;
     });
 }

@@ -21,9 +21,10 @@ use p2pfs_membership::Leave;
 use p2pfs_transfer::net::lan::Lan;
 use p2pfs_types::id::{NodeId, NodeName};
 
-/// Maximum time that [`Node::stop`] waits for the farewell (sent three times within 120 ms) and for
-/// the mDNS goodbye (sent once).
-const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
+/// Maximum time that [`Node::stop`] waits until the farewell is sent (three times within 120 ms) and
+/// the last changes are on the disk. A disk that hangs must not prevent the end. A service manager
+/// kills the daemon after 20 s (`TimeoutStopSec=` of its unit).
+const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 /// The connections of the handle to the event loop and to the mDNS task.
 pub(super) struct LoopControl {
@@ -185,34 +186,43 @@ impl Node {
         }
     }
 
-    /// Sends the farewell and ends the event loop. Waits at most 3 s for both. With
-    /// [`Leave::Final`], the node first resigns from the cluster ([`NodeMembership::resign`]),
-    /// unless it has done so. That takes up to 3 s.
+    /// Sends the farewell, ends the event loop and stores the last changes. Returns when they are on
+    /// the disk, or after 15 s if the disk does not answer. With [`Leave::Final`], the node first
+    /// resigns from the cluster ([`NodeMembership::resign`]), unless it has done so. That takes up
+    /// to 3 s.
     pub async fn stop(&self, leave: Leave) {
         if leave == Leave::Final
             && let Err(error) = self.membership.resign().await
         {
             tracing::warn!("the others take this node for a member until it is expelled: {error}");
         }
+        let ended = async {
+            tokio::join!(self.end_loop(leave), self.withdraw_from_lan());
+            let shares = self.shares.set.clone();
+            // The ledger reports a failed write, and the panic hook a panic.
+            let _panicked = tokio::task::spawn_blocking(move || shares.store()).await;
+        };
+        if tokio::time::timeout(STOP_LIMIT, ended).await.is_err() {
+            tracing::error!(
+                "what changed last may not be stored: the disk did not answer within {} s",
+                STOP_LIMIT.as_secs()
+            );
+        }
+    }
+
+    /// Sends the farewell and waits until the event loop has stored everything and ended.
+    async fn end_loop(&self, leave: Leave) {
         let mut stopping = self.control.stopping.clone();
-        let said = async {
-            if self
-                .membership
-                .commands
-                .send(LoopCommand::Leave(leave))
-                .await
-                .is_ok()
-            {
-                let _ended = stopping.wait_for(|stopped| *stopped).await;
-            }
-        };
+        let commands = &self.membership.commands;
+        if commands.send(LoopCommand::Leave(leave)).await.is_ok() {
+            let _ended = stopping.wait_for(|stopped| *stopped).await;
+        }
+    }
+
+    async fn withdraw_from_lan(&self) {
         let lan = self.control.lan.lock().take();
-        let hidden = async {
-            if let Some(lan) = lan {
-                lan.shutdown().await;
-            }
-        };
-        let _too_slow =
-            tokio::time::timeout(FAREWELL_LIMIT, async { tokio::join!(said, hidden) }).await;
+        if let Some(lan) = lan {
+            lan.shutdown().await;
+        }
     }
 }

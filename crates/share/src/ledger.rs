@@ -82,6 +82,9 @@ struct LedgerShared {
     path: PathBuf,
     waiting: Mutex<PendingRows>,
     changed: Condvar,
+    /// Held while waiting rows are written. Without it, a thread with older rows could overwrite
+    /// newer ones.
+    writing: Mutex<()>,
 }
 
 /// The ledger. Dropping it writes the waiting rows.
@@ -100,6 +103,7 @@ impl Ledger {
             path: path.to_owned(),
             waiting: Mutex::default(),
             changed: Condvar::new(),
+            writing: Mutex::default(),
         });
         shared
             .make_tables()
@@ -228,6 +232,11 @@ impl Ledger {
         }
     }
 
+    /// Writes the waiting rows without gathering more. Blocking.
+    pub(super) fn store(&self) {
+        self.shared.write_waiting();
+    }
+
     /// Returns the number of files remembered on disk.
     pub(super) fn len(&self) -> u64 {
         let count = |database: &Database| Ok(database.begin_read()?.open_table(FILES)?.len()?);
@@ -296,19 +305,28 @@ impl LedgerShared {
                 self.changed
                     .wait_while_for(&mut waiting, |w| !w.stopping, GATHER);
             }
-            let (rows, stopping) = (waiting.rows.clone(), waiting.stopping);
+            let stopping = waiting.stopping;
             drop(waiting);
-            if let Err(error) = self.write(&rows) {
-                tracing::debug!(%error, "cannot remember the hashes of shared files");
-            }
-            self.waiting
-                .lock()
-                .rows
-                .retain(|key, row| rows.get(key) != Some(row));
+            self.write_waiting();
             if stopping {
                 return;
             }
         }
+    }
+
+    fn write_waiting(&self) {
+        let _alone = self.writing.lock();
+        let rows = self.waiting.lock().rows.clone();
+        if rows.is_empty() {
+            return;
+        }
+        if let Err(error) = self.write(&rows) {
+            tracing::debug!(%error, "cannot remember the hashes of shared files");
+        }
+        self.waiting
+            .lock()
+            .rows
+            .retain(|key, row| rows.get(key) != Some(row));
     }
 
     fn write(&self, rows: &HashMap<InodeKey, Option<LedgerRow>>) -> Result<(), redb::Error> {

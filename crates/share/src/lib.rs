@@ -426,6 +426,12 @@ impl ShareSet {
         read_bytes.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// Writes the pending state to the disk, which otherwise happens about a second later. Blocking.
+    pub fn store(&self) {
+        let ledger = self.inner.shared.lock().listing.ledger.clone();
+        ledger.store();
+    }
+
     /// Starts a new walk through every share.
     pub fn rescan(&self) {
         self.inner.shared.lock().listing.shares.scan_all();
