@@ -212,6 +212,23 @@ impl Cluster {
         Ok(self.spreading.broadcast(now, &body, &mut self.lives))
     }
 
+    /// Records which member sent a head of `author` other than by gossip. Call it before
+    /// [`Self::set_head`] for that head.
+    pub fn record_head_sender(
+        &mut self,
+        sender: NodeId,
+        author: NodeId,
+        rank: (u64, u64),
+        bytes: Bytes,
+    ) {
+        let head = Head {
+            author,
+            rank,
+            bytes,
+        };
+        let _is_news = self.spreading.rumors.is_news(sender, &head);
+    }
+
     /// Makes `bytes` the newest head of `author` and spreads it. Returns false if a head of the
     /// same or a higher rank is stored. The signature of another author's head ([`Event::Head`])
     /// must have been verified.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tracing::{Span, debug, debug_span};
 
 use super::events::NodeEvent;
@@ -63,20 +64,21 @@ impl LogIntake<'_> {
     /// Signs the own log and spreads its head, if the log changed.
     pub(super) fn publish_head(&mut self) {
         if let Some(signed) = self.own.sign(self.now) {
-            self.spread(&signed);
+            self.spread(&signed, None);
         }
     }
 
-    fn spread(&mut self, signed: &SignedHead) {
+    /// Spreads a head. `from` is the node that sent it over TCP.
+    fn spread(&mut self, signed: &SignedHead, from: Option<NodeId>) {
         let bytes = postcard::to_stdvec(signed).expect("a head always encodes");
+        let (author, rank, bytes) = (signed.head.author, signed.head.rank(), Bytes::from(bytes));
+        if let Some(from) = from {
+            self.cluster
+                .record_head_sender(from, author, rank, bytes.clone());
+        }
         // `set_head` ignores a head that it has already. No head is too long for it, which a test
         // ensures.
-        let _held = self.cluster.set_head(
-            self.now,
-            signed.head.author,
-            signed.head.rank(),
-            bytes.into(),
-        );
+        let _held = self.cluster.set_head(self.now, author, rank, bytes);
     }
 
     pub(super) fn handle_head_bytes(&mut self, bytes: &[u8]) {
@@ -108,7 +110,7 @@ impl LogIntake<'_> {
         }
         match self.own.catalogue.logs().head_of(&author) {
             Some(held) if held == signed => {
-                self.spread(signed);
+                self.spread(signed, from);
                 return true;
             }
             // The head is older than the known one, whether its signature is valid or not.
@@ -155,7 +157,7 @@ impl LogIntake<'_> {
             }
         }
         if author != self.me {
-            self.spread(signed);
+            self.spread(signed, from);
         }
     }
 
