@@ -243,7 +243,7 @@ impl Builder {
             net: self.net.clone(),
             server: self.server(&published),
             fetcher,
-            offenders: Offenders::watch(&self.net, &events, names.clone()),
+            offenders: Offenders::watch(&self.net, &events, names.clone(), published.clone()),
             published,
             names,
             events,

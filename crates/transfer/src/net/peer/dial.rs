@@ -58,7 +58,7 @@ impl Connection {
         if let Some(code_point) = shared.limits.code_point(lane) {
             let _unmarked = stream.get_ref().mark(code_point);
         }
-        let started = Self::start(shared, stream, lane);
+        let started = Self::start(shared, stream, addr, lane);
         started.map_err(|reason| NetError::Lost { reason })
     }
 
@@ -66,6 +66,7 @@ impl Connection {
     pub(super) fn start<S>(
         shared: &Arc<Shared>,
         stream: TlsStream<QueueLimitedStream<S>>,
+        addr: SocketAddr,
         lane: Lane,
     ) -> Result<Self, DropReason>
     where
@@ -86,6 +87,7 @@ impl Connection {
         let outbound = Arc::new(Outbound::new(writing, link));
         let end = ConnectionEnd {
             peer,
+            addr,
             shared: Arc::clone(shared),
             line: Arc::clone(&line),
             outbound: Arc::clone(&outbound),
@@ -297,6 +299,7 @@ async fn connect_with(
 /// Guard that fails all requests of a connection when its task ends, aborted or not.
 struct ConnectionEnd {
     peer: Option<NodeId>,
+    addr: SocketAddr,
     shared: Arc<Shared>,
     line: Arc<ConnectionState>,
     outbound: Arc<Outbound>,
@@ -309,7 +312,7 @@ impl Drop for ConnectionEnd {
         let reason = self.line.lock().closed.unwrap_or(DropReason::ClosedHere);
         self.shared.counters.lock().drop_for(reason);
         if let Some(peer) = self.peer {
-            self.shared.blame(peer, reason);
+            self.shared.blame(peer, self.addr, reason);
         }
     }
 }

@@ -66,9 +66,9 @@ const ENROL_ATTEMPTS: u32 = 3;
 /// Accepted connection that does not begin as TLS. Its first byte is still unread.
 pub type ForeignConnection = (TcpStream, SocketAddr);
 
-/// Callback for a proven peer that broke the protocol, with the breach. Called on the task of its
-/// connection, so it must not block.
-pub type OnBreach = Arc<dyn Fn(NodeId, DropReason) + Send + Sync>;
+/// Callback for a proven peer that broke the protocol, with the remote address of its connection and
+/// the breach. Called on the task of the connection, so it must not block.
+pub type OnBreach = Arc<dyn Fn(NodeId, SocketAddr, DropReason) + Send + Sync>;
 
 /// State that all tasks of the TCP side share.
 struct Shared {
@@ -96,10 +96,10 @@ struct LocalCredentials {
 
 impl Shared {
     /// Reports a proven peer if it is to blame for the end of its connection.
-    fn blame(&self, peer: NodeId, reason: DropReason) {
+    fn blame(&self, peer: NodeId, addr: SocketAddr, reason: DropReason) {
         let tell = self.on_breach.load();
         if let Some(tell) = tell.as_ref().filter(|_| reason.is_breach()) {
-            tell(peer, reason);
+            tell(peer, addr, reason);
         }
     }
 }

@@ -186,7 +186,7 @@ where
         lane,
     };
     let reason = session.run(stream).await;
-    shared.blame(from, reason);
+    shared.blame(from, addr, reason);
     reason
 }
 

@@ -88,7 +88,7 @@ impl Hostile {
 /// Returns the breaches that a node reports of its peers.
 fn blamed(node: &Node) -> UnboundedReceiver<(NodeId, DropReason)> {
     let (tell, told) = mpsc::unbounded_channel();
-    let note = move |peer, reason| tell.send((peer, reason)).unwrap_or_default();
+    let note = move |peer, _, reason| tell.send((peer, reason)).unwrap_or_default();
     node.net.set_on_breach(Arc::new(note));
     told
 }

@@ -118,7 +118,8 @@ impl Node {
         let dialling = tls::dial(&dialler, QueueLimitedStream::new(near), || ());
         let mut stream = dialling.await.unwrap();
         prove(self.shared(), &mut stream, Lane::Bulk).await.unwrap();
-        let started = Connection::start(self.shared(), stream, Lane::Bulk);
+        let nowhere = ANYWHERE.parse().unwrap();
+        let started = Connection::start(self.shared(), stream, nowhere, Lane::Bulk);
         started.unwrap()
     }
 
