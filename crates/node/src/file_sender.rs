@@ -414,8 +414,7 @@ impl SendAttempt<'_> {
                 let length = (GIVEN_MAX_BYTES as u64).min(parcel.size_bytes - next);
                 let bytes = self.read(next, length).await?;
                 let address = self.address(to_bytes)?;
-                let upload = self.courier.upload.clone();
-                upload.pass(length, false).await;
+                let charge = self.courier.upload.charge(length, false).await;
                 let give = Push::Give {
                     hash: parcel.hash,
                     offset: next,
@@ -424,11 +423,9 @@ impl SendAttempt<'_> {
                 next += length;
                 let (net, node) = (self.courier.net.clone(), self.node);
                 asked.spawn(async move {
-                    let answer = request(net, node, address, give).await;
-                    if answer.as_ref().is_err_and(NetError::is_before_sending) {
-                        upload.give_back(length);
-                    }
-                    (length, answer)
+                    let give = Request::Push(give);
+                    let answer = net.request_charged(node, address, Lane::Bulk, give, charge);
+                    (length, answer.await)
                 });
             }
             let Some(Ok((length, answer))) = asked.join_next().await else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Mutex as AsyncMutex;
 
-use p2pfs_transfer::Pace;
+use p2pfs_transfer::{Pace, PassedBytes};
 use p2pfs_types::id::NodeId;
 
 /// Maximum number of peers with counters of their own, as many as members. Further ones count only
@@ -90,14 +90,14 @@ impl ForeignThrottle {
     }
 
     /// Waits until these bytes may pass. Bytes that a program waits for bypass the queue. If the
-    /// future is dropped, the limit is not charged for the bytes.
-    pub async fn pass(&self, bytes: u64, is_waited_for: bool) {
+    /// future or the returned guard is dropped, the limit is not charged for the bytes.
+    pub async fn pass(&self, bytes: u64, is_waited_for: bool) -> PassedBytes {
         let _in_line = if is_waited_for {
             None
         } else {
             Some(self.line.lock().await)
         };
-        self.pace.pass(bytes, is_waited_for).await;
+        self.pace.charge(bytes, is_waited_for).await
     }
 
     /// Counts bytes that have passed.
@@ -134,7 +134,8 @@ mod tests {
         for _ in 0..64 {
             let passage = passage.clone();
             tokio::spawn(async move {
-                passage.pass(CHUNK_BYTES, false).await;
+                let passed = passage.pass(CHUNK_BYTES, false).await;
+                passed.mark_transferred();
                 passage.count(CHUNK_BYTES);
             });
         }

@@ -51,5 +51,5 @@ pub use limits::LIMITS;
 pub const TRACE_TARGET: &str = "p2pfs::read";
 
 pub use client::{FetchConfig, FetchTicket, Fetcher, Fill, HoldersOf, ReadReply};
-pub use pace::Pace;
+pub use pace::{Pace, PassedBytes};
 pub use server::{Admits, OnSent, Server, ServerLimits};

@@ -145,7 +145,7 @@ impl Pace {
     }
 
     /// Returns a guard for bytes that have passed. It refunds them if they are not transferred.
-    pub(crate) fn passed(&self, bytes: u64) -> PassedBytes {
+    pub fn passed(&self, bytes: u64) -> PassedBytes {
         PassedBytes {
             begun: self.bytes_per_s().map(|_| Arc::default()),
             pace: self.clone(),
@@ -166,6 +166,13 @@ impl Pace {
         let most = |bytes_per_s: u64| (bytes_per_s as f64 * PART_MAX.as_secs_f64()) as u64;
         let limit = self.bytes_per_s().map(most);
         limit.is_some_and(|most| bytes > most.max(CHUNK_BYTES))
+    }
+
+    /// Waits until the bytes may pass, as [`Self::pass`] does. Returns the guard of
+    /// [`Self::passed`].
+    pub async fn charge(&self, bytes: u64, urgent: bool) -> PassedBytes {
+        self.pass(bytes, urgent).await;
+        self.passed(bytes)
     }
 
     /// Waits until the bytes may pass. If the future is dropped before, no bytes are charged.
@@ -196,7 +203,8 @@ impl Pace {
 /// some of them are known to have arrived. Then the rest arrives too, even if the transfer is
 /// cancelled.
 #[must_use]
-pub(crate) struct PassedBytes {
+#[derive(Debug)]
+pub struct PassedBytes {
     pace: Pace,
     bytes: u64,
     /// Whether bytes of the transfer have arrived. `None` without a limit.
@@ -221,8 +229,13 @@ impl PassedBytes {
         })
     }
 
+    /// Keeps the charge of some of the bytes, because they were transferred.
+    pub fn count_transferred(&mut self, bytes: u64) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
     /// Keeps the charge, because the bytes were transferred.
-    pub(crate) fn mark_transferred(mut self) {
+    pub fn mark_transferred(mut self) {
         self.bytes = 0;
     }
 }

@@ -49,7 +49,8 @@ impl ThrottledTransfer {
     /// without loss.
     pub(super) async fn allowed(&mut self, is_waited_for: bool) {
         if self.owed_bytes > 0 {
-            self.passage.pass(self.owed_bytes, is_waited_for).await;
+            let passed = self.passage.pass(self.owed_bytes, is_waited_for).await;
+            passed.mark_transferred();
             self.owed_bytes = 0;
         }
     }

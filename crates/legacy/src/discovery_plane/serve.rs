@@ -94,9 +94,10 @@ async fn send_all(
             let length = piece.len() as u64;
             // Wait before the send: the time for which the rate limit delays this node must not
             // count as time in which the peer accepts no bytes.
-            passage.pass(length, false).await;
+            let passed = passage.pass(length, false).await;
             let sent = served.send(piece).await;
             sent.map_err(|_| FsError::Interrupted)?;
+            passed.mark_transferred();
             passage.count(length);
         }
         offset += bytes.len() as u64;

@@ -36,11 +36,17 @@ impl PushTarget {
             let length = self.step(parcel.size_bytes).min(parcel.size_bytes - offset);
             // Wait before the message begins: until it ends, no other message can be sent on this
             // connection.
-            self.passage.pass(length, false).await;
+            let mut passed = self.passage.pass(length, false).await;
             wait_for_turn(&mut pace).await;
             let head = encode_chunk_head(&name, length);
             let message = self.sender.begin(head.into(), length).await?;
-            is_same &= self.chunk(&message, parcel, (offset, length), sent).await?;
+            let tell_given = |bytes| {
+                sent.fetch_add(bytes, Ordering::Relaxed);
+                passed.count_transferred(bytes);
+            };
+            is_same &= self
+                .chunk(&message, parcel, (offset, length), tell_given)
+                .await?;
             pace.sent(Instant::now(), length);
             offset += length;
         }
@@ -60,12 +66,13 @@ impl PushTarget {
 
     /// Sends one chunk and returns whether the file still had all bytes of the chunk. Missing bytes
     /// are sent as zeros, so that the connection stays usable. The peer then finds a wrong hash.
+    /// Calls `tell_given` with the number of bytes of each part that was queued.
     async fn chunk(
         &self,
         message: &StreamedMessage,
         parcel: &Parcel,
         (begin, length): (u64, u64),
-        sent: &AtomicU64,
+        mut tell_given: impl FnMut(u64),
     ) -> Result<bool, PushError> {
         let (mut at, end, mut is_same) = (begin, begin + length, true);
         while at < end {
@@ -78,7 +85,7 @@ impl PushTarget {
             bytes.resize(step as usize, 0);
             at += step;
             message.give(bytes.into()).await?;
-            sent.fetch_add(step, Ordering::Relaxed);
+            tell_given(step);
             self.moved.sent(step);
             self.passage.count(step);
         }

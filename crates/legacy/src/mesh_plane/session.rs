@@ -191,8 +191,9 @@ impl MeshSession {
         });
         let (came_bytes, passage) = (lengths.sum(), self.passage.clone());
         passage.count(came_bytes);
-        let more: Pin<Box<dyn Future<Output = ()> + Send>> =
-            Box::pin(async move { passage.pass(came_bytes, false).await });
+        let more: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+            passage.pass(came_bytes, false).await.mark_transferred();
+        });
         (came_bytes > 0).then_some(more)
     }
 

@@ -129,12 +129,6 @@ impl NetError {
             Self::InviterAway { .. } | Self::InviteUnanswered { .. } => true,
         }
     }
-
-    /// Returns whether the request failed before any of its bytes were sent. A request on a
-    /// connection that was lost may have been sent.
-    pub fn is_before_sending(&self) -> bool {
-        !matches!(self, Self::Lost { .. } | Self::InviteUnanswered { .. })
-    }
 }
 
 fn bind_reason(kind: &io::ErrorKind) -> String {

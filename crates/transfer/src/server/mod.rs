@@ -22,7 +22,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::net::peer::Incoming;
+use crate::net::peer::{Incoming, ReplyTo};
 use crate::pace::{Pace, PassedBytes};
 use p2pfs_cache::Cache;
 use p2pfs_proto::wire::native::tcp::{
@@ -161,13 +161,13 @@ impl Server {
                 let unwanted = incoming.reply.unwanted();
                 tokio::spawn(async move {
                     let answer = tokio::select! {
-                        answer = server.answer(from, lane, incoming.request) => answer,
-                        _ = unwanted => Response::Busy,
+                        answer = server.answer_charged(from, lane, incoming.request) => answer,
+                        _ = unwanted => Response::Busy.into(),
                     };
-                    if let Response::Batch { packed } = &answer {
+                    if let Response::Batch { packed } = &answer.response {
                         sent(from, packed.len() as u64);
                     }
-                    incoming.reply.send(answer);
+                    answer.send(incoming.reply);
                 });
                 return None;
             }
@@ -177,28 +177,29 @@ impl Server {
             incoming.reply.send(Response::NotHere);
             return None;
         }
-        if let Some(response) = self.answer_at_once(from, lane, &incoming.request) {
+        if let Some(answer) = self.charged_at_once(from, lane, &incoming.request) {
             sent(from, range.len());
-            incoming.reply.send(response);
+            answer.send(incoming.reply);
             return None;
         }
         let (server, sent) = (self.clone(), sent.clone());
         let unwanted = incoming.reply.unwanted();
-        let deliver = move |response: Response| {
-            if matches!(response, Response::Data { .. }) {
+        let deliver = move |answer: ChargedAnswer| {
+            if matches!(answer.response, Response::Data { .. }) {
                 sent(from, range.len());
             }
-            incoming.reply.send(response);
+            answer.send(incoming.reply);
         };
         match self.pass_at_once((lane, from), hash, size_bytes, range) {
             Some((turn, passed)) => drop(tokio::task::spawn_blocking(move || {
-                deliver(settled(passed, server.make(&hash, size_bytes, range, turn)));
+                let response = server.make(&hash, size_bytes, range, turn);
+                deliver(ChargedAnswer::new(response, passed));
             })),
             None => drop(tokio::spawn(async move {
-                let answering = server.answer(from, lane, incoming.request);
+                let answering = server.answer_charged(from, lane, incoming.request);
                 tokio::select! {
-                    response = answering => deliver(response),
-                    _ = unwanted => deliver(Response::Busy),
+                    answer = answering => deliver(answer),
+                    _ = unwanted => deliver(Response::Busy.into()),
                 }
             })),
         }
@@ -227,13 +228,18 @@ impl Server {
     }
 
     /// Answers [`Request::Range`], [`Request::Batch`] and [`Request::Holdings`] of a proven member,
-    /// and refuses other requests. Needs a running tokio runtime.
+    /// and refuses other requests. The upload limit is charged for the answer. Needs a running
+    /// tokio runtime.
     pub async fn answer(&self, from: NodeId, lane: Lane, request: Request) -> Response {
+        self.answer_charged(from, lane, request).await.taken()
+    }
+
+    async fn answer_charged(&self, from: NodeId, lane: Lane, request: Request) -> ChargedAnswer {
         match request {
             Request::Range { hash, .. } | Request::Holdings { hash }
                 if !(self.inner.admits)(&from, &hash) =>
             {
-                Response::NotHere
+                Response::NotHere.into()
             }
             Request::Range {
                 hash,
@@ -243,9 +249,9 @@ impl Server {
                 let of = (lane, from);
                 self.answer_range(of, hash, size_bytes, range).await
             }
-            Request::Holdings { hash } => self.answer_holdings((lane, from), hash).await,
+            Request::Holdings { hash } => self.answer_holdings((lane, from), hash).await.into(),
             Request::Batch { files } => self.answer_batch((lane, from), files).await,
-            _ => refused("not a question about content"),
+            _ => refused("not a question about content").into(),
         }
     }
 
@@ -253,6 +259,16 @@ impl Server {
     /// in memory, no other peer waits for its turn, and the upload limit lets it pass. Never
     /// blocks; needs a running tokio runtime.
     pub fn answer_at_once(&self, from: NodeId, lane: Lane, request: &Request) -> Option<Response> {
+        let answer = self.charged_at_once(from, lane, request);
+        answer.map(ChargedAnswer::taken)
+    }
+
+    fn charged_at_once(
+        &self,
+        from: NodeId,
+        lane: Lane,
+        request: &Request,
+    ) -> Option<ChargedAnswer> {
         let Request::Range {
             hash,
             size_bytes,
@@ -278,14 +294,12 @@ impl Server {
         {
             return None;
         }
-        let Some(bytes) = source.encode_at_once(range, &self.inner.pieces) else {
-            self.upload().give_back(range.len());
-            return None;
-        };
+        let passed = self.upload().passed(range.len());
+        let bytes = source.encode_at_once(range, &self.inner.pieces)?;
         self.inner.askers.lock().record(now, hash, from);
         turn.mark_made();
         let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
-        Some(Response::Data { proof })
+        Some(ChargedAnswer::new(Response::Data { proof }, passed))
     }
 
     /// Returns the load of the server, from 0 to 255.
@@ -304,18 +318,18 @@ impl Server {
         hash: ContentHash,
         size_bytes: u64,
         range: ByteRange,
-    ) -> Response {
+    ) -> ChargedAnswer {
         if !is_askable(size_bytes, range) {
-            return refused("the range is not one that can be asked for");
+            return refused("the range is not one that can be asked for").into();
         }
         self.inner.askers.lock().record(Instant::now(), hash, of.1);
         let asked = QueuedRequest::of_range(of, hash, range);
         let Some((turn, passed)) = self.turn_within_limit(asked).await else {
-            return self.without_turn(&asked);
+            return self.without_turn(&asked).into();
         };
         let server = self.clone();
         let made = tokio::task::spawn_blocking(move || server.make(&hash, size_bytes, range, turn));
-        settled(passed, made.await.unwrap_or(Response::Busy))
+        ChargedAnswer::new(made.await.unwrap_or(Response::Busy), passed)
     }
 
     /// Makes an answer, even if the asker has cancelled it meanwhile, and schedules the closing of
@@ -363,7 +377,7 @@ impl Server {
         }
     }
 
-    async fn answer_batch(&self, of: (Lane, NodeId), files: Vec<SmallFile>) -> Response {
+    async fn answer_batch(&self, of: (Lane, NodeId), files: Vec<SmallFile>) -> ChargedAnswer {
         let size_bytes = files.iter().map(|file| file.size_bytes).sum();
         let asked = QueuedRequest {
             of,
@@ -371,12 +385,12 @@ impl Server {
             bytes: size_bytes,
         };
         let Some((turn, passed)) = self.turn_within_limit(asked).await else {
-            return Response::Busy;
+            return Response::Busy.into();
         };
         let inner = self.inner.clone();
         let making = move || inner.make_batch(&of.1, &files, size_bytes, turn);
         let made = tokio::task::spawn_blocking(making).await;
-        settled(passed, made.unwrap_or(Response::Busy))
+        ChargedAnswer::new(made.unwrap_or(Response::Busy), passed)
     }
 
     /// Returns a turn to make an answer once the limit allows it, and the charge. `None` if this
@@ -390,12 +404,42 @@ impl Server {
     }
 }
 
-/// Returns the response, and refunds its charge if it carries no bytes of files.
-fn settled(passed: PassedBytes, response: Response) -> Response {
-    if matches!(response, Response::Data { .. } | Response::Batch { .. }) {
-        passed.mark_transferred();
+/// Response with the charge of the upload limit for it, which is refunded if it is not sent.
+struct ChargedAnswer {
+    response: Response,
+    charge: Option<PassedBytes>,
+}
+
+impl ChargedAnswer {
+    /// Creates an answer. Refunds the charge for bytes that the response does not carry.
+    fn new(response: Response, mut passed: PassedBytes) -> Self {
+        match &response {
+            Response::Data { .. } => {}
+            Response::Batch { packed } => passed.reduce_to(packed.len() as u64),
+            _ => passed.reduce_to(0),
+        }
+        let charge = Some(passed);
+        Self { response, charge }
     }
-    response
+
+    fn send(self, reply: ReplyTo) {
+        reply.send_charged(self.response, self.charge);
+    }
+
+    /// Returns the response and keeps its charge.
+    fn taken(self) -> Response {
+        self.charge
+            .into_iter()
+            .for_each(PassedBytes::mark_transferred);
+        self.response
+    }
+}
+
+impl From<Response> for ChargedAnswer {
+    fn from(response: Response) -> Self {
+        let charge = None;
+        Self { response, charge }
+    }
 }
 
 impl ServerInner {

@@ -22,6 +22,7 @@ use super::split::SplitConnection;
 use super::tcp_info::TcpGauge;
 use super::tls::{self, KnownRequests, peer_of};
 use crate::net::NetError;
+use crate::pace::PassedBytes;
 use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, Response};
 use p2pfs_records::{RecordReader, TlsStream};
 use p2pfs_types::files::limit_of_open_files;
@@ -107,6 +108,16 @@ impl Connection {
         request: &Request,
         progress: Option<Progress>,
     ) -> Result<Response, NetError> {
+        self.ask_charged(request, progress, None).await
+    }
+
+    /// Sends a request as [`Self::ask`] does. Refunds the charge if the request is not sent.
+    pub(super) async fn ask_charged(
+        &self,
+        request: &Request,
+        progress: Option<Progress>,
+        charge: Option<PassedBytes>,
+    ) -> Result<Response, NetError> {
         if !self.known.has(request) {
             return Err(NetError::Older);
         }
@@ -115,7 +126,7 @@ impl Connection {
         let (reply, answer) = oneshot::channel();
         // the asker may have gone
         let reply: OnAnswer = Box::new(move |outcome| drop(reply.send(outcome)));
-        let sent = self.send(slot, request, reply, progress);
+        let sent = self.send(slot, request, reply, progress, charge);
         let _asked = CancelOnDrop(sent.map_err(|(error, _)| error)?);
         answer.await.unwrap_or_else(|_| Err(self.line.lost()))
     }
@@ -131,7 +142,7 @@ impl Connection {
         let known = self.known.has(request);
         match Arc::clone(&self.line.slots).try_acquire_owned() {
             Ok(slot) if known => {
-                let sent = self.send(slot, request, reply, progress);
+                let sent = self.send(slot, request, reply, progress, None);
                 sent.map_err(|(_, reply)| reply)
             }
             _ => Err(reply),
@@ -144,6 +155,7 @@ impl Connection {
         request: &Request,
         reply: OnAnswer,
         progress: Option<Progress>,
+        charge: Option<PassedBytes>,
     ) -> Result<SentRequest, (NetError, OnAnswer)> {
         let sent = Instant::now();
         let waiter = OpenRequest {
@@ -155,7 +167,7 @@ impl Connection {
         let id = self.line.add(waiter)?;
         match request.encode(id) {
             // the slot is held until the answer arrives, so the frame needs none
-            Ok(frame) => self.outbound.send(frame, None),
+            Ok(frame) => self.outbound.send_charged(frame, charge),
             Err(error) => {
                 if let Some(waiter) = self.line.take(id) {
                     return Err((NetError::Request(error), waiter.reply));
@@ -202,7 +214,7 @@ impl SentRequest {
             // a ping with the id of a request cancels it; an older peer answers this ping like any
             // other
             self.line.record_ping();
-            self.outbound.send(Frame::empty(self.id, Kind::Ping), None);
+            self.outbound.send(Frame::empty(self.id, Kind::Ping));
         }
     }
 }
@@ -394,7 +406,7 @@ async fn watch(line: &ConnectionState, limits: &PeerLimits, outbound: &Outbound)
             }
         }
         line.record_ping();
-        outbound.send(Frame::empty(0, Kind::Ping), None);
+        outbound.send(Frame::empty(0, Kind::Ping));
     }
 }
 

@@ -47,6 +47,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::net::NetError;
 use crate::net::socket::{bind_error, bind_tcp};
+use crate::pace::PassedBytes;
 use p2pfs_proto::trust::{InviteToken, Invites, Keyring, NodeKey};
 pub use p2pfs_proto::wire::native::tcp::Lane;
 use p2pfs_proto::wire::native::tcp::{Request, Response};
@@ -243,6 +244,25 @@ impl PeerNet {
         self.check_peer(&node)?;
         let connection = Pool::get(shared, node, addr, lane, progress.as_ref()).await?;
         connection.ask(&request, progress).await
+    }
+
+    /// Sends a request like [`PeerNet::request`]. Refunds the charge of a limit if the request is
+    /// not sent.
+    ///
+    /// # Errors
+    /// Those of [`PeerNet::request`].
+    pub async fn request_charged(
+        &self,
+        node: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+        request: Request,
+        charge: PassedBytes,
+    ) -> Result<Response, NetError> {
+        let shared = &self.owner.shared;
+        self.check_peer(&node)?;
+        let connection = Pool::get(shared, node, addr, lane, None).await?;
+        connection.ask_charged(&request, None, Some(charge)).await
     }
 
     /// Sends a request without waiting, if a connection is open and has room for it.

@@ -19,6 +19,7 @@ use super::counters::DropReason;
 use super::framing::io_reason;
 use super::limits::PeerLimits;
 use super::queue_limit::LastTcpInfo;
+use crate::pace::PassedBytes;
 use p2pfs_proto::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
 use p2pfs_records::WRITE_AHEAD_BYTES;
 
@@ -62,6 +63,19 @@ struct Departing {
     overtaken: u8,
     /// Released once the frame is written.
     _slot: Option<OwnedSemaphorePermit>,
+    /// Charge of the limit for the frame. Refunded if the frame is not written.
+    charge: Option<PassedBytes>,
+}
+
+impl Departing {
+    fn new(frame: Frame) -> Self {
+        Self {
+            frame,
+            overtaken: 0,
+            _slot: None,
+            charge: None,
+        }
+    }
 }
 
 impl Outbound {
@@ -82,21 +96,29 @@ impl Outbound {
         }
     }
 
-    /// Sends a frame without blocking. `slot` is held until the frame is written. If the connection
-    /// has ended or breaks now, the frame is dropped; the connection's task reports that.
-    pub(super) fn send(&self, frame: Frame, slot: Option<OwnedSemaphorePermit>) {
+    /// Sends a frame without blocking. If the connection has ended or breaks now, the frame is
+    /// dropped; the connection's task reports that.
+    pub(super) fn send(&self, frame: Frame) {
+        self.depart(Departing::new(frame));
+    }
+
+    /// Sends a frame as [`Self::send`] does. Refunds the charge if the frame is not written.
+    pub(super) fn send_charged(&self, frame: Frame, charge: Option<PassedBytes>) {
+        self.depart(Departing {
+            charge,
+            ..Departing::new(frame)
+        });
+    }
+
+    fn depart(&self, departing: Departing) {
         let mut sending = self.sending.lock();
         if sending.stream.is_none() || sending.broken.is_some() {
             return;
         }
         // If something is left, the task is writing it, and its wait must not be disturbed.
         let was_idle = sending.is_idle();
-        let small = frame.len_bytes() <= WRITTEN_AT_ONCE_MAX_BYTES;
-        sending.enqueue(Departing {
-            frame,
-            overtaken: 0,
-            _slot: slot,
-        });
+        let small = departing.frame.len_bytes() <= WRITTEN_AT_ONCE_MAX_BYTES;
+        sending.enqueue(departing);
         if !was_idle {
             return;
         }
@@ -115,17 +137,31 @@ impl Outbound {
         told
     }
 
-    /// Sends an answer, or `Busy` if it was cancelled.
-    pub(super) fn answer(&self, id: u32, frame: Frame, slot: Option<OwnedSemaphorePermit>) {
+    /// Sends an answer, or `Busy` if it was cancelled. `slot` is held until the frame is written.
+    /// Refunds the charge if the answer is not written.
+    pub(super) fn answer(
+        &self,
+        id: u32,
+        frame: Frame,
+        slot: Option<OwnedSemaphorePermit>,
+        charge: Option<PassedBytes>,
+    ) {
         let mut sending = self.sending.lock();
         sending.open.remove(&id);
         let unwanted = sending.unwanted.remove(&id);
         drop(sending);
-        if unwanted {
-            self.send(Frame::empty(id, Kind::Busy), slot)
+        let answer = if unwanted {
+            Departing::new(Frame::empty(id, Kind::Busy))
         } else {
-            self.send(frame, slot)
-        }
+            Departing {
+                charge,
+                ..Departing::new(frame)
+            }
+        };
+        self.depart(Departing {
+            _slot: slot,
+            ..answer
+        });
     }
 
     /// Cancels an answer that [`Self::begin`] registered, or a queued one whose writing has not
@@ -142,6 +178,7 @@ impl Outbound {
         let found = answer.is_some();
         if let Some(departing) = answer {
             departing.frame = Frame::empty(id, Kind::Busy);
+            departing.charge = None;
         }
         found
     }
@@ -160,6 +197,7 @@ impl Outbound {
         let (stream, frames) = {
             let mut sending = self.sending.lock();
             sending.open.clear();
+            sending.count_written_part();
             (sending.stream.take(), std::mem::take(&mut sending.frames))
         };
         drop((stream, frames));
@@ -201,6 +239,14 @@ impl Outbound {
 impl Sending {
     fn is_idle(&self) -> bool {
         self.frames.is_empty() && self.unflushed_bytes == 0
+    }
+
+    /// Keeps the charge of the written part of the first frame.
+    fn count_written_part(&mut self) {
+        let charge = self.frames.front_mut().and_then(|it| it.charge.as_mut());
+        if let Some(charge) = charge {
+            charge.count_transferred(self.written as u64);
+        }
     }
 
     /// Queues a frame. A small one goes before the large ones at the end of the queue. A large one
@@ -271,8 +317,11 @@ impl Sending {
             }
         }
         self.unflushed_bytes += frame.len_bytes();
-        self.frames.pop_front();
+        let written = self.frames.pop_front();
         self.written = 0;
+        if let Some(charge) = written.and_then(|it| it.charge) {
+            charge.mark_transferred();
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -294,6 +343,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, duplex};
 
     use super::*;
+    use crate::pace::Pace;
     use p2pfs_proto::wire::native::tcp::Response;
 
     fn answer(length: usize) -> Frame {
@@ -308,7 +358,7 @@ mod tests {
     async fn a_small_frame_is_sent_before_the_task_runs() {
         let (near, mut far) = duplex(1 << 16);
         let outbound = Outbound::new(near, LastTcpInfo::default());
-        outbound.send(answer(100), None);
+        outbound.send(answer(100));
         assert_eq!(outbound.waiting(), 0);
         let mut bytes = vec![0; HEADER_BYTES + 100];
         far.read_exact(&mut bytes).await.unwrap();
@@ -321,7 +371,7 @@ mod tests {
         let outbound = Arc::new(Outbound::new(near, LastTcpInfo::default()));
         let lengths = [50, 5000, 0, 7, 200_000];
         for length in lengths {
-            outbound.send(answer(length), None);
+            outbound.send(answer(length));
         }
         assert!(outbound.waiting() > 0);
         let task = outbound.clone();
@@ -333,7 +383,7 @@ mod tests {
             assert!(bytes[HEADER_BYTES..].iter().all(|byte| *byte == 7));
         }
         drop(far);
-        outbound.send(answer(9), None);
+        outbound.send(answer(9));
         assert_eq!(writing.await.unwrap(), DropReason::Broken);
     }
 
@@ -343,12 +393,12 @@ mod tests {
         let outbound = Arc::new(Outbound::new(near, LastTcpInfo::default()));
         let lengths = [50_000, 50_001, 60_000];
         for length in lengths {
-            outbound.send(answer(length), None);
+            outbound.send(answer(length));
         }
         let small = 10..10 + usize::from(OVERTAKEN_MAX) + 2;
         small
             .clone()
-            .for_each(|length| outbound.send(answer(length), None));
+            .for_each(|length| outbound.send(answer(length)));
         let task = outbound.clone();
         tokio::spawn(async move { task.write_rest(&PeerLimits::default()).await });
         // the first had begun
@@ -376,13 +426,13 @@ mod tests {
         };
         let told = outbound.begin(3);
         for id in 1..=2 {
-            outbound.answer(id, numbered(id, 5000), None);
+            outbound.answer(id, numbered(id, 5000), None, None);
         }
         // the first has begun, the second is in the queue, the third is being made
         let found = [1, 2, 3].map(|id| outbound.take_back(id));
         assert_eq!(found, [false, true, true]);
         assert!(told.await.is_err());
-        outbound.answer(3, numbered(3, 5000), None);
+        outbound.answer(3, numbered(3, 5000), None, None);
         let task = outbound.clone();
         tokio::spawn(async move { task.write_rest(&PeerLimits::default()).await });
         let mut bytes = vec![0; HEADER_BYTES + 5000 + 2 * HEADER_BYTES];
@@ -398,7 +448,7 @@ mod tests {
         let outbound = Outbound::new(tokio::io::sink(), LastTcpInfo::default());
         let outbound = Arc::new(outbound);
         for _ in 0..3 {
-            outbound.send(answer(WRITTEN_AT_ONCE_MAX_BYTES), None);
+            outbound.send(answer(WRITTEN_AT_ONCE_MAX_BYTES));
         }
         assert_eq!(outbound.waiting(), 3);
         let task = outbound.clone();
@@ -411,7 +461,7 @@ mod tests {
     async fn a_peer_that_does_not_read_its_answer_is_given_up() {
         let (near, _far) = duplex(64);
         let outbound = Outbound::new(near, LastTcpInfo::default());
-        outbound.send(answer(1000), None);
+        outbound.send(answer(1000));
         let reason = outbound.write_rest(&PeerLimits::default()).await;
         assert_eq!(reason, DropReason::SlowReader);
     }
@@ -421,7 +471,7 @@ mod tests {
         let (near, mut far) = duplex(64);
         let ahead = tokio::io::BufWriter::with_capacity(16 << 10, near);
         let outbound = Outbound::new(ahead, LastTcpInfo::default());
-        outbound.send(answer(10_000), None);
+        outbound.send(answer(10_000));
         let taking = async {
             let mut packet = [0; 400];
             for _ in 0..10_000 / packet.len() {
@@ -443,7 +493,7 @@ mod tests {
         let outbound = Outbound::new(near, LastTcpInfo::default());
         for _ in 0..2 {
             let slot = slots.clone().try_acquire_owned().unwrap();
-            outbound.send(answer(1000), Some(slot));
+            outbound.answer(3, answer(1000), Some(slot), None);
         }
         assert_eq!(slots.available_permits(), 0);
         outbound.close();
@@ -451,5 +501,78 @@ mod tests {
         let mut rest = Vec::new();
         far.read_to_end(&mut rest).await.unwrap();
         assert!(rest.len() <= 64);
+    }
+
+    const LIMIT_BYTES_PER_S: u64 = 1 << 20;
+
+    /// Returns an outbound to a pipe of this size, the other end, and a limit that one answer of
+    /// [`answer_charged`] overdraws.
+    fn charged(pipe_bytes: usize) -> (Outbound, tokio::io::DuplexStream, Pace) {
+        let (near, far) = duplex(pipe_bytes);
+        let outbound = Outbound::new(near, LastTcpInfo::default());
+        let pace = Pace::default();
+        pace.set(Some(LIMIT_BYTES_PER_S));
+        (outbound, far, pace)
+    }
+
+    fn answer_charged(outbound: &Outbound, pace: &Pace) {
+        assert!(pace.pass_at_once(LIMIT_BYTES_PER_S, true));
+        let charge = pace.passed(LIMIT_BYTES_PER_S);
+        outbound.answer(3, answer(1 << 20), None, Some(charge));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_sent_is_refunded() {
+        let (outbound, _far, pace) = charged(64);
+        outbound.send(answer(1000));
+        answer_charged(&outbound, &pace);
+        assert!(!pace.pass_at_once(1, false), "it waits");
+        assert!(outbound.take_back(3));
+        assert!(pace.pass_at_once(1, false), "it is cancelled in the queue");
+
+        let (outbound, _far, pace) = charged(64);
+        let _told = outbound.begin(3);
+        assert!(outbound.take_back(3));
+        answer_charged(&outbound, &pace);
+        assert!(pace.pass_at_once(1, false), "it was cancelled before");
+
+        let (outbound, _far, pace) = charged(64);
+        outbound.send(answer(1000));
+        answer_charged(&outbound, &pace);
+        outbound.close();
+        assert!(pace.pass_at_once(1, false), "the connection ended");
+        answer_charged(&outbound, &pace);
+        assert!(pace.pass_at_once(1, false), "the connection had ended");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_sent_stays_charged() {
+        let (outbound, _far, pace) = charged(4 << 20);
+        answer_charged(&outbound, &pace);
+        let limits = PeerLimits::default();
+        let writing = outbound.write_rest(&limits);
+        tokio::select! {
+            reason = writing => panic!("{reason}"),
+            () = async { while outbound.waiting() > 0 { tokio::task::yield_now().await } } => {}
+        }
+        outbound.close();
+        assert!(!pace.pass_at_once(1, false));
+    }
+
+    #[tokio::test]
+    async fn the_part_of_an_answer_that_was_sent_stays_charged() {
+        const SENT_BYTES: usize = 200 << 10;
+        let (outbound, _far, pace) = charged(SENT_BYTES);
+        answer_charged(&outbound, &pace);
+        let limits = PeerLimits::default();
+        let writing = outbound.write_rest(&limits);
+        tokio::select! {
+            biased;
+            reason = writing => panic!("{reason}"),
+            () = tokio::task::yield_now() => {}
+        }
+        outbound.close();
+        assert!(!pace.pass_at_once(1, false), "more than the burst was sent");
+        assert!(pace.pass_at_once(64 << 10, true), "the rest is refunded");
     }
 }

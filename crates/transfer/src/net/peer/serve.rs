@@ -21,6 +21,7 @@ use super::send_budget::QueueTarget;
 use super::split::SplitConnection;
 use super::tcp_info::TcpGauge;
 use super::tls::peer_of;
+use crate::pace::PassedBytes;
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::tcp::{Frame, Kind, Lane, Phase, Request, Response};
 use p2pfs_records::{RecordReader, TlsStream};
@@ -62,7 +63,12 @@ pub type AnswerBeside = Arc<dyn Fn(Incoming) -> Option<Incoming> + Send + Sync>;
 impl ReplyTo {
     /// Sends the answer without blocking. If the connection is gone, the answer is dropped.
     pub fn send(mut self, response: Response) {
-        self.answer(&response);
+        self.answer(&response, None);
+    }
+
+    /// Sends the answer as [`Self::send`] does. Refunds the charge if the answer is not sent.
+    pub(crate) fn send_charged(mut self, response: Response, charge: Option<PassedBytes>) {
+        self.answer(&response, charge);
     }
 
     /// Returns whether the asker is still connected. Otherwise work for it can be stopped.
@@ -70,13 +76,13 @@ impl ReplyTo {
         !self.outbound.is_closed()
     }
 
-    fn answer(&mut self, response: &Response) {
+    fn answer(&mut self, response: &Response, charge: Option<PassedBytes>) {
         let Some(slot) = self.slot.take() else { return };
         // An answer of ours that exceeds a limit is a bug here; the peer must not wait for it.
         let frame = response
             .encode(self.id)
             .unwrap_or_else(|_| Frame::empty(self.id, Kind::Busy));
-        self.outbound.answer(self.id, frame, Some(slot));
+        self.outbound.answer(self.id, frame, Some(slot), charge);
     }
 
     /// Returns a receiver that resolves when the answer is cancelled. Must be called at most once.
@@ -87,7 +93,7 @@ impl ReplyTo {
 
 impl Drop for ReplyTo {
     fn drop(&mut self) {
-        self.answer(&Response::Busy);
+        self.answer(&Response::Busy, None);
     }
 }
 
@@ -231,7 +237,7 @@ fn answer_ping(id: u32, outbound: &Outbound, slots: usize) {
     }
     // a peer that pings faster than it reads gets fewer pongs
     if outbound.waiting() < slots + PONGS {
-        outbound.send(Frame::empty(id, Kind::Pong), None);
+        outbound.send(Frame::empty(id, Kind::Pong));
     }
 }
 
