@@ -4,11 +4,11 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::disks::Disks;
+use super::ordered_family::OrderedFamily;
 use crate::daemon::control::{PeerInfo, PeerState, Peers, Plane, ShareInfo, Status};
 use crate::daemon::service::answers::status;
 use crate::daemon::service::services::Services;
@@ -27,37 +27,37 @@ pub(super) async fn text(services: &Services, disks: &Disks) -> Option<String> {
     Some(text)
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Clone, Debug, EncodeLabelSet)]
 struct PeerLabel {
     peer: String,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Clone, Debug, EncodeLabelSet)]
 struct StateLabel {
     state: &'static str,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Clone, Debug, EncodeLabelSet)]
 struct BuildLabel {
     version: String,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Clone, Debug, EncodeLabelSet)]
 struct ConditionLabel {
     name: &'static str,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Clone, Debug, EncodeLabelSet)]
 struct OffenceLabel {
     kind: &'static str,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Clone, Debug, EncodeLabelSet)]
 struct ReasonLabel {
     reason: &'static str,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+#[derive(Clone, Debug, EncodeLabelSet)]
 struct DiskLabel {
     dir: &'static str,
 }
@@ -103,9 +103,9 @@ impl Families {
     }
 
     fn of_peers(&mut self, name: &str, help: &str, peers: &[PeerInfo], of: fn(&PeerInfo) -> u64) {
-        let family = Family::<PeerLabel, Counter>::default();
+        let mut family = OrderedFamily::<PeerLabel, Counter>::default();
         for peer in peers {
-            family.get_or_create(&label(peer)).inc_by(of(peer));
+            family.add(label(peer)).inc_by(of(peer));
         }
         self.0.register(name, help, family);
     }
@@ -126,9 +126,9 @@ macro_rules! told {
 
 fn registry(status: &Status, peers: &Peers, health: &Health) -> Registry {
     let mut families = Families(Registry::with_prefix("p2pfs"));
-    let build = Family::<BuildLabel, Gauge>::default();
+    let mut build = OrderedFamily::<BuildLabel, Gauge>::default();
     let version = status.version.clone();
-    build.get_or_create(&BuildLabel { version }).set(1);
+    build.add(BuildLabel { version }).set(1);
     families
         .0
         .register("build_info", "The version that runs", build);
@@ -146,41 +146,36 @@ fn registry(status: &Status, peers: &Peers, health: &Health) -> Registry {
 }
 
 fn trouble(families: &mut Families, health: &Health) {
-    let conditions = Family::<ConditionLabel, Gauge>::default();
+    let mut conditions = OrderedFamily::<ConditionLabel, Gauge>::default();
     for condition in Condition::ALL {
         let stands = health.standing.iter().any(|it| it.condition == *condition);
         let name = condition.text().name;
-        let gauge = conditions.get_or_create(&ConditionLabel { name });
+        let gauge = conditions.add(ConditionLabel { name });
         gauge.set(i64::from(stands));
     }
     let help = "Whether a condition stands (p2pfs(8), CONDITIONS)";
     families.0.register("condition", help, conditions);
-    let offences = Family::<OffenceLabel, Counter>::default();
+    let mut offences = OrderedFamily::<OffenceLabel, Counter>::default();
     for (kind, count) in &health.offences {
-        offences
-            .get_or_create(&OffenceLabel { kind })
-            .inc_by(*count);
+        offences.add(OffenceLabel { kind }).inc_by(*count);
     }
     let help = "Offences of other nodes by kind, such as wrong bytes";
     families.0.register("offences", help, offences);
-    let failed = Family::<ReasonLabel, Counter>::default();
+    let mut failed = OrderedFamily::<ReasonLabel, Counter>::default();
     for (why, count) in &health.failed_reads {
         let reason = why.name();
-        failed.get_or_create(&ReasonLabel { reason }).inc_by(*count);
+        failed.add(ReasonLabel { reason }).inc_by(*count);
     }
     let help = "Reads of other nodes' files that failed, by reason";
     families.0.register("failed_reads", help, failed);
-    let (free, total) = (
-        Family::<DiskLabel, Gauge>::default(),
-        Family::<DiskLabel, Gauge>::default(),
+    let (mut free, mut total) = (
+        OrderedFamily::<DiskLabel, Gauge>::default(),
+        OrderedFamily::<DiskLabel, Gauge>::default(),
     );
     let bytes = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
     for (dir, room) in &health.disks {
-        free.get_or_create(&DiskLabel { dir })
-            .set(bytes(room.free_bytes));
-        total
-            .get_or_create(&DiskLabel { dir })
-            .set(bytes(room.total_bytes));
+        free.add(DiskLabel { dir }).set(bytes(room.free_bytes));
+        total.add(DiskLabel { dir }).set(bytes(room.total_bytes));
     }
     let help = "Bytes that the daemon may still write on the disk of a directory";
     families.0.register("disk_free_bytes", help, free);
@@ -237,7 +232,7 @@ fn network(families: &mut Families, status: &Status, peers: &Peers) {
         counter "dropped_datagrams" "Datagrams not taken" dropped.datagrams;
         counter "dropped_connections" "Connections that ended" dropped.connections;
     }
-    let states = Family::<StateLabel, Gauge>::default();
+    let mut states = OrderedFamily::<StateLabel, Gauge>::default();
     let counts = &status.peers;
     for (state, count) in [
         ("alive", counts.alive),
@@ -246,18 +241,19 @@ fn network(families: &mut Families, status: &Status, peers: &Peers) {
         ("down", counts.down),
     ] {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        states.get_or_create(&StateLabel { state }).set(count);
+        states.add(StateLabel { state }).set(count);
     }
     families.0.register("peers", "Other nodes by state", states);
     let native = |peer: &&PeerInfo| peer.plane == Plane::Native && peer.state == PeerState::Alive;
-    let told: Vec<PeerInfo> = (peers.peers.iter().filter(native))
-        .take(PEERS_TOLD_MAX)
-        .cloned()
-        .collect();
-    let round_trips = Family::<PeerLabel, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
+    let mut told: Vec<PeerInfo> = peers.peers.iter().filter(native).cloned().collect();
+    // The order of `peers` changes with the speed of the peers.
+    told.sort_by(|one, other| one.name.cmp(&other.name));
+    told.truncate(PEERS_TOLD_MAX);
+    let mut round_trips =
+        OrderedFamily::<PeerLabel, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
     for peer in &told {
         if let Some(ms) = peer.round_trip_ms {
-            round_trips.get_or_create(&label(peer)).set(ms / 1e3);
+            round_trips.add(label(peer)).set(ms / 1e3);
         }
     }
     let help = "The usual round trip of a datagram to a peer";
@@ -270,4 +266,63 @@ fn network(families: &mut Families, status: &Status, peers: &Peers) {
     });
     let help = "File bytes that a peer got";
     families.of_peers("peer_sent_bytes", help, &told, |peer| peer.sent_bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn status() -> Status {
+        let mount = json!({"enabled": true, "mounted": true, "path": "/mnt/p2p"});
+        let traffic = json!({"received_bytes": 0, "sent_bytes": 0, "receive_bytes_per_s": 0,
+            "send_bytes_per_s": 0});
+        let cache = json!({"used_bytes": 0, "budget_bytes": 0, "floor_bytes": 0,
+            "pinned_bytes": 0, "files": 0, "complete_files": 0});
+        let status = json!({"name": "desk", "node": "00", "version": "1", "pid": 1,
+            "started": "2026-01-01T00:00:00Z", "state": "serving", "address": "192.0.2.1:1378",
+            "epoch": "00", "mount": mount,
+            "peers": {"alive": 2, "suspect": 0, "away": 0, "down": 0},
+            "namespace": {"entries": 0, "unique_bytes": 0}, "cache": cache, "traffic": traffic,
+            "waiting_reads": 0, "open_versions": 0,
+            "dropped": {"datagrams": 0, "connections": 0}, "shares": [], "legacy": false,
+            "warnings": []});
+        serde_json::from_value(status).unwrap()
+    }
+
+    fn peer(name: &str) -> PeerInfo {
+        PeerInfo {
+            name: name.to_owned(),
+            round_trip_ms: Some(1.0),
+            ..PeerInfo::default()
+        }
+    }
+
+    /// Returns the text of the metrics, if the peers are listed in this order.
+    fn told(peers: &[&str]) -> String {
+        let peers = Peers {
+            peers: peers.iter().map(|name| peer(name)).collect(),
+        };
+        let room = DiskRoom {
+            free_bytes: 1,
+            total_bytes: 2,
+        };
+        let health = Health {
+            standing: Vec::new(),
+            offences: vec![("wrong-bytes", 0), ("too-slow", 0), ("dates-ahead", 0)],
+            failed_reads: 0,
+            damaged_bytes: 0,
+            cache_opens: CacheOpens::default(),
+            disks: vec![("cache", room), ("state", room)],
+        };
+        let mut text = String::new();
+        encode(&mut text, &registry(&status(), &peers, &health)).unwrap();
+        text
+    }
+
+    #[test]
+    fn metrics_keep_their_order_between_two_readings() {
+        let first = told(&["attic", "desk", "nas"]);
+        assert_eq!(told(&["nas", "attic", "desk"]), first);
+    }
 }

@@ -6,6 +6,7 @@
 mod disks;
 mod families;
 mod http;
+mod ordered_family;
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
