@@ -270,6 +270,8 @@ fn network(families: &mut Families, status: &Status, peers: &Peers) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use serde_json::json;
 
@@ -324,5 +326,23 @@ mod tests {
     fn metrics_keep_their_order_between_two_readings() {
         let first = told(&["attic", "desk", "nas"]);
         assert_eq!(told(&["nas", "attic", "desk"]), first);
+    }
+
+    #[test]
+    fn every_metric_of_the_alert_rules_and_the_board_exists() {
+        let text = told(&["attic"]);
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let names = lines.filter_map(|line| line.split(['{', ' ']).next());
+        let names: BTreeSet<&str> = names.collect();
+        for file in [
+            include_str!("../../../../packaging/grafana/alerts.yml"),
+            include_str!("../../../../packaging/grafana/p2pfs.json"),
+        ] {
+            let words = file.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+            let metrics: BTreeSet<&str> = words.filter(|it| it.starts_with("p2pfs_")).collect();
+            assert!(metrics.len() > 3, "{metrics:?}");
+            let unknown: Vec<_> = metrics.difference(&names).collect();
+            assert!(unknown.is_empty(), "{unknown:?} of {names:?}");
+        }
     }
 }
