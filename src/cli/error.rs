@@ -13,9 +13,9 @@ pub(super) const START: &str = "start it: systemctl start p2pfs, or p2pfs daemon
 pub(super) const LOOK_AT_IT: &str =
     "see what it is at: journalctl -u p2pfs; where it hangs, restart it: systemctl restart p2pfs";
 
-/// Remedy if the service manager starts the daemon again and again, and each start fails.
-pub(super) const MEND_THE_START: &str =
-    "the service manager starts it again by itself; for more: journalctl -u p2pfs";
+/// Remedy if the service manager starts the daemon again and again, and each start fails. The
+/// message has the remedy of the cause.
+pub(super) const MEND_THE_START: &str = "for more: journalctl -u p2pfs";
 
 /// Failure of a command.
 #[derive(Debug, thiserror::Error)]

@@ -84,6 +84,9 @@ fn a_start_that_fails_is_explained_by_status_and_doctor_within_seconds() {
         let record: serde_json::Value = serde_json::from_str(&record).unwrap();
         record["count"].as_u64().unwrap() >= 3
     });
+    let (_, said, _) = ask(&machine, "status");
+    assert!(said.contains(" times, last "), "{said}");
+    assert!(said.contains("; tried again within 30 s)"), "{said}");
     assert_eq!(announced(), before);
     machine.ok("mv /dev/hidden /dev/fuse");
     expect_serving(&machine);

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -70,7 +71,7 @@ pub enum ClientError {
     #[error("the daemon does not answer")]
     Silent,
     /// The service manager holds the socket, and the last start of the daemon failed.
-    #[error("the daemon does not start: {}{}", .0.reason, times(.0))]
+    #[error("the daemon does not start: {} ({})", .0.reason, .0.attempts(Timestamp::now()))]
     DoesNotStart(FailedStart),
     /// The daemon closed the connection before its answer.
     #[error("the daemon closed the connection before it answered")]
@@ -84,13 +85,6 @@ pub enum ClientError {
     /// The daemon refused the call.
     #[error(transparent)]
     Refused(#[from] Failure),
-}
-
-fn times(failed: &FailedStart) -> String {
-    match failed.count {
-        0 | 1 => String::new(),
-        count => format!(" (the last {count} starts failed)"),
-    }
 }
 
 fn list(sockets: &[PathBuf]) -> String {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use p2pfs_types::age::age_text;
 use p2pfs_types::files::{create_anew, open_own};
 
 /// Maximum size of a record in bytes; the message of a failed start is one line.
@@ -88,6 +89,21 @@ impl FailedStart {
         self.count > 1 || age >= SECOND_START_MAX
     }
 
+    /// Describes how often the start was tried, when it was tried last, and when it is tried again.
+    pub fn attempts(&self, now: Timestamp) -> String {
+        let age = now.duration_since(self.time).unsigned_abs();
+        let ago = age_text(age);
+        let tried = match self.count {
+            0 | 1 => format!("tried once, {ago} ago"),
+            count => format!("tried {count} times, last {ago} ago"),
+        };
+        if age < PAUSE_MAX {
+            format!("{tried}; tried again within {}", age_text(PAUSE_MAX))
+        } else {
+            format!("{tried}; being tried again")
+        }
+    }
+
     /// Returns how long this process waits before it exits and is started again.
     pub fn pause(&self) -> Duration {
         let doublings = self.count.saturating_sub(1).min(u32::BITS - 1);
@@ -131,6 +147,24 @@ mod tests {
         assert!(!failed.is_lasting());
         failed.time -= SECOND_START_MAX;
         assert!(failed.is_lasting());
+    }
+
+    #[test]
+    fn repeated_starts_are_described_by_their_number_and_age() {
+        let failed = |count| FailedStart {
+            reason: "busy".to_owned(),
+            time: Timestamp::UNIX_EPOCH,
+            count,
+        };
+        let after = |count, seconds| {
+            let now = Timestamp::from_second(seconds).unwrap();
+            failed(count).attempts(now)
+        };
+        let three = "tried 3 times, last 12 s ago; tried again within 30 s";
+        assert_eq!(after(3, 12), three);
+        assert_eq!(after(1, 2), "tried once, 2 s ago; tried again within 30 s");
+        let slow = "tried 3 times, last 2 min ago; being tried again";
+        assert_eq!(after(3, 120), slow);
     }
 
     #[test]
