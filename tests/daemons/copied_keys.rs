@@ -80,6 +80,8 @@ fn a_copied_machine_is_named_by_all_without_blaming_a_firewall_or_losing_a_node(
         let remedy = "on the machine that was copied to, the newer one, stop p2pfs, remove its \
                       state directory, start it again";
         assert!(found.contains(remedy), "{found}");
+        let invite = "by an invitation (p2pfs invite --name NAME on a member;";
+        assert!(found.contains(invite), "{found}");
         let told = node.cli(&["events", "--json"]).expect_ok();
         assert!(told.contains(&said), "{told}");
     }

@@ -125,7 +125,8 @@ conditions! {
         "Two machines run with the same key."
         "one is a copy of the other: on the machine that was copied to, the newer one, \
          stop p2pfs, remove its state directory, start it again, let it join by an \
-         invitation (a cluster with a secret file needs none) and add its shares again";
+         invitation (p2pfs invite --name NAME on a member; a cluster with a secret file \
+         needs none) and add its shares again";
     ShareProblem "share-problem" Warning "share" "c03a8ff4cc9d42758ff89451419a0735"
         "Something of a share is not offered, or is seen late."
         "see p2pfs share";
