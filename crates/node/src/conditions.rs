@@ -6,10 +6,14 @@
 //! incident, such as an offence of a peer, has no end. It is a warning of the
 //! [`EventLog`](super::EventLog) instead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use super::events::Audience;
+
+/// Maximum number of different causes of one standing condition that are told. A condition whose
+/// cause changes all the time does not fill the journal.
+const CAUSES_TOLD_MAX: usize = 8;
 
 /// Maximum number of subjects for which one condition stands at once. Findings for further subjects
 /// are not recorded. A share may have very many names with trouble.
@@ -192,6 +196,8 @@ pub struct Finding {
     pub for_others: Option<String>,
     /// When the condition ends by itself; `None` if it does not.
     pub until: Option<SystemTime>,
+    /// The cause, if `found` has figures that change while the cause stays.
+    pub cause: Option<&'static str>,
 }
 
 impl Finding {
@@ -203,6 +209,7 @@ impl Finding {
             audience: Audience::Everybody,
             for_others: None,
             until: None,
+            cause: None,
         }
     }
 
@@ -240,6 +247,21 @@ impl Finding {
             for_others: Some(for_others.into()),
             ..self.for_owner()
         }
+    }
+
+    /// Names the cause of a sentence with figures. A finding with other figures and the same cause
+    /// is not told again.
+    #[must_use]
+    pub fn of_cause(self, cause: &'static str) -> Self {
+        Self {
+            cause: Some(cause),
+            ..self
+        }
+    }
+
+    /// Returns the text that identifies the cause.
+    fn cause(&self) -> &str {
+        self.cause.unwrap_or(&self.found)
     }
 
     /// Lets the condition end by itself.
@@ -291,20 +313,44 @@ impl StandingCondition {
     }
 }
 
-/// A begin or an end of a condition.
+/// A begin, a new cause or an end of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
     Begun(StandingCondition),
+    Explained(StandingCondition),
     Ended(StandingCondition),
+}
+
+/// The latest finding of a condition, and the causes that were told since the condition began.
+#[derive(Debug)]
+struct LatestFinding {
+    finding: Finding,
+    told: BTreeSet<String>,
+}
+
+impl LatestFinding {
+    fn new(finding: Finding) -> Self {
+        let told = BTreeSet::from([finding.cause().to_owned()]);
+        Self { finding, told }
+    }
+
+    /// Replaces the finding. Returns whether it has a cause that is to be told.
+    fn update(&mut self, finding: Finding) -> bool {
+        let has_room = self.told.len() < CAUSES_TOLD_MAX;
+        let is_new = has_room && self.told.insert(finding.cause().to_owned());
+        self.finding = finding;
+        is_new
+    }
 }
 
 /// The conditions that stand, by condition and subject.
 #[derive(Debug, Default)]
-pub(super) struct StandingConditions(BTreeMap<(Condition, String), Finding>);
+pub(super) struct StandingConditions(BTreeMap<(Condition, String), LatestFinding>);
 
 impl StandingConditions {
-    /// Records a finding. Returns the begin if the condition did not stand for this subject before.
-    /// A new subject beyond [`SUBJECTS_MAX`] is not recorded.
+    /// Records a finding. Returns the begin if the condition did not stand for this subject before,
+    /// and the new cause if it stood with another one. Each cause is returned once. A new subject
+    /// beyond [`SUBJECTS_MAX`] is not recorded.
     pub(super) fn begin(
         &mut self,
         condition: Condition,
@@ -312,28 +358,30 @@ impl StandingConditions {
         finding: Finding,
     ) -> Option<Turn> {
         let key = (condition, subject.to_owned());
-        let is_known = self.0.contains_key(&key);
-        if !is_known && self.of(condition).count() >= SUBJECTS_MAX {
+        let standing = StandingCondition {
+            condition,
+            subject: subject.to_owned(),
+            finding: finding.clone(),
+        };
+        if let Some(latest) = self.0.get_mut(&key) {
+            let is_to_be_told = latest.update(finding);
+            return is_to_be_told.then_some(Turn::Explained(standing));
+        }
+        if self.of(condition).count() >= SUBJECTS_MAX {
             return None;
         }
-        self.0.insert(key, finding.clone());
-        (!is_known).then(|| {
-            Turn::Begun(StandingCondition {
-                condition,
-                subject: subject.to_owned(),
-                finding,
-            })
-        })
+        self.0.insert(key, LatestFinding::new(finding));
+        Some(Turn::Begun(standing))
     }
 
     /// Ends a condition of one subject.
     pub(super) fn end(&mut self, condition: Condition, subject: &str) -> Option<Turn> {
         let subject = subject.to_owned();
-        let finding = self.0.remove(&(condition, subject.clone()))?;
+        let latest = self.0.remove(&(condition, subject.clone()))?;
         Some(Turn::Ended(StandingCondition {
             condition,
             subject,
-            finding,
+            finding: latest.finding,
         }))
     }
 
@@ -357,8 +405,11 @@ impl StandingConditions {
 
     /// Ends the conditions whose time is over.
     pub(super) fn expire(&mut self, now: SystemTime) -> Vec<Turn> {
-        let is_over = |finding: &Finding| finding.until.is_some_and(|until| until <= now);
-        let over = self.0.iter().filter(|(_, finding)| is_over(finding));
+        let is_over = |latest: &LatestFinding| {
+            let until = latest.finding.until;
+            until.is_some_and(|until| until <= now)
+        };
+        let over = self.0.iter().filter(|(_, latest)| is_over(latest));
         let over: Vec<_> = over.map(|(key, _)| key.clone()).collect();
         let ended = over
             .iter()
@@ -370,10 +421,10 @@ impl StandingConditions {
     pub(super) fn all(&self) -> impl Iterator<Item = StandingCondition> {
         self.0
             .iter()
-            .map(|((condition, subject), finding)| StandingCondition {
+            .map(|((condition, subject), latest)| StandingCondition {
                 condition: *condition,
                 subject: subject.clone(),
-                finding: finding.clone(),
+                finding: latest.finding.clone(),
             })
     }
 
@@ -393,7 +444,7 @@ mod tests {
     fn subjects(turns: &[Turn]) -> Vec<(bool, &str)> {
         fn subject(turn: &Turn) -> (bool, &str) {
             match turn {
-                Turn::Begun(it) => (true, it.subject.as_str()),
+                Turn::Begun(it) | Turn::Explained(it) => (true, it.subject.as_str()),
                 Turn::Ended(it) => (false, it.subject.as_str()),
             }
         }
@@ -403,21 +454,34 @@ mod tests {
     #[test]
     fn a_condition_begins_once_and_ends_once() {
         let mut standing = StandingConditions::default();
-        let full = || Finding::new("the disk is full");
-        let begun = standing.begin(Condition::StateFull, "", full());
+        let full = |found: &str| Finding::new(found).of_cause("full");
+        let begun = standing.begin(Condition::StateFull, "", full("2 KiB are free"));
         assert!(matches!(begun, Some(Turn::Begun(_))));
-        let again = Finding::new("the disk is fuller");
+        let again = full("1 KiB is free");
         assert_eq!(standing.begin(Condition::StateFull, "", again), None);
         let now: Vec<_> = standing.all().collect();
         assert_eq!(now.len(), 1);
-        assert!(
-            now[0]
-                .sentence()
-                .starts_with("the disk is fuller; free some")
-        );
+        assert!(now[0].sentence().starts_with("1 KiB is free; free some"));
         let ended = standing.end(Condition::StateFull, "");
         assert!(matches!(ended, Some(Turn::Ended(_))));
         assert_eq!(standing.end(Condition::StateFull, ""), None);
+    }
+
+    #[test]
+    fn each_cause_of_a_standing_condition_is_told_once_and_only_some_of_many() {
+        let mut standing = StandingConditions::default();
+        let mut told = |cause: &str| standing.begin(Condition::FolderGone, "", Finding::new(cause));
+        assert!(matches!(told("it is gone"), Some(Turn::Begun(_))));
+        let more_precise = told("the broker ended");
+        assert!(
+            matches!(more_precise, Some(Turn::Explained(it)) if it.finding.found == "the broker ended")
+        );
+        assert_eq!(told("it is gone"), None);
+        assert_eq!(told("the broker ended"), None);
+        let causes = (0..100).map(|number| told(&format!("cause {number}")));
+        assert_eq!(causes.flatten().count(), CAUSES_TOLD_MAX - 2);
+        assert_eq!(told("cause 99"), None);
+        assert_eq!(standing.all().next().unwrap().finding.found, "cause 99");
     }
 
     #[test]

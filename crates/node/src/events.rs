@@ -115,6 +115,8 @@ pub enum News {
     Warning(String, Audience),
     /// A condition begins to stand.
     Began(StandingCondition),
+    /// A standing condition has another cause than those that were told.
+    Explained(StandingCondition),
     /// A condition is over.
     Ended(StandingCondition),
 }
@@ -124,7 +126,9 @@ impl News {
     pub fn is_for_owner(&self) -> bool {
         match self {
             Self::Warning(_, audience) => *audience == Audience::Owner,
-            Self::Began(it) | Self::Ended(it) => it.finding.audience == Audience::Owner,
+            Self::Began(it) | Self::Explained(it) | Self::Ended(it) => {
+                it.finding.audience == Audience::Owner
+            }
             _ => false,
         }
     }
@@ -347,6 +351,7 @@ impl EventLog {
         for turn in turns {
             let news = match turn {
                 Turn::Begun(it) => News::Began(it),
+                Turn::Explained(it) => News::Explained(it),
                 Turn::Ended(it) => News::Ended(it),
             };
             self.push(&mut kept, news);
@@ -479,7 +484,7 @@ impl EventLog {
                  later time win",
                 gap.as_secs() / 60
             );
-            let finding = Finding::new(said);
+            let finding = Finding::new(said).of_cause("clock");
             // This clock never reaches a time beyond the range of `SystemTime`.
             let finding = match SystemTime::now().checked_add(gap - CLOCK_GAP_MAX) {
                 Some(until) => finding.until(until),

@@ -18,6 +18,9 @@ use p2pfs_node::{Audience, Condition, Finding, Severity, StandingCondition};
 /// The answer then shows the conditions of the last review.
 const REVIEW_PATIENCE: Duration = Duration::from_millis(500);
 
+/// Start of the name of the check of another node's clock. Its finding has figures that change.
+pub(super) const CLOCK_CHECK: &str = "clock of ";
+
 /// Returns the line of a condition in `p2pfs doctor`.
 pub(super) fn check_of(standing: &StandingCondition) -> Check {
     let text = standing.condition.text();
@@ -31,6 +34,11 @@ pub(super) fn check_of(standing: &StandingCondition) -> Check {
 /// Returns the finding of a failed check.
 pub(super) fn finding_of(check: &Check) -> Finding {
     let finding = Finding::new(format!("{}: {}", check.name, check.found));
+    let finding = if check.name.starts_with(CLOCK_CHECK) {
+        finding.of_cause("clock")
+    } else {
+        finding
+    };
     match &check.remedy {
         Some(remedy) if check.state == CheckState::Failed => finding.remedy(remedy),
         _ => finding,

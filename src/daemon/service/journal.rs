@@ -35,8 +35,8 @@ pub(super) fn warn(id: &str, text: &str) {
     tracing::warn!(message_id = id, "{}", one_line(text));
 }
 
-/// Logs the begin of a condition.
-fn tell_begun(standing: &StandingCondition) {
+/// Logs the begin of a condition, or its new cause.
+fn tell_condition(standing: &StandingCondition) {
     let text = standing.condition.text();
     let (name, said) = (text.name, one_line(&standing.sentence()));
     match text.severity {
@@ -153,7 +153,7 @@ impl Teller {
             News::Received(push) => self.tell_push("from", push),
             News::Sent(push) => self.tell_push("to", push),
             News::Warning(message, _) => warn(message::WARNING, message),
-            News::Began(standing) => tell_begun(standing),
+            News::Began(standing) | News::Explained(standing) => tell_condition(standing),
             News::Ended(standing) => tell_ended(standing),
         }
     }

@@ -192,7 +192,7 @@ impl NodeHealth {
              were dropped, and are fetched again",
             age_text(age)
         );
-        (age < DAMAGE_STANDS).then(|| Finding::new(said))
+        (age < DAMAGE_STANDS).then(|| Finding::new(said).of_cause("damaged"))
     }
 
     fn peers_are_down(&self) -> Option<Finding> {
@@ -208,6 +208,7 @@ impl NodeHealth {
             Finding::new(format!(
                 "no other node answers ({known} known): only files stored here can be read"
             ))
+            .of_cause("down")
         })
     }
 }

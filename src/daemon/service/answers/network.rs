@@ -15,6 +15,7 @@ use super::pace::PING_PROBES;
 use super::{Services, Sight, membership, nearby, told};
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Check, Failure, FailureKind, Pong};
+use crate::daemon::service::conditions::CLOCK_CHECK;
 use crate::daemon::service::isolation;
 use crate::daemon::service::seeds::resolve;
 use p2pfs_node::api::MemberState;
@@ -280,7 +281,7 @@ async fn check_peers(
 ) -> Result<Vec<Check>, Failure> {
     let standing = services.node.events().standing_of(Condition::CutOff);
     let stands = |name: &str| {
-        let names = [format!("peer {name}"), format!("clock of {name}")];
+        let names = [format!("peer {name}"), format!("{CLOCK_CHECK}{name}")];
         standing.iter().any(|it| names.contains(&it.subject))
     };
     let mute = services.node.peers().mute();
@@ -547,7 +548,7 @@ impl ClockGap {
                 self.way
             );
             let remedy = "set whichever is wrong: timedatectl set-ntp true";
-            Check::failed(format!("clock of {name}"), found, remedy)
+            Check::failed(format!("{CLOCK_CHECK}{name}"), found, remedy)
         })
     }
 

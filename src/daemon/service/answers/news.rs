@@ -238,7 +238,7 @@ pub(in crate::daemon::service) fn event(noted: Noted) -> Event {
             message,
             condition: String::new(),
         },
-        News::Began(standing) => EventKind::Warning {
+        News::Began(standing) | News::Explained(standing) => EventKind::Warning {
             message: standing.sentence(),
             condition: standing.condition.text().name.to_owned(),
         },
