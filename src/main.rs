@@ -13,8 +13,8 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(code) => return code,
     };
-    if matches!(&command, cli::Command::Start(cli::StartCommand::Daemon(options)) if !options.check_config)
-    {
+    let is_daemon = matches!(&command, cli::Command::Start(cli::StartCommand::Daemon(options)) if !options.check_config);
+    if is_daemon {
         daemon::copies::start_again_for_faster();
     }
     let programs = cli::Programs {
@@ -47,7 +47,9 @@ fn main() -> ExitCode {
     match cli::run(command, programs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            cli::complain(&error);
+            if !is_daemon || !daemon::logging::tell_failed_start(&error.to_string()) {
+                cli::complain(&error);
+            }
             ExitCode::from(error.exit_status())
         }
     }

@@ -91,7 +91,10 @@ fn a_start_that_fails_is_explained_by_status_and_doctor_within_seconds() {
     machine.ok("mv /dev/hidden /dev/fuse");
     expect_serving(&machine);
     let journal = machine.ok("journalctl -u p2pfs --no-pager");
+    let failed = "journalctl -u p2pfs --no-pager -p err -o cat MESSAGE_ID=";
+    let failed = machine.ok(&format!("{failed}4d2b8f60c1a94e7f9be35a07d61c82f4"));
     for cause in ["cannot listen on", "cannot open /dev/fuse"] {
+        assert!(failed.contains(cause), "{failed}");
         let end = format!("no longer so: {cause}");
         assert!(journal.contains(&end), "{journal}");
     }

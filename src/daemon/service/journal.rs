@@ -24,10 +24,11 @@ pub(super) mod message {
     pub(crate) const SEED_UNKNOWN: &str = "c2b1d8a7e53f4b1f8e6d0a9c7f3b2d64";
     pub(crate) const PEER_SHUNNED: &str = "e8f6a3d1b7c2495f9d0e4c6a8b1f7035";
     pub(crate) const WARNING: &str = "1f3c5e7a9b0d42f6a8c0e2d4b6f8a1c3";
+    pub(crate) const START_FAILED: &str = "4d2b8f60c1a94e7f9be35a07d61c82f4";
 
     /// All message IDs, except those of the conditions.
     #[cfg(test)]
-    pub(crate) const ALL: [&str; 3] = [SEED_UNKNOWN, PEER_SHUNNED, WARNING];
+    pub(crate) const ALL: [&str; 4] = [SEED_UNKNOWN, PEER_SHUNNED, WARNING, START_FAILED];
 }
 
 /// Logs a warning that the catalog explains.
@@ -253,7 +254,7 @@ fn tell_peer(who: &Who, what: &str) {
 
 /// Escapes characters that could begin a new line of the log or control the terminal. Names are
 /// bytes that other nodes choose.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for letter in text.chars() {
         if is_trick(letter) {

@@ -18,6 +18,7 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, reload};
 
+use super::journal::{message, one_line};
 use crate::daemon::config::LogLevel;
 
 /// Changes the level of a running log.
@@ -142,6 +143,22 @@ fn message_alone() -> impl for<'a> fmt::FormatFields<'a> {
         "message" => write!(writer, "{value:?}"),
         _ => Ok(()),
     })
+}
+
+/// Logs the reason of a failed start with the priority of an error, if standard error is the
+/// journal. Returns `false` otherwise: the caller then prints the reason.
+///
+/// A line that the process prints would have the priority of ordinary output, and no message ID.
+pub fn tell_failed_start(reason: &str) -> bool {
+    if !in_journal() {
+        return false;
+    }
+    // An invalid configuration ends the start before the log begins.
+    let _started_before = start(LogLevel::Error);
+    for line in reason.lines() {
+        tracing::error!(message_id = message::START_FAILED, "{}", one_line(line));
+    }
+    true
 }
 
 /// Returns whether standard error is the journal (`JOURNAL_STREAM`, systemd.exec(5)).
