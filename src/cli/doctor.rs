@@ -68,9 +68,9 @@ pub(super) fn run(
     output.flush()?;
     match failed {
         0 => Ok(()),
-        1 => Err(CliError::new("one check failed", "do what its line says")),
+        1 => Err(CliError::new("there is one error", "do what its line says")),
         _ => Err(CliError::new(
-            format!("{failed} checks failed"),
+            format!("there are {failed} errors"),
             "do what their lines say, the first one first",
         )),
     }
@@ -147,7 +147,8 @@ fn of_running(mut client: Client) -> Result<Vec<Check>, ClientError> {
     let checkup: Checkup = client.call(&Call::Doctor {})?;
     checks.extend(checkup.checks);
     // Not a warning: a laptop that is switched off is normal.
-    checks.extend(absent(&status.absent, &status.peers).map(|absent| Check::ok("absent", absent)));
+    let absent = absent(&status.absent, &status.peers);
+    checks.extend(absent.map(|absent| Check::note("absent", absent)));
     if status.mount.mounted {
         checks.push(mount_as_seen(&status.mount, status.pid));
     }

@@ -6,6 +6,8 @@ use super::connect::Reporting;
 use super::error::CliError;
 use super::output::Output;
 use super::text::{escape, human_bytes, local_time, printable};
+use p2pfs_node::{Condition, Severity};
+
 use crate::daemon::control::{Breaks, Call, Event, EventKind, FetchInfo, GiveInfo, PushInfo};
 
 /// The flags of `p2pfs events`.
@@ -107,7 +109,9 @@ fn sentence(event: &Event) -> String {
             format!("{what} to {}: {}", peer(push), why(push))
         }
         EventKind::Membership { message } => printable(message),
-        EventKind::Warning { message, .. } => format!("warning: {}", printable(message)),
+        EventKind::Warning { message, condition } => {
+            format!("{}: {}", severity(condition), printable(message))
+        }
         EventKind::WarningOver { message, .. } => {
             format!("no longer so: {}", printable(message))
         }
@@ -115,6 +119,17 @@ fn sentence(event: &Event) -> String {
             format!("{count} events about files that only others may be told of")
         }
         EventKind::Lost { count } => format!("{count} events were lost here"),
+    }
+}
+
+/// Returns the word for the severity of a condition. A warning without a condition, or of an unknown
+/// one, is a warning.
+fn severity(condition: &str) -> &'static str {
+    let mut all = Condition::ALL.iter().map(|it| it.text());
+    let found = all.find(|it| it.name == condition);
+    match found.map(|it| it.severity) {
+        Some(Severity::Error) => "error",
+        Some(Severity::Warning) | None => "warning",
     }
 }
 
@@ -173,6 +188,22 @@ mod tests {
             why: Some("no\nroom".to_owned()),
         }));
         assert!(!push.chars().any(char::is_control), "{push}");
+    }
+
+    #[test]
+    fn event_of_a_condition_has_the_severity_of_the_condition() {
+        let told = |condition: &str| {
+            sentence(&Event {
+                time: jiff::Timestamp::UNIX_EPOCH,
+                what: EventKind::Warning {
+                    message: "trouble".to_owned(),
+                    condition: condition.to_owned(),
+                },
+            })
+        };
+        assert_eq!(told("key-copied"), "error: trouble");
+        assert_eq!(told("peers-down"), "warning: trouble");
+        assert_eq!(told(""), "warning: trouble");
     }
 
     #[test]

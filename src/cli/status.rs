@@ -65,6 +65,7 @@ fn print_status(status: &Status, output: &mut Output) -> Result<(), CliError> {
 pub(super) fn state_of_check(state: CheckState, output: &Output) -> String {
     let (word, colour) = match state {
         CheckState::Ok => ("ok     ", Colour::Green),
+        CheckState::Note => ("note   ", Colour::Blue),
         CheckState::Warning => ("warning", Colour::Yellow),
         CheckState::Failed => ("error  ", Colour::Red),
     };

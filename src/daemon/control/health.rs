@@ -54,6 +54,8 @@ described! {
     pub enum CheckState {
         /// The thing is as it should be.
         Ok,
+        /// The thing works, and its owner may want to know this.
+        Note,
         /// It works, but its owner should know.
         Warning,
         /// It does not work.
@@ -69,6 +71,14 @@ impl Check {
             state: CheckState::Ok,
             found: found.into(),
             remedy: None,
+        }
+    }
+
+    /// Creates a note.
+    pub fn note(name: impl Into<String>, found: impl Into<String>) -> Self {
+        Self {
+            state: CheckState::Note,
+            ..Self::ok(name, found)
         }
     }
 

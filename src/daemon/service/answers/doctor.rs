@@ -191,7 +191,9 @@ fn check_share(share: &ShareInfo, is_saved: bool) -> Check {
     }
     if share.left_out_files > 0 {
         let count = share.left_out_files;
-        let found = format!("{count} left out: private, special or links that lead out");
+        let found = format!(
+            "{count} left out: not readable by others, links that lead out, or special files"
+        );
         let remedy = match problem {
             Some(problem) => format!(
                 "{}: {}; see p2pfs share",

@@ -59,5 +59,5 @@ fn unjoined(address: SocketAddr, has_certificates: bool) -> Check {
         "a p2pfs node of another cluster announces itself at this address of the local network \
          (unverified: any machine there can do so); if it is yours: {way}"
     );
-    Check::ok(format!("nearby {address}"), found)
+    Check::note(format!("nearby {address}"), found)
 }
