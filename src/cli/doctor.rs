@@ -21,7 +21,7 @@ use super::status::{absent, state_of_check};
 use super::text::printable;
 use crate::daemon::config::{Loaded, inspect, load};
 use crate::daemon::control::{
-    Call, Check, CheckState, Checkup, Client, ClientError, MountStatus, Status,
+    Call, Check, CheckState, Checkup, Client, ClientError, DAEMON_CHECK, MountStatus, Status,
 };
 
 /// How long a mount may take to show one of its own files.
@@ -83,17 +83,17 @@ fn look(
 ) -> Result<Vec<Check>, CliError> {
     match asked.and_then(of_running) {
         Err(error @ ClientError::NotRunning { .. }) => {
-            let stopped = Check::failed("daemon", error.to_string(), START);
+            let stopped = Check::failed(DAEMON_CHECK, error.to_string(), START);
             without_daemon(stopped, None, config, device)
         }
         Err(ClientError::DoesNotStart(failed)) => {
             let reason = failed.reason.clone();
             let error = ClientError::DoesNotStart(failed).to_string();
-            let failing = Check::failed("daemon", error, MEND_THE_START);
+            let failing = Check::failed(DAEMON_CHECK, error, MEND_THE_START);
             without_daemon(failing, Some(&reason), config, device)
         }
         Err(error @ ClientError::Silent) => {
-            let silent = Check::failed("daemon", error.to_string(), LOOK_AT_IT);
+            let silent = Check::failed(DAEMON_CHECK, error.to_string(), LOOK_AT_IT);
             Ok(vec![silent])
         }
         looked => Ok(looked?),
@@ -129,12 +129,18 @@ fn print(checkup: &Checkup, output: &mut Output) -> Result<(), CliError> {
 
 fn of_running(mut client: Client) -> Result<Vec<Check>, ClientError> {
     let status: Status = client.call(&Call::Status {})?;
+    if let Some(phase) = Check::of_phase(status.state) {
+        return Ok(vec![phase]);
+    }
     let version = env!("CARGO_PKG_VERSION");
     let mut checks = vec![if status.version == version {
-        Check::ok("daemon", format!("{} runs, version {version}", status.name))
+        Check::ok(
+            DAEMON_CHECK,
+            format!("{} runs, version {version}", status.name),
+        )
     } else {
         Check::warning(
-            "daemon",
+            DAEMON_CHECK,
             format!(
                 "it is of version {}, and this command of {version}",
                 status.version
@@ -145,6 +151,10 @@ fn of_running(mut client: Client) -> Result<Vec<Check>, ClientError> {
     // The daemon contacts other machines for this call, so the answer takes longer.
     client.set_patience(Some(PATIENCE))?;
     let checkup: Checkup = client.call(&Call::Doctor {})?;
+    // The daemon began to stop since it gave its status.
+    if checkup.checks.iter().any(|it| it.name == DAEMON_CHECK) {
+        return Ok(checkup.checks);
+    }
     checks.extend(checkup.checks);
     // Not a warning: a laptop that is switched off is normal.
     let absent = absent(&status.absent, &status.peers);

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::described::described;
+use super::types::ServiceState;
 
 described! {
     /// The reply to [`super::Call::Ping`].
@@ -63,7 +64,27 @@ described! {
     }
 }
 
+/// Name of the check of the daemon itself.
+pub const DAEMON_CHECK: &str = "daemon";
+
 impl Check {
+    /// Returns the only check of a daemon that is starting or stopping. Other checks would fail
+    /// then, without a fault. Returns `None` for a daemon that serves.
+    pub fn of_phase(state: ServiceState) -> Option<Self> {
+        let (found, remedy) = match state {
+            ServiceState::Serving => return None,
+            ServiceState::Starting => (
+                "is starting, so nothing else was checked",
+                "ask again once it serves: p2pfs wait returns then",
+            ),
+            ServiceState::Stopping => (
+                "is stopping, so nothing else was checked",
+                "ask again after its next start",
+            ),
+        };
+        Some(Self::warning(DAEMON_CHECK, found, remedy))
+    }
+
     /// Creates a check that passed.
     pub fn ok(name: impl Into<String>, found: impl Into<String>) -> Self {
         Self {

@@ -37,8 +37,12 @@ pub(super) async fn watch(services: Arc<Services>) {
     }
 }
 
-/// Makes exactly the failed ones of these checks stand as conditions.
+/// Makes exactly the failed ones of these checks stand as conditions. Does nothing while the daemon
+/// stops, because checks then fail without a fault.
 pub(super) fn tell(services: &Services, mut found: Vec<Check>) {
+    if services.lifecycle.is_stopping() {
+        return;
+    }
     found.retain(|check| check.state == CheckState::Failed);
     let found = found.iter().map(|it| (it.name.clone(), finding_of(it)));
     services

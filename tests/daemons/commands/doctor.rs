@@ -301,6 +301,71 @@ fn without_a_daemon_doctor_explains_what_prevents_a_start() {
     assert_eq!(checks(&checkup, "configuration").len(), 2, "{checkup:#}");
 }
 
+/// A helper for mounts that waits for files before it mounts and unmounts.
+const WAITING_HELPER: &str = r#"#!/bin/sh
+case "$1" in
+-u) go=unmount ;;
+*) go=mount ;;
+esac
+until test -e "$HOME/may-$go"; do sleep 0.05; done
+exec /usr/bin/fusermount3 "$@"
+"#;
+
+/// Runs a program as the user nobody, for which `/dev/fuse` is open.
+const AS_NOBODY: &str = r#"
+mknod -m 666 "$HOME/fuse" c 10 229 && mount --bind "$HOME/fuse" /dev/fuse &&
+exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"
+"#;
+
+#[apply(promise)]
+#[takes("unshare", "setpriv", "fusermount3")]
+fn doctor_of_a_starting_or_stopping_daemon_names_the_phase_and_no_firewall() {
+    const NOBODY: &str = "65534";
+    let mut cluster = Cluster::new();
+    let mut node = cluster.start_with(NodeOptions::unmounted("one"));
+    let other = cluster.start_with(NodeOptions::unmounted("other"));
+    other.cli(&["wait", "--peers", "1"]).expect_ok();
+    node.stop();
+    fs::write(node.home.join("p2pfs.toml"), "").unwrap();
+    node.options.mounted = true;
+    let helper = node.home.join("bin/fusermount3");
+    fs::create_dir(helper.parent().unwrap()).unwrap();
+    fs::write(&helper, WAITING_HELPER).unwrap();
+    set_mode(&helper, 0o755);
+    let chown = ["-R", NOBODY, node.home.to_str().unwrap()];
+    run(std::process::Command::new("chown").args(chown)).expect_ok();
+    let through = ["unshare", "--mount", "sh", "-c", AS_NOBODY, "sh"];
+    node.options.through = through.map(str::to_owned).to_vec();
+    let path = format!("{}/bin:/usr/bin:/bin", node.home.display());
+    let home = node.home.to_str().unwrap().to_owned();
+    node.options.environment = vec![("PATH", path), ("HOME", home)];
+    let running = start(&mut node.daemon_command());
+    let phase = |words: &str| {
+        let socket = node.socket();
+        let is_there = || socket.exists() && node.cli(&["status"]).status.success();
+        eventually("the daemon answers", SOON, is_there);
+        let (code, checkup) = doctor(&node);
+        assert_eq!(code, Some(0), "{checkup}");
+        assert_eq!(checkup["checks"].as_array().unwrap().len(), 1, "{checkup}");
+        let found = checkup["checks"][0]["found"].as_str().unwrap();
+        assert!(found.starts_with(words), "{checkup}");
+    };
+    phase("is starting");
+    fs::write(node.home.join("may-mount"), "").unwrap();
+    node.cli(&["wait", "--mounted", "--timeout", "60s"])
+        .expect_ok();
+    assert!(checks(&doctor(&node).1, "peer other").len() == 1);
+    running.signal(libc::SIGTERM);
+    eventually("it is stopping", SOON, || {
+        let status = node.cli(&["status", "--json"]).expect_json();
+        status["state"] == "stopping"
+    });
+    phase("is stopping");
+    fs::write(node.home.join("may-unmount"), "").unwrap();
+    let ended = running.finish(HANG_LIMIT);
+    assert!(!ended.stderr.contains("firewall"), "{}", ended.stderr);
+}
+
 #[apply(promise)]
 fn doctor_in_a_cluster_with_a_secret_file_never_advises_an_invitation() {
     let mut cluster = Cluster::new();

@@ -36,8 +36,24 @@ pub(super) async fn doctor_in_turn(
     doctor(services, sight).await
 }
 
-/// Runs all checks. Takes up to 2 seconds if other nodes do not answer.
+/// Runs all checks of a daemon that serves. If the daemon is starting or stopping, also at the end
+/// of the checks, reports only that.
 async fn doctor(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Failure> {
+    let phase = || {
+        let state = *services.lifecycle.state.borrow();
+        Check::of_phase(state).map(|check| Checkup {
+            checks: vec![check],
+        })
+    };
+    if let Some(phase) = phase() {
+        return Ok(phase);
+    }
+    let checkup = check_all(services, sight).await;
+    phase().map_or(checkup, Ok)
+}
+
+/// Runs all checks. Takes up to 2 seconds if other nodes do not answer.
+async fn check_all(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Failure> {
     conditions::review(services).await;
     let network = network::check_network(services);
     let (network, last_known) = tokio::join!(network, network::check_last_known(services));
