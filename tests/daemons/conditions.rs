@@ -179,9 +179,16 @@ fn no_answering_peer_is_a_condition_until_one_is_back() {
     });
     let doctor = node.cli(&["doctor"]).text();
     assert!(
-        doctor.contains("ok       absent: other is down since "),
+        doctor.contains("note     absent: other is down since "),
         "{doctor}"
     );
+    let peers = doctor.lines().filter(|line| line.contains(" peers: "));
+    let peers: Vec<_> = peers.collect();
+    assert!(
+        matches!(peers[..], [line] if line.contains("no other node answers (1 known)")),
+        "{doctor}"
+    );
+    assert!(!doctor.contains("p2pfs doctor"), "{doctor}");
     let condition = ("peers-down", "no other node answers");
     let restart = |node: &Node| {
         other.launch();

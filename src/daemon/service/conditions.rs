@@ -18,13 +18,19 @@ use p2pfs_node::{Audience, Condition, Finding, Severity, StandingCondition};
 /// The answer then shows the conditions of the last review.
 const REVIEW_PATIENCE: Duration = Duration::from_millis(500);
 
+/// End of a remedy that refers to the doctor.
+const ASK_DOCTOR: &str = ": p2pfs doctor looks for the reason";
+
 /// Start of the name of the check of another node's clock. Its finding has figures that change.
 pub(super) const CLOCK_CHECK: &str = "clock of ";
 
 /// Returns the line of a condition in `p2pfs doctor`.
 pub(super) fn check_of(standing: &StandingCondition) -> Check {
     let text = standing.condition.text();
-    let (found, remedy) = (standing.finding.found.clone(), standing.remedy());
+    let found = standing.finding.found.clone();
+    // The other lines of the doctor are the ones that this remedy refers to.
+    let remedy = standing.remedy();
+    let remedy = remedy.strip_suffix(ASK_DOCTOR).unwrap_or(remedy);
     match text.severity {
         Severity::Warning => Check::warning(text.part, found, remedy),
         Severity::Error => Check::failed(text.part, found, remedy),

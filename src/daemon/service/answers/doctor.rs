@@ -17,6 +17,8 @@ use p2pfs_node::{Condition, StandingCondition};
 const MOUNT_CHECK: &str = "mount";
 /// Name of the note about reads of cached files.
 const WARM_READS: &str = "warm reads";
+/// Name of the check of a node without live peers, and part of the conditions about them.
+const PEERS_CHECK: &str = "peers";
 /// Start of the name of the check of a share. The path of the share follows.
 const SHARE_CHECK: &str = "share ";
 
@@ -70,9 +72,10 @@ async fn check_all(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Fa
     if let Some(last_known) = last_known? {
         let seedless = services.settings.in_force.load().config.seeds.is_empty();
         match membership::check_membership(services) {
-            None if last_known.is_empty() && seedless => {
-                checks.push(membership::check_peerless(services))
-            }
+            // The condition says the same of nodes that were there.
+            None if last_known.is_empty() && seedless => checks.extend(
+                (!stands(PEERS_CHECK)).then(|| membership::check_peerless(services, PEERS_CHECK)),
+            ),
             _ => checks.extend(last_known),
         }
     }
@@ -286,6 +289,16 @@ mod tests {
         for condition in Condition::ALL {
             let name = condition.text().name;
             assert_eq!(troubles(None, &standing(*condition, "")), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_remedy_within_the_doctor_refers_to_the_doctor() {
+        for condition in Condition::ALL {
+            let shown = with_conditions(vec![], &[standing(*condition, "")]);
+            let remedy = shown[0].remedy.as_deref().unwrap();
+            assert!(!remedy.contains("p2pfs doctor"), "{remedy}");
+            assert!(!remedy.is_empty() && !remedy.ends_with(':'), "{remedy}");
         }
     }
 

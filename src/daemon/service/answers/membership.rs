@@ -124,24 +124,24 @@ pub(super) async fn check_last_known(services: &Services, patience: Duration) ->
     found.collect()
 }
 
-/// Reports that no other node is there and no seed is configured.
-pub(super) fn check_peerless(services: &Services) -> Check {
+/// Reports that no other node is there and no seed is configured, as the check `name`.
+pub(super) fn check_peerless(services: &Services, name: &str) -> Check {
     let keyring = services.node.membership().keyring();
     let members = keyring.ledger().map_or(0, |it| it.members().count());
     let others = members.saturating_sub(1);
     match others {
         0 if !keyring.has_ledger() => Check::warning(
-            "peers",
+            name,
             "no other node is known",
             "give another node the same secret file, and name it as a seed",
         ),
         0 => Check::warning(
-            "peers",
+            name,
             "no other node is known",
             "bring one in: p2pfs invite here and p2pfs join there, or name a seed",
         ),
         _ => Check::warning(
-            "peers",
+            name,
             format!("none of the {others} other members is there"),
             "start p2pfs on one of them, or name its address as a seed if it has another now",
         ),
