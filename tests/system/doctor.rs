@@ -255,7 +255,7 @@ fn doctor_finds_a_wrong_clock_and_its_likely_owner() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("clock of n2: this machine's is "), "{said}");
     assert!(
-        said.contains("s behind it; set whichever is wrong"),
+        said.contains(" min behind it (here ") && said.contains(" UTC); set whichever is wrong"),
         "{said}"
     );
     stop([right, wrong]);

@@ -26,6 +26,7 @@ use p2pfs_proto::wire::native::record::{Kind, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
+use p2pfs_types::utc::utc_text;
 
 /// Maximum number of remembered events. Older ones are dropped.
 pub(crate) const EVENTS_KEPT: usize = 1000;
@@ -480,9 +481,10 @@ impl EventLog {
                 .label(&found.author)
                 .unwrap_or_else(|| found.author.short(8));
             let said = format!(
-                "the clock of {who} is about {} min ahead of this machine's, and versions with a \
-                 later time win",
-                gap.as_secs() / 60
+                "the clock of {who} is about {} min ahead of this machine's ({}), and versions \
+                 with a later time win",
+                gap.as_secs() / 60,
+                both_times(gap)
             );
             let finding = Finding::new(said).of_cause("clock");
             // This clock never reaches a time beyond the range of `SystemTime`.
@@ -529,6 +531,16 @@ fn clock_gap(version_time: Timestamp, now: SystemTime) -> Option<Duration> {
     let version_time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
     let gap = version_time.duration_since(now).ok()?;
     (gap > CLOCK_GAP_MAX).then_some(gap)
+}
+
+/// Returns the time of this machine, and that of a node whose clock is ahead by `gap` at least.
+pub(super) fn both_times(gap: Duration) -> String {
+    let here = SystemTime::now();
+    let there = here.checked_add(gap).map_or_else(
+        || "beyond the calendar".to_owned(),
+        |there| format!("{} or later", utc_text(there)),
+    );
+    format!("here {}, there {there}", utc_text(here))
 }
 
 fn is_file(found: &Found) -> bool {

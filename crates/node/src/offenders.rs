@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::Mutex;
 
 use super::conditions::{Condition, Finding};
-use super::events::EventLog;
+use super::events::{EventLog, both_times};
 use super::inbox::ChargedSender;
 use super::names::Names;
 use super::offence::Offence;
@@ -145,9 +145,11 @@ impl Offenders {
     /// Begins [`Condition::ClockAhead`] for a node, until the latest of its dates is reached.
     fn begin_dated_ahead(&self, node: &NodeId, said: String, ahead_s: u64) {
         self.dated_ahead.store(true, Ordering::Relaxed);
-        let finding = Finding::new(said);
+        let ahead = Duration::from_secs(ahead_s);
+        let said = format!("{said} ({})", both_times(ahead));
+        let finding = Finding::new(said).of_cause("dates");
         // This clock never reaches a time beyond the range of `SystemTime`.
-        let until = SystemTime::now().checked_add(Duration::from_secs(ahead_s));
+        let until = SystemTime::now().checked_add(ahead);
         let finding = match until {
             Some(until) => finding.until(until),
             None => finding,

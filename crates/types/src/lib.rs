@@ -21,5 +21,6 @@ pub mod offences;
 pub mod path;
 pub mod pool;
 pub mod stall;
+pub mod utc;
 
 pub use limits::LIMITS;

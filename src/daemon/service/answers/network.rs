@@ -22,7 +22,9 @@ use p2pfs_node::api::MemberState;
 use p2pfs_node::{
     Condition, GENERATION_AHEAD_MAX_S, MemberReport, NetError, Node, NodeError, Probed, Reached,
 };
+use p2pfs_types::age::age_text;
 use p2pfs_types::id::NodeId;
+use p2pfs_types::utc::utc_text;
 
 /// Maximum peers checked one by one; in a larger cluster, these are enough.
 const PEERS_MAX: usize = 16;
@@ -532,6 +534,8 @@ pub(super) struct ClockGap {
     length: Duration,
     /// The direction in which this machine's clock is off: `behind` or `ahead of` the other clock.
     way: &'static str,
+    /// The times of this machine and of the other one, in milliseconds since 1970.
+    times_ms: (u64, u64),
 }
 
 impl ClockGap {
@@ -542,14 +546,18 @@ impl ClockGap {
     /// Reports the difference if it is too large.
     fn check(&self, name: &str) -> Option<Check> {
         (self.length > CLOCK_GAP_MAX).then(|| {
-            let found = format!(
-                "this machine's is {} s {} it",
-                self.length.as_secs(),
-                self.way
-            );
+            let (length, way) = (age_text(self.length), self.way);
+            let found = format!("this machine's is {length} {way} it ({})", self.times());
             let remedy = "set whichever is wrong: timedatectl set-ntp true";
             Check::failed(format!("{CLOCK_CHECK}{name}"), found, remedy)
         })
+    }
+
+    /// Describes both times.
+    fn times(&self) -> String {
+        let text = |ms| utc_text(UNIX_EPOCH + Duration::from_millis(ms));
+        let (here, there) = self.times_ms;
+        format!("here {}, there {}", text(here), text(there))
     }
 
     /// Returns whether the gap is so large that one of the two nodes refuses the other, because the
@@ -561,6 +569,7 @@ impl ClockGap {
     fn of(reached: &Reached, now_ms: u64) -> Option<Self> {
         let theirs = reached.unix_ms?;
         Some(Self {
+            times_ms: (now_ms, theirs),
             length: Duration::from_millis(now_ms.abs_diff(theirs)),
             way: if theirs > now_ms {
                 "behind"
@@ -577,10 +586,11 @@ fn silence(name: String, port: u16, gap: Option<&ClockGap>) -> Check {
         Some(gap) => Check::failed(
             name,
             format!(
-                "answers over TCP, but this machine's clock is {} hours {} it, and starts of more \
-                 than a day from now are refused",
+                "answers over TCP, but this machine's clock is {} hours {} it ({}), and starts of \
+                 more than a day from now are refused",
                 gap.length.as_secs() / 3600,
-                gap.way
+                gap.way,
+                gap.times()
             ),
             "set the wrong clock (timedatectl set-ntp true), and restart p2pfs there",
         ),
