@@ -66,7 +66,7 @@ fn doctor_finds_a_firewall_from_either_side_over_tcp_and_udp() {
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(": cannot reach 10.77.0.1:1378"), "{said}");
     assert!(
-        said.contains("let TCP port 1378 through its firewall"),
+        said.contains("let TCP and UDP port 1378 through its firewall"),
         "{said}"
     );
     run(lab.on("n1").args(["nft", "delete table inet test"])).expect_ok();

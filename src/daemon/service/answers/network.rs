@@ -461,7 +461,8 @@ fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
         NodeError::Net(NetError::Unreachable { kind, .. }) => match kind {
             ErrorKind::ConnectionRefused => "start p2pfs there, if it is to run".to_owned(),
             ErrorKind::TimedOut => format!(
-                "let TCP port {} through its firewall; fine for a node behind a NAT that only reads",
+                "let TCP and UDP port {} through its firewall; fine for a node behind a NAT that \
+                 only reads",
                 address.port()
             ),
             _ => "mend the network between the two".to_owned(),

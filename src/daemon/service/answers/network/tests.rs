@@ -66,7 +66,7 @@ fn a_firewall_is_blamed_for_silence_and_not_for_a_down_or_refusing_peer() {
     let unreachable = |kind| NetError::Unreachable { address, kind };
     let silent = told(unreachable(ErrorKind::TimedOut));
     assert!(
-        silent.contains("TCP port 1378 through its firewall"),
+        silent.contains("let TCP and UDP port 1378 through its firewall"),
         "{silent}"
     );
     let down = told(unreachable(ErrorKind::ConnectionRefused));
