@@ -116,7 +116,13 @@ fn assert_full_disk(folder: &str, options: &str, config: &str, condition: (&str,
     let ballast = at.join("ballast");
     // This is more than the disk holds, so the write ends with an error.
     let fill = |_: &Node| drop(fs::write(&ballast, vec![1; 24 << 20]));
-    let free = |_: &Node| fs::remove_file(&ballast).unwrap();
+    let free = |node: &Node| {
+        let place = at.display();
+        for words in [format!("mounted at {place}"), format!("(df -h {place})")] {
+            assert!(status_shows(node, &words), "{words}");
+        }
+        fs::remove_file(&ballast).unwrap();
+    };
     assert_begins_and_ends(&mut node, condition, fill, free);
     drop(disk);
 }

@@ -13,6 +13,7 @@ use super::disk::Disk;
 use super::layout::Layout;
 use super::map::Boot;
 use super::write_behind::WriteBehind;
+use p2pfs_types::files::disk::usage_command;
 use p2pfs_types::files::limit_of_open_files;
 
 pub(super) struct CacheContext {
@@ -66,6 +67,15 @@ impl CacheContext {
         }
     }
 
+    /// Describes a refused write, with the remedy behind a semicolon.
+    fn refused_write(&self, error: &io::Error) -> String {
+        let usage = usage_command(&self.layout.dir);
+        format!(
+            "the cache's disk refuses writes: {error}; see to that disk ({usage}), or name another \
+             with cache_dir; reads go on meanwhile"
+        )
+    }
+
     /// Counts a failed change of the disk, and reports the first failure since the last recovery.
     pub(super) fn record_result<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match &result {
@@ -81,8 +91,7 @@ impl CacheContext {
                 let mut is_reported = self.refusals.trouble_reported.lock();
                 if !std::mem::replace(&mut *is_reported, true) {
                     let limit = limit_of_open_files(error);
-                    let why = limit
-                        .unwrap_or_else(|| format!("the cache's disk refuses writes: {error}"));
+                    let why = limit.unwrap_or_else(|| self.refused_write(error));
                     self.send_event(CacheEvent::DiskTrouble { why });
                     self.write_behind.schedule_disk_checks(true);
                 }

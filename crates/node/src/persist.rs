@@ -19,6 +19,7 @@ use super::store::{Store, StoreError};
 use p2pfs_catalogue::{Catalogue, LogWrite};
 use p2pfs_fetch::PeerRecord;
 use p2pfs_transfer::Fetcher;
+use p2pfs_types::files::disk::usage_command;
 use p2pfs_types::id::{Generation, NodeId};
 
 /// Maximum number of records in one batch: about 1 MiB on disk, so that a batch takes milliseconds.
@@ -124,6 +125,24 @@ pub(super) struct Persister {
     /// The latest batch result that failed, or that succeeded after a failure, until
     /// [`Self::report`] reports it.
     news: Option<StoreNews>,
+}
+
+/// Returns the finding for a batch that was not stored.
+fn not_stored(error: &StoreError) -> Finding {
+    let said = error.to_string();
+    // The remedy of the condition replaces that of the error.
+    let cause = said.split_once("; ").map_or(&*said, |(cause, _)| cause);
+    let found = Finding::new(format!("{NOT_STORED}: {cause}"));
+    match error {
+        StoreError::Disk { path, .. } => {
+            let usage = usage_command(path.parent().unwrap_or(path));
+            found.remedy(format!(
+                "free some of the state directory's disk ({usage}), or let the daemon's user write \
+                 there; until then a restart loses what is new"
+            ))
+        }
+        _ => found,
+    }
 }
 
 /// News about the store for the owner of the node.
@@ -240,11 +259,7 @@ impl Persister {
         let Some(news) = self.news.take() else { return };
         match news {
             StoreNews::Failed(error) => {
-                let error = error.to_string();
-                // The remedy of the condition replaces that of the error.
-                let cause = error.split_once("; ").map_or(&*error, |(cause, _)| cause);
-                let found = Finding::new(format!("{NOT_STORED}: {cause}"));
-                events.begin(Condition::StateNotStored, "", found);
+                events.begin(Condition::StateNotStored, "", not_stored(&error));
             }
             StoreNews::Mended => events.end(Condition::StateNotStored, ""),
         }

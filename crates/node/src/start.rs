@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::NodeError;
 use super::api::{
     FileAccess, LocalContents, Messenger, NameLookup, NodeCache, NodeHealth, NodeMembership,
-    NodePeers, NodePins, NodeShares, NodeTraffic,
+    NodePeers, NodePins, NodeShares, NodeTraffic, OwnDirectory,
 };
 use super::checks::{check_cache, drop_marks, restore_responders, warn_of_what_was_found};
 use super::claims::{admission, holders_of};
@@ -288,7 +288,9 @@ impl Builder {
             keyring: self.keyring,
         };
         let health = NodeHealth {
+            state_dir: OwnDirectory::new(self.state.path()),
             state: self.state,
+            cache_dir: OwnDirectory::new(self.cache.dir()),
             cache: self.cache,
             shares: shares.clone(),
             inboxes,

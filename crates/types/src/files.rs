@@ -10,6 +10,7 @@
     reason = "this module is the one of its crate that touches files"
 )]
 
+pub mod disk;
 mod held_lock;
 pub mod mountinfo;
 mod own_dir;

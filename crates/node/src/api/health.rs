@@ -1,7 +1,7 @@
 //! The check of a node's own health, which begins and ends some of the node's conditions
 //! ([`Condition`]).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::NodeShares;
@@ -15,6 +15,7 @@ use p2pfs_cache::{Cache, Lack};
 use p2pfs_membership::MemberState;
 use p2pfs_types::age::age_text;
 use p2pfs_types::files::Whereabouts;
+use p2pfs_types::files::disk::{disk_of, usage_command};
 
 /// Free space below which the state's disk counts as full, and the room that the cache's disk must
 /// have: the size of some small files.
@@ -48,10 +49,41 @@ impl DiskRoom {
     }
 }
 
+/// The real path of a directory of the node, for the name of its disk.
+pub(crate) struct OwnDirectory {
+    /// The path in messages.
+    dir: PathBuf,
+    /// The path without links. It is resolved at the start, because a disk that hangs later cannot
+    /// resolve it.
+    real: PathBuf,
+}
+
+impl OwnDirectory {
+    pub(crate) fn new(dir: &Path) -> Self {
+        let real = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        Self {
+            dir: dir.to_owned(),
+            real,
+        }
+    }
+
+    /// Names the disk in parentheses, or returns an empty text if it is unknown.
+    fn disk(&self) -> String {
+        disk_of(&self.real).map_or_else(String::new, |disk| format!(" ({disk})"))
+    }
+
+    /// Returns the command that shows the free space of the disk.
+    fn usage_command(&self) -> String {
+        usage_command(&self.dir)
+    }
+}
+
 /// The health of a node. [`Node::health`](crate::Node::health) returns it.
 pub struct NodeHealth {
     pub(crate) state: StateDir,
+    pub(crate) state_dir: OwnDirectory,
     pub(crate) cache: Cache,
+    pub(crate) cache_dir: OwnDirectory,
     pub(crate) shares: NodeShares,
     /// The folders for files that other nodes and foreign peers send.
     pub(crate) inboxes: Vec<InboxHandle>,
@@ -71,21 +103,14 @@ impl NodeHealth {
             let found = found.map(|found| (String::new(), found));
             events.replace(condition, found.into_iter().collect());
         };
-        let state_gone = self.trouble_with_state().map(Finding::new);
-        let state_gone = state_gone.map(|found| {
-            if self.shares.keyring.has_ledger() {
-                found
-            } else {
-                found.remedy(WITHOUT_INVITATIONS)
-            }
-        });
+        let state_gone = self.trouble_with_state();
         let is_there = state_gone.is_none();
         set(Condition::StateGone, state_gone);
         set(
             Condition::StateFull,
             self.state_is_full().filter(|_| is_there),
         );
-        let cache_gone = self.trouble_with_cache_dir().map(Finding::new);
+        let cache_gone = self.trouble_with_cache_dir();
         let is_there = cache_gone.is_none();
         set(Condition::CacheGone, cache_gone);
         set(
@@ -117,8 +142,12 @@ impl NodeHealth {
             let dir = inbox.dir().display().to_string();
             let found = Finding::new(format!("the inbox {dir} refused a file: {lack}"));
             let found = match lack {
-                InboxError::Floor { .. } => found.remedy("free some of the disk of the inbox"),
-                _ => found,
+                InboxError::Floor { .. } => {
+                    let usage = usage_command(inbox.dir());
+                    let remedy = format!("free some of the disk of the inbox ({usage})");
+                    found.of_cause("disk").remedy(remedy)
+                }
+                _ => found.of_cause("budget"),
             };
             Some((dir, found))
         });
@@ -141,26 +170,46 @@ impl NodeHealth {
 
     /// Describes the problem if the state directory was emptied, moved or replaced, or if its disk
     /// does not answer.
-    fn trouble_with_state(&self) -> Option<String> {
+    fn trouble_with_state(&self) -> Option<Finding> {
         let place = format!("the state directory {}", self.state.path().display());
         let moved = "was emptied, moved or replaced while p2pfs runs, and with it this node's key";
-        trouble_with_place(self.state.whereabouts(), &place, moved)
+        match self.state.whereabouts() {
+            Whereabouts::InPlace => None,
+            Whereabouts::Lost if self.shares.keyring.has_ledger() => {
+                Some(Finding::new(format!("{place} {moved}")))
+            }
+            Whereabouts::Lost => {
+                Some(Finding::new(format!("{place} {moved}")).remedy(WITHOUT_INVITATIONS))
+            }
+            Whereabouts::Unknown => Some(silent_disk(&place, &self.state_dir)),
+        }
     }
 
     /// Describes the problem if the cache directory was emptied, moved or replaced, or if its disk
     /// does not answer.
-    fn trouble_with_cache_dir(&self) -> Option<String> {
+    fn trouble_with_cache_dir(&self) -> Option<Finding> {
         let place = format!("the cache directory {}", self.cache.dir().display());
         let moved = "was emptied, moved or replaced while p2pfs runs";
-        trouble_with_place(self.cache.whereabouts(), &place, moved)
+        match self.cache.whereabouts() {
+            Whereabouts::InPlace => None,
+            Whereabouts::Lost => Some(Finding::new(format!("{place} {moved}"))),
+            Whereabouts::Unknown => Some(silent_disk(&place, &self.cache_dir)),
+        }
     }
 
     fn state_is_full(&self) -> Option<Finding> {
         let room = DiskRoom::of(self.state.path())?;
         let not_stored = self.events.standing_of(Condition::StateNotStored);
-        let found = "the state is stored so far, and its disk is full";
         let is_full = room.free_bytes < LITTLE_BYTES && not_stored.is_empty();
-        is_full.then(|| Finding::new(found))
+        is_full.then(|| {
+            let disk = self.state_dir.disk();
+            let found = format!("the state is stored so far, and its disk is full{disk}");
+            let usage = self.state_dir.usage_command();
+            Finding::new(found).remedy(format!(
+                "free some of that disk ({usage}): once it takes no more, a restart loses what is \
+                 new"
+            ))
+        })
     }
 
     /// Returns a finding if the cache's disk takes no writes, or has too little room even if
@@ -168,19 +217,26 @@ impl NodeHealth {
     /// because that is not a problem of the disk.
     fn cache_is_full(&self) -> Option<Finding> {
         let budget_bytes = self.cache.usage().budget_bytes;
+        let disk = self.cache_dir.disk();
         let found = match self.cache.room().lack(LITTLE_BYTES.min(budget_bytes / 2))? {
             Lack::Budget { .. } => return None,
             Lack::Disk {
                 free_bytes,
                 floor_bytes,
-            } => format!(
-                "the cache's disk is full: {} KiB are free, and {} KiB must stay free",
+            } => Finding::new(format!(
+                "the cache's disk is full{disk}: {} KiB are free, and {} KiB must stay free",
                 free_bytes >> 10,
                 floor_bytes >> 10
-            ),
-            Lack::Refused { why } => format!("the cache's disk takes no writes: {why}"),
+            ))
+            .of_cause("full"),
+            Lack::Refused { why } => {
+                Finding::new(format!("the cache's disk takes no writes{disk}: {why}"))
+            }
         };
-        Some(Finding::new(found))
+        let usage = self.cache_dir.usage_command();
+        Some(found.remedy(format!(
+            "free some of that disk ({usage}), or name another with cache_dir; reads go on uncached"
+        )))
     }
 
     fn cache_is_damaged(&self) -> Option<Finding> {
@@ -213,10 +269,10 @@ impl NodeHealth {
     }
 }
 
-fn trouble_with_place(now: Whereabouts, place: &str, moved: &str) -> Option<String> {
-    match now {
-        Whereabouts::InPlace => None,
-        Whereabouts::Lost => Some(format!("{place} {moved}")),
-        Whereabouts::Unknown => Some(format!("the disk of {place} does not answer")),
-    }
+/// Returns the finding for a directory whose disk does not answer.
+fn silent_disk(place: &str, dir: &OwnDirectory) -> Finding {
+    let (disk, usage) = (dir.disk(), dir.usage_command());
+    Finding::new(format!("the disk of {place} does not answer{disk}")).remedy(format!(
+        "look at that disk ({usage} hangs while it does not answer), or at the server that it is of"
+    ))
 }

@@ -45,6 +45,7 @@ pub(crate) use contents::LocalContents;
 pub use contents::{Contents, FILES_MAX};
 pub use error::FileError;
 pub use files::FileAccess;
+pub(crate) use health::OwnDirectory;
 pub use health::{DiskRoom, NodeHealth};
 pub use membership::NodeMembership;
 pub use messenger::{Delivered, Delivery, MESSAGE_MAX_BYTES, Messages, Messenger};
