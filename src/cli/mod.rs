@@ -57,7 +57,7 @@ pub use ending::outlive_the_limit_of_files;
 pub use error::CliError;
 
 use crate::daemon::config::NO_LEGACY;
-use output::{LINE_COLUMNS, Output};
+use output::{LINE_COLUMNS, LongWords, Output};
 
 /// The files that a group of machines share, as one folder on each of them.
 #[derive(Debug, Parser)]
@@ -269,7 +269,9 @@ fn print_misuse(error: &clap::Error) -> io::Result<()> {
     if text.lines().all(|line| line.len() <= LINE_COLUMNS) {
         return error.print();
     }
-    let lines = text.lines().flat_map(|line| output::broken(line, ""));
+    let lines = text
+        .lines()
+        .flat_map(|line| output::broken(line, "", LongWords::Continued));
     let text = lines.collect::<Vec<_>>().join("\n");
     writeln!(io::stderr(), "{text}")
 }
@@ -280,7 +282,9 @@ fn print_misuse(error: &clap::Error) -> io::Result<()> {
 pub fn complain(error: impl fmt::Display) {
     let text = format!("p2pfs: {error}");
     if io::stderr().is_terminal() {
-        let lines = text.lines().flat_map(|line| output::broken(line, ""));
+        let lines = text
+            .lines()
+            .flat_map(|line| output::broken(line, "", LongWords::Continued));
         remark(lines.collect::<Vec<_>>().join("\n"));
     } else {
         remark(text);

@@ -220,7 +220,7 @@ pub(super) fn why(options: &WhyOptions, output: &mut Output) -> Result<(), CliEr
         "not listed"
     };
     let name = escape_path(&provenance.path);
-    output.line(&format!("{name}: {listed}"))?;
+    output.paragraph("", &format!("{name}: {listed}"))?;
     output.paragraph("  rule       ", &printable(&provenance.rule))?;
     output.paragraph("  next read  ", &printable(&provenance.next_read))?;
     if let Some(owner) = &provenance.owner {
@@ -284,7 +284,11 @@ fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliEr
         local_time(version.version_time),
         local_time(version.modified)
     ))?;
-    output.paragraph("     holders  ", &printable(&version.holders.join(", ")))?;
+    let holders = match version.holders[..] {
+        [] => "none".to_owned(),
+        _ => printable(&version.holders.join(", ")),
+    };
+    output.paragraph("     holders  ", &holders)?;
     if version.kind != EntryKind::File {
         return Ok(());
     }

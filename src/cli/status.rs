@@ -2,7 +2,7 @@
 
 use super::connect::Reporting;
 use super::error::CliError;
-use super::output::{Colour, Output, fit_first};
+use super::output::{Colour, FittedTable, Output};
 use super::share::print_one;
 use super::text::{escape, human_bytes, local_time, percent, printable};
 use jiff::Timestamp;
@@ -186,10 +186,13 @@ pub(super) fn peers(reporting: &Reporting, output: &mut Output) -> Result<(), Cl
              on the local network",
         );
     }
-    let heading = ["NAME", "ADDRESS", "STATE", "PLANE", "RTT", "SPEED", "PRIO"];
-    let mut rows: Vec<Vec<String>> = peers.peers.iter().map(peer_row).collect();
-    fit_first(&heading, &mut rows);
-    output.table(&heading, &[4, 5, 6], rows)?;
+    let table = FittedTable {
+        heading: &["NAME", "ADDRESS", "STATE", "PLANE", "RTT", "SPEED", "PRIO"],
+        right: &[4, 5, 6],
+        names: &[0, 1],
+        shortened: &[],
+    };
+    output.fitted_table(&table, peers.peers.iter().map(peer_row).collect())?;
     for peer in &peers.peers {
         if peer.state == PeerState::Alive && peer.unanswered >= MUTE_MIN {
             let word = output.paint("mute", Colour::Red).into_owned();

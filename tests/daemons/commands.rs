@@ -12,6 +12,7 @@ mod rights;
 mod shared_again;
 mod terminals;
 mod transfers;
+mod widths;
 
 use std::fs;
 use std::io::Read;

@@ -228,7 +228,10 @@ fn doctor_and_status_find_closed_silent_and_foreign_seeds() {
         .arg(home.join("share"));
     run(share.arg("--socket").arg(home.join("sock"))).expect_ok();
     let (_, said) = doctor(&lab, "n2", folder.path());
-    assert!(said.contains("1 left out: not readable by others"), "{said}");
+    assert!(
+        said.contains("1 left out: not readable by others"),
+        "{said}"
+    );
     assert!(said.contains("share/private: "), "{said}");
     stop([stranger, alone]);
 }

@@ -1,7 +1,7 @@
 //! Content of `p2pfs top`, as lines and columns of printable text.
 
 use crate::cli::error::CliError;
-use crate::cli::output::{Output, fit_last};
+use crate::cli::output::{FittedTable, Output};
 use crate::cli::status::state_word;
 use crate::cli::text::{escape, human_bytes, percent, printable, time_of_day, user_name};
 use crate::daemon::control::{
@@ -16,20 +16,27 @@ pub(super) struct Part {
     pub heading: &'static [&'static str],
     /// Indices of the right-aligned columns.
     pub right: &'static [usize],
+    /// Indices of the columns that are shortened on a narrow terminal.
+    pub shortened: &'static [usize],
     pub rows: Vec<Vec<String>>,
     /// Text if there are no rows.
     pub nothing: &'static str,
 }
 
 pub(super) fn print(top: &Top, output: &mut Output) -> Result<(), CliError> {
-    output.line(&summary(top))?;
-    for mut part in parts(top) {
+    output.paragraph("", &summary(top))?;
+    for part in parts(top) {
         output.line("")?;
-        if output.is_terminal() {
-            fit_last(part.heading, &mut part.rows);
-        }
         if part.rows.is_empty() {
             output.line(part.nothing)?
+        } else if output.is_terminal() {
+            let table = FittedTable {
+                heading: part.heading,
+                right: part.right,
+                names: &[part.heading.len() - 1],
+                shortened: part.shortened,
+            };
+            output.fitted_table(&table, part.rows)?
         } else {
             output.table(part.heading, part.right, part.rows)?
         }
@@ -59,6 +66,7 @@ pub(super) fn parts(top: &Top) -> [Part; 3] {
                 "PID", "USER", "PROGRAM", "RATE", "CACHE", "PEERS", "WAITS", "READS",
             ],
             right: &[0, 3, 4, 5, 6],
+            shortened: &[1, 2],
             rows: top.readers.iter().flat_map(reader_rows).collect(),
             nothing: match top.other_readers {
                 0 => "nobody reads",
@@ -68,6 +76,7 @@ pub(super) fn parts(top: &Top) -> [Part; 3] {
         Part {
             heading: &["RATE", "HERE", "SIZE", "WAITING", "FROM", "TRANSFER"],
             right: &[0, 1, 2, 3],
+            shortened: &[4],
             rows: top.transfers.iter().map(transfer_row).collect(),
             nothing: match top.other_transfers {
                 0 => "nothing is fetched",
@@ -77,6 +86,7 @@ pub(super) fn parts(top: &Top) -> [Part; 3] {
         Part {
             heading: &["RTT", "RATE", "RECEIVED", "SENT", "STATE", "PEER"],
             right: &[0, 1, 2, 3],
+            shortened: &[],
             rows: top.peers.iter().map(peer_row).collect(),
             nothing: "no other node is known",
         },

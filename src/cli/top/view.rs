@@ -110,6 +110,7 @@ mod tests {
         rows.map(|rows| Part {
             heading: &["A"],
             right: &[],
+            shortened: &[],
             rows: vec![vec![String::new()]; rows],
             nothing: "nothing",
         })
