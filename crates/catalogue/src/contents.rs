@@ -93,6 +93,15 @@ impl ContentQueries<'_> {
         nodes.any(|node| node != self.view.merged.me)
     }
 
+    /// Returns the live node that has all of a content, if no other node except this one has it.
+    pub fn only_other_holder(self, hash: &ContentHash) -> Option<NodeId> {
+        let mut nodes = self.view.merged.having(*hash);
+        let is_other = |node: &NodeIndex| *node != self.view.merged.me;
+        let first = nodes.find(is_other)?;
+        let is_only = nodes.all(|node| node == first || !is_other(&node));
+        is_only.then(|| self.view.merged.node(first).id)
+    }
+
     /// Returns whether any node's log, live or not, still has a file of a content.
     pub fn is_named(self, hash: &ContentHash) -> bool {
         self.view.merged.contents.files_of(*hash).next().is_some()

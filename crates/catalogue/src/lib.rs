@@ -24,7 +24,7 @@
 //! | all logs and their rows in the merge | `logs`, `row_facts`, `forgotten` |
 //! | transfer and storage of logs | `intake`, `staged`, `checked`, `writes` |
 //! | the merge | `merge`, `merged`, `content_index`, `tracked`, `settle` |
-//! | which version has a name, and why | `rules`, `versions`, `owners`, `early`, `unserved` |
+//! | which version has a name, and why | `rules`, `versions`, `owners`, `early`, `unserved`, `withheld` |
 //! | names of the other versions | `aliases`, `conflicts`, `labels` |
 //! | shares with readers | `sealed`, `audience`, `private` |
 //! | limits of memory | `budget` |
@@ -76,6 +76,7 @@ mod tracked;
 mod unserved;
 mod versions;
 mod view;
+mod withheld;
 mod writes;
 
 #[cfg(test)]
@@ -105,8 +106,9 @@ pub use own_readers::ReaderLists;
 pub use peers::PeerFiles;
 pub use rules::conflict_name;
 pub use unserved::{UNSERVED_MAX, UNSERVED_PER_AUTHOR, UnservedContents};
-pub use versions::{Rule, Version};
+pub use versions::{NameAuthors, Rule, Version};
 pub use view::{Child, Found, View};
+pub use withheld::{WITHHELD_NAMES_MAX, WITHHELD_NAMES_PER_AUTHOR, WithheldVersion, Withholding};
 pub use writes::{CatalogueStorage, LogState, LogWrite};
 
 /// Maximum records in one part of a log.

@@ -139,20 +139,23 @@ pub const LIMITS: &[Limit] = &[
         name: "catalogue::unserved::UNSERVED_MAX",
         value: LimitValue::Count(crate::unserved::UNSERVED_MAX as u64),
         text: "maximum number of contents that rank behind the other versions of their names \
-               because no holder delivered them. Beyond it, the content for which this would end \
-               first ranks by the usual rules again.",
+               because no holder delivered them. Beyond it, one content of the node with the most \
+               of them ranks by the usual rules again: the one for which this would end first.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/unserved.rs beyond_the_limit_of_marks_the_first_to_expire_ends",
+            "crates/catalogue/src/tests/unserved.rs author_with_many_marks_ends_no_mark_of_another_author",
         ]),
     },
     Limit {
         name: "catalogue::unserved::UNSERVED_PER_AUTHOR",
         value: LimitValue::Count(crate::unserved::UNSERVED_PER_AUTHOR as u64),
-        text: "number of undelivered contents (UNSERVED_MAX) of one author from which on all its \
-               versions rank behind those of other authors, until one of these contents is \
-               delivered.",
+        text: "number of undelivered contents (UNSERVED_MAX) and names (WITHHELD_NAMES_MAX) of one \
+               author from which on all its versions rank behind those of other authors, until one \
+               of them is delivered. Also the number of undelivered versions of one name from which \
+               on the author's versions of this name rank so.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/unserved.rs author_of_several_unserved_contents_ranks_behind_until_one_is_served",
+            "crates/catalogue/src/tests/unserved.rs author_that_was_silent_for_several_replaced_versions_loses_the_name_and_is_at_fault",
         ]),
     },
     Limit {
@@ -162,6 +165,25 @@ pub const LIMITS: &[Limit] = &[
                that has neither a record nor files, such as the place of a share.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/liveness.rs dating_a_directory_visits_a_bounded_number_of_others",
+        ]),
+    },
+    Limit {
+        name: "catalogue::withheld::WITHHELD_NAMES_MAX",
+        value: LimitValue::Count(crate::withheld::WITHHELD_NAMES_MAX as u64),
+        text: "maximum number of names, counted for each author, of which undelivered versions are \
+               counted. Beyond it, the count of one name of the author with the most names begins \
+               again.",
+        tests: LimitTests::By(&[
+            "crates/catalogue/src/tests/unserved.rs names_without_versions_are_bounded_and_displace_no_name_of_another_author",
+        ]),
+    },
+    Limit {
+        name: "catalogue::withheld::WITHHELD_NAMES_PER_AUTHOR",
+        value: LimitValue::Count(crate::withheld::WITHHELD_NAMES_PER_AUTHOR as u64),
+        text: "maximum number of such names (WITHHELD_NAMES_MAX) of one author. Beyond it, the \
+               count of one of its names begins again.",
+        tests: LimitTests::By(&[
+            "crates/catalogue/src/tests/unserved.rs names_without_versions_are_bounded_and_displace_no_name_of_another_author",
         ]),
     },
 ];

@@ -401,7 +401,7 @@ impl NodeLogs {
         self.indexes.remove(&id);
         self.forgotten.to_delete.push(id);
         Arc::make_mut(&mut self.merge.tracked.state.nodes)[usize::from(index.0)] = None;
-        self.merge.tracked.state.unserved.authors.remove(&index);
+        self.merge.tracked.state.unserved.forget(index);
         self.merge.tracked.dirty = true;
         self.merge.node_names().forget(index);
     }

@@ -78,7 +78,7 @@ pub(super) struct Merged {
     /// Private contents that the own cache holds completely, with their sizes. They are not
     /// announced to other nodes.
     pub kept: OrdMap<ContentHash, u64>,
-    /// Contents and authors with versions that rank behind others.
+    /// Contents, authors and names with versions that rank behind others.
     pub unserved: Unserved,
 }
 
@@ -222,8 +222,14 @@ impl Merged {
 
     /// Orders two candidates of a name by rank.
     pub(crate) fn order(&self, a: &Row, b: &Row) -> Ordering {
-        let served_first = self.unserved.covers(a).cmp(&self.unserved.covers(b));
+        let served_first = self.is_unserved(a).cmp(&self.is_unserved(b));
         served_first.then_with(|| self.order_if_served(a, b))
+    }
+
+    /// Returns whether a row ranks behind all versions that did not prove unserved.
+    pub(crate) fn is_unserved(&self, row: &Row) -> bool {
+        let path = || self.path_of(row.dir, row.name());
+        self.unserved.covers(row, path)
     }
 
     /// Orders two candidates of a name as if none had proved unserved.

@@ -9,38 +9,77 @@
 //! or at its expiry. Above [`UNSERVED_MAX`] marks it may end before. A new head or an offer does
 //! not end it, because these cost a dishonest author nothing. A mark outlives the name of its
 //! content. Otherwise an author could replace one unserved version by the next and never have
-//! several marks.
+//! several marks. If it replaces the version before a read of it fails, the name is marked instead
+//! of the content (`withheld`).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use imbl::OrdSet;
+use imbl::{OrdMap, OrdSet};
 
 use super::logs::NodeLogs;
 use super::row::{Class, NodeIndex, Row};
+use super::withheld::{NameVerdict, WithheldNames, WithheldVersion};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
+use p2pfs_types::path::SharedPath;
 
-/// Maximum number of contents marked as unserved. Above it, the mark that expires first ends.
+/// Maximum number of contents marked as unserved. Above it, a mark of the author with the most marks
+/// ends: the one that expires first.
 pub const UNSERVED_MAX: usize = 256;
-/// Number of marked contents of one author from which on all its versions rank behind those of
-/// other authors.
+/// Number of marked contents and names of one author from which on all its versions rank behind
+/// those of other authors. Also the number of versions of one name that an author did not give from
+/// which on the name is marked.
 pub const UNSERVED_PER_AUTHOR: usize = 3;
 
-/// Contents and authors with versions that rank behind all others.
+/// Contents, authors and names with versions that rank behind all others.
 #[derive(Clone, Default)]
 pub(super) struct Unserved {
     pub contents: OrdSet<ContentHash>,
     pub authors: OrdSet<NodeIndex>,
+    /// Names of which reads of an author's versions failed, by author.
+    pub names: OrdMap<NodeIndex, OrdMap<SharedPath, NameVerdict>>,
 }
 
 impl Unserved {
-    /// Returns whether a row ranks behind all versions that did not prove unserved.
-    pub(crate) fn covers(&self, row: &Row) -> bool {
+    /// Returns whether a row ranks behind all versions that did not prove unserved. `path` returns
+    /// the path of the row.
+    pub(crate) fn covers(&self, row: &Row, path: impl FnOnce() -> SharedPath) -> bool {
         match row.class {
             Class::File if self.contents.contains(&row.hash()) => true,
-            Class::File | Class::Symlink => self.authors.contains(&row.author),
+            Class::File | Class::Symlink => {
+                self.authors.contains(&row.author) || self.covers_name(row.author, path)
+            }
             _ => false,
+        }
+    }
+
+    fn covers_name(&self, author: NodeIndex, path: impl FnOnce() -> SharedPath) -> bool {
+        let names = self.names.get(&author);
+        let verdict = names.and_then(|names| names.get(&path()));
+        verdict.is_some_and(|verdict| verdict.ranks_behind())
+    }
+
+    /// Returns whether reads of versions of a name failed lately.
+    pub(crate) fn is_suspect(&self, path: &SharedPath) -> bool {
+        self.names.values().any(|names| names.contains_key(path))
+    }
+
+    /// Forgets an author.
+    pub(crate) fn forget(&mut self, author: NodeIndex) {
+        self.authors.remove(&author);
+        self.names.remove(&author);
+    }
+
+    fn set_name(&mut self, author: NodeIndex, path: SharedPath, verdict: Option<NameVerdict>) {
+        let names = self.names.entry(author).or_default();
+        match verdict {
+            Some(verdict) => drop(names.insert(path, verdict)),
+            None => drop(names.remove(&path)),
+        }
+        if names.is_empty() {
+            self.names.remove(&author);
         }
     }
 }
@@ -49,6 +88,7 @@ impl Unserved {
 #[derive(Default)]
 pub(super) struct UnservedMarks {
     marks: BTreeMap<ContentHash, UnservedMark>,
+    withheld: WithheldNames,
 }
 
 struct UnservedMark {
@@ -60,12 +100,39 @@ struct UnservedMark {
 impl UnservedMarks {
     fn count_of(&self, author: &NodeId) -> usize {
         let of_author = |mark: &&UnservedMark| mark.authors.contains(author);
-        self.marks.values().filter(of_author).count()
+        let contents = self.marks.values().filter(of_author).count();
+        contents + self.withheld.count_behind(author)
+    }
+
+    /// Returns the number of names for which failed reads are counted.
+    #[cfg(test)]
+    pub(super) fn withheld_names(&self) -> usize {
+        self.withheld.len()
+    }
+
+    /// Returns the mark to end if there are too many: the first to expire of the author with the
+    /// most marks. So an author with many marks ends no mark of another author.
+    fn mark_to_drop(&self) -> Option<ContentHash> {
+        if self.marks.len() <= UNSERVED_MAX {
+            return None;
+        }
+        let mut counts: BTreeMap<&NodeId, usize> = BTreeMap::new();
+        for author in self.marks.values().flat_map(|mark| &mark.authors) {
+            *counts.entry(author).or_default() += 1;
+        }
+        let rank = |mark: &UnservedMark| {
+            let most = mark.authors.iter().map(|author| counts[author]).max();
+            (Reverse(most), mark.expires_at)
+        };
+        let marks = self.marks.iter();
+        marks.min_by_key(|(_, mark)| rank(mark)).map(|it| *it.0)
     }
 
     /// Returns when the next mark expires.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.first_to_expire().map(|(at, _)| at)
+        let content = self.first_to_expire().map(|(at, _)| at);
+        let name = self.withheld.first_to_expire().map(|(at, _)| at);
+        content.into_iter().chain(name).min()
     }
 
     fn first_to_expire(&self) -> Option<(Instant, ContentHash)> {
@@ -101,24 +168,58 @@ impl UnservedContents<'_> {
         };
         self.marks.marks.insert(hash, mark);
         self.set_unserved(hash, true);
-        if self.marks.marks.len() > UNSERVED_MAX
-            && let Some((_, first)) = self.marks.first_to_expire()
-        {
-            self.drop_mark(first);
+        if let Some(excess) = self.marks.mark_to_drop() {
+            self.drop_mark(excess);
         }
-        for author in &authors {
-            let state = &mut self.logs.merge.tracked.state;
-            let has_many = self.marks.count_of(&state.node(*author).id) >= UNSERVED_PER_AUTHOR;
-            if has_many && state.unserved.authors.insert(*author).is_none() {
-                self.settle_contested(*author);
-            }
-        }
+        authors.iter().for_each(|it| self.blame_if_many(*it));
         let at_fault = authors.iter();
         let at_fault = at_fault.filter(|author| self.has_served_alternative(hash, **author));
         let merge = &self.logs.merge;
         at_fault
             .map(|author| merge.state().node(*author).id)
             .collect()
+    }
+
+    /// Counts a version that a reader did not get against the live authors that gave no byte of it,
+    /// until `expires_at`. From [`UNSERVED_PER_AUTHOR`] versions on, over some time, the author's
+    /// versions of the name rank behind those of other authors. Returns the authors at fault: those
+    /// that were silent, if the name has another version that did not prove unserved.
+    pub fn withhold(
+        &mut self,
+        version: &WithheldVersion,
+        now: Instant,
+        expires_at: Instant,
+    ) -> Vec<NodeId> {
+        let mut at_fault = Vec::new();
+        for author in &version.authors {
+            let index = self.logs.index_of(author);
+            let is_live = |it: &NodeIndex| self.logs.merge.state().node(*it).live;
+            let Some(index) = index.filter(|it| *it != self.logs.me && is_live(it)) else {
+                continue;
+            };
+            let name = (*author, version.path.clone());
+            let failed = (version.hash, version.how);
+            let (verdict, forgotten) = self.marks.withheld.record(name, failed, now, expires_at);
+            if let Some((author, path)) = forgotten {
+                self.set_name(&author, &path, None);
+            }
+            self.set_name(author, &version.path, Some(verdict));
+            self.blame_if_many(index);
+            if verdict == NameVerdict::Withheld && self.is_served_by_others(&version.path, index) {
+                at_fault.push(*author);
+            }
+        }
+        at_fault
+    }
+
+    /// Ends the counts of a name for the nodes that gave verified bytes of a version of it.
+    pub fn clear_name(&mut self, path: &SharedPath, givers: &[NodeId]) {
+        for giver in givers {
+            if self.marks.withheld.remove(&(*giver, path.clone())) {
+                self.set_name(giver, path, None);
+                self.pardon_if_few(giver);
+            }
+        }
     }
 
     /// Ends the mark of a content after verified bytes of it arrived. Versions of its live authors
@@ -136,6 +237,12 @@ impl UnservedContents<'_> {
         {
             self.drop_mark(hash);
         }
+        while let Some((at, name)) = self.marks.withheld.first_to_expire()
+            && at <= now
+        {
+            let (author, path) = name.clone();
+            self.clear_name(&path, &[author]);
+        }
     }
 
     /// Ends the mark of a content. The versions of an author with fewer than
@@ -145,12 +252,22 @@ impl UnservedContents<'_> {
             return;
         };
         self.set_unserved(hash, false);
-        for author in mark.authors {
-            let index = self.logs.index_of(&author);
-            let has_few = self.marks.count_of(&author) < UNSERVED_PER_AUTHOR;
-            if let Some(index) = index.filter(|_| has_few) {
-                self.pardon(index);
-            }
+        mark.authors.iter().for_each(|it| self.pardon_if_few(it));
+    }
+
+    fn blame_if_many(&mut self, author: NodeIndex) {
+        let state = &mut self.logs.merge.tracked.state;
+        let has_many = self.marks.count_of(&state.node(author).id) >= UNSERVED_PER_AUTHOR;
+        if has_many && state.unserved.authors.insert(author).is_none() {
+            self.settle_contested(author);
+        }
+    }
+
+    fn pardon_if_few(&mut self, author: &NodeId) {
+        let index = self.logs.index_of(author);
+        let has_few = self.marks.count_of(author) < UNSERVED_PER_AUTHOR;
+        if let Some(index) = index.filter(|_| has_few) {
+            self.pardon(index);
         }
     }
 
@@ -179,6 +296,45 @@ impl UnservedContents<'_> {
         merge.settler().settle_waiting(at_once);
     }
 
+    /// Sets what the failed reads of an author's versions of a name prove, and settles the name if
+    /// its ranking changes.
+    fn set_name(&mut self, author: &NodeId, path: &SharedPath, verdict: Option<NameVerdict>) {
+        let Some(index) = self.logs.index_of(author) else {
+            return;
+        };
+        let merge = &mut self.logs.merge;
+        let unserved = &mut merge.tracked.state.unserved;
+        let was_behind = unserved.covers_name(index, || path.clone());
+        unserved.set_name(index, path.clone(), verdict);
+        merge.tracked.dirty = true;
+        if was_behind != verdict.is_some_and(NameVerdict::ranks_behind) {
+            let rows = self.versions_of(path).into_iter();
+            let rows = rows.filter(|row| row.author == index);
+            let rows: Vec<Row> = rows.collect();
+            self.logs.merge.settler().settle_rows(rows);
+        }
+    }
+
+    /// Returns the rows of the files and links of a name.
+    fn versions_of(&self, path: &SharedPath) -> Vec<Row> {
+        let state = self.logs.merge.state();
+        let dir = path.parent().and_then(|parent| state.find_dir(&parent));
+        let Some(dir) = dir else {
+            return Vec::new();
+        };
+        let rows = state.dir(dir).candidates(path.file_name());
+        let rows = rows.filter(|row| matches!(row.class, Class::File | Class::Symlink));
+        rows.cloned().collect()
+    }
+
+    /// Returns whether a name has a version of another author that can be given and did not prove
+    /// unserved.
+    fn is_served_by_others(&self, path: &SharedPath, author: NodeIndex) -> bool {
+        let state = self.logs.merge.state();
+        let mut others = self.versions_of(path).into_iter();
+        others.any(|row| row.author != author && state.is_givable(&row) && !state.is_unserved(&row))
+    }
+
     fn set_unserved(&mut self, hash: ContentHash, is_unserved: bool) {
         let contents = &mut self.logs.merge.tracked.state.unserved.contents;
         let before = if is_unserved {
@@ -205,7 +361,7 @@ impl UnservedContents<'_> {
         files.any(|row| {
             let mut others = state.dir(row.dir).candidates(row.name());
             others.any(|other| {
-                !other.same_content(row) && state.is_givable(other) && !state.unserved.covers(other)
+                !other.same_content(row) && state.is_givable(other) && !state.is_unserved(other)
             })
         })
     }

@@ -7,8 +7,12 @@ use super::row::{Class, DirId, Row};
 use super::rules;
 use super::view::View;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex, Timestamp};
+use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
+
+/// Maximum number of candidates of a name that are examined for its authors.
+const NAME_AUTHORS_MAX: usize = 64;
 
 /// The rule that decided about a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +38,7 @@ pub enum Rule {
     /// It has the name: a version that would precede it proved unserved.
     OthersUnserved,
     /// It lost: no holder gave a right byte of it, or its author left several other versions
-    /// unserved.
+    /// unserved, or gave none of its former versions of the name.
     Unserved,
     /// It waits: its time is more than [`EARLY_TOLERANCE_SECONDS`](super::EARLY_TOLERANCE_SECONDS)
     /// ahead of this node's clock.
@@ -66,7 +70,54 @@ pub struct Version {
     pub rule: Rule,
 }
 
+/// The authors of the versions of a name that has versions of several authors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NameAuthors {
+    /// The name among the files of the authors.
+    pub path: SharedPath,
+    /// Authors of a file with this name, at most [`NAME_AUTHORS_MAX`]. Those of the content that
+    /// was asked about come first.
+    pub authors: Vec<NodeId>,
+}
+
 impl View {
+    /// Returns the authors of a name if it has files of several authors, one of which may be this
+    /// node. A conflict name stands for the path from which it was derived. Examines a limited
+    /// number of versions.
+    pub fn authors_of(&self, path: &SharedPath, hash: &ContentHash) -> Option<NameAuthors> {
+        let dir = self.merged.find_dir(&path.parent()?)?;
+        let here = self.merged.dir(dir);
+        // This avoids the search if no name in the directory has several candidates.
+        if here.rest.is_empty() {
+            return None;
+        }
+        let alias = here.aliases.get(&Named(path.file_name()));
+        let name = alias.map_or(path.file_name(), |alias| alias.row().name());
+        let files = here.candidates(name).take(NAME_AUTHORS_MAX);
+        let files = files.filter(|row| row.class == Class::File);
+        let mut files: Vec<&Row> = alias
+            .map(|alias| alias.row())
+            .into_iter()
+            .chain(files)
+            .collect();
+        files.sort_by_key(|row| row.hash() != *hash);
+        let mut authors: Vec<NodeId> = Vec::new();
+        for author in files.iter().map(|row| *self.merged.node_of(row)) {
+            if !authors.contains(&author) {
+                authors.push(author);
+            }
+        }
+        (authors.len() > 1).then(|| NameAuthors {
+            path: self.merged.path_of(dir, name),
+            authors,
+        })
+    }
+
+    /// Returns whether reads of versions of a name failed lately.
+    pub fn is_suspect(&self, path: &SharedPath) -> bool {
+        self.merged.unserved.is_suspect(path)
+    }
+
     /// Returns every version of a path that any log has, the one with the name first. An unlisted
     /// directory is left out. A conflict name stands for the path from which it was derived.
     pub fn versions(&self, path: &SharedPath) -> Vec<Version> {
@@ -197,7 +248,7 @@ fn rule_of(merged: &Merged, at: usize, ranked: &[Row]) -> Rule {
         lives(winner) && !lives(loser) && loser.version_time() > winner.version_time()
     };
     let served_instead = |winner: &Row, loser: &Row| {
-        let unserved = |row| merged.unserved.covers(row);
+        let unserved = |row| merged.is_unserved(row);
         unserved(loser) && !unserved(winner) && merged.order_if_served(loser, winner).is_lt()
     };
     if at > 0 {

@@ -21,6 +21,7 @@ use super::names::Names;
 use super::open_versions::{OpenSlot, OpenVersions};
 use super::published::{Outdated, Published};
 use super::read_counters::{CacheOpens, OpenCount, ReadCounters};
+use super::read_end::{ReadEnd, WatchedVersion};
 use p2pfs_cache::Cache;
 use p2pfs_catalogue::View;
 use p2pfs_fetch::TransferError;
@@ -48,9 +49,8 @@ pub struct NodeContent {
     pub(super) names: Names,
     pub(super) published: Published,
     pub(super) changes: mpsc::Sender<Outdated>,
-    /// Queue to the event loop for contents that count as unserved (their holders gave no correct
-    /// bytes), once a read of them succeeds.
-    pub(super) served: mpsc::Sender<ContentHash>,
+    /// Queue to the event loop for the ends of reads that may change the ranking of versions.
+    pub(super) read_ends: mpsc::Sender<ReadEnd>,
     pub(super) cache: Cache,
     pub(super) shares: ShareSet,
     pub(super) fetcher: Fetcher,
@@ -65,6 +65,7 @@ pub struct NodeContent {
 struct OpenVersion {
     content: Arc<NodeContent>,
     source: VersionSource,
+    watch: WatchedVersion,
     count: OpenCount,
     _slot: OpenSlot,
 }
@@ -140,7 +141,7 @@ impl NodeContent {
         file: &FileVersion,
     ) -> Result<Arc<dyn OpenContent>, FsError> {
         let source = VersionSource::Fixed(self.open_fixed(file)?);
-        Ok(OpenVersion::new(self, source)?)
+        Ok(OpenVersion::new(self, file, source)?)
     }
 
     fn open_fixed(&self, file: &FileVersion) -> Result<FixedVersion, FsError> {
@@ -186,7 +187,7 @@ impl NodeContent {
 
     fn fetch(
         &self,
-        version: &FixedVersion,
+        (version, watch): (&FixedVersion, &WatchedVersion),
         range: ByteRange,
         ahead: bool,
         reply: ReadReply,
@@ -204,20 +205,23 @@ impl NodeContent {
         }
         let deadline = Instant::now() + self.patience(version, &now);
         let waiting = self.reads.begin_waiting();
-        let served = self.served.clone();
+        let (fetcher, size_bytes) = (&self.fetcher, version.size_bytes());
+        let (read_ends, watch, sources) = (self.read_ends.clone(), watch.clone(), fetcher.clone());
         let answer = Box::new(move |result: Result<Bytes, TransferError>| {
             drop(waiting);
-            if result.is_ok() && view.load().contents().is_unserved(&hash) {
+            let now = view.load();
+            let outcome = result.as_ref().map(|_| ());
+            let received = || sources.received(&ContentKey::new(hash, size_bytes));
+            if let Some(end) = watch.end_of(Instant::now(), outcome, &now, received) {
                 // If the queue is full, the next read reports it.
-                let _busy = served.try_send(hash);
+                let _busy = read_ends.try_send(end);
             }
             reply(result.map_err(|error| {
-                let ended = read_failure(&error, &hash, &view.load());
+                let ended = read_failure(&error, &hash, &now);
                 failure.record(ended, Some(&error));
                 ended
             }));
         });
-        let (fetcher, size_bytes) = (&self.fetcher, version.size_bytes());
         let answer = match self.batches.read(version.small(), range, deadline, answer) {
             Ok(ticket) => return ReadTicket(ticket),
             Err(answer) => answer,
@@ -232,8 +236,15 @@ impl NodeContent {
 }
 
 impl OpenVersion {
-    fn new(content: Arc<NodeContent>, source: VersionSource) -> Result<Arc<Self>, FsError> {
+    fn new(
+        content: Arc<NodeContent>,
+        file: &FileVersion,
+        source: VersionSource,
+    ) -> Result<Arc<Self>, FsError> {
         let _slot = content.open.enter()?;
+        let key = ContentKey::new(file.hash, file.size_bytes);
+        let view = content.published.view.load();
+        let watch = WatchedVersion::new(&view, &file.path, key, Instant::now());
         let count = OpenCount::default();
         match &source {
             VersionSource::Fixed(version) if version.was_shared() => count.leave_out(),
@@ -244,6 +255,7 @@ impl OpenVersion {
         Ok(Arc::new(Self {
             content,
             source,
+            watch,
             count,
             _slot,
         }))
@@ -253,7 +265,8 @@ impl OpenVersion {
         match &self.source {
             VersionSource::Fixed(version) => {
                 self.count.miss(&self.content.reads);
-                self.content.fetch(version, range, ahead, reply)
+                let watched = (version, &self.watch);
+                self.content.fetch(watched, range, ahead, reply)
             }
             VersionSource::Live(_) => {
                 reply(Err(FsError::BadHandle));
@@ -363,7 +376,7 @@ impl Content for NodeContent {
             None => VersionSource::Fixed(self.open_fixed(file)?),
         };
         Ok(Opened {
-            content: OpenVersion::new(self, source)?,
+            content: OpenVersion::new(self, file, source)?,
             live: is_live,
         })
     }

@@ -468,7 +468,7 @@ impl EventLog {
                     name: view.label(node),
                 }));
             }
-            FetchEvent::Wanted { .. } | FetchEvent::Unanswered { .. } => {}
+            FetchEvent::Wanted { .. } => {}
         }
     }
 

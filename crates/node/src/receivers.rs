@@ -4,13 +4,13 @@ use tokio::sync::mpsc;
 
 use super::cache_news::CacheNews;
 use super::own_thread::OwnThread;
+use super::read_end::ReadEnd;
 use super::run::{EventLoop, Inputs, LoopCommand};
 use p2pfs_fetch::FetchEvent;
 use p2pfs_share::ShareEvent;
 use p2pfs_transfer::net::gossip::UdpPort;
 use p2pfs_transfer::net::lan::LanEvent;
 use p2pfs_transfer::net::peer::Incoming;
-use p2pfs_types::digest::ContentHash;
 
 /// The queues that were opened together with their sources.
 pub(super) struct Receivers {
@@ -27,7 +27,7 @@ impl Receivers {
         self,
         event_loop: EventLoop,
         fetches: mpsc::Receiver<FetchEvent>,
-        served: mpsc::Receiver<ContentHash>,
+        reads: mpsc::Receiver<ReadEnd>,
         lan: mpsc::Receiver<LanEvent>,
         commands: mpsc::Receiver<LoopCommand>,
     ) {
@@ -36,7 +36,7 @@ impl Receivers {
             shares: self.shares,
             cache: self.cache,
             fetches,
-            served,
+            reads,
             lan,
             commands,
         };

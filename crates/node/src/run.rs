@@ -26,6 +26,7 @@ use super::own_thread::LoopTasks;
 use super::persist::{Persister, unix_now_s};
 use super::published::{MemberReport, MemberSchedule, Outdated, Published};
 use super::reach::DialBackSlots;
+use super::read_end::ReadEnd;
 use super::traffic::Traffic;
 use super::vacated::VacatedShares;
 use super::views::ViewClock;
@@ -88,8 +89,8 @@ pub(super) struct Inputs {
     pub shares: mpsc::Receiver<ShareEvent>,
     pub cache: mpsc::Receiver<CacheNews>,
     pub fetches: mpsc::Receiver<FetchEvent>,
-    /// Contents marked as unserved of which verified bytes arrived.
-    pub served: mpsc::Receiver<ContentHash>,
+    /// Ends of reads that may change the ranking of versions.
+    pub reads: mpsc::Receiver<ReadEnd>,
     pub lan: mpsc::Receiver<LanEvent>,
     pub commands: mpsc::Receiver<LoopCommand>,
 }
@@ -194,7 +195,9 @@ impl EventLoop {
                     cache_news.drain(..).for_each(|news| self.handle_cache(news));
                 }
                 Some(event) = inputs.fetches.recv() => self.handle_fetch(event),
-                Some(hash) = inputs.served.recv() => self.machine.catalogue().unserved().clear(hash),
+                Some(end) = inputs.reads.recv() => {
+                    self.machine.intake(Instant::now()).record_read(&end);
+                }
                 Some(event) = inputs.lan.recv() => self.handle_lan(event),
                 Some((id, response)) = self.pending.answers.1.recv() => {
                     self.machine.handle_response(Instant::now(), id, response);
@@ -385,9 +388,6 @@ impl EventLoop {
             if self.are_all_shunned(hash) {
                 self.machine.intake(Instant::now()).mark_unserved(*hash);
             }
-        }
-        if let FetchEvent::Unanswered { hash } = &event {
-            self.machine.intake(Instant::now()).mark_unserved(*hash);
         }
         let view = self.handles.published.view.load();
         self.handles.events.record_fetch(&event, &view);

@@ -35,6 +35,7 @@ use super::persist::{Persister, unix_now_s};
 use super::prompt::answer_beside;
 use super::published::{Outdated, Published};
 use super::read_counters::ReadCounters;
+use super::read_end::ReadEnd;
 use super::receivers::Receivers;
 use super::recovery::{self, StoredState};
 use super::run::{COMMANDS_MAX, EventLoop, LoopCommand, LoopParts, NodeHandles};
@@ -54,13 +55,12 @@ use p2pfs_transfer::net::PortPair;
 use p2pfs_transfer::net::lan::{Lan, LanEvent};
 use p2pfs_transfer::net::peer::{ConnectionLimits, PeerLimits, PeerNet};
 use p2pfs_transfer::{FetchConfig, Fetcher, Server, ServerLimits};
-use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::Generation;
 
 /// Maximum number of [`Outdated`] messages queued for the owner of the mount.
 const CHANGES_MAX: usize = 256;
-/// Maximum number of queued reports to the loop that bytes of an unserved content arrived.
-const SERVED_MAX: usize = 64;
+/// Maximum number of queued ends of reads that may change the ranking of versions.
+const READ_ENDS_MAX: usize = 64;
 
 impl Node {
     /// Starts a node. When this returns, the node gossips and serves, but shares nothing until the
@@ -174,7 +174,7 @@ impl Builder {
         let changes = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
-        let (content, served) = self.content(&handles, &changes.0);
+        let (content, reads) = self.content(&handles, &changes.0);
         let giving = giving::start(
             &self.config.giving,
             &GivingContext {
@@ -220,7 +220,7 @@ impl Builder {
         let event_loop = EventLoop::new(machine, handles.clone(), parts);
         let senders = SenderLookup::new(giving.inboxes.clone(), self.shares.clone());
         receivers.shares = senders.add_senders(receivers.shares);
-        receivers.feed(event_loop, fetches, served, lan_events, command_queue);
+        receivers.feed(event_loop, fetches, reads, lan_events, command_queue);
         check_cache(self.cache.clone(), stopping.clone());
         let channels = NodeChannels {
             commands,
@@ -351,15 +351,15 @@ impl Builder {
         &self,
         handles: &NodeHandles,
         changes: &mpsc::Sender<Outdated>,
-    ) -> (Arc<NodeContent>, mpsc::Receiver<ContentHash>) {
-        let (served, served_queue) = mpsc::channel(SERVED_MAX);
+    ) -> (Arc<NodeContent>, mpsc::Receiver<ReadEnd>) {
+        let (read_ends, read_ends_queue) = mpsc::channel(READ_ENDS_MAX);
         let (net, cache) = (self.net.clone(), self.cache.clone());
         let holders = holders_of(&handles.published, self.key.node_id());
         let content = NodeContent {
             names: handles.names.clone(),
             published: handles.published.clone(),
             changes: changes.clone(),
-            served,
+            read_ends,
             cache: self.cache.clone(),
             shares: self.shares.clone(),
             fetcher: handles.fetcher.clone(),
@@ -369,7 +369,7 @@ impl Builder {
             reads: ReadCounters::new(handles.events.clone()),
             foreign: self.config.foreign.clone(),
         };
-        (Arc::new(content), served_queue)
+        (Arc::new(content), read_ends_queue)
     }
 
     /// Returns the parts of the node that decide which files are offered to foreign peers.

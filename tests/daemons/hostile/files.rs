@@ -1,6 +1,7 @@
 //! False statements about files by a member, and its requests for files.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::mpsc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use p2pfs_types::extent::ByteRange;
 
@@ -146,6 +147,66 @@ fn newest_version_that_its_author_never_gives_takes_no_name_for_long_and_names_t
     });
     let read = fs::read(scene.one.mounted("install.sh"));
     assert_eq!(read.unwrap(), b"true");
+    let how = "versions of files that no node gave";
+    scene.await_named(&scene.one, how);
+    scene.assert_unharmed();
+    scene.assert_journal_names(how);
+}
+
+/// Interval at which she replaces her version: shorter than any read of it waits.
+const REPLACED_EVERY: Duration = Duration::from_secs(1);
+
+#[apply(promise)]
+fn a_liar_with_ever_new_versions_loses_the_name_and_is_named() {
+    let mut scene = scene();
+    scene.two.write("install.sh", b"true");
+    scene.one.wait_for_file("install.sh");
+    scene.eve.hold_answers_about_contents();
+    let mut number = 0;
+    let mut say_next = |scene: &Scene| {
+        number += 1;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let date = now.as_secs() as i64 + HIJACK_AHEAD_S;
+        let lure = ContentHash::of(format!("false {number}").as_bytes());
+        scene.eve.say(vec![file("install.sh", lure, 7, date)]);
+        lure.to_string()
+    };
+    say_next(&scene);
+    let has_conflict = || scene.one.mounted("install~two.sh").exists();
+    eventually("the version dated ahead is newest", SOON, has_conflict);
+    let (sender, ended) = mpsc::channel();
+    let path = scene.one.mounted("install.sh");
+    let begin_read = || {
+        let (path, sender) = (path.clone(), sender.clone());
+        std::thread::spawn(move || sender.send(fs::read(path)));
+    };
+    let (begun, mut failed) = (Instant::now(), 0);
+    begin_read();
+    loop {
+        assert!(begun.elapsed() < SOON, "it is hers after {failed} reads");
+        match ended.recv_timeout(REPLACED_EVERY) {
+            Ok(Ok(bytes)) => {
+                assert_eq!(bytes, b"true");
+                break;
+            }
+            Ok(Err(error)) => {
+                let errno = error.raw_os_error();
+                assert!([Some(libc::EIO), Some(libc::ESTALE)].contains(&errno));
+                failed += 1;
+                begin_read();
+            }
+            Err(_) => drop(say_next(&scene)),
+        }
+    }
+    // further versions cost her nothing, and do not help her
+    for _ in 0..3 {
+        let lure = say_next(&scene);
+        eventually("her version arrived", SOON, || {
+            let why = scene.one.cli(&["why", "install.sh", "--json"]);
+            why.expect_json().to_string().contains(&lure)
+        });
+        assert_eq!(fs::read(&path).unwrap(), b"true");
+    }
     let how = "versions of files that no node gave";
     scene.await_named(&scene.one, how);
     scene.assert_unharmed();

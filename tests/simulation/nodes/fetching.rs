@@ -11,6 +11,7 @@ use p2pfs_fetch::session::{
     Accepted, Actions, Cached as InCache, FetchEvent, FillProgress, Holder, Owner, Read, SendRange,
     Shortfall, proof_of, question, verify,
 };
+use p2pfs_node::WatchedVersion;
 use p2pfs_proto::wire::native::tcp::{Request, Response};
 use p2pfs_proto::wire::native::udp::{Message, OFFER_RANGES_MAX, OfferSummary};
 use p2pfs_types::digest::{ContentHash, ContentKey};
@@ -41,6 +42,7 @@ impl Owner for Harness {
 /// A program that reads a file from beginning to end.
 pub(super) struct Reader {
     pub content: ContentKey,
+    watch: WatchedVersion,
     at: u64,
     waits_since: Option<Instant>,
     pub longest_wait: Duration,
@@ -70,10 +72,17 @@ impl Reader {
 
 impl Node {
     /// Starts a reader. Returns its number in this life of the node.
-    pub(super) fn read(&mut self, library: &Library, hash: ContentHash) -> usize {
+    pub(super) fn read(&mut self, now: Instant, library: &Library, hash: ContentHash) -> usize {
         let running = self.running.as_mut().expect("the node runs");
+        let content = ContentKey::new(hash, library.get(&hash).size_bytes());
+        let path = running
+            .view
+            .contents()
+            .last_name_of(&hash)
+            .unwrap_or_default();
         running.readers.push(Reader {
-            content: ContentKey::new(hash, library.get(&hash).size_bytes()),
+            content,
+            watch: WatchedVersion::new(&running.view, &path, content, now),
             at: 0,
             waits_since: None,
             longest_wait: Duration::ZERO,
@@ -88,7 +97,7 @@ impl Node {
         request: &Request,
         library: &Library,
     ) -> Option<Response> {
-        if self.manner == Manner::Mute {
+        if matches!(self.manner, Manner::Mute | Manner::Withholder) {
             return None;
         }
         match request {
@@ -117,7 +126,8 @@ impl Node {
     ) -> Response {
         let cached = self.cache.get(hash);
         let in_cache = cached.is_some_and(|cached| cached.present().contains(range));
-        if !in_cache && !self.shares_content(hash) {
+        let is_here = in_cache || self.shares_content(hash);
+        if !is_here || self.manner == Manner::Refuser {
             return Response::Gone;
         }
         let content = library.get(hash);
@@ -236,6 +246,7 @@ impl Node {
             .for_each(|send| running.ask_range(now, send));
         running.taken_back.extend(actions.cancels);
         for (index, why) in actions.ends {
+            running.record_end(now, index, Err(&why));
             let TransferError::Plan(why) = why else {
                 panic!("a read ended with {why}");
             };
@@ -251,6 +262,7 @@ impl Node {
                 Ok(bytes) => {
                     running.readers[read.handle].stop_waiting(now);
                     running.readers[read.handle].take(library, &bytes);
+                    running.record_end(now, read.handle, Ok(()));
                 }
                 Err(gap) => running.session.fell_short(now, read, gap),
             }
@@ -259,7 +271,6 @@ impl Node {
             match event {
                 FetchEvent::Liar { node, .. } => running.liars.push((now, node)),
                 FetchEvent::Wanted { hashes } => running.machine.broadcast_wanted(now, hashes),
-                FetchEvent::Unanswered { hash } => running.machine.intake(now).mark_unserved(hash),
                 FetchEvent::Started { .. } | FetchEvent::Done { .. } => {}
             }
         }
@@ -315,6 +326,17 @@ impl Node {
         if let Some(running) = &mut self.running {
             let answer = answer.ok_or(Failure::Unreachable);
             running.session.holdings(now, of, hash, answer);
+        }
+    }
+}
+
+impl Running {
+    /// Applies the end of a reader's wait to the ranking of versions, as the daemon does.
+    fn record_end(&mut self, now: Instant, reader: usize, outcome: Result<(), &TransferError>) {
+        let Reader { watch, content, .. } = &self.readers[reader];
+        let received = || self.session.plan.files().received(content);
+        if let Some(end) = watch.end_of(now, outcome, &self.view, received) {
+            self.machine.intake(now).record_read(&end);
         }
     }
 }

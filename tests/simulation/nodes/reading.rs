@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use p2pfs_catalogue::Rule;
 use p2pfs_fetch::plan::PlanError;
 use p2pfs_node::Offence;
 use p2pfs_node::machine::NodeEvent;
@@ -219,5 +220,154 @@ fn newest_version_of_a_mute_holder_loses_its_name_after_one_failed_read() {
         assert!(is_named);
         world.run_for(UNSERVED_FOR);
         assert_eq!(shown(&world, "name"), Some(newest), "it is tried again");
+    });
+}
+
+/// A world in which the second node shares one version of a name, and the third one replaces its
+/// newer version of the name again and again.
+struct Churn {
+    world: World,
+    old: ContentHash,
+    newest: ContentHash,
+    reader: Option<usize>,
+}
+
+impl Churn {
+    fn begin(seed: u64) -> Self {
+        let mut world = World::of(3, seed, Weather::calm());
+        let old = world.content(300_000);
+        world.put(1, "name", old);
+        settle(&mut world, 30 * SECOND);
+        world.run_for(2 * SECOND);
+        // a version takes as long to read as it is listed
+        world.network.weather.rate = 200e3;
+        Self {
+            world,
+            old,
+            newest: old,
+            reader: None,
+        }
+    }
+
+    /// Replaces the third node's version, and begins a read of what the name shows if the previous
+    /// read is over. Returns whether a read succeeded since the previous call.
+    fn step(&mut self) -> bool {
+        self.newest = self.world.content(300_000);
+        self.world.put(2, "name", self.newest);
+        self.world.run_for(SECOND / 2);
+        let ended = self.reader.and_then(|reader| outcome(&self.world, reader));
+        if self.reader.is_none() || ended.is_some() {
+            let shown = shown(&self.world, "name").unwrap();
+            self.reader = Some(self.world.read(0, shown));
+        }
+        let rest = Duration::from_millis(self.world.rng.random_range(500..3500));
+        self.world.run_for(rest);
+        ended == Some(Ok(()))
+    }
+
+    /// Returns whether the first node ranks the third one's version behind the older one.
+    fn is_behind(&self) -> bool {
+        let versions = self.world.running(0).view.versions(&path("name"));
+        versions
+            .iter()
+            .any(|version| version.rule == Rule::Unserved)
+    }
+
+    fn is_named(&self) -> bool {
+        let author = self.world.nodes[2].id;
+        let mut events = self.world.running(0).events.iter();
+        events.any(|(_, event)| {
+            matches!(event, NodeEvent::Offended { node, what: Offence::GivesNothing } if *node == author)
+        })
+    }
+}
+
+#[test]
+fn author_that_replaces_each_version_before_a_read_of_it_fails_loses_the_name_and_is_named() {
+    each_seed(5, |seed| {
+        let mut churn = Churn::begin(seed);
+        churn.world.nodes[2].manner = Manner::Withholder;
+        let begun = churn.world.now;
+        while !churn.is_behind() {
+            assert!(!churn.step());
+            assert!(
+                churn.world.now < begun + 90 * SECOND,
+                "the name is still taken"
+            );
+        }
+        assert!(churn.is_named());
+        for _ in 0..5 {
+            churn.step();
+            assert_eq!(shown(&churn.world, "name"), Some(churn.old));
+        }
+        assert_eq!(churn.world.read_to_end(0, churn.old), Ok(()));
+        // another node has not asked, and ranks by the usual rules
+        let of_other = churn.world.running(1).view.versions(&path("name"));
+        assert!(of_other.iter().all(|it| it.rule != Rule::Unserved));
+        churn.world.run_for(UNSERVED_FOR + SECOND);
+        assert_eq!(
+            shown(&churn.world, "name"),
+            Some(churn.newest),
+            "it is tried again"
+        );
+    });
+}
+
+#[test]
+fn honest_author_of_an_ever_changing_file_keeps_its_name_and_is_not_named() {
+    each_seed(5, |seed| {
+        let mut churn = Churn::begin(seed);
+        let mut succeeded = 0;
+        for _ in 0..60 {
+            succeeded += u32::from(churn.step());
+            assert!(!churn.is_behind());
+        }
+        assert!(succeeded > 0);
+        assert!(!churn.is_named());
+    });
+}
+
+#[test]
+fn author_that_gives_a_version_once_and_no_later_one_loses_the_name() {
+    each_seed(5, |seed| {
+        let mut churn = Churn::begin(seed);
+        let begun = churn.world.now;
+        churn.world.nodes[2].manner = Manner::Withholder;
+        while churn.world.now < begun + PATIENCE * 2 {
+            churn.step();
+        }
+        assert!(!churn.is_behind(), "two versions prove nothing");
+        churn.world.nodes[2].manner = Manner::Honest;
+        while !churn.step() {}
+        assert!(!churn.is_behind());
+        churn.world.nodes[2].manner = Manner::Withholder;
+        let begun = churn.world.now;
+        while !churn.is_behind() {
+            churn.step();
+            assert!(churn.world.now < begun + 90 * SECOND);
+        }
+        let took = churn.world.now - begun;
+        assert!(
+            took > PATIENCE * 2,
+            "the count did not begin again: {took:?}"
+        );
+        assert!(churn.is_named());
+    });
+}
+
+#[test]
+fn author_that_refuses_each_version_loses_the_name_after_a_minute_and_is_not_named() {
+    each_seed(5, |seed| {
+        let mut churn = Churn::begin(seed);
+        churn.world.nodes[2].manner = Manner::Refuser;
+        let begun = churn.world.now;
+        while !churn.is_behind() {
+            assert!(!churn.step());
+            assert!(churn.world.now < begun + 90 * SECOND);
+        }
+        assert!(churn.world.now > begun + 60 * SECOND);
+        assert!(!churn.is_named());
+        churn.step();
+        assert_eq!(churn.world.read_to_end(0, churn.old), Ok(()));
     });
 }

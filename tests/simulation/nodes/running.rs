@@ -44,6 +44,10 @@ pub(super) enum Manner {
     Liar,
     /// Accepts requests about contents and logs, and never answers.
     Mute,
+    /// Gives its log, and never answers questions about contents.
+    Withholder,
+    /// Says of each content that it is gone.
+    Refuser,
 }
 
 /// The use of an answer.

@@ -237,7 +237,7 @@ impl World {
 
     /// Starts a program that reads on a node.
     pub(super) fn read(&mut self, index: usize, hash: ContentHash) -> usize {
-        let reader = self.nodes[index].read(&self.library, hash);
+        let reader = self.nodes[index].read(self.now, &self.library, hash);
         self.settle(index);
         reader
     }

@@ -286,9 +286,7 @@ impl World {
             match event {
                 FetchEvent::Wanted { hashes } => self.ask_around(index, &hashes),
                 FetchEvent::Liar { node, .. } => drop(self.nodes[index].shunned.insert(node)),
-                FetchEvent::Unanswered { .. }
-                | FetchEvent::Started { .. }
-                | FetchEvent::Done { .. } => {}
+                FetchEvent::Started { .. } | FetchEvent::Done { .. } => {}
             }
         }
         for hash in actions.wanted {

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::{Rule, UNSERVED_MAX, UNSERVED_PER_AUTHOR};
+use crate::{
+    Rule, UNSERVED_MAX, UNSERVED_PER_AUTHOR, WITHHELD_NAMES_MAX, WITHHELD_NAMES_PER_AUTHOR,
+    WithheldVersion, Withholding,
+};
 
 const LONG: Duration = Duration::from_secs(600);
 const LIAR: u8 = 1;
@@ -224,4 +227,204 @@ fn same_content_of_another_node_is_marked_with_it() {
     let at_fault = watcher.unserved().mark(hash(&false_content(0)), now + LONG);
     assert_eq!(at_fault, [id(LIAR), id(3)]);
     assert!(shows_true(&mut watcher, 0));
+}
+
+#[test]
+fn author_with_many_marks_ends_no_mark_of_another_author() {
+    let (mut watcher, now) = (contested(UNSERVED_MAX), Instant::now());
+    let mut other = node(3, "other");
+    put(&mut other, "b", file("other false", 9));
+    share(&mut other, &mut watcher);
+    let mut honest = node(4, "fourth");
+    put(&mut honest, "b", file("other true", 1));
+    share(&mut honest, &mut watcher);
+    watcher.unserved().mark(hash("other false"), now + LONG);
+    for number in 0..UNSERVED_MAX {
+        let until = now + LONG + Duration::from_secs(number as u64);
+        watcher.unserved().mark(hash(&false_content(number)), until);
+    }
+    while watcher.advance(100) {}
+    assert_eq!(shown(&watcher.view(), "b"), Some(hash("other true")));
+}
+
+/// A watcher of names of which one author replaces its newer versions all the time.
+struct Replaced {
+    watcher: Catalogue,
+    begun: Instant,
+    versions: usize,
+}
+
+impl Replaced {
+    fn begin() -> Self {
+        Self {
+            watcher: contested(1),
+            begun: Instant::now(),
+            versions: 0,
+        }
+    }
+
+    /// Lets the liar list another version of the first name, and returns its content.
+    fn replace(&mut self) -> ContentHash {
+        self.versions += 1;
+        let content = format!("false again {}", self.versions);
+        let mut liar = node(LIAR, "liar");
+        liar.own_mut().begin(self.versions as u64 + 1);
+        put(&mut liar, "a0", file(&content, 9 + self.versions as i64));
+        share(&mut liar, &mut self.watcher);
+        hash(&content)
+    }
+
+    /// Lets a read of the version of an author fail some seconds after the beginning. The author
+    /// has replaced the version already. Returns the authors at fault.
+    fn fail(&mut self, author: u8, how: Withholding, seconds: u64) -> Vec<NodeId> {
+        let hash = self.replace();
+        self.replace();
+        self.withhold(author, hash, how, seconds)
+    }
+
+    fn withhold(
+        &mut self,
+        author: u8,
+        hash: ContentHash,
+        how: Withholding,
+        seconds: u64,
+    ) -> Vec<NodeId> {
+        let version = WithheldVersion {
+            path: path("a0"),
+            hash,
+            authors: vec![id(author)],
+            how,
+        };
+        let now = self.begun + Duration::from_secs(seconds);
+        self.watcher.unserved().withhold(&version, now, now + LONG)
+    }
+
+    fn is_behind(&mut self) -> bool {
+        shows_true(&mut self.watcher, 0)
+    }
+}
+
+#[test]
+fn author_that_was_silent_for_several_replaced_versions_loses_the_name_and_is_at_fault() {
+    let mut replaced = Replaced::begin();
+    for seconds in [10, 20] {
+        assert!(replaced.fail(LIAR, Withholding::Silent, seconds).is_empty());
+        assert!(!replaced.is_behind());
+    }
+    assert_eq!(replaced.fail(LIAR, Withholding::Silent, 30), [id(LIAR)]);
+    assert!(replaced.is_behind());
+    replaced.replace();
+    assert!(replaced.is_behind(), "a new version took the name back");
+    let ranking = [Rule::OthersUnserved, Rule::Unserved];
+    assert_eq!(rules(&mut replaced.watcher, "a0"), ranking);
+    let end = replaced.begun + Duration::from_secs(30) + LONG;
+    assert_eq!(replaced.watcher.next_unserved_expiry(), Some(end));
+    replaced.watcher.unserved().expire(end);
+    assert!(!replaced.is_behind());
+    assert_eq!(replaced.watcher.next_unserved_expiry(), None);
+}
+
+#[test]
+fn several_failed_reads_at_one_time_or_of_one_version_prove_nothing() {
+    let mut replaced = Replaced::begin();
+    for _ in 0..5 {
+        assert!(replaced.fail(LIAR, Withholding::Silent, 10).is_empty());
+    }
+    assert!(!replaced.is_behind());
+    let mut replaced = Replaced::begin();
+    let one = replaced.replace();
+    for seconds in [10, 20, 30, 40] {
+        let at_fault = replaced.withhold(LIAR, one, Withholding::Silent, seconds);
+        assert!(at_fault.is_empty());
+    }
+    assert!(!replaced.is_behind());
+}
+
+#[test]
+fn first_bytes_of_a_version_from_its_author_end_the_count_and_bytes_of_another_node_do_not() {
+    let mut replaced = Replaced::begin();
+    for seconds in [10, 20] {
+        replaced.fail(LIAR, Withholding::Silent, seconds);
+    }
+    let clear = |replaced: &mut Replaced, giver| {
+        let mut unserved = replaced.watcher.unserved();
+        unserved.clear_name(&path("a0"), &[id(giver)]);
+    };
+    assert!(replaced.watcher.view().is_suspect(&path("a0")));
+    clear(&mut replaced, LIAR);
+    assert!(!replaced.watcher.view().is_suspect(&path("a0")));
+    for seconds in [30, 40] {
+        assert!(replaced.fail(LIAR, Withholding::Silent, seconds).is_empty());
+    }
+    clear(&mut replaced, HONEST);
+    assert_eq!(replaced.fail(LIAR, Withholding::Silent, 50), [id(LIAR)]);
+    assert!(replaced.is_behind());
+    clear(&mut replaced, HONEST);
+    assert!(replaced.is_behind());
+    clear(&mut replaced, LIAR);
+    assert!(!replaced.is_behind());
+}
+
+#[test]
+fn refused_versions_rank_behind_after_a_longer_time_and_name_no_author() {
+    let mut replaced = Replaced::begin();
+    for seconds in [10, 30, 50] {
+        assert!(
+            replaced
+                .fail(LIAR, Withholding::Refused, seconds)
+                .is_empty()
+        );
+        assert!(!replaced.is_behind());
+    }
+    assert!(replaced.fail(LIAR, Withholding::Silent, 75).is_empty());
+    assert!(replaced.is_behind());
+}
+
+#[test]
+fn node_that_is_down_is_not_counted() {
+    let mut replaced = Replaced::begin();
+    for seconds in [10, 20, 30] {
+        let hash = replaced.replace();
+        replaced.watcher.set_live(id(LIAR), false).unwrap();
+        assert!(
+            replaced
+                .withhold(LIAR, hash, Withholding::Silent, seconds)
+                .is_empty()
+        );
+    }
+    replaced.watcher.set_live(id(LIAR), true).unwrap();
+    assert!(!replaced.is_behind());
+}
+
+#[test]
+fn names_without_versions_are_bounded_and_displace_no_name_of_another_author() {
+    let mut replaced = Replaced::begin();
+    for seconds in [10, 20, 30] {
+        replaced.fail(LIAR, Withholding::Silent, seconds);
+    }
+    assert!(replaced.is_behind());
+    let now = replaced.begun + Duration::from_secs(30);
+    let authors = WITHHELD_NAMES_MAX / WITHHELD_NAMES_PER_AUTHOR + 2;
+    for author in 10..10 + authors as u8 {
+        let mut many = node(author, "many");
+        put(&mut many, "of", file("many", 1));
+        share(&mut many, &mut replaced.watcher);
+        for name in 0..WITHHELD_NAMES_PER_AUTHOR * 2 {
+            let version = WithheldVersion {
+                path: path(&format!("many{name}")),
+                hash: hash("many"),
+                authors: vec![id(author)],
+                how: Withholding::Silent,
+            };
+            let mut unserved = replaced.watcher.unserved();
+            unserved.withhold(&version, now, now + LONG);
+        }
+    }
+    let view = replaced.watcher.view();
+    let suspects = (0..WITHHELD_NAMES_PER_AUTHOR * 2).map(|name| path(&format!("many{name}")));
+    let suspects = suspects.filter(|path| view.is_suspect(path)).count();
+    assert!(suspects >= WITHHELD_NAMES_PER_AUTHOR);
+    assert!(replaced.is_behind());
+    let counted = replaced.watcher.unserved().marks.withheld_names();
+    assert!(counted <= WITHHELD_NAMES_MAX, "{counted}");
 }

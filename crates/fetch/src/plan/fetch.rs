@@ -2,7 +2,7 @@
 //! readers.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::holders::{Coverage, HolderSet};
 use super::patience::Waiting;
@@ -89,7 +89,7 @@ pub(super) struct FileFetch {
     pub fill: FillWish,
     pub failures: FailureMemory,
     pub times: FileTimes,
-    /// Bytes received from each peer since the fetch began.
+    /// Bytes received since the fetch began from each peer that was asked, even if there are none.
     pub received: BTreeMap<NodeId, u64>,
 }
 
@@ -103,6 +103,39 @@ pub(super) struct FileTimes {
     /// When the first request was sent after the last answer, refusal or delay by a limit of this
     /// node. `None` if none was sent since.
     unanswered_since: Option<Instant>,
+    /// When a holder last refused a request. `None` if bytes arrived since, or a limit or fault of
+    /// this node delayed a request since.
+    refused_at: Option<Instant>,
+}
+
+impl FileTimes {
+    /// Returns whether requests went unanswered for at least half of the limit of a wait. A request
+    /// that was sent shortly before the deadline proves nothing.
+    fn is_unanswered(&self, now: Instant, waiting: Waiting) -> bool {
+        let unanswered = self.unanswered_since.map(|at| at.max(waiting.since));
+        unanswered.is_some_and(|at| at + waiting.limit / 2 <= now)
+    }
+
+    /// Returns the reason of a reader's wait that ends now. It is more exact than the `reason` of
+    /// the range: only what happened during the wait counts.
+    pub(super) fn reason_of_wait(
+        &self,
+        now: Instant,
+        waiting: Waiting,
+        reason: PlanError,
+    ) -> PlanError {
+        match reason {
+            PlanError::NoHolder | PlanError::TimedOut if self.is_unanswered(now, waiting) => {
+                PlanError::Unanswered
+            }
+            PlanError::NoHolder | PlanError::TimedOut
+                if self.refused_at.is_some_and(|at| at >= waiting.since) =>
+            {
+                PlanError::Refused
+            }
+            reason => reason,
+        }
+    }
 }
 
 impl FileFetch {
@@ -124,6 +157,7 @@ impl FileFetch {
                 last_used: now,
                 progress_at: None,
                 unanswered_since: None,
+                refused_at: None,
             },
             received: BTreeMap::new(),
         }
@@ -174,16 +208,17 @@ impl FileFetch {
         self.times.unanswered_since.get_or_insert(now);
     }
 
-    /// Records that a holder answered a request, or that this node delays one.
+    /// Records that a holder answered a request with bytes, or that a limit or fault of this node
+    /// delays one.
     pub(super) fn record_answer(&mut self) {
         self.times.unanswered_since = None;
+        self.times.refused_at = None;
     }
 
-    /// Returns whether requests went unanswered for at least half of the `patience` of a wait that
-    /// began at `since`. A request that was sent shortly before the deadline proves nothing.
-    pub(super) fn is_unanswered(&self, now: Instant, since: Instant, patience: Duration) -> bool {
-        let unanswered = self.times.unanswered_since.map(|at| at.max(since));
-        unanswered.is_some_and(|at| at + patience / 2 <= now)
+    /// Records that a holder refused a request.
+    pub(super) fn record_refusal(&mut self, now: Instant) {
+        self.times.unanswered_since = None;
+        self.times.refused_at = Some(now);
     }
 
     /// Returns `waiting`, a wait for bytes of this file, with the last progress of the file as that

@@ -62,6 +62,13 @@ impl FileTable {
         file.is_some_and(|file| file.holders().nodes().next().is_some())
     }
 
+    /// Returns the nodes that were asked for bytes of an open file, and how many bytes each gave.
+    pub fn received(&self, content: &ContentKey) -> Vec<(NodeId, u64)> {
+        let received = self.get(content).map(|file| &file.received);
+        let received = received.into_iter().flatten();
+        received.map(|(node, bytes)| (*node, *bytes)).collect()
+    }
+
     /// Returns whether a node that had all of an open file recently reported that the file is gone.
     /// The catalogue may have newer information by now.
     pub fn was_just_lost(&self, now: Instant, content: &ContentKey) -> bool {

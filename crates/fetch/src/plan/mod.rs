@@ -530,10 +530,12 @@ impl Plan {
         let Some(entry) = self.state.take_request(id) else {
             return;
         };
-        if failure != Failure::Unreachable
-            && let Some(fetch) = self.state.files.get_mut(&entry.request.content)
-        {
-            fetch.record_answer();
+        if let Some(fetch) = self.state.files.get_mut(&entry.request.content) {
+            match failure {
+                Failure::Unreachable => {}
+                Failure::Busy | Failure::Gone | Failure::Refused => fetch.record_refusal(now),
+                Failure::Limited | Failure::Lied | Failure::Ours => fetch.record_answer(),
+            }
         }
         self.state.out.decisions.record(|| Decision::Failed {
             request: id,

@@ -42,7 +42,7 @@ impl FetchReport {
             Some((request.node, request.range.len()))
         };
         let report = |(content, fetch): (&ContentKey, &FileFetch)| {
-            let received = fetch.received.iter();
+            let received = fetch.received.iter().filter(|(_, bytes)| **bytes > 0);
             let received = received.map(|(node, bytes)| {
                 let received_bytes = *bytes;
                 let asked_bytes = 0;

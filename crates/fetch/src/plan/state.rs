@@ -316,6 +316,7 @@ impl FetchState {
             fetch.asked.insert(range, id);
             fetch.holders_mut().set_starved(false);
             fetch.record_request(now);
+            fetch.received.entry(node).or_default();
         }
         let request = RangeRequest {
             id,

@@ -67,6 +67,13 @@ pub enum PlanError {
     /// The holders of the bytes did not send them in time.
     #[error("no answer by the deadline")]
     TimedOut,
+    /// For at least half of the limit of the reader's wait, the holders of the file answered no
+    /// request.
+    #[error("no node that has the file answered")]
+    Unanswered,
+    /// The bytes did not arrive in time, and the last answer of a holder was a refusal.
+    #[error("the nodes that have the file refused to send it")]
+    Refused,
     /// A peer sent wrong bytes after the last verified answer, or another size of the content is
     /// proven.
     #[error("every node that answered sent wrong bytes")]
@@ -162,9 +169,6 @@ pub enum PlanEvent {
     Ready(DemandId),
     /// The demand failed.
     Failed(DemandId, PlanError),
-    /// A reader's wait failed, and for at least half of its limit the holders of this content
-    /// answered no request.
-    Unanswered(ContentKey),
     /// The whole file is on this node.
     Filled(ContentKey),
     /// The fill failed.

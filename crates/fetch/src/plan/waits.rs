@@ -145,16 +145,10 @@ fn give_up(state: &mut FetchState, now: Instant, id: DemandId) {
     let mut why = PlanError::NoHolder;
     if let Some(fetch) = state.files.get_mut(&demand.content) {
         why = fetch.reason(demand.range);
-        let failed_silently = matches!(why, PlanError::NoHolder | PlanError::TimedOut);
-        if failed_silently && fetch.is_unanswered(now, demand.waiting.since, demand.waiting.limit) {
-            state
-                .out
-                .events
-                .push_back(PlanEvent::Unanswered(demand.content));
-        }
         for gap in fetch.presence.here().missing_in(demand.range).iter() {
             fetch.failures.remember(now, gap, why.clone());
         }
+        why = fetch.times.reason_of_wait(now, demand.waiting, why);
     }
     state.out.decisions.record(|| Decision::ReadGivenUp {
         read: id,

@@ -382,10 +382,6 @@ impl<O: Owner> Session<O> {
                 self.sizes.end_proof(id);
                 self.reads.end(id, why.into(), &mut self.actions);
             }
-            PlanEvent::Unanswered(content) => {
-                let hash = content.hash;
-                self.actions.events.push(FetchEvent::Unanswered { hash });
-            }
             PlanEvent::Filled(content) => {
                 if let Some(file) = self.files.get_mut(&content) {
                     file.filled = true;

@@ -228,12 +228,6 @@ pub enum FetchEvent {
         /// Size of the file.
         size_bytes: u64,
     },
-    /// A reader's wait failed, and for at least half of its limit the holders of the content
-    /// answered no request, neither with bytes nor with a refusal.
-    Unanswered {
-        /// Content that was read.
-        hash: ContentHash,
-    },
 }
 
 impl FetchEvent {

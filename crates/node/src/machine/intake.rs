@@ -12,7 +12,8 @@ use super::lists::ListPaces;
 use super::own_log::OwnLogAccess;
 use crate::offence::Offence;
 use crate::pulls::{LogPosition, Pulls};
-use p2pfs_catalogue::{Applied, CatalogueError, HeadOutcome, LogPart, Pull};
+use crate::read_end::ReadEnd;
+use p2pfs_catalogue::{Applied, CatalogueError, HeadOutcome, LogPart, Pull, Withholding};
 use p2pfs_membership::Cluster;
 use p2pfs_proto::trust;
 use p2pfs_proto::wire::native::record::SignedHead;
@@ -20,7 +21,7 @@ use p2pfs_proto::wire::native::tcp;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 
-/// Maximum time for which a content that its holders did not give ranks behind the other versions
+/// Maximum time for which a content or a name that its holders did not give ranks behind the other versions
 /// of its names. Afterwards a reader of such a name may get the content again. A peer is shunned
 /// for wrong bytes for the same time.
 pub const UNSERVED_FOR: Duration = p2pfs_fetch::plan::SHUN;
@@ -317,11 +318,36 @@ impl LogIntake<'_> {
     /// [`UNSERVED_FOR`] at most. Reports the authors that list the content under a name with
     /// another version, unless the other version is unserved too.
     pub fn mark_unserved(&mut self, hash: ContentHash) {
-        let at_fault = self
-            .own
-            .catalogue
-            .unserved()
-            .mark(hash, self.now + UNSERVED_FOR);
+        let until = self.now + UNSERVED_FOR;
+        let at_fault = self.own.catalogue.unserved().mark(hash, until);
+        self.report_withholders(at_fault);
+    }
+
+    /// Applies the end of a reader's wait to the ranking of versions, for [`UNSERVED_FOR`] at most.
+    /// Reports the authors that give none of their versions of a name that has another version.
+    pub fn record_read(&mut self, end: &ReadEnd) {
+        match end {
+            ReadEnd::Served { hash, name } => {
+                self.own.catalogue.unserved().clear(*hash);
+                if let Some((path, givers)) = name {
+                    self.own.catalogue.unserved().clear_name(path, givers);
+                }
+            }
+            ReadEnd::Withheld { hash, how, version } => {
+                if *how == Withholding::Silent {
+                    self.mark_unserved(*hash);
+                }
+                if let Some(version) = version {
+                    let until = self.now + UNSERVED_FOR;
+                    let unserved = &mut self.own.catalogue.unserved();
+                    let at_fault = unserved.withhold(version, self.now, until);
+                    self.report_withholders(at_fault);
+                }
+            }
+        }
+    }
+
+    fn report_withholders(&mut self, at_fault: Vec<NodeId>) {
         let me = self.me;
         for author in at_fault.into_iter().filter(|author| *author != me) {
             self.own

@@ -263,6 +263,12 @@ impl Fetcher {
             .has_holder(content)
     }
 
+    /// Returns the nodes that were asked lately for bytes of a file, and how many bytes each gave.
+    pub fn received(&self, content: &ContentKey) -> Vec<(NodeId, u64)> {
+        let state = self.inner.state.lock();
+        state.session.plan.files().received(content)
+    }
+
     /// Cancels a read: calls its reply with [`TransferError::Cancelled`], unless it was called
     /// already.
     pub fn cancel(&self, ticket: FetchTicket) {

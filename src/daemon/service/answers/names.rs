@@ -574,7 +574,7 @@ fn rule_sentence(rule: Rule) -> &'static str {
         Rule::AuthorLives => "its author is alive, the authors of newer versions are gone",
         Rule::AuthorGone => "only caches have it: its author is gone",
         Rule::OthersUnserved => "no holder gave the versions that would precede it",
-        Rule::Unserved => "no holder gave it when it was read: other versions precede it",
+        Rule::Unserved => "no holder gave it, or other versions of its author, when they were read",
         Rule::Early => "its time is ahead of this node's clock: it waits until then",
         Rule::NotGivable => "no live node can give it",
         Rule::Owner => "its author owns the path: no other version is listed",

@@ -1,5 +1,7 @@
 //! State of an open file.
 
+use std::time::Duration;
+
 use super::*;
 use crate::plan::holders::{Coverage, GONE, HOLDERS_MAX};
 use crate::plan::{Listed, PlanError, RequestId};
