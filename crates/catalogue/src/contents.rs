@@ -4,7 +4,7 @@ use super::merged::ContentOfHash;
 use super::orders::HashFrom;
 use super::row::{Class, NodeIndex, Row};
 use super::view::View;
-use p2pfs_types::digest::ContentHash;
+use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
@@ -191,12 +191,16 @@ impl ContentQueries<'_> {
     }
 
     /// Returns whether a content proved unserved (no holder served it), or is shared by a live node
-    /// whose versions all rank behind others because several of its contents proved unserved.
-    pub fn is_unserved(self, hash: &ContentHash) -> bool {
+    /// whose versions all rank behind others.
+    pub fn is_unserved(self, content: &ContentKey) -> bool {
         let unserved = &self.view.merged.unserved;
         let is_of_author = |author| unserved.authors.contains(&author);
-        unserved.contents.contains(hash)
+        unserved.contents.contains(content)
             || (!unserved.authors.is_empty()
-                && self.view.merged.live_authors(*hash).any(is_of_author))
+                && self
+                    .view
+                    .merged
+                    .live_authors(content.hash)
+                    .any(is_of_author))
     }
 }

@@ -18,7 +18,7 @@ use super::row::{Class, DirId, NodeIndex, Row};
 use super::rules;
 use super::unserved::Unserved;
 use p2pfs_proto::wire::native::record::{ShareIndex, Timestamp};
-use p2pfs_types::digest::ContentHash;
+use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
@@ -188,6 +188,20 @@ impl Merged {
         nodes.sort_unstable();
         nodes.dedup();
         nodes
+    }
+
+    /// Returns whether a node states this size for a content: under one of its first
+    /// [`NAMES_LOOKED_AT`] names of it, or as its cache's.
+    pub(crate) fn states_size(&self, node: NodeIndex, content: &ContentKey) -> bool {
+        let ContentKey { hash, size_bytes } = *content;
+        let files = self.contents.files_from(hash, node);
+        let mut files = files.take(NAMES_LOOKED_AT);
+        let cached = self.contents.cached_row(hash, node);
+        let cached = cached.filter(|row| row.class == Class::Have);
+        let kept = self.kept.get(&hash).filter(|_| node == self.me);
+        files.any(|row| row.size_bytes() == size_bytes)
+            || cached.is_some_and(|row| row.size_bytes() == size_bytes)
+            || kept == Some(&size_bytes)
     }
 
     /// Returns the live nodes that have all the bytes. A node may appear twice.

@@ -10,7 +10,7 @@ use super::unserved::{UnservedContents, UnservedMarks};
 use super::{CatalogueError, HeadOutcome, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX};
 use p2pfs_proto::wire::native::link::link_stays_inside;
 use p2pfs_proto::wire::native::record::{Entry, Fact, Head, Kind, ShareIndex, SignedHead};
-use p2pfs_types::digest::ContentHash;
+use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeName;
 use p2pfs_types::path::SharedPath;
 
@@ -252,7 +252,8 @@ impl OwnLog<'_> {
     /// [`CatalogueError::TooManyRecords`] and [`CatalogueError::OverBudget`] at the limits: other
     /// nodes then do not learn of the content.
     pub fn have(&mut self, hash: ContentHash, size_bytes: u64) -> Result<bool, CatalogueError> {
-        self.unserved().drop_mark(hash);
+        self.unserved()
+            .drop_mark(&ContentKey::new(hash, size_bytes));
         if self.logs.merge.state().is_private(hash) {
             self.logs.merge.record_own_private(hash, Some(size_bytes));
             return Ok(self.withdraw_have(hash));
@@ -366,9 +367,12 @@ impl OwnLog<'_> {
         check_in_clear(&fact)?;
         self.check_budget(&fact)?;
         if let Fact::Entry { entry, .. } = &fact
-            && let Kind::File { hash, .. } = entry.kind
+            && let Kind::File {
+                hash, size_bytes, ..
+            } = entry.kind
         {
-            self.unserved().drop_mark(hash);
+            self.unserved()
+                .drop_mark(&ContentKey::new(hash, size_bytes));
         }
         let fact = match &fact {
             Fact::Entry { share, .. } | Fact::Removed { share, .. } if share.is_sealed() => {

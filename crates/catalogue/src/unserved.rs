@@ -21,7 +21,7 @@ use imbl::{OrdMap, OrdSet};
 use super::logs::NodeLogs;
 use super::row::{Class, NodeIndex, Row};
 use super::withheld::{NameVerdict, WithheldNames, WithheldVersion};
-use p2pfs_types::digest::ContentHash;
+use p2pfs_types::digest::ContentKey;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
@@ -36,7 +36,7 @@ pub const UNSERVED_PER_AUTHOR: usize = 3;
 /// Contents, authors and names with versions that rank behind all others.
 #[derive(Clone, Default)]
 pub(super) struct Unserved {
-    pub contents: OrdSet<ContentHash>,
+    pub contents: OrdSet<ContentKey>,
     pub authors: OrdSet<NodeIndex>,
     /// Names of which reads of an author's versions failed, by author.
     pub names: OrdMap<NodeIndex, OrdMap<SharedPath, NameVerdict>>,
@@ -47,7 +47,7 @@ impl Unserved {
     /// the path of the row.
     pub(crate) fn covers(&self, row: &Row, path: impl FnOnce() -> SharedPath) -> bool {
         match row.class {
-            Class::File if self.contents.contains(&row.hash()) => true,
+            Class::File if self.contents.contains(&key_of(row)) => true,
             Class::File | Class::Symlink => {
                 self.authors.contains(&row.author) || self.covers_name(row.author, path)
             }
@@ -84,11 +84,18 @@ impl Unserved {
     }
 }
 
+/// Returns the content of a file row, with the size that its author states.
+fn key_of(row: &Row) -> ContentKey {
+    ContentKey::new(row.hash(), row.size_bytes())
+}
+
 /// The marks of contents, with what ends them.
 #[derive(Default)]
 pub(super) struct UnservedMarks {
-    marks: BTreeMap<ContentHash, UnservedMark>,
+    marks: BTreeMap<ContentKey, UnservedMark>,
     withheld: WithheldNames,
+    /// Nodes that sent wrong bytes, until when this node asks them for nothing.
+    liars: BTreeMap<NodeId, Instant>,
 }
 
 struct UnservedMark {
@@ -98,6 +105,11 @@ struct UnservedMark {
 }
 
 impl UnservedMarks {
+    /// Returns whether all versions of an author rank behind those of others.
+    fn are_many_of(&self, author: &NodeId) -> bool {
+        self.liars.contains_key(author) || self.count_of(author) >= UNSERVED_PER_AUTHOR
+    }
+
     fn count_of(&self, author: &NodeId) -> usize {
         let of_author = |mark: &&UnservedMark| mark.authors.contains(author);
         let contents = self.marks.values().filter(of_author).count();
@@ -112,7 +124,7 @@ impl UnservedMarks {
 
     /// Returns the mark to end if there are too many: the first to expire of the author with the
     /// most marks. So an author with many marks ends no mark of another author.
-    fn mark_to_drop(&self) -> Option<ContentHash> {
+    fn mark_to_drop(&self) -> Option<ContentKey> {
         if self.marks.len() <= UNSERVED_MAX {
             return None;
         }
@@ -132,14 +144,15 @@ impl UnservedMarks {
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         let content = self.first_to_expire().map(|(at, _)| at);
         let name = self.withheld.first_to_expire().map(|(at, _)| at);
-        content.into_iter().chain(name).min()
+        let liar = self.liars.values().min().copied();
+        content.into_iter().chain(name).chain(liar).min()
     }
 
-    fn first_to_expire(&self) -> Option<(Instant, ContentHash)> {
+    fn first_to_expire(&self) -> Option<(Instant, ContentKey)> {
         let expiries = self
             .marks
             .iter()
-            .map(|(hash, mark)| (mark.expires_at, *hash));
+            .map(|(content, mark)| (mark.expires_at, *content));
         expiries.min()
     }
 }
@@ -155,25 +168,30 @@ impl UnservedContents<'_> {
     /// Marks a content as unserved until `expires_at`. A content that this node has itself, or that
     /// no other live node claims to have, is not marked. Returns the authors at fault: those with a
     /// name of the content that has another version, which did not prove unserved.
-    pub fn mark(&mut self, hash: ContentHash, expires_at: Instant) -> Vec<NodeId> {
-        let holders = self.logs.merge.state().holders(hash);
+    ///
+    /// A content is a hash and a size. A node that states a wrong size of a hash has no part in the
+    /// ranking of the versions with the right one.
+    pub fn mark(&mut self, content: ContentKey, expires_at: Instant) -> Vec<NodeId> {
+        let holders = self.holders_of(&content);
         if holders.is_empty() || holders.contains(&self.logs.me) {
             return Vec::new();
         }
-        let authors: Vec<NodeIndex> = self.logs.merge.state().live_authors(hash).collect();
+        let state = self.logs.merge.state();
+        let is_author = |it: &NodeIndex| state.contents.is_listed_by(content.hash, *it);
+        let authors: Vec<NodeIndex> = holders.into_iter().filter(is_author).collect();
         let id_of = |index: &NodeIndex| self.logs.merge.state().node(*index).id;
         let mark = UnservedMark {
             expires_at,
             authors: authors.iter().map(id_of).collect(),
         };
-        self.marks.marks.insert(hash, mark);
-        self.set_unserved(hash, true);
+        self.marks.marks.insert(content, mark);
+        self.set_unserved(content, true);
         if let Some(excess) = self.marks.mark_to_drop() {
-            self.drop_mark(excess);
+            self.drop_mark(&excess);
         }
         authors.iter().for_each(|it| self.blame_if_many(*it));
         let at_fault = authors.iter();
-        let at_fault = at_fault.filter(|author| self.has_served_alternative(hash, **author));
+        let at_fault = at_fault.filter(|author| self.has_served_alternative(&content, **author));
         let merge = &self.logs.merge;
         at_fault
             .map(|author| merge.state().node(*author).id)
@@ -222,21 +240,37 @@ impl UnservedContents<'_> {
         }
     }
 
-    /// Ends the mark of a content after verified bytes of it arrived. Versions of its live authors
-    /// then rank by the usual rules, except those with marks of their own.
-    pub fn clear(&mut self, hash: ContentHash) {
-        self.drop_mark(hash);
-        let authors: Vec<NodeIndex> = self.logs.merge.state().live_authors(hash).collect();
-        authors.into_iter().for_each(|it| self.pardon(it));
+    /// Ranks all versions of a node behind those of others until `expires_at`, because it sent
+    /// wrong bytes and is asked for nothing until then.
+    pub fn shun(&mut self, node: NodeId, expires_at: Instant) {
+        if let Some(index) = self.logs.index_of(&node).filter(|it| *it != self.logs.me) {
+            self.marks.liars.insert(node, expires_at);
+            self.blame_if_many(index);
+        }
+    }
+
+    /// Ends the mark of a content after verified bytes of it arrived from these nodes. Versions of
+    /// the nodes then rank by the usual rules, except those with marks of their own.
+    pub fn clear(&mut self, content: &ContentKey, givers: &[NodeId]) {
+        self.drop_mark(content);
+        for giver in givers {
+            self.marks.liars.remove(giver);
+            if let Some(index) = self.logs.index_of(giver) {
+                self.pardon(index);
+            }
+        }
     }
 
     /// Ends the marks that expire up to `now`.
     pub fn expire(&mut self, now: Instant) {
-        while let Some((at, hash)) = self.marks.first_to_expire()
+        while let Some((at, content)) = self.marks.first_to_expire()
             && at <= now
         {
-            self.drop_mark(hash);
+            self.drop_mark(&content);
         }
+        let liars = self.marks.liars.extract_if(.., |_, at| *at <= now);
+        let over: Vec<NodeId> = liars.map(|(liar, _)| liar).collect();
+        over.iter().for_each(|liar| self.pardon_if_few(liar));
         while let Some((at, name)) = self.marks.withheld.first_to_expire()
             && at <= now
         {
@@ -247,17 +281,17 @@ impl UnservedContents<'_> {
 
     /// Ends the mark of a content. The versions of an author with fewer than
     /// [`UNSERVED_PER_AUTHOR`] marks left then rank by the usual rules.
-    pub(super) fn drop_mark(&mut self, hash: ContentHash) {
-        let Some(mark) = self.marks.marks.remove(&hash) else {
+    pub(super) fn drop_mark(&mut self, content: &ContentKey) {
+        let Some(mark) = self.marks.marks.remove(content) else {
             return;
         };
-        self.set_unserved(hash, false);
+        self.set_unserved(*content, false);
         mark.authors.iter().for_each(|it| self.pardon_if_few(it));
     }
 
     fn blame_if_many(&mut self, author: NodeIndex) {
         let state = &mut self.logs.merge.tracked.state;
-        let has_many = self.marks.count_of(&state.node(author).id) >= UNSERVED_PER_AUTHOR;
+        let has_many = self.marks.are_many_of(&state.node(author).id);
         if has_many && state.unserved.authors.insert(author).is_none() {
             self.settle_contested(author);
         }
@@ -265,7 +299,7 @@ impl UnservedContents<'_> {
 
     fn pardon_if_few(&mut self, author: &NodeId) {
         let index = self.logs.index_of(author);
-        let has_few = self.marks.count_of(author) < UNSERVED_PER_AUTHOR;
+        let has_few = !self.marks.are_many_of(author);
         if let Some(index) = index.filter(|_| has_few) {
             self.pardon(index);
         }
@@ -335,29 +369,37 @@ impl UnservedContents<'_> {
         others.any(|row| row.author != author && state.is_givable(&row) && !state.is_unserved(&row))
     }
 
-    fn set_unserved(&mut self, hash: ContentHash, is_unserved: bool) {
+    fn set_unserved(&mut self, content: ContentKey, is_unserved: bool) {
         let contents = &mut self.logs.merge.tracked.state.unserved.contents;
         let before = if is_unserved {
-            contents.insert(hash).is_some()
+            contents.insert(content).is_some()
         } else {
-            contents.remove(&hash).is_none()
+            contents.remove(&content).is_none()
         };
         if !before {
             self.logs.merge.tracked.dirty = true;
-            self.logs.merge.settler().settle_content(hash);
+            self.logs.merge.settler().settle_content(content.hash);
         }
+    }
+
+    /// Returns the live nodes that state that they have all of a content, with this size.
+    fn holders_of(&self, content: &ContentKey) -> Vec<NodeIndex> {
+        let state = self.logs.merge.state();
+        let mut holders = state.holders(content.hash);
+        holders.retain(|holder| state.states_size(*holder, content));
+        holders
     }
 
     /// Returns whether a name of one of the author's files of this content has another version that
     /// can be given and did not prove unserved. Examines a limited number of files.
-    fn has_served_alternative(&self, hash: ContentHash, author: NodeIndex) -> bool {
+    fn has_served_alternative(&self, content: &ContentKey, author: NodeIndex) -> bool {
         let merge = &self.logs.merge;
         let state = merge.state();
         let files = state
             .contents
-            .files_of(hash)
+            .files_of(content.hash)
             .take(merge.settling.step_records);
-        let mut files = files.filter(|row| row.author == author);
+        let mut files = files.filter(|row| row.author == author && key_of(row) == *content);
         files.any(|row| {
             let mut others = state.dir(row.dir).candidates(row.name());
             others.any(|other| {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use p2pfs_catalogue::{NameAuthors, View, WithheldVersion, Withholding};
 use p2pfs_fetch::TransferError;
 use p2pfs_fetch::plan::PlanError;
-use p2pfs_types::digest::{ContentHash, ContentKey};
+use p2pfs_types::digest::ContentKey;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
@@ -24,14 +24,16 @@ pub enum ReadEnd {
     /// Verified bytes arrived.
     Served {
         /// The content of the version.
-        hash: ContentHash,
-        /// The name of the version, if reads of it failed lately, and the nodes that gave bytes.
-        name: Option<(SharedPath, Vec<NodeId>)>,
+        content: ContentKey,
+        /// Nodes that gave bytes of it.
+        givers: Vec<NodeId>,
+        /// The name of the version, if reads of it failed lately.
+        path: Option<SharedPath>,
     },
     /// No byte arrived.
     Withheld {
         /// The content of the version.
-        hash: ContentHash,
+        content: ContentKey,
         /// How the nodes that were asked kept it from the reader.
         how: Withholding,
         /// The version, if its name has versions of several authors.
@@ -87,26 +89,27 @@ impl WatchedVersion {
         view: &View,
         received: impl FnOnce() -> Vec<(NodeId, u64)>,
     ) -> Option<ReadEnd> {
-        let hash = self.content.hash;
+        let content = self.content;
         let path = self.authors.as_ref().map(|it| &it.path);
         let suspect = path.filter(|path| view.is_suspect(path));
-        if suspect.is_none() && !view.contents().is_unserved(&hash) {
+        if suspect.is_none() && !view.contents().is_unserved(&content) {
             return None;
         }
-        let name = suspect.map(|path| {
-            let given = received().into_iter().filter(|(_, bytes)| *bytes > 0);
-            let mut givers: Vec<NodeId> = given.map(|(node, _)| node).collect();
-            if givers.is_empty() {
-                // It came in a batch of small files.
-                givers.extend(view.contents().only_other_holder(&hash));
-            }
-            (path.clone(), givers)
-        });
-        Some(ReadEnd::Served { hash, name })
+        let given = received().into_iter().filter(|(_, bytes)| *bytes > 0);
+        let mut givers: Vec<NodeId> = given.map(|(node, _)| node).collect();
+        if givers.is_empty() {
+            // It came in a batch of small files.
+            givers.extend(view.contents().only_other_holder(&content.hash));
+        }
+        Some(ReadEnd::Served {
+            content,
+            givers,
+            path: suspect.cloned(),
+        })
     }
 
     fn withheld(&self, how: Withholding, received: impl FnOnce() -> Vec<(NodeId, u64)>) -> ReadEnd {
-        let hash = self.content.hash;
+        let content = self.content;
         let version = self.authors.as_ref().and_then(|name| {
             let gave_nothing = received().into_iter().filter(|(_, bytes)| *bytes == 0);
             let authors = gave_nothing.map(|(node, _)| node);
@@ -114,11 +117,15 @@ impl WatchedVersion {
             let path = name.path.clone();
             (!authors.is_empty()).then_some(WithheldVersion {
                 path,
-                hash,
+                hash: content.hash,
                 authors,
                 how,
             })
         });
-        ReadEnd::Withheld { hash, how, version }
+        ReadEnd::Withheld {
+            content,
+            how,
+            version,
+        }
     }
 }

@@ -382,26 +382,13 @@ impl EventLoop {
             self.machine
                 .broadcast_wanted(Instant::now(), hashes.clone());
         }
-        if let FetchEvent::Liar { node, hash } = &event {
+        if let FetchEvent::Liar { node, .. } = &event {
             self.handles.offenders.record(*node, Offence::WrongBytes);
             self.parts.persister.expedite_responders();
-            if self.are_all_shunned(hash) {
-                self.machine.intake(Instant::now()).mark_unserved(*hash);
-            }
+            self.machine.intake(Instant::now()).mark_shunned(*node);
         }
         let view = self.handles.published.view.load();
         self.handles.events.record_fetch(&event, &view);
-    }
-
-    /// Returns whether this node shuns all live holders of a content for wrong bytes.
-    fn are_all_shunned(&self, hash: &ContentHash) -> bool {
-        let peers = self.handles.fetcher.peers();
-        let is_shunned = |holder: &NodeId| {
-            let mut peers = peers.iter();
-            peers.any(|peer| peer.node == *holder && peer.shunned)
-        };
-        let holders = self.handles.published.view.load().contents().holders(hash);
-        holders.iter().all(is_shunned)
     }
 
     fn handle_lan(&mut self, event: LanEvent) {

@@ -212,3 +212,69 @@ fn a_liar_with_ever_new_versions_loses_the_name_and_is_named() {
     scene.assert_unharmed();
     scene.assert_journal_names(how);
 }
+
+/// Returns the time, in seconds since 1970, of a version that is newer than all others and counts at
+/// once.
+fn newest_date() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_secs() as i64 + HIJACK_AHEAD_S
+}
+
+#[apply(promise)]
+fn a_wrong_size_of_an_honest_content_takes_no_name_and_blames_no_honest_node() {
+    let mut scene = scene();
+    scene.two.write("install.sh", b"true");
+    scene.one.wait_for_file("install.sh");
+    scene.eve.hold_answers_about_contents();
+    let hash = ContentHash::of(b"true");
+    scene
+        .eve
+        .say(vec![file("install.sh", hash, 5, newest_date())]);
+    let path = scene.one.mounted("install.sh");
+    let has_wrong_size = || fs::metadata(&path).is_ok_and(|it| it.len() == 5);
+    eventually("the wrong size is shown", SOON, has_wrong_size);
+    assert!(fs::read(&path).is_err());
+    eventually("it ranks behind", SOON, || !has_wrong_size());
+    assert_eq!(fs::read(&path).unwrap(), b"true");
+    // the read of the right size proves hers wrong
+    scene.await_listed(&scene.one, "do not fit their hash");
+    let two = scene.eve.who_is_at(scene.two.address).to_string();
+    assert_eq!(peer(&scene.one, &two)["offences"], 0);
+    scene.assert_unharmed();
+    scene.assert_journal_names("versions of files that no node gave");
+}
+
+#[apply(promise)]
+fn a_sender_of_wrong_bytes_takes_no_name_with_its_next_versions() {
+    let mut scene = scene();
+    scene.two.write("install.sh", b"true");
+    scene.one.wait_for_file("install.sh");
+    scene.eve.answer(|request| match request {
+        Request::Range { range, .. } => Some(Response::Data {
+            proof: vec![0x5a; range.len() as usize].into(),
+        }),
+        _ => None,
+    });
+    let path = scene.one.mounted("install.sh");
+    for number in 0..3 {
+        let lure = ContentHash::of(format!("false {number}").as_bytes());
+        scene
+            .eve
+            .say(vec![file("install.sh", lure, 7, newest_date())]);
+        eventually("her version arrived", SOON, || {
+            let why = scene.one.cli(&["why", "install.sh", "--json"]);
+            why.expect_json().to_string().contains(&lure.to_string())
+        });
+        let read = fs::read(&path);
+        if number == 0 {
+            assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EIO));
+            eventually("it ranks behind", SOON, || fs::read(&path).is_ok());
+        } else {
+            assert_eq!(read.unwrap(), b"true");
+        }
+    }
+    let how = "do not fit their hash";
+    scene.await_named(&scene.one, how);
+    scene.assert_unharmed();
+    scene.assert_journal_names(how);
+}

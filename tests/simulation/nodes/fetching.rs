@@ -269,7 +269,10 @@ impl Node {
         }
         for event in actions.events {
             match event {
-                FetchEvent::Liar { node, .. } => running.liars.push((now, node)),
+                FetchEvent::Liar { node, .. } => {
+                    running.liars.push((now, node));
+                    running.machine.intake(now).mark_shunned(node);
+                }
                 FetchEvent::Wanted { hashes } => running.machine.broadcast_wanted(now, hashes),
                 FetchEvent::Started { .. } | FetchEvent::Done { .. } => {}
             }

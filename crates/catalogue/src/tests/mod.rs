@@ -23,7 +23,7 @@ use bytes::Bytes;
 
 use super::{Applied, Catalogue, Found, HeadOutcome, LogPart, NameHandle, Pull, View};
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
-use p2pfs_types::digest::ContentHash;
+use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
@@ -199,6 +199,11 @@ pub(super) fn shown(view: &View, name: &str) -> Option<ContentHash> {
         Kind::File { hash, .. } => Some(hash),
         _ => None,
     }
+}
+
+/// Returns the content of a file with this text.
+pub(super) fn key(content: &str) -> ContentKey {
+    ContentKey::new(hash(content), content.len() as u64)
 }
 
 pub(super) fn hash(content: &str) -> ContentHash {

@@ -12,7 +12,7 @@ struct Model<'a> {
     said: &'a [Said],
     live: &'a BTreeSet<usize>,
     owners: &'a Owners,
-    unserved: &'a BTreeSet<ContentHash>,
+    unserved: &'a BTreeSet<ContentKey>,
 }
 
 type Candidate<'a> = (usize, ShareIndex, &'a Entry);
@@ -111,7 +111,7 @@ impl<'a> Model<'a> {
             candidates.sort_by_key(|(author, share, entry)| {
                 let time = std::cmp::Reverse(entry.version_time);
                 let gone = !self.live.contains(author);
-                let is_unserved = |hash: ContentHash| self.unserved.contains(&hash);
+                let is_unserved = |hash| self.unserved.iter().any(|it| it.hash == hash);
                 let unserved = file_hash(entry).is_some_and(is_unserved);
                 (
                     unserved,
@@ -287,7 +287,7 @@ proptest! {
         let mut world = World::new();
         steps.into_iter().for_each(|step| world.take(step));
         world.settle(&live, &owners);
-        let unserved: BTreeSet<ContentHash> = unserved.map(|nth| hash(CONTENTS[nth])).into_iter().collect();
+        let unserved: BTreeSet<ContentKey> = unserved.map(|nth| key(CONTENTS[nth])).into_iter().collect();
         world.mark_unserved(&unserved);
         let model = Model { said: &world.said, live: &live, owners: &owners, unserved: &unserved };
         let views = world.observers.each_mut().map(|observer| observer.catalogue.view());

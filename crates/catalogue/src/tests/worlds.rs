@@ -345,16 +345,17 @@ impl World {
             Step::Restart { to } => self.observers[to].restart(0xf0 + to as u8, std::iter::empty()),
             Step::SetOwners { to, owners } => self.observers[to].catalogue.set_owners(owners),
             Step::MarkUnserved { to, content } => {
-                let hash = hash(CONTENTS[content]);
+                let content = key(CONTENTS[content]);
                 let expires_at = Instant::now();
                 let _authors = self.observers[to]
                     .catalogue
                     .unserved()
-                    .mark(hash, expires_at);
+                    .mark(content, expires_at);
             }
             Step::ClearUnserved { to, content } => {
-                let hash = hash(CONTENTS[content]);
-                self.observers[to].catalogue.unserved().clear(hash);
+                let content = key(CONTENTS[content]);
+                let mut unserved = self.observers[to].catalogue.unserved();
+                unserved.clear(&content, &[]);
             }
             Step::LookAt { to } => drop(listing(&self.observers[to].catalogue.view())),
             _ => unreachable!("the authors' steps were taken above"),
@@ -362,12 +363,12 @@ impl World {
     }
 
     /// Marks contents as unserved at every observer, and no others.
-    pub(super) fn mark_unserved(&mut self, unserved: &BTreeSet<ContentHash>) {
+    pub(super) fn mark_unserved(&mut self, unserved: &BTreeSet<ContentKey>) {
         let expires_at = Instant::now();
         for observer in &mut self.observers {
             observer.catalogue.unserved().expire(expires_at);
-            for hash in unserved {
-                observer.catalogue.unserved().mark(*hash, expires_at);
+            for content in unserved {
+                observer.catalogue.unserved().mark(*content, expires_at);
             }
             while observer.catalogue.advance(5) {}
         }

@@ -18,11 +18,11 @@ use p2pfs_membership::Cluster;
 use p2pfs_proto::trust;
 use p2pfs_proto::wire::native::record::SignedHead;
 use p2pfs_proto::wire::native::tcp;
-use p2pfs_types::digest::ContentHash;
+use p2pfs_types::digest::ContentKey;
 use p2pfs_types::id::NodeId;
 
-/// Maximum time for which a content or a name that its holders did not give ranks behind the other versions
-/// of its names. Afterwards a reader of such a name may get the content again. A peer is shunned
+/// Maximum time for which a content or a name that its holders did not give ranks behind other
+/// versions. Afterwards a reader of such a name may get the content again. A peer is shunned
 /// for wrong bytes for the same time.
 pub const UNSERVED_FOR: Duration = p2pfs_fetch::plan::SHUN;
 
@@ -317,25 +317,41 @@ impl LogIntake<'_> {
     /// Ranks a content that no holder served behind the other versions of its names, for
     /// [`UNSERVED_FOR`] at most. Reports the authors that list the content under a name with
     /// another version, unless the other version is unserved too.
-    pub fn mark_unserved(&mut self, hash: ContentHash) {
+    pub fn mark_unserved(&mut self, content: ContentKey) {
         let until = self.now + UNSERVED_FOR;
-        let at_fault = self.own.catalogue.unserved().mark(hash, until);
+        let at_fault = self.own.catalogue.unserved().mark(content, until);
         self.report_withholders(at_fault);
+    }
+
+    /// Ranks all versions of a node that sent wrong bytes behind those of others, for as long as
+    /// the node is shunned. Without this, its next versions would keep their names: it is asked for
+    /// nothing, so no read proves that they cannot be had.
+    pub fn mark_shunned(&mut self, node: NodeId) {
+        let until = self.now + UNSERVED_FOR;
+        self.own.catalogue.unserved().shun(node, until);
     }
 
     /// Applies the end of a reader's wait to the ranking of versions, for [`UNSERVED_FOR`] at most.
     /// Reports the authors that give none of their versions of a name that has another version.
     pub fn record_read(&mut self, end: &ReadEnd) {
         match end {
-            ReadEnd::Served { hash, name } => {
-                self.own.catalogue.unserved().clear(*hash);
-                if let Some((path, givers)) = name {
+            ReadEnd::Served {
+                content,
+                givers,
+                path,
+            } => {
+                self.own.catalogue.unserved().clear(content, givers);
+                if let Some(path) = path {
                     self.own.catalogue.unserved().clear_name(path, givers);
                 }
             }
-            ReadEnd::Withheld { hash, how, version } => {
+            ReadEnd::Withheld {
+                content,
+                how,
+                version,
+            } => {
                 if *how == Withholding::Silent {
-                    self.mark_unserved(*hash);
+                    self.mark_unserved(*content);
                 }
                 if let Some(version) = version {
                     let until = self.now + UNSERVED_FOR;
