@@ -312,7 +312,7 @@ mod tests {
         let health = Health {
             standing: Vec::new(),
             offences: vec![("wrong-bytes", 0), ("too-slow", 0), ("dates-ahead", 0)],
-            failed_reads: 0,
+            failed_reads: vec![(ReadFailure::Gone, 0), (ReadFailure::Deadline, 0)],
             damaged_bytes: 0,
             cache_opens: CacheOpens::default(),
             disks: vec![("cache", room), ("state", room)],
