@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::complete;
 use super::connect::Reporting;
 use super::error::CliError;
-use super::names::Names;
+use super::names::PathArguments;
 use super::output::Output;
 #[cfg(test)]
 use super::output::{COLUMN_GAP, LINE_COLUMNS};
@@ -228,7 +228,7 @@ pub(super) fn prefetch(options: &PrefetchOptions, output: &mut Output) -> Result
 
 /// Converts the arguments to names, and splits the names into batches that each fit into one call.
 fn batches(client: &mut Client, paths: &[OsString]) -> Result<Vec<Vec<Named>>, CliError> {
-    let names = Names::ask(client)?;
+    let names = PathArguments::ask(client)?;
     let named: Result<Vec<_>, _> = paths.iter().map(|path| names.of(path)).collect();
     Ok(in_calls(named?))
 }

@@ -9,7 +9,7 @@ use clap_complete::CompletionCandidate;
 use serde::de::DeserializeOwned;
 
 use super::connect::sockets;
-use super::names::Names;
+use super::names::PathArguments;
 use crate::daemon::config::Environment;
 use crate::daemon::control::{Call, Client, EntryKind, Listing, Peers, Shares};
 
@@ -52,7 +52,7 @@ fn names_beside(typed: &OsStr) -> Option<Vec<CompletionCandidate>> {
         b"" => OsStr::new("."),
         some => OsStr::from_bytes(some),
     };
-    let path = Names::ask(&mut client).ok()?.of(asked).ok()?;
+    let path = PathArguments::ask(&mut client).ok()?.of(asked).ok()?;
     let listing: Listing = client.call(&Call::Ls { path, after: None }).ok()?;
     let names = listing.entries.iter().map(|entry| {
         let last = entry.path.as_bytes().rsplit(|byte| *byte == b'/').next();

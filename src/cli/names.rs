@@ -15,14 +15,14 @@ use crate::daemon::control::{Call, Client, ClientError, Named, Status};
 const LINKS_MAX: usize = 40;
 
 /// Converts arguments to names of the shared folder, with one request to the daemon for all.
-pub(super) struct Names {
+pub(super) struct PathArguments {
     /// Real path of the mount point.
     mount: PathBuf,
     /// Current directory within the mount; `None` if it is elsewhere.
     here: Option<PathBuf>,
 }
 
-impl Names {
+impl PathArguments {
     /// Asks the daemon for its mount point. If the daemon restarts later, `client` waits until the
     /// next daemon has met as many peers as are alive now, or has had the time for it.
     pub(super) fn ask(client: &mut Client) -> Result<Self, ClientError> {
@@ -78,7 +78,7 @@ impl Names {
 
 /// Returns the name that one argument means.
 pub(super) fn shared_name(client: &mut Client, argument: &OsStr) -> Result<Named, CliError> {
-    Names::ask(client)?.of(argument)
+    PathArguments::ask(client)?.of(argument)
 }
 
 /// Resolves links in the path, except those below `mount`. The last component is not opened, but
@@ -144,8 +144,8 @@ mod tests {
         }
     }
 
-    fn names(here: Option<&str>) -> Names {
-        Names {
+    fn names(here: Option<&str>) -> PathArguments {
+        PathArguments {
             mount: PathBuf::from("/nowhere/p2p"),
             here: here.map(PathBuf::from),
         }
@@ -185,7 +185,7 @@ mod tests {
         link("itself", "twice");
         link("loop", "loop");
         std::os::unix::fs::symlink(dir.join("real/p2p/docs"), dir.join("into")).unwrap();
-        let by_link = Names {
+        let by_link = PathArguments {
             mount: real_path(&dir.join("itself"), None),
             here: None,
         };

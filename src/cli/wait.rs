@@ -9,7 +9,7 @@ use clap_complete::ArgValueCompleter;
 use super::complete;
 use super::connect::Reporting;
 use super::error::{CliError, START};
-use super::names::Names;
+use super::names::PathArguments;
 use super::output::Output;
 use crate::daemon::config::units;
 use crate::daemon::control::{Call, Client, ClientError, FailureKind, Nothing};
@@ -94,7 +94,7 @@ fn ask(options: &WaitOptions, mut client: Client, left: Duration) -> Result<(), 
     let file = match &options.file {
         None => None,
         Some(path) => {
-            let names = Names::ask(&mut client).map_err(Tried::Again)?;
+            let names = PathArguments::ask(&mut client).map_err(Tried::Again)?;
             Some(names.of(path).map_err(Tried::Failed)?)
         }
     };

@@ -53,7 +53,7 @@ pub struct WithheldVersion {
     pub how: Withholding,
 }
 
-/// What the failed reads of one author's versions of one name prove.
+/// Conclusion from the failed reads of one author's versions of one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum NameVerdict {
     /// Nothing yet.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::inode::Node;
 use p2pfs_proto::wire::native::record::Timestamp;
 
 /// The unit of `st_blocks` (stat(2)).
@@ -66,17 +65,6 @@ pub struct StatFs {
     pub entries: u64,
     /// Number of further names that are possible.
     pub free_entries: u64,
-}
-
-impl Node {
-    /// Returns the file type of the node.
-    pub(crate) fn kind(&self) -> FileKind {
-        match self {
-            Self::Directory => FileKind::Directory,
-            Self::File(_) | Self::Status | Self::Foreign => FileKind::Regular,
-            Self::Symlink(_) => FileKind::Symlink,
-        }
-    }
 }
 
 pub(super) fn blocks(size_bytes: u64, cached_bytes: u64) -> u64 {

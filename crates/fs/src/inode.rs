@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
+use super::attributes::FileKind;
 use super::traits::FileVersion;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
@@ -167,6 +168,15 @@ impl Name {
 }
 
 impl Node {
+    /// Returns the file type of the node.
+    pub(crate) fn kind(&self) -> FileKind {
+        match self {
+            Self::Directory => FileKind::Directory,
+            Self::File(_) | Self::Status | Self::Foreign => FileKind::Regular,
+            Self::Symlink(_) => FileKind::Symlink,
+        }
+    }
+
     /// Returns whether both are the same version of a name. A new mtime or mode is not a new
     /// version, but new bytes are. An own file may change under its readers, so it is a different
     /// version than the same bytes from another node. The kernel caches pages of the latter only.

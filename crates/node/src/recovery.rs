@@ -10,7 +10,7 @@ use std::path::Path;
 use super::NodeError;
 use super::store::{Responders, Store, StoreError};
 use p2pfs_catalogue::Catalogue;
-use p2pfs_share::Ledger;
+use p2pfs_share::ShareLedger;
 use p2pfs_types::id::Generation;
 
 /// The state of an earlier run.
@@ -35,7 +35,7 @@ pub(super) fn open(
     dir: &Path,
     empty: impl Fn() -> Catalogue,
     unix_s: u64,
-) -> Result<(StoredState, Ledger), NodeError> {
+) -> Result<(StoredState, ShareLedger), NodeError> {
     let mut kept = match read(dir, &empty, unix_s) {
         Err(StoreError::Damaged { why, .. }) => {
             let aside = Store::set_aside(dir)?;

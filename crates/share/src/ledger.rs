@@ -88,13 +88,13 @@ struct LedgerShared {
 }
 
 /// The ledger. Dropping it writes the waiting rows.
-pub struct Ledger {
+pub struct ShareLedger {
     shared: Arc<LedgerShared>,
     filesystems: Arc<Filesystems>,
     writer: Option<JoinHandle<()>>,
 }
 
-impl Ledger {
+impl ShareLedger {
     /// Opens the file, creating it if it is missing, and locks it.
     pub(super) fn open(path: &Path) -> Result<Self, ShareError> {
         let database = open_database(path)?;
@@ -255,7 +255,7 @@ impl Ledger {
     }
 }
 
-impl Drop for Ledger {
+impl Drop for ShareLedger {
     fn drop(&mut self) {
         self.shared.waiting.lock().stopping = true;
         self.shared.changed.notify_one();
@@ -418,15 +418,15 @@ fn database_at(path: &Path) -> Result<Database, redb::Error> {
 ///
 /// # Errors
 /// If the file cannot be opened, created or moved.
-pub fn open_sound(state_dir: &Path) -> Result<(Ledger, Option<Aside>), ShareError> {
+pub fn open_sound(state_dir: &Path) -> Result<(ShareLedger, Option<Aside>), ShareError> {
     let path = &state_dir.join(LEDGER_FILE);
-    let opened = Ledger::open(path).and_then(|ledger| ledger.check().map(|()| ledger));
+    let opened = ShareLedger::open(path).and_then(|ledger| ledger.check().map(|()| ledger));
     match opened {
         Ok(ledger) => Ok((ledger, None)),
         Err(ShareError::Damaged { reason, .. }) => {
             let aside = aside(path);
             std::fs::rename(path, &aside)?;
-            Ok((Ledger::open(path)?, Some((aside, reason))))
+            Ok((ShareLedger::open(path)?, Some((aside, reason))))
         }
         Err(error) => Err(error),
     }
@@ -516,12 +516,12 @@ mod tests {
     fn a_row_is_found_at_once_and_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l.redb");
-        let ledger = Ledger::open(&path).unwrap();
+        let ledger = ShareLedger::open(&path).unwrap();
         ledger.put(row(1));
         ledger.put(row(2));
         assert_eq!(ledger.get(7, 1), Some(row(1)));
         drop(ledger);
-        let ledger = Ledger::open(&path).unwrap();
+        let ledger = ShareLedger::open(&path).unwrap();
         assert_eq!(ledger.get(7, 1), Some(row(1)));
         assert_eq!(ledger.get(7, 2), Some(row(2)));
         assert_eq!(ledger.get(8, 1), None);
@@ -536,15 +536,15 @@ mod tests {
     fn a_row_is_found_when_its_filesystem_has_another_device_number() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l.redb");
-        let ledger = Ledger::open(&path).unwrap();
+        let ledger = ShareLedger::open(&path).unwrap();
         ledger.put(row(1));
         drop(ledger);
-        let ledger = Ledger::open(&path).unwrap();
+        let ledger = ShareLedger::open(&path).unwrap();
         ledger.filesystems().set(7, 99);
         assert_eq!(ledger.get(7, 1), Some(row(1)), "of an earlier version");
         ledger.put(row(2));
         drop(ledger);
-        let ledger = Ledger::open(&path).unwrap();
+        let ledger = ShareLedger::open(&path).unwrap();
         assert_eq!(ledger.get(8, 2), None);
         ledger.filesystems().set(8, 99);
         assert_eq!(ledger.get(8, 2), Some(row(2).on_device(8)));
@@ -554,7 +554,7 @@ mod tests {
         assert_eq!(ledger.get(8, 2), None);
     }
 
-    fn index_of(ledger: &Ledger, dir: &str) -> u16 {
+    fn index_of(ledger: &ShareLedger, dir: &str) -> u16 {
         let in_use = BTreeSet::new();
         let index = ledger.share_index(Path::new(dir), Path::new(dir), &in_use);
         index.unwrap()
@@ -564,12 +564,12 @@ mod tests {
     fn a_directory_keeps_its_unique_number() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l.redb");
-        let ledger = Ledger::open(&path).unwrap();
+        let ledger = ShareLedger::open(&path).unwrap();
         let first = index_of(&ledger, "/a");
         let second = index_of(&ledger, "/b");
         assert_ne!(first, second);
         drop(ledger);
-        let ledger = Ledger::open(&path).unwrap();
+        let ledger = ShareLedger::open(&path).unwrap();
         assert_eq!(index_of(&ledger, "/b"), second);
         assert_eq!(ledger.known_share(Path::new("/a")), Some(first));
         assert_eq!(ledger.known_share(Path::new("/c")), None);
@@ -578,7 +578,7 @@ mod tests {
     #[test]
     fn numbers_of_former_shares_are_assigned_again_when_all_are_assigned() {
         let dir = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&dir.path().join("l.redb")).unwrap();
+        let ledger = ShareLedger::open(&dir.path().join("l.redb")).unwrap();
         let all = 0..SHARES_MAX as u16;
         let filled = ledger.shared.with(|database| {
             let writing = database.begin_write()?;
@@ -612,9 +612,9 @@ mod tests {
     fn a_second_daemon_on_the_same_state_is_told_so() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("l.redb");
-        let _first = Ledger::open(&path).unwrap();
+        let _first = ShareLedger::open(&path).unwrap();
         assert!(matches!(
-            Ledger::open(&path),
+            ShareLedger::open(&path),
             Err(ShareError::Locked { .. })
         ));
     }
@@ -628,7 +628,7 @@ mod tests {
             b"something else entirely, and long enough to look at",
         )
         .unwrap();
-        let error = Ledger::open(&path).err().unwrap();
+        let error = ShareLedger::open(&path).err().unwrap();
         assert!(error.to_string().contains("l.redb"), "{error}");
     }
 }

@@ -146,7 +146,7 @@ use beneath::Beneath;
 use exclude::Exclude;
 use identity::NameStat;
 use ledger::LEDGER_FILE;
-pub use ledger::{Ledger, open_sound};
+pub use ledger::{ShareLedger, open_sound};
 use outboards::Outboards;
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
@@ -193,14 +193,14 @@ impl ShareSet {
     /// [`ShareError::Io`].
     pub fn open(config: ShareConfig) -> Result<(Self, mpsc::Receiver<ShareEvent>), ShareError> {
         make_private_dir(&config.state_dir)?;
-        let ledger = Ledger::open(&config.state_dir.join(LEDGER_FILE))?;
+        let ledger = ShareLedger::open(&config.state_dir.join(LEDGER_FILE))?;
         Self::open_with(config, ledger)
     }
 
     /// Starts the threads as [`Self::open`] does, with a ledger that is already open.
     pub fn open_with(
         config: ShareConfig,
-        ledger: Ledger,
+        ledger: ShareLedger,
     ) -> Result<(Self, mpsc::Receiver<ShareEvent>), ShareError> {
         let (watch_limit, hash_threads) = (config.watch_limit, config.hash_threads);
         let shared = Arc::new(open_shared(config, ledger)?);
@@ -465,7 +465,7 @@ impl ShareSet {
 }
 
 /// Builds the state that the threads share, with the state that an earlier run left.
-fn open_shared(config: ShareConfig, ledger: Ledger) -> Result<SharedState, ShareError> {
+fn open_shared(config: ShareConfig, ledger: ShareLedger) -> Result<SharedState, ShareError> {
     let state_dir = std::fs::canonicalize(&config.state_dir)?;
     let outboards = Outboards::open(state_dir.join("outboards"), config.outboard_budget_bytes)?;
     let mut refused = config.refuse_beneath;

@@ -13,7 +13,7 @@ use super::dependent_names::DependentNames;
 use super::former::{FormerVersion, FormerVersions};
 use super::identity::{FileIdentity, FileTimestamp, NameStat};
 use super::kept::ReplacedContents;
-use super::ledger::{Ledger, LedgerRow};
+use super::ledger::{LedgerRow, ShareLedger};
 use super::left_out::{LeftOut, LeftOutWhy, remedy_of_excluded};
 use super::order::EventOrder;
 use super::place::SharePlace;
@@ -55,11 +55,11 @@ pub(super) struct ShareListing {
     pub(super) rechecks: Vec<Recheck>,
     /// Watches of directories that are gone.
     pub(super) unwatched: Vec<(i32, Slot)>,
-    pub(super) ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<ShareLedger>,
 }
 
 impl ShareListing {
-    pub(super) fn new(ledger: Ledger) -> Self {
+    pub(super) fn new(ledger: ShareLedger) -> Self {
         Self {
             tree: Tree::new(),
             shares: OfferedShares::default(),

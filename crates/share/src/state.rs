@@ -13,7 +13,7 @@ use super::config::{Known, ShareEvent, ShareSpec};
 use super::exclude::Exclude;
 use super::former_numbers::RetiredNumbers;
 use super::identity::{FileIdentity, NameStat};
-use super::ledger::Ledger;
+use super::ledger::ShareLedger;
 use super::listing::ShareListing;
 use super::name_state::Observation;
 use super::offered::OfferedShare;
@@ -38,7 +38,7 @@ pub(super) struct ListingState {
 }
 
 impl ListingState {
-    pub(super) fn new(ledger: Ledger, quiet: Duration, known: Vec<Known>) -> Self {
+    pub(super) fn new(ledger: ShareLedger, quiet: Duration, known: Vec<Known>) -> Self {
         let mut absent: BTreeMap<u16, Vec<Known>> = BTreeMap::new();
         for entry in known {
             absent.entry(entry.share.0).or_default().push(entry);

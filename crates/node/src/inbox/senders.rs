@@ -31,7 +31,7 @@ impl FindSender for ShareSet {
 }
 
 /// A file for the lookup thread, and the channel for its sender.
-type Question = ((ShareIndex, SharedPath), oneshot::Sender<Option<Sender>>);
+type SenderQuestion = ((ShareIndex, SharedPath), oneshot::Sender<Option<Sender>>);
 
 impl SenderLookup {
     pub(crate) fn new(inboxes: Vec<InboxHandle>, shares: ShareSet) -> Self {
@@ -68,7 +68,7 @@ fn forward(
     find: impl FindSender,
 ) -> mpsc::Receiver<ShareEvent> {
     let (to, forwarded) = mpsc::channel(SHARE_EVENTS_MAX);
-    let (questions, asked) = std::sync::mpsc::channel::<Question>();
+    let (questions, asked) = std::sync::mpsc::channel::<SenderQuestion>();
     let answer = move || {
         while let Ok(((share, path), reply)) = asked.recv() {
             let _ended = reply.send(find.sender(share, &path));

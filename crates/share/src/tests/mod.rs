@@ -168,8 +168,8 @@ impl ShareBench {
     }
 
     /// Returns the ledger of the stopped set, which finds the rows of files in the share.
-    fn ledger(&self) -> Ledger {
-        let ledger = Ledger::open(&self.config.state_dir.join(LEDGER_FILE)).unwrap();
+    fn ledger(&self) -> ShareLedger {
+        let ledger = ShareLedger::open(&self.config.state_dir.join(LEDGER_FILE)).unwrap();
         let share = fs::File::open(self.at(".")).unwrap();
         ledger.filesystems().learn(share.as_fd());
         ledger

@@ -122,7 +122,7 @@ struct NameModel {
 impl NameModel {
     fn new() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let ledger = Ledger::open(&home.path().join(LEDGER_FILE)).unwrap();
+        let ledger = ShareLedger::open(&home.path().join(LEDGER_FILE)).unwrap();
         let mut state = ListingState::new(ledger, MODEL_QUIET, Vec::new());
         let exclude = Arc::new(Exclude::new(&[], false).unwrap());
         let spec = ShareSpec::new(home.path().to_owned());

@@ -49,7 +49,7 @@ impl Rounds {
             ..ShareConfig::new(home.path().join("state"))
         };
         make_private_dir(&config.state_dir).unwrap();
-        let ledger = Ledger::open(&config.state_dir.join(LEDGER_FILE)).unwrap();
+        let ledger = ShareLedger::open(&config.state_dir.join(LEDGER_FILE)).unwrap();
         let shared = Arc::new(open_shared(config, ledger).unwrap());
         let exclude = Arc::new(Exclude::new(&[], false).unwrap());
         let spec = ShareSpec::new(dir.clone());

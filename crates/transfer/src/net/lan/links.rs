@@ -29,13 +29,13 @@ const LINKS: usize = 64;
 
 /// Open sockets of the links.
 #[derive(Debug, Default)]
-pub(super) struct Links {
+pub(super) struct MulticastLinks {
     open: BTreeMap<LinkId, (UdpSocket, Vec<Subnet>)>,
     /// Link that was read last, and is read last in the next round.
     last: Option<LinkId>,
 }
 
-impl Links {
+impl MulticastLinks {
     /// Opens sockets for new links, and closes those of removed links and of links with changed
     /// addresses. Returns the first error.
     pub(super) fn renew(&mut self, listen: IpAddr) -> io::Result<()> {

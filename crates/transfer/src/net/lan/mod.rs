@@ -26,7 +26,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 pub use known::{HINTS_AT_ONCE, HINTS_PER_S, NODES_MAX, NODES_PER_SENDER_MAX};
-use links::Links;
+use links::MulticastLinks;
 use machine::{Machine, Output};
 pub use message::DATAGRAM_MAX_BYTES;
 
@@ -147,7 +147,7 @@ impl Drop for AbortOnDrop {
 struct Search {
     address: SocketAddr,
     machine: Machine,
-    links: Links,
+    links: MulticastLinks,
     events: mpsc::Sender<LanEvent>,
     /// Whether any link has been open.
     begun: bool,
@@ -164,7 +164,7 @@ impl Search {
         let mut search = Self {
             address,
             machine,
-            links: Links::default(),
+            links: MulticastLinks::default(),
             events,
             begun: false,
             warned: false,
