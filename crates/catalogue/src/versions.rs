@@ -75,7 +75,7 @@ pub struct Version {
 pub struct NameAuthors {
     /// The name among the files of the authors.
     pub path: SharedPath,
-    /// Authors of a file with this name, at most [`NAME_AUTHORS_MAX`]. Those of the content that
+    /// Authors of a file with this name, at most `NAME_AUTHORS_MAX`. Those of the content that
     /// was asked about come first.
     pub authors: Vec<NodeId>,
 }
