@@ -1,9 +1,13 @@
-//! Hashes a large file that only grew without reading all of it.
+//! Hashes a file that only grew without reading all of it.
 //!
 //! The hash tree of a file that grew consists of the subtrees of its listed version and of new ones
-//! at its end. A file over [`PROMISED_MAX_BYTES`](super::queue::PROMISED_MAX_BYTES) that became
-//! longer is therefore hashed from the outboard of its listed version, if that is stored. This
-//! costs the appended bytes and some samples.
+//! at its end. A file that became longer can therefore be hashed from the outboard of its listed
+//! version, if that is stored: the file is over
+//! [`SMALL_FILE_MAX_BYTES`](super::outboards::SMALL_FILE_MAX_BYTES). This costs the appended bytes
+//! and some samples. It is done for a file over
+//! [`PROMISED_MAX_BYTES`](super::queue::PROMISED_MAX_BYTES), and for a smaller one that changes
+//! again and again (`pace`) or is written without a rest. The first growth of a smaller file after
+//! a rest is read whole, so the file is listed with its right hash within 2 s.
 //!
 //! The former bytes of a longer file may have changed too: a database grows and also changes in the
 //! middle. So samples of the listed version are compared: its first bytes, which many formats

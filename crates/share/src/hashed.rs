@@ -6,8 +6,9 @@ use std::time::Instant;
 use super::extension::ListedVersion;
 use super::identity::FileIdentity;
 use super::name_state::{ListingChange, NameFacts, NameState, Observation};
-use super::outcome::{FinishedRead, HashOutcome, HashTrust};
-use super::queue::{DequeuedFile, PROMISED_MAX_BYTES};
+use super::outboards::SMALL_FILE_MAX_BYTES;
+use super::outcome::{FinishedRead, HashOutcome};
+use super::queue::DequeuedFile;
 use super::state::ListingState;
 use super::tree::{NodeBody, Slot};
 use super::watch::Cause;
@@ -49,16 +50,16 @@ impl ListingState {
     }
 
     /// Returns the listed version of a file, if the new hash may be made from its outboard. Returns
-    /// `None` if the file is not large or not listed, is read to verify its hash, or is suspected
-    /// to have lost its listed bytes.
-    pub(super) fn extendable(&self, taken: &DequeuedFile) -> Option<ListedVersion> {
+    /// `None` if the file has no stored outboard or is not listed, is read to verify its hash, is
+    /// suspected to have lost its listed bytes, or is to be read whole
+    /// ([`HashQueue::may_extend`](super::queue::HashQueue::may_extend)).
+    pub(super) fn extendable(&self, taken: &DequeuedFile, now: Instant) -> Option<ListedVersion> {
         let slot = taken.held.slot;
-        let is_large = taken.size_bytes > PROMISED_MAX_BYTES;
-        let file = self
-            .listing
-            .tree
-            .file(slot)
-            .filter(|file| file.listed && is_large);
+        let has_outboard = taken.size_bytes > SMALL_FILE_MAX_BYTES;
+        if !has_outboard || !self.queue.may_extend(taken, now) {
+            return None;
+        }
+        let file = self.listing.tree.file(slot).filter(|file| file.listed);
         let file = file.filter(|_| !taken.verifies && !self.queue.notes(slot).is_suspected)?;
         let (identity, hash) = (file.identity, file.hash);
         Some(ListedVersion { identity, hash })
@@ -68,7 +69,9 @@ impl ListingState {
     /// of the read has its turn.
     pub(super) fn hashed(&mut self, read: FinishedRead, now: Instant) {
         let slot = read.held.slot;
-        let ended = self.queue.end_read(read.held, read.read_bytes, now);
+        let ended = self
+            .queue
+            .end_read(read.held, read.read_bytes, read.extends.is_some(), now);
         let Some((again, size_bytes)) = ended else {
             return;
         };
@@ -77,10 +80,7 @@ impl ListingState {
             _ => drop(self.listing.order.step()),
         }
         let outcome = read.settled(again);
-        let HashOutcome::Hashed {
-            seen, hash, trust, ..
-        } = outcome
-        else {
+        let HashOutcome::Hashed { seen, hash, .. } = outcome else {
             let expected = FileIdentity {
                 size_bytes,
                 ..FileIdentity::default()
@@ -95,9 +95,6 @@ impl ListingState {
             self.listing.order.record_hashed(slot, seen.identity);
         }
         self.listing.order.set_seen(seen.identity);
-        if trust == HashTrust::Extended {
-            self.queue.note_extended(slot, now);
-        }
         let change = self.apply(slot, Observation::Read(outcome), seen.identity, now);
         if let ListingChange::List { doubted } = change {
             self.become_file(slot);

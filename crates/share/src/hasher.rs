@@ -6,13 +6,14 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Instant;
 
 use super::at_work::HasherProgress;
-use super::outboards::{Outboards, SMALL_FILE_MAX_BYTES};
+use super::outboards::SMALL_FILE_MAX_BYTES;
 use super::outcome::{FinishedRead, HashOutcome};
 use super::queue::{DequeuedFile, PROMISED_MAX_BYTES};
-use super::reading::{Job, Stoppable, called_off, conclude, open_job};
+use super::reading::{Job, OpenedFile, Stoppable, called_off, conclude, open_job};
 use super::round_robin::RoundRobin;
 use super::shared::SharedState;
 use super::state::ListingState;
+use super::underway::Underway;
 use p2pfs_types::digest::ContentHash;
 
 /// Maximum small files taken at once, so that locking and waking threads cost little.
@@ -58,7 +59,7 @@ fn run(shared: &SharedState, at_work: &HasherProgress) {
                     read.push(FinishedRead::of(job.taken.held, HashOutcome::Want))
                 }
                 true => read.extend(large.begin(shared, job)),
-                false => read.push(hash_at_once(shared, at_work, &job, &mut buffer)),
+                false => read.push(hash_at_once(shared, at_work, job, &mut buffer)),
             }
             if is_left(shared, at_work) {
                 return;
@@ -91,30 +92,77 @@ fn is_left(shared: &SharedState, at_work: &HasherProgress) -> bool {
     left.is_some()
 }
 
+/// Opens, reads and hashes a file of up to [`PROMISED_MAX_BYTES`].
 fn hash_at_once(
     shared: &SharedState,
     at_work: &HasherProgress,
+    job: Job,
+    buffer: &mut Vec<u8>,
+) -> FinishedRead {
+    match open_job(shared, &job) {
+        Err(outcome) => FinishedRead::of(job.taken.held, outcome),
+        Ok(opened) if opened.size_bytes() > PROMISED_MAX_BYTES => {
+            // it grew since it was checked
+            FinishedRead::of(job.taken.held, HashOutcome::Elsewhere)
+        }
+        Ok(opened) if opened.size_bytes() > SMALL_FILE_MAX_BYTES => {
+            hash_with_outboard(shared, at_work, job, opened, buffer)
+        }
+        Ok(opened) => hash_small(shared, at_work, &job, &opened, buffer),
+    }
+}
+
+/// Reads and hashes a file, and makes its outboard.
+fn hash_with_outboard(
+    shared: &SharedState,
+    at_work: &HasherProgress,
+    job: Job,
+    opened: OpenedFile,
+    buffer: &mut Vec<u8>,
+) -> FinishedRead {
+    let held = job.taken.held;
+    let start = job.known_start(shared, &opened);
+    let part = shared.outboards.begin(opened.size_bytes());
+    let Ok(mut file) = part.and_then(|part| Underway::begin(job, opened, part, start)) else {
+        return FinishedRead::of(held, HashOutcome::Want);
+    };
+    match file.read_on(shared, at_work, u64::MAX, buffer) {
+        Ok(()) => file.finish(shared),
+        Err(outcome) => file.end(outcome),
+    }
+}
+
+/// Reads a file of up to [`SMALL_FILE_MAX_BYTES`] into `buffer` and hashes it at once.
+fn hash_small(
+    shared: &SharedState,
+    at_work: &HasherProgress,
     job: &Job,
+    opened: &OpenedFile,
     buffer: &mut Vec<u8>,
 ) -> FinishedRead {
     let mut read_bytes = 0;
-    let outcome = hash(shared, at_work, job, buffer, &mut read_bytes);
-    let mut read = FinishedRead {
-        read_bytes,
-        ..FinishedRead::of(job.taken.held, outcome)
+    buffer.resize(opened.size_bytes() as usize, 0);
+    let mut reader = Stoppable {
+        file: &opened.file,
+        shared,
+        cancel: &job.taken.cancel,
+        at_work,
+        read_bytes: &mut read_bytes,
+    };
+    let outcome = match reader.read_exact(buffer) {
+        Ok(()) => conclude(job, opened, ContentHash::of(buffer), false),
+        Err(error) => called_off(&error, opened),
     };
     // The bytes of a busy file may be partly from before and partly from after a write, so they are
     // not kept. Listing their hash does no harm, because each byte is verified before it is served.
-    let small = job.taken.just_written
-        && !job.taken.held.busy
-        && job.taken.size_bytes <= SMALL_FILE_MAX_BYTES;
-    if let HashOutcome::Hashed { seen, .. } = &read.outcome
-        && small
-        && seen.identity.size_bytes == buffer.len() as u64
-    {
-        read.bytes = Some(buffer[..].into());
+    let is_kept = matches!(outcome, HashOutcome::Hashed { .. })
+        && job.taken.just_written
+        && !job.taken.held.busy;
+    FinishedRead {
+        read_bytes,
+        bytes: is_kept.then(|| buffer[..].into()),
+        ..FinishedRead::of(job.taken.held, outcome)
     }
-    read
 }
 
 /// Waits for files to hash. Returns an empty list if there are none and the thread has large files
@@ -168,7 +216,7 @@ fn job(state: &mut ListingState, taken: DequeuedFile) -> Option<Job> {
     let share = state.listing.shares.by_index.get(&node.share)?;
     let (dir, include_private) = (share.dir.clone(), share.spec.include_private);
     let path = state.listing.tree.path(taken.held.slot)?;
-    let listed = state.extendable(&taken);
+    let listed = state.extendable(&taken, Instant::now());
     Some(Job {
         share: node.share,
         stands_still: share.problems.stands_still,
@@ -178,50 +226,4 @@ fn job(state: &mut ListingState, taken: DequeuedFile) -> Option<Job> {
         path,
         listed,
     })
-}
-
-fn hash(
-    shared: &SharedState,
-    at_work: &HasherProgress,
-    job: &Job,
-    buffer: &mut Vec<u8>,
-    read_bytes: &mut u64,
-) -> HashOutcome {
-    let opened = match open_job(shared, job) {
-        Ok(opened) => opened,
-        Err(outcome) => return outcome,
-    };
-    if opened.size_bytes() > PROMISED_MAX_BYTES {
-        // it grew since it was checked
-        return HashOutcome::Elsewhere;
-    }
-    let reader = Stoppable {
-        file: &opened.file,
-        shared,
-        cancel: &job.taken.cancel,
-        at_work,
-        read_bytes,
-    };
-    match read(reader, opened.size_bytes(), buffer, &shared.outboards) {
-        Ok(hash) => conclude(job, &opened, hash, false),
-        Err(error) => called_off(&error, &opened),
-    }
-}
-
-/// Reads and hashes a file. A file of up to [`SMALL_FILE_MAX_BYTES`] is read into `buffer` and
-/// hashed at once. For a larger file, also makes its outboard ([`Outboards::make`]).
-fn read(
-    mut reader: Stoppable<'_>,
-    size_bytes: u64,
-    buffer: &mut Vec<u8>,
-    outboards: &Outboards,
-) -> io::Result<ContentHash> {
-    if size_bytes <= SMALL_FILE_MAX_BYTES {
-        buffer.resize(size_bytes as usize, 0);
-        reader.read_exact(buffer)?;
-        return Ok(ContentHash::of(buffer));
-    }
-    outboards
-        .make(&mut reader, size_bytes)
-        .map(|(hash, _)| hash)
 }

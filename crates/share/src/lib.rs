@@ -110,6 +110,7 @@ mod source;
 mod state;
 mod status;
 mod tree;
+mod underway;
 
 mod walk;
 mod walk_queue;

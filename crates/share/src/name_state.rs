@@ -26,7 +26,7 @@
 //!  Hashing ──── a check finds a change ───────────────────────────▶ Hashing, with `again`
 //! ```
 //!
-//! A large file that was read a short time ago is `Paced` before it is `Queued`. A file that was
+//! A file that changes again and again (`pace`) is `Paced` before it is `Queued`. A file that was
 //! written for a long time is queued between two writes.
 //!
 //! A directory or a link that is listed is always `Listed`. A name that a check leaves out becomes
@@ -37,14 +37,12 @@ use std::time::{Duration, Instant};
 
 use super::identity::{FileIdentity, FileTimestamp};
 use super::outcome::{HashOutcome, HashTrust};
+use super::pace::whole_read_rest;
 use super::queue::QueueLane;
 use super::watch::Cause;
 
-/// Rate that determines how long a file that only grew must be at rest before it is read whole: as
-/// long as reading it at this rate takes. So a log that gets a line now and then is read at this
-/// rate at most, a sixteenth of the rate for a file that changes all the time
-/// ([`REREAD_BYTES_PER_S`](super::pace::REREAD_BYTES_PER_S)).
-const WHOLE_READ_BYTES_PER_S: u64 = 4 << 20;
+/// Longest wait of a paced file for which later turns wait. It bounds the delay of other files.
+const PACED_BLOCK_MAX: Duration = Duration::from_millis(250);
 /// First wait for a file that is open for writing although its close was reported. The kernel
 /// reports a close some microseconds before it decrements the writer count, or milliseconds if the
 /// closing thread has to wait in between.
@@ -525,9 +523,15 @@ fn end(next: NameState, listing: ListingChange, notes: &mut FileNotes) -> (NameS
 }
 
 /// Queues a file, or lets it rest if it was read a short time ago. In both cases, `wait` says
-/// whether later turns wait for the file.
+/// whether later turns wait for the file. However, they do not wait for a file that rests for more
+/// than [`PACED_BLOCK_MAX`].
 fn ready(sure: bool, wait: Wait, facts: &NameFacts) -> (NameState, Effects) {
     if let Some(until) = facts.paced_until {
+        let wait = if until - facts.now > PACED_BLOCK_MAX {
+            Wait::Unblock
+        } else {
+            wait
+        };
         return (NameState::Paced { sure }, rest_until(until, wait));
     }
     let effects = Effects {
@@ -616,8 +620,7 @@ fn after_hash(
         (Some(Cause::Created | Cause::Modified), _) => write(true, notes, facts),
         (_, HashTrust::Racy) => doubt(facts.quiet, facts),
         (_, HashTrust::Extended) => {
-            let whole = Duration::from_secs(facts.size_bytes / WHOLE_READ_BYTES_PER_S);
-            doubt(whole.max(facts.quiet), facts)
+            doubt(whole_read_rest(facts.size_bytes).max(facts.quiet), facts)
         }
         (_, HashTrust::Sure | HashTrust::UntilClosed) => {
             let effects = Effects {
@@ -736,6 +739,32 @@ mod tests {
             }),
             any_outcome().prop_map(Observation::Read),
         ]
+    }
+
+    /// Returns the effect on the order of a file that was closed and is paced for `wait`.
+    fn wait_of_paced(wait: Duration) -> Wait {
+        let now = Instant::now();
+        let facts = NameFacts {
+            now,
+            quiet: Duration::from_secs(2),
+            size_bytes: 40 << 20,
+            changed: FileTimestamp::default(),
+            shown: NameState::Listed,
+            paced_until: Some(now + wait),
+        };
+        let closed = Observation::Changed {
+            cause: Cause::Closed,
+            recent: true,
+            found: FoundBy::Report,
+        };
+        let notes = &mut FileNotes::default();
+        NameState::Listed.after(closed, notes, &facts).1.wait
+    }
+
+    #[test]
+    fn a_paced_file_delays_later_changes_only_if_its_wait_is_short() {
+        assert_eq!(wait_of_paced(PACED_BLOCK_MAX), Wait::Block);
+        assert_eq!(wait_of_paced(2 * PACED_BLOCK_MAX), Wait::Unblock);
     }
 
     proptest! {

@@ -17,7 +17,7 @@ use super::at_work::HashTicket;
 use super::name_state::{
     Effects, FileNotes, ListingChange, NameFacts, NameState, Observation, PlaceChange, ReadPurpose,
 };
-use super::pace::ReadPace;
+use super::pace::{ReadCost, ReadPace};
 use super::tree::Slot;
 use super::watch::Cause;
 
@@ -128,6 +128,14 @@ impl HashQueue {
     /// Returns whether a file changes faster than it may be read.
     pub(super) fn is_busy(&self, slot: Slot, now: Instant) -> bool {
         self.pace.is_busy(slot, now)
+    }
+
+    /// Returns whether a file that is read now may be hashed from its listed version if it grew:
+    /// whether it is large, is written without a rest or changes again and again. Another file is
+    /// read whole, because then its hash is never in doubt.
+    pub(super) fn may_extend(&self, taken: &DequeuedFile, now: Instant) -> bool {
+        let is_paced = || self.pace.is_paced(taken.held.slot, now);
+        taken.size_bytes > PROMISED_MAX_BYTES || taken.held.busy || is_paced()
     }
 
     /// Applies an observation of a name to its state, and moves the file to its new place. Returns
@@ -263,6 +271,9 @@ impl HashQueue {
         record.state = record.state.taken(&mut notes, size_bytes, now)?;
         record.set_notes(notes);
         self.queued.remove(&key);
+        if purpose == ReadPurpose::ListBusy {
+            self.pace.record_unrested(slot, now);
+        }
         self.numbers += 1;
         let (number, cancel) = (self.numbers, Arc::new(AtomicBool::new(false)));
         record.place = QueuePlace::Running(Box::new(RunningRead {
@@ -287,12 +298,14 @@ impl HashQueue {
         })
     }
 
-    /// Records what a read cost. Returns the cause of the changes noticed during the read and the
-    /// size expected at its start, or `None` if the result must be ignored.
+    /// Records what a read cost; `is_extension` says that only appended bytes were read. Returns
+    /// the cause of the changes noticed during the read and the size expected at its start, or
+    /// `None` if the result must be ignored.
     pub(super) fn end_read(
         &mut self,
         read: HashTicket,
         read_bytes: u64,
+        is_extension: bool,
         now: Instant,
     ) -> Option<(Option<Cause>, u64)> {
         let record = self.records.get(&read.slot)?;
@@ -305,16 +318,16 @@ impl HashQueue {
             return None;
         }
         // a file that is only verified did not change again
-        let began = (purpose != ReadPurpose::Verify).then_some(running.began);
+        let changed = (purpose != ReadPurpose::Verify).then_some(running.began);
         let size_bytes = record.size_bytes;
-        self.pace
-            .record_read(read.slot, size_bytes, read_bytes, began, now);
+        let cost = ReadCost {
+            size_bytes,
+            read_bytes,
+            is_extension,
+            changed,
+        };
+        self.pace.record_read(read.slot, cost, now);
         Some((again, size_bytes))
-    }
-
-    /// Records that a file was hashed without being read whole.
-    pub(super) fn note_extended(&mut self, slot: Slot, now: Instant) {
-        self.pace.note_extended(slot, now);
     }
 
     /// Returns the files that have rested long enough. They keep their places until that is
@@ -462,11 +475,11 @@ mod tests {
         let taken = queue.take(false, u64::MAX).unwrap();
         queue.withdraw(a);
         assert!(taken.cancel.load(Ordering::Relaxed));
-        assert_eq!(queue.end_read(taken.held, 0, now), None);
+        assert_eq!(queue.end_read(taken.held, 0, false, now), None);
         queue.enqueue(a, 1);
         let second = queue.take(false, u64::MAX).unwrap();
-        assert_eq!(queue.end_read(taken.held, 0, now), None);
-        assert_eq!(queue.end_read(second.held, 0, now), Some((None, 1)));
+        assert_eq!(queue.end_read(taken.held, 0, false, now), None);
+        assert_eq!(queue.end_read(second.held, 0, false, now), Some((None, 1)));
         queue.withdraw(a);
         assert_eq!(queue.files_left(), 0);
     }
@@ -485,7 +498,7 @@ mod tests {
         queue.change(a, 1, Cause::Walk);
         assert!(queue.is_read(a));
         assert!(taken.cancel.load(Ordering::Relaxed));
-        let finished = queue.end_read(taken.held, 0, now);
+        let finished = queue.end_read(taken.held, 0, false, now);
         assert_eq!(finished, Some((Some(Cause::Modified), 1)));
     }
 

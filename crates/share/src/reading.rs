@@ -12,10 +12,11 @@ use rustix::fs::fstat;
 
 use super::at_work::HasherProgress;
 use super::beneath::{Beneath, Writers, is_absence, is_want, writers_of};
-use super::extension::ListedVersion;
+use super::extension::{KnownStart, ListedVersion};
 use super::identity::{FileIdentity, FileTimestamp, NameStat};
+use super::outboards::SMALL_FILE_MAX_BYTES;
 use super::outcome::{HashOutcome, HashTrust};
-use super::queue::{DequeuedFile, PROMISED_MAX_BYTES};
+use super::queue::DequeuedFile;
 use super::shared::SharedState;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::{self, is_full};
@@ -32,6 +33,18 @@ pub(super) struct Job {
     pub(super) path: SharedPath,
     /// Listed version from which the hash may be made.
     pub(super) listed: Option<ListedVersion>,
+}
+
+impl Job {
+    /// Returns the listed version from whose outboard the hash can be made.
+    pub(super) fn known_start(
+        &self,
+        shared: &SharedState,
+        opened: &OpenedFile,
+    ) -> Option<KnownStart> {
+        let listed = self.listed.as_ref()?;
+        KnownStart::find(&shared.outboards, &opened.file, opened.identity(), listed)
+    }
 }
 
 /// An open file, with its state before the read.
@@ -92,7 +105,7 @@ fn is_overdue(shared: &SharedState, job: &Job) -> bool {
 }
 
 /// Returns the outcome of a read that gave this hash. If the file changed during the read, the hash
-/// usually does not count. The exception is a file over [`PROMISED_MAX_BYTES`] that seems to have
+/// usually does not count. The exception is a file over [`SMALL_FILE_MAX_BYTES`] that seems to have
 /// only grown: it is listed with the hash of its bytes up to the former end. The exception holds in
 /// two cases: the file is busy, or the hash extends the listed version and no process had the file
 /// open for writing before the read.
@@ -104,7 +117,7 @@ pub(super) fn conclude(
 ) -> HashOutcome {
     let seen = opened.seen;
     let is_complete = job.taken.held.busy || is_extended && opened.unwritten;
-    let may_grow = is_complete && opened.size_bytes() > PROMISED_MAX_BYTES;
+    let may_grow = is_complete && opened.size_bytes() > SMALL_FILE_MAX_BYTES;
     match fstat(&opened.file).map(|stat| FileIdentity::of(&stat)) {
         Ok(after)
             if after == seen.identity || may_grow && after.has_grown_since(&seen.identity) =>

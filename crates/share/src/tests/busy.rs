@@ -20,10 +20,6 @@ fn large_file_that_always_changes_is_read_at_a_bounded_rate_and_listed_at_last()
     bench.start();
     assert!(bench.has("log", &bytes));
     let (start, before) = (Instant::now(), bench.set().read_bytes());
-    let is_named = |b: &ShareBench| {
-        let warning = b.status().warning;
-        warning.is_some_and(|why| why.starts_with("log changes faster"))
-    };
     for number in 0.. {
         assert!(start.elapsed() < PATIENCE, "the status does not name it");
         write_over(&bench.at("log"), &mut bytes, number);
@@ -188,6 +184,138 @@ fn a_listed_file_that_is_written_without_a_rest_is_listed_anew_between_writes() 
         assert!(
             start.elapsed() < BUSY_READ_AFTER + PATIENCE,
             "no new version"
+        );
+    }
+}
+
+/// Sizes of a file that is small enough to be listed within 2 s, and too large to be read whole for
+/// each change.
+const PACED_SIZES: [usize; 2] = [3 << 20, 40 << 20];
+/// Number of changes of a test that counts the bytes that were read.
+const CHANGES: u64 = 200;
+
+/// Starts a bench with a listed file that has been at rest.
+fn rested_file(size_bytes: usize) -> (ShareBench, Vec<u8>) {
+    let mut bench = ShareBench::bare();
+    // so long that a writer never seems to rest on a loaded machine
+    bench.config.quiet = QUIET_DEFAULT;
+    let bytes = content(size_bytes, 5);
+    bench.write("log", &bytes);
+    date(&bench.at("log"), 1_000_000);
+    bench.start();
+    assert!(bench.has("log", &bytes));
+    (bench, bytes)
+}
+
+/// Changes the file of a bench again and again, and waits for a marker after each change. Returns
+/// the bytes that were read, and whether the status named the file.
+fn change_often(bench: &mut ShareBench, mut change: impl FnMut(&Path, u64)) -> (u64, bool) {
+    let (before, mut named) = (bench.set().read_bytes(), false);
+    for number in 0..CHANGES {
+        change(&bench.at("log"), number);
+        let marker = format!("marker-{number}");
+        bench.write(&marker, marker.as_bytes());
+        bench.wait_for("the marker", |b| b.has(&marker, marker.as_bytes()));
+        named |= is_named(bench);
+    }
+    (bench.set().read_bytes() - before, named)
+}
+
+fn is_named(bench: &ShareBench) -> bool {
+    let warning = bench.status().warning;
+    warning.is_some_and(|why| why.starts_with("log changes faster"))
+}
+
+#[test]
+fn log_closed_after_each_line_costs_the_appended_bytes_at_every_size() {
+    for size_bytes in PACED_SIZES {
+        let (mut bench, mut bytes) = rested_file(size_bytes);
+        let (read, named) = change_often(&mut bench, |path, _| append_line(path, &mut bytes));
+        // the first changes are read whole, and each read may be cancelled once
+        let allowed = 4 * size_bytes as u64 + (1 << 20);
+        assert!(read <= allowed, "{read} of {allowed}");
+        assert!(named, "the status does not name it");
+        bench.wait_for("the last line", |b| b.has("log", &bytes));
+    }
+}
+
+#[test]
+fn file_overwritten_again_and_again_is_read_at_a_bounded_rate_at_every_size() {
+    for size_bytes in PACED_SIZES {
+        let (mut bench, mut bytes) = rested_file(size_bytes);
+        let start = Instant::now();
+        let (read, named) = change_often(&mut bench, |path, number| {
+            write_over(path, &mut bytes, number);
+        });
+        let allowed = REREAD_BYTES_PER_S as f64 * start.elapsed().as_secs_f64();
+        let once = size_bytes as f64;
+        assert!(read as f64 <= allowed + 3.0 * once, "{read} of {allowed}");
+        assert!(named, "the status does not name it");
+        bench.wait_for("its last version", |b| b.has("log", &bytes));
+    }
+}
+
+#[test]
+fn file_that_changes_after_a_rest_is_listed_with_its_right_bytes_at_once() {
+    let (mut bench, mut bytes) = rested_file(PACED_SIZES[0]);
+    bench.history.clear();
+    write_over(&bench.at("log"), &mut bytes, 7);
+    append_line(&bench.at("log"), &mut bytes);
+    let hash = ContentHash::of(&bytes);
+    bench.wait_for("the change", |b| b.has("log", &bytes));
+    let grown = bytes.len() as u64;
+    let is_wrong = |event: &ShareEvent| match event {
+        ShareEvent::Put { entry, .. } => {
+            matches!(&entry.kind, Kind::File { hash: h, size_bytes, .. }
+                if *size_bytes == grown && *h != hash)
+        }
+        _ => false,
+    };
+    assert!(!bench.history.iter().any(is_wrong));
+}
+
+/// Writes to the open file of a bench without a rest until the condition holds.
+fn write_until(
+    bench: &mut ShareBench,
+    mut write: impl FnMut(u64),
+    is_enough: impl Fn(&ShareBench) -> bool,
+) {
+    let (start, mut number) = (Instant::now(), 0);
+    while !is_enough(bench) {
+        number += 1;
+        write(number);
+        let marker = format!("marker-{number}");
+        bench.write(&marker, marker.as_bytes());
+        bench.wait_for("the marker", |b| b.has(&marker, marker.as_bytes()));
+        assert!(start.elapsed() < BUSY_READ_AFTER + PATIENCE, "never");
+    }
+}
+
+#[test]
+fn log_that_stays_open_is_listed_anew_at_the_cost_of_the_appended_bytes() {
+    let (mut bench, bytes) = rested_file(PACED_SIZES[1]);
+    let before = bench.set().read_bytes();
+    let log = fs::File::options().append(true).open(bench.at("log"));
+    let (mut log, first_bytes) = (log.unwrap(), bytes.len() as u64);
+    write_until(
+        &mut bench,
+        |_| log.write_all(b"line\n").unwrap(),
+        |b| b.entry("log").is_some_and(|it| size_of(it) > first_bytes),
+    );
+    let read = bench.set().read_bytes() - before;
+    assert!(read <= 2 << 20, "{read}");
+}
+
+#[test]
+fn file_that_stays_open_and_is_overwritten_is_named_at_every_size() {
+    for size_bytes in [4, PACED_SIZES[0]] {
+        let (mut bench, _) = rested_file(size_bytes);
+        let file = fs::File::options().write(true).open(bench.at("log"));
+        let file = file.unwrap();
+        write_until(
+            &mut bench,
+            |number| file.write_all_at(&number.to_be_bytes()[4..], 0).unwrap(),
+            is_named,
         );
     }
 }
