@@ -69,10 +69,7 @@ impl ListingState {
     /// of the read has its turn.
     pub(super) fn hashed(&mut self, read: FinishedRead, now: Instant) {
         let slot = read.held.slot;
-        let ended = self
-            .queue
-            .end_read(read.held, read.read_bytes, read.extends.is_some(), now);
-        let Some((again, size_bytes)) = ended else {
+        let Some((again, size_bytes)) = self.queue.end_read(&read, now) else {
             return;
         };
         match self.listing.order.turn_of(slot) {

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 use super::identity::{FileIdentity, FileTimestamp};
 use super::outcome::{HashOutcome, HashTrust};
 use super::pace::whole_read_rest;
-use super::queue::QueueLane;
+use super::queue::{PROMISED_MAX_BYTES, QueueLane};
 use super::watch::Cause;
 
 /// Longest wait of a paced file for which later turns wait. It bounds the delay of other files.
@@ -620,7 +620,9 @@ fn after_hash(
         (Some(Cause::Created | Cause::Modified), _) => write(true, notes, facts),
         (_, HashTrust::Racy) => doubt(facts.quiet, facts),
         (_, HashTrust::Extended) => {
-            doubt(whole_read_rest(facts.size_bytes).max(facts.quiet), facts)
+            let is_promised = facts.size_bytes <= PROMISED_MAX_BYTES;
+            let rest = whole_read_rest(facts.size_bytes).max(facts.quiet);
+            doubt(if is_promised { facts.quiet } else { rest }, facts)
         }
         (_, HashTrust::Sure | HashTrust::UntilClosed) => {
             let effects = Effects {

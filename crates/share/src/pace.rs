@@ -6,7 +6,8 @@
 //! is read at that rate at most.
 //!
 //! After each read, a paced file waits as long as the read takes at [`REREAD_BYTES_PER_S`]. So it
-//! is read at that rate at most, whatever its size. With each further change the wait doubles, up
+//! is read at that rate at most, whatever its size. (After a read that a change ended, a file of up
+//! to [`PROMISED_MAX_BYTES`] waits for [`CANCELLED_WAIT_MAX`] at most.) With each further change the wait doubles, up
 //! to a limit. The limit is [`PROMISED_WAIT_MAX`] for a file of up to [`PROMISED_MAX_BYTES`],
 //! because such a file must be listed within 2 s of its writer's close, and [`LARGE_WAIT_MAX`] for
 //! a larger one.
@@ -36,6 +37,10 @@ const WHOLE_READ_BYTES_PER_S: u64 = 4 << 20;
 /// Longest wait of a file of up to [`PROMISED_MAX_BYTES`]: half of the 2 s within which it is
 /// listed (p2pfs(7)).
 const PROMISED_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Longest wait after a read of such a file that a change ended. A wait of a second would end each
+/// read of a file that changes a little less than once a second, because the wait begins at the
+/// change: the next read would begin just before the next change.
+const CANCELLED_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Longest wait of a larger file, unless reading the file once takes longer at
 /// [`REREAD_BYTES_PER_S`].
 const LARGE_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -58,6 +63,8 @@ pub(super) struct ReadCost {
     pub(super) read_bytes: u64,
     /// Whether only appended bytes were read.
     pub(super) is_extension: bool,
+    /// Whether a change ended the read before it gave a hash.
+    pub(super) is_cancelled: bool,
     /// When the read began, or `None` if the file had not changed and was only verified.
     pub(super) changed: Option<Instant>,
 }
@@ -67,8 +74,9 @@ pub(super) struct ReadCost {
 struct ReadWait {
     until: Instant,
     wait: Duration,
-    /// If the file is read until this time because of a change, it changes again and again.
-    again_until: Instant,
+    /// If the file is read until this time because of a change, it changes again and again. `None`
+    /// if it was not read because of a change before.
+    again_until: Option<Instant>,
     /// Whether the file changed again and again at its last read.
     is_paced: bool,
     /// Until when the status names the file if it waits to be read.
@@ -99,13 +107,14 @@ impl ReadPace {
             let until = last.until.max(now + first);
             return self.insert(slot, ReadWait { until, ..last }, now);
         };
-        let before = last.filter(|last| changed <= last.again_until);
+        let before = last.filter(|last| last.is_again(changed));
         let longest = if is_promised {
             PROMISED_WAIT_MAX
         } else {
             LARGE_WAIT_MAX
         };
         let wait = match before {
+            Some(_) if is_promised && read.is_cancelled => once.min(CANCELLED_WAIT_MAX),
             _ if read.is_extension => EXTENDED_WAIT,
             None => first,
             Some(before) => (2 * before.wait).min(longest).max(once),
@@ -115,7 +124,7 @@ impl ReadPace {
         let noted = ReadWait {
             until,
             wait,
-            again_until: until + wait.max(whole_read_rest(read.size_bytes)),
+            again_until: Some(until + wait.max(whole_read_rest(read.size_bytes))),
             is_paced: before.is_some(),
             named_until: last.map_or(named_until, |last| last.named_until.max(named_until)),
         };
@@ -151,7 +160,7 @@ impl ReadPace {
     /// Returns whether a file that is read now because of a change is paced already.
     pub(super) fn is_paced(&self, slot: Slot, now: Instant) -> bool {
         let wait = self.waits.get(&slot);
-        wait.is_some_and(|wait| wait.is_paced && now <= wait.again_until)
+        wait.is_some_and(|wait| wait.is_paced && wait.is_again(now))
     }
 
     /// Returns whether a file that waits to be read changes faster than it is read.
@@ -172,7 +181,7 @@ impl ReadWait {
         Self {
             until: now,
             wait: Duration::ZERO,
-            again_until: now,
+            again_until: None,
             is_paced: false,
             named_until: now,
         }
@@ -180,7 +189,12 @@ impl ReadWait {
 
     /// Returns whether the wait may still matter after `now`.
     fn is_due(&self, now: Instant) -> bool {
-        now <= self.again_until || now < self.until || now < self.named_until
+        self.is_again(now) || now < self.until || now < self.named_until
+    }
+
+    /// Returns whether a read because of a change at this time is one of several in a row.
+    fn is_again(&self, changed: Instant) -> bool {
+        self.again_until.is_some_and(|until| changed <= until)
     }
 }
 
@@ -197,6 +211,7 @@ mod tests {
             size_bytes,
             read_bytes: size_bytes,
             is_extension: false,
+            is_cancelled: false,
             changed: Some(now),
         }
     }
@@ -274,6 +289,25 @@ mod tests {
             assert_eq!(pace.waits_until(slot, now), None);
             assert!(pace.is_paced(slot, now) && !pace.is_busy(slot, now));
             now += 2 * whole_read_rest(size_bytes);
+        }
+    }
+
+    #[test]
+    fn a_read_that_a_change_ended_is_tried_again_in_less_than_a_second() {
+        let (mut pace, now) = (ReadPace::default(), Instant::now());
+        let (slot, size_bytes) = (Slot::FIRST, PROMISED_MAX_BYTES);
+        for _ in 0..10 {
+            pace.record_read(slot, whole(size_bytes, now), now);
+        }
+        assert_eq!(pace.waits_until(slot, now), Some(now + PROMISED_WAIT_MAX));
+        for is_extension in [false, true] {
+            let cancelled = ReadCost {
+                is_cancelled: true,
+                is_extension,
+                ..whole(size_bytes, now)
+            };
+            pace.record_read(slot, cancelled, now);
+            assert_eq!(pace.waits_until(slot, now), Some(now + CANCELLED_WAIT_MAX));
         }
     }
 

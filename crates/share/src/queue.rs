@@ -17,6 +17,7 @@ use super::at_work::HashTicket;
 use super::name_state::{
     Effects, FileNotes, ListingChange, NameFacts, NameState, Observation, PlaceChange, ReadPurpose,
 };
+use super::outcome::{FinishedRead, HashOutcome};
 use super::pace::{ReadCost, ReadPace};
 use super::tree::Slot;
 use super::watch::Cause;
@@ -298,23 +299,20 @@ impl HashQueue {
         })
     }
 
-    /// Records what a read cost; `is_extension` says that only appended bytes were read. Returns
-    /// the cause of the changes noticed during the read and the size expected at its start, or
-    /// `None` if the result must be ignored.
+    /// Records what a read cost. Returns the cause of the changes noticed during the read and the
+    /// size expected at its start, or `None` if the result must be ignored.
     pub(super) fn end_read(
         &mut self,
-        read: HashTicket,
-        read_bytes: u64,
-        is_extension: bool,
+        read: &FinishedRead,
         now: Instant,
     ) -> Option<(Option<Cause>, u64)> {
-        let record = self.records.get(&read.slot)?;
+        let record = self.records.get(&read.held.slot)?;
         let (NameState::Hashing { purpose, again, .. }, QueuePlace::Running(running)) =
             (record.state, &record.place)
         else {
             return None;
         };
-        if running.number != read.number {
+        if running.number != read.held.number {
             return None;
         }
         // a file that is only verified did not change again
@@ -322,11 +320,12 @@ impl HashQueue {
         let size_bytes = record.size_bytes;
         let cost = ReadCost {
             size_bytes,
-            read_bytes,
-            is_extension,
+            read_bytes: read.read_bytes,
+            is_extension: read.extends.is_some(),
+            is_cancelled: !matches!(read.settled(again), HashOutcome::Hashed { .. }),
             changed,
         };
-        self.pace.record_read(read.slot, cost, now);
+        self.pace.record_read(read.held.slot, cost, now);
         Some((again, size_bytes))
     }
 
@@ -438,6 +437,11 @@ mod tests {
     };
     const DOUBTED: Observation = Observation::Remembered { doubted: true };
 
+    /// Returns the end of a read without a hash.
+    fn unread(held: HashTicket) -> FinishedRead {
+        FinishedRead::of(held, HashOutcome::Want)
+    }
+
     #[test]
     fn just_closed_files_come_first_then_the_oldest_and_large_ones_last() {
         let [a, b, c, d, e] = slots();
@@ -475,11 +479,11 @@ mod tests {
         let taken = queue.take(false, u64::MAX).unwrap();
         queue.withdraw(a);
         assert!(taken.cancel.load(Ordering::Relaxed));
-        assert_eq!(queue.end_read(taken.held, 0, false, now), None);
+        assert_eq!(queue.end_read(&unread(taken.held), now), None);
         queue.enqueue(a, 1);
         let second = queue.take(false, u64::MAX).unwrap();
-        assert_eq!(queue.end_read(taken.held, 0, false, now), None);
-        assert_eq!(queue.end_read(second.held, 0, false, now), Some((None, 1)));
+        assert_eq!(queue.end_read(&unread(taken.held), now), None);
+        assert_eq!(queue.end_read(&unread(second.held), now), Some((None, 1)));
         queue.withdraw(a);
         assert_eq!(queue.files_left(), 0);
     }
@@ -498,7 +502,7 @@ mod tests {
         queue.change(a, 1, Cause::Walk);
         assert!(queue.is_read(a));
         assert!(taken.cancel.load(Ordering::Relaxed));
-        let finished = queue.end_read(taken.held, 0, false, now);
+        let finished = queue.end_read(&unread(taken.held), now);
         assert_eq!(finished, Some((Some(Cause::Modified), 1)));
     }
 
