@@ -113,7 +113,7 @@ impl UnservedMarks {
     fn count_of(&self, author: &NodeId) -> usize {
         let of_author = |mark: &&UnservedMark| mark.authors.contains(author);
         let contents = self.marks.values().filter(of_author).count();
-        contents + self.withheld.count_behind(author)
+        contents + self.withheld.count_withheld(author)
     }
 
     /// Returns the number of names for which failed reads are counted.
@@ -250,12 +250,14 @@ impl UnservedContents<'_> {
     }
 
     /// Ends the mark of a content after verified bytes of it arrived from these nodes. Versions of
-    /// the nodes then rank by the usual rules, except those with marks of their own.
+    /// the nodes then rank by the usual rules, except those with marks of their own. Nodes that sent
+    /// wrong bytes are not pardoned: they gave the right bytes before, and are asked for none now.
     pub fn clear(&mut self, content: &ContentKey, givers: &[NodeId]) {
         self.drop_mark(content);
-        for giver in givers {
-            self.marks.liars.remove(giver);
-            if let Some(index) = self.logs.index_of(giver) {
+        let honest = |giver: &&NodeId| !self.marks.liars.contains_key(*giver);
+        let honest: Vec<NodeId> = givers.iter().filter(honest).copied().collect();
+        for giver in honest {
+            if let Some(index) = self.logs.index_of(&giver) {
                 self.pardon(index);
             }
         }

@@ -184,11 +184,12 @@ impl WithheldNames {
         names.take_while(move |((of, _), _)| *of == author)
     }
 
-    /// Returns how many names of an author rank behind others.
-    pub(super) fn count_behind(&self, author: &NodeId) -> usize {
+    /// Returns how many names of an author rank behind others because it was silent. Refusals do
+    /// not count: an author that refuses is probably honest.
+    pub(super) fn count_withheld(&self, author: &NodeId) -> usize {
         let names = self.of_author(author);
         names
-            .filter(|(_, reads)| reads.verdict().ranks_behind())
+            .filter(|(_, reads)| reads.verdict() == NameVerdict::Withheld)
             .count()
     }
 

@@ -477,7 +477,6 @@ fn versions_of_a_shunned_node_rank_behind_until_it_is_asked_again() {
     watcher.unserved().expire(now + LONG);
     assert!((0..9).all(|number| !shows_true(&mut watcher, number)));
     watcher.unserved().shun(id(LIAR), now + LONG);
-    watcher.unserved().shun(id(9), now + LONG);
     watcher.unserved().clear(&key("any"), &[id(LIAR)]);
-    assert!(!shows_true(&mut watcher, 0));
+    assert!(shows_true(&mut watcher, 0), "bytes from before pardoned it");
 }
