@@ -24,7 +24,7 @@ use p2pfs_types::id::{NodeId, NodeName};
 /// Maximum time that [`Node::stop`] waits until the farewell is sent (three times within 120 ms) and
 /// the last changes are on the disk. A disk that hangs must not prevent the end. A service manager
 /// kills the daemon after 20 s (`TimeoutStopSec=` of its unit).
-const STOP_LIMIT: Duration = Duration::from_secs(15);
+const STOP_LIMIT: Duration = Duration::from_secs(12);
 
 /// The connections of the handle to the event loop and to the mDNS task.
 pub(super) struct LoopControl {
@@ -187,7 +187,7 @@ impl Node {
     }
 
     /// Sends the farewell, ends the event loop and stores the last changes. Returns when they are on
-    /// the disk, or after 15 s if the disk does not answer. With [`Leave::Final`], the node first
+    /// the disk, or after 12 s if the disk does not answer. With [`Leave::Final`], the node first
     /// resigns from the cluster ([`NodeMembership::resign`]), unless it has done so. That takes up
     /// to 3 s.
     pub async fn stop(&self, leave: Leave) {

@@ -45,6 +45,9 @@ pub use super::run_error::RunError;
 
 /// Interval between updates of status and rates.
 const TICK: Duration = Duration::from_secs(1);
+/// Maximum time that a stop waits for the cache's map to be written. A cache disk that hangs must
+/// not prevent the end.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 /// Maximum calls that wait for the node.
 const CALLS_MAX: usize = 256;
 /// Interval between retries of actions that failed: adding missing shares, and using a token whose
@@ -402,7 +405,8 @@ impl Daemon {
             Ok(Ok(())) => {}
         }
         let node = self.services.node.clone();
-        let _flushed = spawn_blocking(move || node.cache().flush()).await;
+        let flushed = spawn_blocking(move || node.cache().flush());
+        let _lost_at_most_the_map = tokio::time::timeout(FLUSH_LIMIT, flushed).await;
         tracing::info!("stopped");
     }
 }

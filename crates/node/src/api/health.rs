@@ -217,8 +217,9 @@ impl NodeHealth {
     /// because that is not a problem of the disk.
     fn cache_is_full(&self) -> Option<Finding> {
         let budget_bytes = self.cache.usage().budget_bytes;
+        let lack = self.cache.room().lack(LITTLE_BYTES.min(budget_bytes / 2))?;
         let disk = self.cache_dir.disk();
-        let found = match self.cache.room().lack(LITTLE_BYTES.min(budget_bytes / 2))? {
+        let found = match lack {
             Lack::Budget { .. } => return None,
             Lack::Disk {
                 free_bytes,

@@ -146,7 +146,7 @@ fn note_slow_cache(services: &Services) -> Option<Check> {
         "slower than possible, because the daemon reads cached files for the kernel: {why}; to \
          speed them up, put cache_dir on ext4, xfs or btrfs"
     );
-    Some(Check::ok(WARM_READS, found))
+    Some(Check::note(WARM_READS, found))
 }
 
 fn check_shares(services: &Services, sight: Sight) -> Vec<Check> {
