@@ -210,8 +210,10 @@ pub(super) fn not_listed(services: &Services, path: &SharedPath) -> Failure {
     let shown = escape(path.as_bytes());
     if let Some(owned) = owner_that_hides(services, path) {
         let message = format!("{shown} is not listed: {}", owned.rule());
-        return Failure::new(FailureKind::NotFound, message)
-            .with_remedy("list files of all nodes there again: p2pfs own --nobody");
+        return Failure::new(FailureKind::NotFound, message).with_remedy(format!(
+            "list files of all nodes there again: p2pfs own {} --nobody",
+            owned.owned
+        ));
     }
     if !services.node.names().is_being_read(path) {
         return not_found(path);
