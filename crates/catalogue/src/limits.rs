@@ -152,7 +152,8 @@ pub const LIMITS: &[Limit] = &[
         text: "number of undelivered contents (UNSERVED_MAX) and names (WITHHELD_NAMES_MAX) of one \
                author from which on all its versions rank behind those of other authors, until one \
                of them is delivered. Also the number of undelivered versions of one name from which \
-               on the author's versions of this name rank so.",
+               on the author's versions of this name rank so, if the reads failed over ten seconds \
+               (a minute with refusals).",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/unserved.rs author_of_several_unserved_contents_ranks_behind_until_one_is_served",
             "crates/catalogue/src/tests/unserved.rs author_that_was_silent_for_several_replaced_versions_loses_the_name_and_is_at_fault",
@@ -170,7 +171,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::withheld::WITHHELD_NAMES_MAX",
         value: LimitValue::Count(crate::withheld::WITHHELD_NAMES_MAX as u64),
-        text: "maximum number of names, counted for each author, of which undelivered versions are \
+        text: "maximum number of pairs of an author and a name for which undelivered versions are \
                counted. Beyond it, the count of one name of the author with the most names begins \
                again.",
         tests: LimitTests::By(&[

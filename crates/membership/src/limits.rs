@@ -14,7 +14,8 @@ pub const LIMITS: &[Limit] = &[
         name: "membership::config::DEPARTURES_MAX",
         value: LimitValue::Count(crate::config::DEPARTURES_MAX as u64),
         text: "maximum number of remembered departures. Beyond it, the oldest that the same member \
-               sent is forgotten.",
+               sent (or, if it sent none, the oldest of the member that sent the most) is \
+               forgotten.",
         tests: LimitTests::By(&["crates/membership/src/rumors.rs remembered_rumors_are_bounded"]),
     },
     Limit {
@@ -37,7 +38,8 @@ pub const LIMITS: &[Limit] = &[
         name: "membership::config::HEADS_MAX",
         value: LimitValue::Count(crate::config::HEADS_MAX as u64),
         text: "maximum number of authors with a stored head. Beyond it, the oldest head that the \
-               same member sent is forgotten, which costs one repeated event.",
+               same member sent (or, if it sent none, the oldest of the member that sent the most) \
+               is forgotten, which costs one repeated event.",
         tests: LimitTests::By(&["crates/membership/src/rumors.rs remembered_rumors_are_bounded"]),
     },
     Limit {

@@ -38,7 +38,7 @@ described! {
     pub struct Check as "Check" {
         /// The checked thing in a word. For seeds, peers and shares it includes their name.
         pub name: String,
-        /// The verdict.
+        /// The verdict. Text output has `error` for `failed`.
         pub state: CheckState,
         /// The finding.
         pub found: String,
