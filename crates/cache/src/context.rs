@@ -67,7 +67,7 @@ impl CacheContext {
         }
     }
 
-    /// Describes a refused write, with the remedy behind a semicolon.
+    /// Describes a refused write, with the remedy after a semicolon.
     fn refused_write(&self, error: &io::Error) -> String {
         let usage = usage_command(&self.layout.dir);
         format!(

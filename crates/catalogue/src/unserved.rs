@@ -28,9 +28,8 @@ use p2pfs_types::path::SharedPath;
 /// Maximum number of contents marked as unserved. Above it, a mark of the author with the most marks
 /// ends: the one that expires first.
 pub const UNSERVED_MAX: usize = 256;
-/// Number of marked contents and names of one author from which on all its versions rank behind
-/// those of other authors. Also the number of versions of one name that an author did not give from
-/// which on the name is marked.
+/// An author with this many marked contents and names ranks behind other authors with all its
+/// versions. A name is marked after this many undelivered versions.
 pub const UNSERVED_PER_AUTHOR: usize = 3;
 
 /// Contents, authors and names with versions that rank behind all others.

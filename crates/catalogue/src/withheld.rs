@@ -24,10 +24,10 @@ pub const WITHHELD_NAMES_PER_AUTHOR: usize = 32;
 /// Maximum number of failed versions that are remembered for one name of one author.
 const VERSIONS_KEPT_MAX: usize = 8;
 /// Least time between the first and the last failed read of a name. It is the default deadline of
-/// a read, so that one halt of a connection does not count as several versions.
+/// a read, so that one stalled connection does not count as several versions.
 const SILENT_FOR: Duration = Duration::from_secs(10);
 /// Least time between the first and the last failed read of a name if some of them were refused. A
-/// node serves a small file for as long after its replacement.
+/// node serves a small file for this time after it was replaced.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
 /// How the nodes that were asked for a version kept it from a reader.
@@ -93,7 +93,7 @@ impl FailedReads {
             return;
         }
         if self.versions.len() >= VERSIONS_KEPT_MAX {
-            // The first one stays, because it tells since when reads fail.
+            // The first one stays, because it shows since when reads fail.
             self.versions.remove(1);
         }
         self.versions.push(failed);
@@ -111,7 +111,7 @@ impl FailedReads {
     }
 }
 
-/// Returns whether these are enough versions, and the reads of them failed over a long enough time.
+/// Returns whether enough versions failed over a long enough time.
 fn is_proof<'a>(
     mut failed: impl Iterator<Item = &'a FailedVersion> + Clone,
     least: Duration,

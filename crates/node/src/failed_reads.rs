@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use p2pfs_fs::FsError;
 use p2pfs_types::digest::ContentHash;
 
-/// How long a failed read of the same content for the same reason is no further event.
+/// How long further failed reads of the same content for the same reason are no events.
 const TOLD_AGAIN: Duration = Duration::from_secs(3);
 /// Maximum contents and reasons that are remembered for [`TOLD_AGAIN`]. While there are so many,
 /// further failures are only counted. The log of events is not longer than this.

@@ -1,6 +1,6 @@
-//! Ends of reads of other nodes' versions, and what they tell of the versions' authors.
+//! Ends of reads of other nodes' versions, and what they show about the authors.
 //!
-//! The catalogue ranks versions that cannot be had behind others. It hears only of the reads that
+//! The catalogue ranks versions that cannot be had behind others. It receives only the ends that
 //! may change this ranking.
 
 use std::sync::Arc;

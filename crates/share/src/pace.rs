@@ -1,16 +1,18 @@
 //! Bounds the cost of a file that changes faster than it can be hashed.
 //!
 //! A file of up to [`SMALL_FILE_MAX_BYTES`] never waits. A larger file is *paced* while it changes
-//! again and again. That is the case if it is read because of a change soon after its last read, in
-//! less time than reading it at [`WHOLE_READ_BYTES_PER_S`] takes. So a file that changes less often
-//! is read at that rate at most.
+//! again and again. A file counts as paced if a change causes a read soon after the previous read:
+//! after the end of the wait that followed it, in less time than reading the file at
+//! [`WHOLE_READ_BYTES_PER_S`] takes, or than another such wait if that is longer. So a file that
+//! changes less often is read at that rate at most.
 //!
 //! After each read, a paced file waits as long as the read takes at [`REREAD_BYTES_PER_S`]. So it
-//! is read at that rate at most, whatever its size. (After a read that a change ended, a file of up
-//! to [`PROMISED_MAX_BYTES`] waits for [`CANCELLED_WAIT_MAX`] at most.) With each further change the wait doubles, up
-//! to a limit. The limit is [`PROMISED_WAIT_MAX`] for a file of up to [`PROMISED_MAX_BYTES`],
-//! because such a file must be listed within 2 s of its writer's close, and [`LARGE_WAIT_MAX`] for
-//! a larger one.
+//! is read at about that rate, whatever its size. (After a read that a change ended, a file of up
+//! to [`PROMISED_MAX_BYTES`] waits for [`CANCELLED_WAIT_MAX`] at most, so it is read at up to twice
+//! that rate while changes end its reads.) With each further change the wait doubles, up to a
+//! limit. The limit is [`PROMISED_WAIT_MAX`] for a file of up to [`PROMISED_MAX_BYTES`], because
+//! such a file must be listed within 2 s of its writer's close, and [`LARGE_WAIT_MAX`] for a larger
+//! one.
 //!
 //! If a paced file only grew, it is hashed at the cost of the appended bytes (`extension`), and
 //! waits [`EXTENDED_WAIT`].
@@ -74,8 +76,8 @@ pub(super) struct ReadCost {
 struct ReadWait {
     until: Instant,
     wait: Duration,
-    /// If the file is read until this time because of a change, it changes again and again. `None`
-    /// if it was not read because of a change before.
+    /// A read because of a change until this time shows that the file changes again and again.
+    /// `None` if it was not read because of a change before.
     again_until: Option<Instant>,
     /// Whether the file changed again and again at its last read.
     is_paced: bool,
@@ -102,7 +104,7 @@ impl ReadPace {
         let first = if is_promised { Duration::ZERO } else { once };
         let last = self.waits.get(&slot).copied();
         let Some(changed) = read.changed else {
-            // the reads of a file at rest do not end its pace, nor begin one
+            // a verification neither ends nor begins the pacing
             let last = last.unwrap_or(ReadWait::none(now));
             let until = last.until.max(now + first);
             return self.insert(slot, ReadWait { until, ..last }, now);
@@ -163,7 +165,8 @@ impl ReadPace {
         wait.is_some_and(|wait| wait.is_paced && wait.is_again(now))
     }
 
-    /// Returns whether a file that waits to be read changes faster than it is read.
+    /// Returns whether a file that waits to be read changes faster than it is read, or was written
+    /// without a rest ([`Self::record_unrested`]).
     pub(super) fn is_busy(&self, slot: Slot, now: Instant) -> bool {
         let wait = self.waits.get(&slot);
         wait.is_some_and(|wait| wait.named_until > now)

@@ -28,7 +28,7 @@ pub(super) const CLOCK_CHECK: &str = "clock of ";
 pub(super) fn check_of(standing: &StandingCondition) -> Check {
     let text = standing.condition.text();
     let found = standing.finding.found.clone();
-    // The other lines of the doctor are the ones that this remedy refers to.
+    // Within the doctor, this remedy would refer to the doctor's own lines.
     let remedy = standing.remedy();
     let remedy = remedy.strip_suffix(ASK_DOCTOR).unwrap_or(remedy);
     match text.severity {

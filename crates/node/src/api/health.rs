@@ -67,7 +67,7 @@ impl OwnDirectory {
         }
     }
 
-    /// Names the disk in parentheses, or returns an empty text if it is unknown.
+    /// Returns the name of the disk in parentheses, or an empty text if it is unknown.
     fn disk(&self) -> String {
         disk_of(&self.real).map_or_else(String::new, |disk| format!(" ({disk})"))
     }

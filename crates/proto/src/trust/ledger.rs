@@ -256,10 +256,10 @@ impl Ledger {
         self.evaluation.valid.contains(&statement.id())
     }
 
-    /// Returns a digest that is equal for every ledger with the same statements. Of a node that
-    /// signed more statements than a ledger stores, two ledgers may store different ones. The
-    /// digest names the used-up quota in their place (see `intake`). Two ledgers that exchanged
-    /// their statements have equal digests, unless they are full of statements that count.
+    /// Returns a digest that is equal for every ledger with the same statements. If a node signed
+    /// more statements than a ledger stores, two ledgers may store different ones. The digest names
+    /// the used-up quota in their place (see `intake`). Two ledgers that exchanged their statements
+    /// have equal digests, unless they are full of statements that count.
     pub fn digest(&self) -> [u8; 32] {
         let issuers = Issuers::of(self);
         let (mut names, mut used_up) = (Vec::new(), BTreeSet::new());

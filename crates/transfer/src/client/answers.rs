@@ -247,7 +247,7 @@ impl FetcherInner {
     pub(super) fn deliver(self: &Arc<Self>, delivery: Delivery<ReadReply, CacheFile>) {
         let Delivery { read, sources } = delivery;
         let read_at_disk = |file: &CacheFile, range, buffer: &mut [u8]| {
-            // An answer that has a turn may deliver, and does not go on before the disk does.
+            // An answer with a turn may wait here for the disk.
             let _call = self.storing.call_disk();
             read_into(file, range, buffer)
         };

@@ -55,8 +55,7 @@ impl FetcherInner {
         Some(file)
     }
 
-    /// Opens the file of a content in the cache. An answer that has a turn may restart a read, and
-    /// then waits here for the disk.
+    /// Opens the file of a content in the cache. An answer with a turn may wait here for the disk.
     fn open_cached(&self, content: ContentKey) -> Option<CacheFile> {
         let _call = self.storing.call_disk();
         self.cache.file(content.hash, content.size_bytes).ok()

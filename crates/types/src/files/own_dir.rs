@@ -56,7 +56,7 @@ pub enum OpenTo {
 }
 
 /// Opens a folder that only this process's user may change, without following a link in its place.
-/// The inner error says why the folder is not such a one.
+/// The inner error says why the folder is not private.
 ///
 /// # Errors
 /// The error of the system, `NotFound` among them.

@@ -139,7 +139,8 @@ fn check_mount(services: &Services) -> Check {
     }
 }
 
-/// Notes that the kernel cannot read the files of the cache itself. All works, so it is no warning.
+/// Notes that the kernel cannot read the files of the cache itself. Everything works, so this is a
+/// note.
 fn note_slow_cache(services: &Services) -> Option<Check> {
     let why = services.activity.served.slow_cache()?;
     let found = format!(

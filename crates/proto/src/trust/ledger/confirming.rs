@@ -19,10 +19,10 @@ use crate::trust::statement::{Claim, SignedStatement, StatementId};
 
 impl LedgerSigner<'_> {
     /// Confirms every unconfirmed farewell: states expulsions that end the same memberships and let
-    /// stand exactly the statements that stand now. Does so too for open memberships (ended ones of
-    /// which further statements could still come to stand) if the node that ended them is no longer
-    /// a member. Skips nodes senior to this one, and claims for which the ledger has no room.
-    /// Returns the signed statements.
+    /// stand exactly the statements that stand now. Also confirms open memberships, which are ended
+    /// ones for which further statements could become valid, if the node that ended them is no
+    /// longer a member. Skips nodes senior to this one, and claims for which the ledger has no
+    /// room. Returns the signed statements.
     pub(super) fn confirm_farewells(&mut self) -> Vec<SignedStatement> {
         let me = self.key.node_id();
         let members = &self.ledger.evaluation.members;

@@ -6,8 +6,8 @@
 //! # Limits that do not depend on the order of arrival
 //!
 //! A node may sign more statements than a ledger stores of it, and each ledger stores the first
-//! ones that arrive. Two ledgers with other choices must not exchange their statements for ever.
-//! A node without the right to admit can only leave. Of its farewells, only the last membership
+//! ones that arrive. Two ledgers with different statements must not exchange them forever. A node
+//! without the right to admit can only leave. Of its farewells, only the last membership
 //! that they end matters. So a ledger stores up to [`FAREWELLS_PER_MEMBERSHIP_MAX`] farewells that
 //! end the same membership, and only for a membership of which it stores a certificate. Any two
 //! ledgers with the same certificates then agree on the memberships that ended, whichever farewells
