@@ -71,7 +71,7 @@ impl CacheContext {
     fn refused_write(&self, error: &io::Error) -> String {
         let usage = usage_command(&self.layout.dir);
         format!(
-            "the cache's disk refuses writes: {error}; see to that disk ({usage}), or name another \
+            "the cache's disk refuses writes: {error}; check that disk ({usage}), or name another \
              with cache_dir; reads go on meanwhile"
         )
     }

@@ -108,7 +108,9 @@ fn explain(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EPERM) => "the daemon has no CAP_SYS_ADMIN".to_owned(),
         // fs/fuse/backing.c
-        Some(libc::ELOOP) => "the file system is stacked on another one, as an overlay".to_owned(),
+        Some(libc::ELOOP) => {
+            "the file system is stacked on another one, such as an overlay".to_owned()
+        }
         _ => format!("the kernel says: {error}"),
     }
 }

@@ -100,7 +100,7 @@ conditions! {
         "free some of that disk, or name another with cache_dir; reads go on uncached";
     CacheNotStored "cache-not-stored" Warning "cache" "412c6918022b42ceb4f15bdae9db6306"
         "The disk of the cache refuses writes."
-        "see to that disk, or name another with cache_dir; reads go on meanwhile";
+        "check that disk, or name another with cache_dir; reads go on meanwhile";
     CacheDamaged "cache-damaged" Error "cache" "3e1e981e2a02428ba52db0203e38526f"
         "Bytes of the cache did not fit their hash or could not be read. They were \
          dropped and are fetched again. The condition ends an hour after the last \

@@ -204,7 +204,7 @@ impl Node {
         };
         if tokio::time::timeout(STOP_LIMIT, ended).await.is_err() {
             tracing::error!(
-                "what changed last may not be stored: the disk did not answer within {} s",
+                "the last changes may be lost: a disk did not answer within {} s",
                 STOP_LIMIT.as_secs()
             );
         }

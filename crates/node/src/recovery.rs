@@ -94,9 +94,9 @@ fn lost_catalogue(aside: &Path, why: &str) -> String {
 
 fn lost_shares(aside: &Path, why: &str) -> String {
     format!(
-        "what was stored of the shares was damaged ({why}), so all of them are hashed anew; \
-         the file is now {}. Only it knew when this node first saw a file whose date is in the \
-         future: such files count as new",
+        "the stored hashes of the shares were damaged ({why}), so all shares are hashed again; the \
+         damaged file is now {}. Files dated in the future count as new, because only that file \
+         had the time at which this node first saw them",
         aside.display()
     )
 }

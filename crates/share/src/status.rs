@@ -85,11 +85,11 @@ impl<'a> StatusView<'a> {
         self.listing.shares.by_index.iter().map(status).collect()
     }
 
-    /// Returns the warning for a file that changes faster than it may be read.
+    /// Returns the warning for a file that changes again and again.
     fn warning_of_busy(&self, slot: Slot) -> Option<String> {
         let path = self.listing.listed_path(slot)?;
         Some(format!(
-            "{path} changes faster than it is read, so other nodes see its changes late"
+            "{path} changes again and again, so other nodes see its changes late"
         ))
     }
 

@@ -75,11 +75,11 @@ impl Check {
             ServiceState::Serving => return None,
             ServiceState::Starting => (
                 "is starting, so nothing else was checked",
-                "ask again once it serves: p2pfs wait returns then",
+                "run it again once the daemon serves (p2pfs wait returns then)",
             ),
             ServiceState::Stopping => (
                 "is stopping, so nothing else was checked",
-                "ask again after its next start",
+                "run it again after the next start",
             ),
         };
         Some(Self::warning(DAEMON_CHECK, found, remedy))

@@ -203,11 +203,11 @@ impl NodeHealth {
         let is_full = room.free_bytes < LITTLE_BYTES && not_stored.is_empty();
         is_full.then(|| {
             let disk = self.state_dir.disk();
-            let found = format!("the state is stored so far, and its disk is full{disk}");
+            let found = format!("the state is still stored, but its disk is full{disk}");
             let usage = self.state_dir.usage_command();
             Finding::new(found).remedy(format!(
-                "free some of that disk ({usage}): once it takes no more, a restart loses what is \
-                 new"
+                "free space on that disk ({usage}); once nothing more fits, a restart loses new \
+                 changes"
             ))
         })
     }

@@ -223,7 +223,7 @@ fn change_often(bench: &mut ShareBench, mut change: impl FnMut(&Path, u64)) -> (
 
 fn is_named(bench: &ShareBench) -> bool {
     let warning = bench.status().warning;
-    warning.is_some_and(|why| why.starts_with("log changes faster"))
+    warning.is_some_and(|why| why.starts_with("log changes again and again"))
 }
 
 #[test]

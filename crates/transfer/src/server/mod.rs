@@ -320,7 +320,7 @@ impl Server {
         range: ByteRange,
     ) -> ChargedAnswer {
         if !is_askable(size_bytes, range) {
-            return refused("the range is not one that can be asked for").into();
+            return refused("this range cannot be requested").into();
         }
         self.inner.askers.lock().record(Instant::now(), hash, of.1);
         let asked = QueuedRequest::of_range(of, hash, range);
