@@ -17,7 +17,7 @@ mod own_dir;
 mod refused;
 pub mod socket_place;
 
-pub use own_dir::{DirUse, OpenDir, OpenTo, open_dir, open_own_dir};
+pub use own_dir::{DirUse, OpenTo, open_dir, open_own_dir};
 pub use refused::stays_refused;
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::run_error::RunError;
 use crate::daemon::config::Config;
-use p2pfs_types::files::{DirUse, OpenDir, OpenTo, open_dir};
+use p2pfs_types::files::{DirUse, OpenTo, open_dir};
 
 /// Checks the state directory, the cache, and the directory of the control socket.
 ///
@@ -27,35 +27,30 @@ pub(super) fn check(config: &Config) -> Result<(), RunError> {
             return Err(RunError::OpenDir {
                 what,
                 dir: dir.to_owned(),
-                fault: fault(dir, &open),
+                fault: fault(dir, open),
             });
         }
     }
     Ok(())
 }
 
-/// Says which user can change `dir` or the directory that it is in, and the command that ends it.
-fn fault(dir: &Path, open: &OpenDir) -> String {
-    let shown = if open.dir == dir {
-        "it".to_owned()
-    } else {
-        open.dir.display().to_string()
-    };
-    let word = word(&open.dir);
-    let (why, command) = match open.by {
+/// Says which user can change `dir`, and the command that ends it.
+fn fault(dir: &Path, open: OpenTo) -> String {
+    let word = word(dir);
+    let (why, command) = match open {
         OpenTo::Owner(owner) => {
             let me = rustix::process::geteuid().as_raw();
             (
-                format!("user {owner} owns {shown}"),
+                format!("user {owner} owns it"),
                 format!("chown {me} {word}"),
             )
         }
         OpenTo::Group(mode) => (
-            format!("users of its group may write in {shown} (mode {mode:04o})"),
+            format!("users of its group may write in it (mode {mode:04o})"),
             format!("chmod g-w {word}"),
         ),
         OpenTo::Everyone(mode) => (
-            format!("every user may write in {shown} (mode {mode:04o})"),
+            format!("every user may write in it (mode {mode:04o})"),
             format!("chmod go-w {word}"),
         ),
     };

@@ -7,7 +7,7 @@
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::process::{getegid, geteuid};
 
@@ -29,19 +29,6 @@ pub enum DirUse {
     /// It has a socket. A directory like `/tmp` is also safe, because other users cannot replace
     /// the socket there.
     Socket,
-    /// It has a directory of one of the other uses. Its owner and the members of its group are
-    /// trusted: they could only remove the directory in it, because one of their own would not
-    /// belong to this program's user. So root may use a directory in a user's home.
-    Parent,
-}
-
-/// A directory that another user can change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenDir {
-    /// The directory: the one that was checked, or the one that it is in.
-    pub dir: PathBuf,
-    /// The user that can change it.
-    pub by: OpenTo,
 }
 
 /// The user that can change a directory.
@@ -79,28 +66,16 @@ pub fn open_own_dir(dir: &Path) -> io::Result<Result<File, &'static str>> {
     Ok(Ok(opened))
 }
 
-/// Returns the first directory by which another user could put files into `dir`: `dir` itself, or
-/// the one that it is in. If `dir` is missing, checks the nearest existing one above it. Links are
-/// followed, because their owner chose the target. A path that the system refuses has no fault
-/// here, because its use fails with a better error.
-pub fn open_dir(dir: &Path, usage: DirUse) -> Option<OpenDir> {
-    let there = dir.ancestors().find(|it| it.exists())?;
-    let real = there.canonicalize().ok()?;
-    let own = (there == dir).then(|| fault_of(&real, usage)).flatten();
-    let above = if there == dir {
-        real.parent()
-    } else {
-        Some(&*real)
-    };
-    own.or_else(|| fault_of(above?, DirUse::Parent))
-}
-
-fn fault_of(dir: &Path, usage: DirUse) -> Option<OpenDir> {
+/// Returns the user that could put files into `dir`, other than root and this program's user.
+/// Returns `None` if there is none, or if `dir` is missing: this program then creates it, private to
+/// its user. The directory above does not matter. Users that may write there could remove `dir`, but
+/// one of their own would not belong to this program's user. Links are followed, because their owner
+/// chose the target. A path that the system refuses has no fault here, because its use fails with a
+/// better error.
+pub fn open_dir(dir: &Path, usage: DirUse) -> Option<OpenTo> {
     let found = fs::metadata(dir).ok().filter(Metadata::is_dir)?;
     let me = geteuid().as_raw();
-    let by = opened_to(usage, &found, me, || is_private_group(found.gid(), me))?;
-    let dir = dir.to_owned();
-    Some(OpenDir { dir, by })
+    opened_to(usage, &found, me, || is_private_group(found.gid(), me))
 }
 
 /// Returns the user that can change a directory, other than root and the user `me`.
@@ -111,16 +86,16 @@ fn opened_to(
     is_private_group: impl FnOnce() -> bool,
 ) -> Option<OpenTo> {
     let mode = found.mode() & MODE_BITS;
-    if usage != DirUse::Parent && found.uid() != 0 && found.uid() != me {
+    if found.uid() != 0 && found.uid() != me {
         return Some(OpenTo::Owner(found.uid()));
     }
-    if usage != DirUse::Files && mode & STICKY != 0 {
+    if usage == DirUse::Socket && mode & STICKY != 0 {
         return None;
     }
     if mode & OTHERS_WRITE != 0 {
         return Some(OpenTo::Everyone(mode));
     }
-    let is_for_group = usage != DirUse::Parent && mode & GROUP_WRITE != 0;
+    let is_for_group = mode & GROUP_WRITE != 0;
     (is_for_group && !is_private_group()).then_some(OpenTo::Group(mode))
 }
 
@@ -160,18 +135,14 @@ mod tests {
         fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap();
     }
 
-    fn by(dir: &Path, usage: DirUse) -> Option<OpenTo> {
-        open_dir(dir, usage).map(|it| it.by)
-    }
-
     #[test]
     fn directory_in_which_others_may_write_is_found_with_its_mode() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("state");
         for mode in [0o700, 0o755, 0o2755, 0o500] {
             with_mode(&dir, mode);
-            assert_eq!(by(&dir, DirUse::Files), None, "{mode:o}");
-            assert_eq!(by(&dir, DirUse::Socket), None, "{mode:o}");
+            assert_eq!(open_dir(&dir, DirUse::Files), None, "{mode:o}");
+            assert_eq!(open_dir(&dir, DirUse::Socket), None, "{mode:o}");
         }
         for (mode, files) in [
             (0o777, OpenTo::Everyone(0o777)),
@@ -179,35 +150,26 @@ mod tests {
             (0o702, OpenTo::Everyone(0o702)),
         ] {
             with_mode(&dir, mode);
-            assert_eq!(by(&dir, DirUse::Files), Some(files), "{mode:o}");
+            assert_eq!(open_dir(&dir, DirUse::Files), Some(files), "{mode:o}");
             let socket = (mode & STICKY == 0).then_some(files);
-            assert_eq!(by(&dir, DirUse::Socket), socket, "{mode:o}");
+            assert_eq!(open_dir(&dir, DirUse::Socket), socket, "{mode:o}");
         }
     }
 
     #[test]
-    fn directory_above_that_others_may_change_is_found_also_before_its_first_use() {
+    fn missing_directory_and_the_one_above_have_no_fault_and_a_link_has_that_of_its_target() {
         let folder = tempfile::tempdir().unwrap();
         let above = folder.path().join("above");
         let dir = above.join("state");
-        for is_there in [false, true] {
-            for (mode, fault) in [
-                (0o755, None),
-                (0o775, None),
-                (0o1777, None),
-                (0o777, Some(OpenTo::Everyone(0o777))),
-            ] {
-                with_mode(&above, mode);
-                assert_eq!(by(&dir, DirUse::Files), fault, "{mode:o} {is_there}");
-            }
-            with_mode(&dir, 0o700);
-        }
-        let found = open_dir(&dir, DirUse::Files).unwrap();
-        assert_eq!(found.dir, above.canonicalize().unwrap());
-        // A link leads to the directory that is checked.
+        with_mode(&above, 0o777);
+        assert_eq!(open_dir(&dir, DirUse::Files), None);
+        with_mode(&dir, 0o700);
+        assert_eq!(open_dir(&dir, DirUse::Files), None);
+        with_mode(&dir, 0o777);
         let link = folder.path().join("link");
         symlink(&dir, &link).unwrap();
-        assert_eq!(open_dir(&link, DirUse::Files), Some(found));
+        let fault = Some(OpenTo::Everyone(0o777));
+        assert_eq!(open_dir(&link, DirUse::Files), fault);
     }
 
     #[test]
@@ -223,9 +185,7 @@ mod tests {
         // Only root can give a directory away.
         if me == 0 {
             chown(&dir, Some(12_345), None).unwrap();
-            assert_eq!(by(&dir, DirUse::Socket), Some(OpenTo::Owner(12_345)));
-            let below = dir.join("below");
-            assert_eq!(by(&below, DirUse::Files), None, "root uses a user's home");
+            assert_eq!(open_dir(&dir, DirUse::Socket), Some(OpenTo::Owner(12_345)));
         }
     }
 
