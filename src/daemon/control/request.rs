@@ -155,12 +155,16 @@ impl ReplySink {
 }
 
 impl Drop for ReplySink {
+    /// Reports to the caller that the work ended in a panic. Without one, work ends unanswered only
+    /// with the daemon, and the caller may repeat the call at the next daemon.
     fn drop(&mut self) {
-        let failure = Failure::new(
-            FailureKind::Failed,
-            "the daemon gave the call up unanswered",
-        )
-        .with_remedy("its log says why: journalctl -u p2pfs");
+        let failure = if std::thread::panicking() {
+            Failure::new(FailureKind::Failed, "the call ended in a fault of p2pfs")
+                .with_remedy("its log says why: journalctl -u p2pfs")
+        } else {
+            Failure::new(FailureKind::Stopping, "the daemon is stopping")
+                .with_remedy("try again in a moment")
+        };
         self.finish(Err(failure));
     }
 }

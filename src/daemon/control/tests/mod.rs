@@ -171,7 +171,7 @@ async fn a_call_dropped_by_the_node_fails_and_does_not_hang() {
     let mut line = line(stranger());
     line.send(&json!({"method": method("Status")})).await;
     drop(line.request().await);
-    assert_eq!(line.receive().await["error"], "org.p2pfs.Control.Failed");
+    assert_eq!(line.receive().await["error"], "org.p2pfs.Control.Stopping");
 }
 
 #[tokio::test]

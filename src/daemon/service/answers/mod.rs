@@ -134,7 +134,14 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let services = services.clone();
     let outcome = tokio::task::spawn_blocking(move || work(&services)).await;
-    outcome.unwrap_or_else(|_| Err(failed("a fault of p2pfs: the call ended in a panic")))
+    outcome.unwrap_or_else(|ended| {
+        // The runtime cancels work that has not begun if the daemon ends.
+        Err(if ended.is_cancelled() {
+            Failure::new(FailureKind::Stopping, "the daemon is stopping")
+        } else {
+            failed("a fault of p2pfs: the call ended in a panic")
+        })
+    })
 }
 
 /// Splits a problem into its cause and, behind a semicolon, its remedy.
