@@ -7,12 +7,13 @@
 //! changes less often is read at that rate at most.
 //!
 //! After each read, a paced file waits as long as the read takes at [`REREAD_BYTES_PER_S`]. So it
-//! is read at about that rate, whatever its size. (After a read that a change ended, a file of up
-//! to [`PROMISED_MAX_BYTES`] waits for [`CANCELLED_WAIT_MAX`] at most, so it is read at up to twice
-//! that rate while changes end its reads.) With each further change the wait doubles, up to a
+//! is read at about that rate, whatever its size. With each further change the wait doubles, up to a
 //! limit. The limit is [`PROMISED_WAIT_MAX`] for a file of up to [`PROMISED_MAX_BYTES`], because
 //! such a file must be listed within 2 s of its writer's close, and [`LARGE_WAIT_MAX`] for a larger
 //! one.
+//!
+//! If a change ends the read of a file of up to [`PROMISED_MAX_BYTES`], the wait is at most
+//! [`CANCELLED_WAIT_MAX`]. Such a file is read at up to twice the rate.
 //!
 //! If a paced file only grew, it is hashed at the cost of the appended bytes (`extension`), and
 //! waits [`EXTENDED_WAIT`].
