@@ -13,6 +13,7 @@
 //! | `P2PFS_BENCH_MIB` | size of the files that are read sequentially | 1024 |
 //! | `P2PFS_BENCH_ROUNDS` | measurements of each contestant | 3 |
 //! | `P2PFS_BENCH_FILES` | small files to copy | 5000 |
+//! | `P2PFS_BENCH_SIZES` | sizes in MiB of the files of the trial `reads`, separated by commas | 16,64,256,1024 |
 //! | `P2PFS_BENCH_BEFORE` | another `p2pfs` as a contestant, such as one from before a change | none |
 //! | `P2PFS_BENCH_ONLY` | trials of `trials::ALL` to run, separated by commas | all |
 

@@ -9,8 +9,8 @@ use crate::figures::{Figures, Unit, report};
 use crate::machine::{cpu_seconds, read_file};
 use crate::trials::{Contestant, figures_of, turns, wait_until_seen};
 
-/// Sizes of the files, in MiB.
-const SIZES_MIB: [usize; 4] = [16, 64, 256, 1024];
+/// Sizes of the files, in MiB, without `P2PFS_BENCH_SIZES`.
+const SIZES_MIB: &str = "16,64,256,1024";
 /// Consecutive reads of one file.
 const READS: usize = 4;
 /// Pause between the first read and the second in the variant with a pause.
@@ -22,7 +22,9 @@ const DISK: &str = "the disk's filesystem";
 /// Measures reads 1 to 4 without pauses, then reads 1 and 2 with a pause between them. The
 /// processor seconds are those of the whole trial, readers and both nodes.
 pub(crate) fn reads(field: &Field) {
-    for (number, size_mib) in SIZES_MIB.into_iter().enumerate() {
+    let sizes = std::env::var("P2PFS_BENCH_SIZES").unwrap_or(SIZES_MIB.to_owned());
+    for (number, size) in sizes.split(',').enumerate() {
+        let size_mib = size.parse().expect("P2PFS_BENCH_SIZES: MiB, as in 64,256");
         repeated(field, 1000 * (300 + number), size_mib, READS, None);
         repeated(field, 1000 * (310 + number), size_mib, 2, Some(PAUSE));
     }
