@@ -20,8 +20,8 @@ use p2pfs_types::extent::ByteRange;
 /// that one machine opens, and bounds the cost of a leak.
 pub const OPEN_HANDLES_MAX: usize = 1 << 18;
 /// How long a failed read is remembered for one handle. The kernel repeats a failed read-ahead page
-/// by page, at once. A user that tries again later gets a new attempt. `REMEMBER_FAILURE` in
-/// `p2pfs_fetch` limits the shorter memory for all readers of a file.
+/// by page, at once. A user that tries again later gets a new attempt. The plan of
+/// `p2pfs_fetch` remembers a failure for all readers of a file, but only for 1 s.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(3);
 /// Maximum failed reads that one handle remembers: the number of read-aheads that one reader has in
 /// flight. The oldest is forgotten first.

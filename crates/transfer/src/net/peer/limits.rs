@@ -23,7 +23,7 @@ const SLOWEST_ANSWER_BYTES_PER_S: u64 = 256;
 /// multiple of `ConnectionTimes::unanswered_after`.
 const OLDEST_MULTIPLE: u32 = 10;
 /// Silence in round trips after which a connection counts as dead, if that is longer than
-/// [`PeerLimits::silent_after`]. The kernel retransmits a lost segment after one and a half or two
+/// [`ConnectionTimes::silent_after`]. The kernel retransmits a lost segment after one and a half or two
 /// round trips (RFC 6298), and the retransmission may be lost too.
 const SILENT_ROUND_TRIPS: u32 = 4;
 /// Maximum silence after which a connection counts as dead, however long its round trip is. It is
