@@ -141,6 +141,12 @@ impl Disk {
         Ok(fsetxattr(file, MAP_ATTRIBUTE, map, XattrFlags::empty())?)
     }
 
+    /// Allocates the blocks of a range that is written next. A failure is ignored: the write then
+    /// allocates them itself, and reports a full disk.
+    pub(super) fn allocate(&self, file: &File, offset: u64, length_bytes: u64) {
+        let _ = rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, offset, length_bytes);
+    }
+
     /// Frees the disk space of a range.
     pub(super) fn punch(&self, file: &File, offset: u64, length_bytes: u64) -> io::Result<()> {
         self.allow_change()?;
