@@ -27,8 +27,9 @@ pub struct MemberReport {
     /// Number of entries in its log.
     pub entries: u64,
     /// Whether this node shows everything that it can learn from the other node. Either the other
-    /// node told which logs it knows, or it failed to answer several times. Besides, no log is in
-    /// transfer to this node or waits to be shown, except logs that no node can give at the moment.
+    /// node told which logs it knows, or a third node told its log instead, or it failed to answer
+    /// several times. Besides, no log is in transfer to this node or waits to be shown, except logs
+    /// that no node can give at the moment.
     pub is_read: bool,
     /// When this node learned of the present state; `None` before the report is published.
     pub since: Option<SystemTime>,

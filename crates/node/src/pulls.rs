@@ -103,8 +103,10 @@ impl Pulls {
         }
     }
 
-    /// Requests the log of `author` from `position` on, after a newer head was seen. An open
-    /// request is left as it is, and a postponed log stays postponed.
+    /// Requests the log of `author` from `position` on, after a newer head was seen. A postponed log
+    /// stays postponed. An open request is left as it is, unless another member has the log and the
+    /// asked one is silent or has not answered within [`SOON`]. Then the asked one counts as silent,
+    /// and the other is asked too.
     pub(crate) fn want(
         &mut self,
         now: Instant,
@@ -127,7 +129,16 @@ impl Pulls {
                 pull.state = PullState::Waiting { until: now };
             }
             PullState::PutOff { .. } => pull.position = position,
-            PullState::Asked { .. } => {}
+            PullState::Asked { from, since } => {
+                let is_late = now.saturating_duration_since(since) > SOON;
+                let is_late = is_late || self.silent.contains_key(&from);
+                if is_late && told_by.is_some_and(|other| other != from) {
+                    self.silent.insert(from, now + SILENT_FOR);
+                    pull.position = position;
+                    pull.told_by = told_by;
+                    pull.state = PullState::Waiting { until: now };
+                }
+            }
         }
     }
 
@@ -172,9 +183,16 @@ impl Pulls {
         if let Some(PullState::Asked { from, since }) = state
             && now.saturating_duration_since(*since) > SOON
         {
-            self.silent.insert(*from, now + SILENT_FOR);
+            let from = *from;
+            self.mark_silent(now, from);
         }
         self.fail(now, author);
+    }
+
+    /// Records that a member did not answer another request. It counts as silent for
+    /// [`SILENT_FOR`].
+    pub(crate) fn mark_silent(&mut self, now: Instant, node: NodeId) {
+        self.silent.insert(node, now + SILENT_FOR);
     }
 
     /// Records that a member answered.

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | own facts, the own head, readers of own shares | `own_log` |
 //! | heads and logs of other nodes | `intake`, `lists` |
-//! | requests to other nodes | `requests`, `questions` |
+//! | requests to other nodes | `requests`, `questions`, `late_heads` |
 //! | applied changes of the keyring | `trust` |
 //! | events for the owner, counts of dropped input | `events` |
 //!
@@ -19,6 +19,7 @@
 
 mod events;
 mod intake;
+mod late_heads;
 pub mod lists;
 mod own_log;
 pub mod questions;
@@ -379,6 +380,7 @@ impl Machine {
             }
             (Some(RequestContext::Heads { from }), response) => {
                 if let Some(Response::Heads { heads }) = response {
+                    self.logs.pulls.mark_answered(&from);
                     self.intake(now).receive_heads(from, &heads);
                     self.questions.mark_heads_told(from);
                 } else {
@@ -386,6 +388,15 @@ impl Machine {
                     self.questions.mark_heads_missed(now, from, address);
                 }
             }
+            (Some(RequestContext::LateHeads { from }), Some(Response::Heads { heads })) => {
+                for node in self.questions.late.take_answered() {
+                    if self.questions.is_awaited(&node) {
+                        self.logs.pulls.mark_silent(now, node);
+                    }
+                }
+                self.intake(now).receive_heads(from, &heads);
+            }
+            (Some(RequestContext::LateHeads { .. }), _) => self.questions.late.fail(now),
             (
                 Some(RequestContext::Trust {
                     from,
@@ -440,6 +451,10 @@ impl Machine {
             Request::Heads { heads } => {
                 let news = newer_than(self.catalogue.logs().heads(), heads);
                 self.intake(now).receive_heads(from, heads);
+                if live_address(&self.cluster, &from).is_some() {
+                    // The request has all heads that the member knows.
+                    self.questions.mark_heads_told(from);
+                }
                 Response::Heads { heads: news }
             }
             Request::Log {
@@ -459,18 +474,20 @@ impl Machine {
     }
 
     /// Returns every other known node with the number of entries in its log. `is_read` is true if
-    /// three conditions hold: the node told its heads, or failed too often; no log is in transfer,
-    /// except postponed logs and those that failed several times; and the last view shows all
-    /// merged logs.
+    /// three conditions hold: the node told its heads, or another member told those of the node
+    /// instead, or the node failed too often; no log is in transfer, except postponed logs and
+    /// those that failed several times; and the last view shows all merged logs.
     pub fn member_reports(&self) -> Vec<MemberReport> {
         let is_all_taken = self.logs.taken_in.is_empty() && !self.logs.pulls.is_any_coming();
         let is_all_read = is_all_taken && !(self.logs.unshown && self.catalogue.is_dirty());
         let report = |status: MemberStatus| {
             let node = &status.member.node;
             let head = self.catalogue.logs().head_of(node);
+            let is_told_by_others = head.is_some() && self.questions.late.covers(node);
+            let is_told = is_told_by_others || self.questions.has_told(node);
             MemberReport {
                 entries: head.map_or(0, |signed| signed.head.count),
-                is_read: is_all_read && self.questions.has_told(node),
+                is_read: is_all_read && is_told,
                 since: None,
                 status,
             }
@@ -491,6 +508,7 @@ impl Machine {
         self.own().review_haves(now);
         self.intake(now).report_dropped_logs();
         self.requests().ask_newcomers(now);
+        self.requests().ask_for_late_heads(now);
         self.requests().ask_for_logs(now);
     }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::late_heads::LateHeads;
 use super::{Outgoing, RequestId};
 use p2pfs_proto::wire::native::tcp::Request;
 use p2pfs_types::id::NodeId;
@@ -39,6 +40,10 @@ pub(super) enum RequestContext {
     Heads {
         from: NodeId,
     },
+    /// A request for heads in place of the members whose own answers are late.
+    LateHeads {
+        from: NodeId,
+    },
     Members {
         from: NodeId,
     },
@@ -59,6 +64,7 @@ impl RequestContext {
         match self {
             Self::Log { from, .. }
             | Self::Heads { from }
+            | Self::LateHeads { from }
             | Self::Members { from }
             | Self::Trust { from, .. } => *from,
         }
@@ -86,6 +92,8 @@ pub(super) struct QuestionTable {
     newcomers: BTreeMap<NodeId, (SocketAddr, Option<Instant>)>,
     /// By member, whether its heads arrived, or else how many requests for them failed in a row.
     told: BTreeMap<NodeId, HeadsAnswer>,
+    /// What other members are asked instead of the members that have not answered.
+    pub(super) late: LateHeads,
 }
 
 impl QuestionTable {
@@ -143,7 +151,7 @@ impl QuestionTable {
     /// Records that a member is live and must be asked for its heads.
     pub(super) fn add_newcomer(&mut self, node: NodeId, address: SocketAddr) {
         // The recorded outcome may be that of the node before a restart.
-        self.told.remove(&node);
+        self.forget_member(&node);
         self.newcomers.insert(node, (address, None));
     }
 
@@ -186,10 +194,28 @@ impl QuestionTable {
         }
     }
 
-    /// Returns when the next member must be asked again.
+    /// Returns whether a live member has told its heads.
+    pub(super) fn has_answered(&self, node: &NodeId) -> bool {
+        self.told.get(node) == Some(&HeadsAnswer::Arrived)
+    }
+
+    /// Returns whether a live member was asked for its heads and has neither told them nor failed
+    /// [`HEADS_TRIES`] times.
+    pub(super) fn is_awaited(&self, node: &NodeId) -> bool {
+        if self.told.contains_key(node) {
+            return !self.has_told(node);
+        }
+        let is_asked = |asked: &RequestContext| match asked {
+            RequestContext::Heads { from } => from == node,
+            _ => false,
+        };
+        self.asked.values().any(is_asked)
+    }
+
+    /// Returns when the next member must be asked again, or another member in its place.
     pub(super) fn next_again(&self) -> Option<Instant> {
         let due = self.newcomers.values().filter_map(|(_, due)| *due);
-        due.min()
+        due.chain(self.late.poll_timeout()).min()
     }
 
     /// Clears the retry times that have passed. These members then wait only for free slots.
@@ -214,6 +240,7 @@ impl QuestionTable {
     /// Forgets a member that is gone.
     pub(super) fn forget_member(&mut self, node: &NodeId) {
         self.told.remove(node);
+        self.late.forget(node);
         self.newcomers.remove(node);
     }
 

@@ -35,7 +35,37 @@ impl PeerRequests<'_> {
         while let Some((node, address)) = self.questions.newcomer(NEWCOMER_QUESTIONS) {
             self.ask_for_trust(node, address, false);
             self.ask_for_heads(node, address);
+            self.questions.late.expect(now);
         }
+    }
+
+    /// If heads of live members are late, requests the heads that another member knows.
+    pub(super) fn ask_for_late_heads(&mut self, now: Instant) {
+        if !self.questions.late.is_due(now) {
+            return;
+        }
+        let live: BTreeMap<NodeId, SocketAddr> = self.live().collect();
+        let nodes = || live.keys().copied();
+        let late: Vec<NodeId> = nodes().filter(|it| self.questions.is_awaited(it)).collect();
+        let others = nodes()
+            .filter(|it| self.questions.has_answered(it))
+            .collect();
+        let next = self.questions.late.begin(now, late.into_iter(), &others);
+        let Some((node, address)) = next.and_then(|it| live.get_key_value(&it)) else {
+            return;
+        };
+        let request = Request::Heads {
+            heads: self.catalogue.logs().heads(),
+        };
+        let asked = RequestContext::LateHeads { from: *node };
+        if !self.questions.ask(*node, *address, request, asked) {
+            self.questions.late.fail(now);
+        }
+    }
+
+    fn live(&self) -> impl Iterator<Item = (NodeId, SocketAddr)> {
+        let live = self.cluster.live();
+        live.map(|member| (member.node, member.address))
     }
 
     /// Requests the list of members, the statements and the heads of a member (push-pull). The
@@ -90,11 +120,7 @@ impl PeerRequests<'_> {
         if !is_due || self.catalogue.intake_queue().is_behind() {
             return;
         }
-        let members: BTreeMap<NodeId, SocketAddr> = self
-            .cluster
-            .live()
-            .map(|member| (member.node, member.address))
-            .collect();
+        let members: BTreeMap<NodeId, SocketAddr> = self.live().collect();
         let nodes: Vec<NodeId> = members.keys().copied().collect();
         while let Some(step) = self.pulls.next_step(now, &nodes) {
             let Some(address) = members.get(&step.from).copied() else {

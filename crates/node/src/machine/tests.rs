@@ -17,6 +17,8 @@ use p2pfs_proto::wire::native::udp::OfferSummary;
 use p2pfs_types::path::SharedPath;
 
 const STEP: Duration = Duration::from_millis(1);
+/// How long a request to a machine without a route to it takes to fail.
+const DIAL: Duration = Duration::from_secs(5);
 
 /// Machines with addresses, datagrams that arrive at once, and requests that the test answers.
 struct MachineBench {
@@ -24,6 +26,11 @@ struct MachineBench {
     machines: Vec<Machine>,
     /// Addresses that are cut off from the network.
     cut: Vec<SocketAddr>,
+    /// Pairs of machines without a route between them.
+    apart: Vec<[usize; 2]>,
+    /// Requests between such pairs, with the index of the asking machine and the time at which they
+    /// fail.
+    dials: Vec<(Instant, usize, RequestId)>,
     /// Unanswered requests, with the index of the asking machine.
     questions: Vec<(usize, Outgoing)>,
     events: Vec<(usize, NodeEvent)>,
@@ -82,17 +89,41 @@ fn path(text: &str) -> SharedPath {
 
 impl MachineBench {
     fn new(count: usize) -> Self {
+        let mut bench = Self::begin(count, &[]);
+        bench.run(Duration::from_secs(2));
+        bench
+    }
+
+    /// Creates machines of which some pairs are without a route between them.
+    fn begin(count: usize, apart: &[[usize; 2]]) -> Self {
         let now = Instant::now();
-        let mut bench = Self {
+        Self {
             now,
             machines: (0..count).map(|index| machine(index, now)).collect(),
             cut: Vec::new(),
+            apart: apart.to_vec(),
+            dials: Vec::new(),
             questions: Vec::new(),
             events: Vec::new(),
             heads: BTreeMap::new(),
-        };
-        bench.run(Duration::from_secs(2));
-        bench
+        }
+    }
+
+    fn is_apart(&self, one: usize, other: usize) -> bool {
+        self.apart.contains(&[one, other]) || self.apart.contains(&[other, one])
+    }
+
+    fn index_of(&self, node: NodeId) -> Option<usize> {
+        (0..self.machines.len()).find(|index| self.id(*index) == node)
+    }
+
+    /// Fails the requests whose dials took too long.
+    fn fail_dials(&mut self) {
+        let now = self.now;
+        let failed = self.dials.extract_if(.., |(at, ..)| *at <= now);
+        for (_, asker, id) in failed.collect::<Vec<_>>() {
+            self.machines[asker].handle_response(now, id, None);
+        }
     }
 
     fn id(&self, index: usize) -> NodeId {
@@ -122,6 +153,7 @@ impl MachineBench {
                 }
                 self.note_head(index);
             }
+            self.fail_dials();
             while self.exchange(answered) {}
         }
     }
@@ -146,7 +178,8 @@ impl MachineBench {
                 let from = address(index);
                 let to = (0..self.machines.len()).find(|to| address(*to) == sent.to);
                 let is_cut = self.cut.contains(&from) || self.cut.contains(&sent.to);
-                if let Some(to) = to.filter(|_| !is_cut) {
+                let to = to.filter(|to| !is_cut && !self.is_apart(index, *to));
+                if let Some(to) = to {
                     self.machines[to].handle_message(self.now, from, &sent.datagram);
                 }
             }
@@ -160,7 +193,12 @@ impl MachineBench {
         }
         if answered {
             for (asker, question) in std::mem::take(&mut self.questions) {
-                self.answer(asker, question);
+                let asked = self.index_of(question.node);
+                if asked.is_some_and(|asked| self.is_apart(asker, asked)) {
+                    self.dials.push((self.now + DIAL, asker, question.id));
+                } else {
+                    self.answer(asker, question);
+                }
             }
         }
         acted
@@ -170,8 +208,7 @@ impl MachineBench {
     fn answer(&mut self, asker: usize, question: Outgoing) {
         let (now, from) = (self.now, self.id(asker));
         let is_cut = self.cut.contains(&question.address) || self.cut.contains(&address(asker));
-        let asked = (0..self.machines.len()).find(|index| self.id(*index) == question.node);
-        let asked = asked.filter(|_| !is_cut);
+        let asked = self.index_of(question.node).filter(|_| !is_cut);
         let response =
             asked.and_then(|index| self.machines[index].answer(now, from, &question.request));
         self.machines[asker].handle_response(now, question.id, response);

@@ -69,6 +69,22 @@ fn an_unreachable_author_does_not_delay_its_later_changes() {
 }
 
 #[test]
+fn a_member_that_has_the_log_is_asked_soon_while_its_author_does_not_answer() {
+    let begin = Instant::now();
+    let (mut pulls, members) = (pulls(), [node(1), node(2), node(3)]);
+    assert_eq!(first_asked(&mut pulls, begin, &members), node(1));
+    let mut offer = |now, from| {
+        pulls.want(now, node(1), START, Some(node(from)));
+        pulls.next_step(now, &members).map(|step| step.from)
+    };
+    assert_eq!(offer(begin + SOON, 3), None, "it may still answer");
+    let late = begin + 2 * SOON;
+    assert_eq!(offer(late, 1), None, "it has the log, but does not answer");
+    assert_eq!(offer(late, 3), Some(node(3)));
+    assert_eq!(offer(late + 2 * SOON, 3), None, "it is asked once");
+}
+
+#[test]
 fn a_silent_node_is_asked_again_when_the_others_lack_the_log() {
     let (mut pulls, members) = (pulls(), [node(1), node(2), node(3)]);
     let mut now = Instant::now();

@@ -88,3 +88,44 @@ fn all_members_of_a_large_cluster_met_at_once_are_pulled() {
     let unread = reports.iter().filter(|it| !it.is_read).count();
     assert_eq!(unread, 0);
 }
+
+/// Runs until machine 2 has everything that it can learn from machine 1, and returns how long that
+/// took.
+fn time_until_read(bench: &mut MachineBench) -> Duration {
+    let (begun, peer) = (bench.now, bench.id(1));
+    let step = Duration::from_millis(50);
+    loop {
+        bench.run(step);
+        let machine = &mut bench.machines[2];
+        machine.view();
+        let is_live = machine.cluster().live().any(|it| it.node == peer);
+        if is_live && is_read(machine, peer) {
+            return bench.now - begun;
+        }
+        assert!(bench.now - begun < Duration::from_secs(100));
+    }
+}
+
+#[test]
+fn names_of_a_member_without_a_route_to_it_arrive_through_another_member_within_seconds() {
+    let mut bench = MachineBench::begin(3, &[[1, 2]]);
+    bench.put(1, "docs", "text");
+    let took = time_until_read(&mut bench);
+    assert!(bench.lists(2, "docs"));
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+#[test]
+fn a_member_that_cannot_be_dialled_is_read_once_it_asks() {
+    let mut bench = MachineBench::new(2);
+    let (now, peer) = (bench.now, bench.id(1));
+    let machine = &mut bench.machines[0];
+    machine.view();
+    let member = machine.cluster.live().next().unwrap();
+    machine.handle_cluster_event(now, ClusterEvent::Up(member));
+    assert!(!is_read(machine, peer));
+    let heads = machine.catalogue().logs().heads();
+    machine.answer(now, peer, &Request::Heads { heads });
+    machine.view();
+    assert!(is_read(machine, peer));
+}
