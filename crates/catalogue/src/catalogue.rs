@@ -126,7 +126,8 @@ impl Catalogue {
         self.unserved.next_expiry()
     }
 
-    /// Processes a head. The caller has checked its signature.
+    /// Processes a head. The caller has checked its signature. The node has the name in its head from
+    /// now on, even if no node gives its log.
     pub fn handle_head(&mut self, signed: &SignedHead) -> HeadOutcome {
         let head = &signed.head;
         if head.count > RECORDS_PER_AUTHOR_MAX as u64 {
@@ -137,7 +138,13 @@ impl Catalogue {
         }
         match self.logs.admit(head.author) {
             Ok(index) if index == self.logs.me => self.own().compare_head(head),
-            Ok(index) => self.logs.log_mut(index).compare_head(head),
+            Ok(index) => {
+                let outcome = self.logs.log_mut(index).compare_head(head);
+                if matches!(outcome, HeadOutcome::Pull(_)) {
+                    self.logs.merge.node_names().set(index, &head.name);
+                }
+                outcome
+            }
             Err(error) => HeadOutcome::Refused(error),
         }
     }

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::events::{EventLog, News, Push as Told, PushStage};
 use super::foreign::{ForeignPeer, ForeignPeers, foreign_id};
 use super::mailbox::Mailbox;
+use super::names::Names;
 use super::parcel::{Parcel, PushError};
 use super::published::Published;
 use super::traffic::PeerBytes;
@@ -96,6 +97,7 @@ pub struct FileSender {
     pub(super) me: NodeId,
     pub(super) net: PeerNet,
     pub(super) published: Published,
+    pub(super) names: Names,
     pub(super) foreign: Option<Arc<dyn ForeignPeers>>,
     pub(super) events: EventLog,
     pub(super) mailbox: Mailbox,
@@ -153,12 +155,11 @@ impl FileSender {
 
     /// Returns all recipients with their aliases.
     async fn all(&self) -> Vec<(Recipient, Vec<String>)> {
-        let view = self.published.view.load_full();
         let addresses = self.published.addresses.load_full();
         let others = addresses.iter().filter(|(node, _)| **node != self.me);
         let mut all: Vec<(Recipient, Vec<String>)> = others
             .map(|(node, address)| {
-                let name = view.label(node).unwrap_or_else(|| node.short(8));
+                let name = self.names.of(node);
                 let aliases = vec![name.clone(), node.to_string(), address.to_string()];
                 let route = Route::Native(*node);
                 (Recipient { name, route }, aliases)
@@ -270,11 +271,10 @@ impl FileSender {
                 matches!(heard, Ok(Ok(Response::Taken { .. }))).then_some(node)
             });
         }
-        let view = self.published.view.load_full();
         let mut heard = Vec::new();
         while let Some(said) = saying.join_next().await {
             if let Ok(Some(node)) = said {
-                heard.push(view.label(&node).unwrap_or_else(|| node.short(8)));
+                heard.push(self.names.of(&node));
             }
         }
         if let Some(foreign) = &self.foreign {

@@ -63,7 +63,7 @@ pub(super) fn start(settings: &GivingSettings, parts: &GivingContext<'_>) -> Giv
         accept,
         events: events.clone(),
         mailbox: mailbox.clone(),
-        names,
+        names: names.clone(),
         download: parts.handles.fetcher.download().clone(),
         taken: parts.handles.traffic.taken.clone(),
     };
@@ -72,6 +72,7 @@ pub(super) fn start(settings: &GivingSettings, parts: &GivingContext<'_>) -> Giv
         me: parts.me,
         net: parts.handles.net.clone(),
         published,
+        names,
         foreign: parts.foreign.cloned(),
         events: events.clone(),
         mailbox: mailbox.clone(),

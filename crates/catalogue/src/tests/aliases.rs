@@ -136,6 +136,18 @@ fn a_node_that_is_renamed_repeatedly_is_updated_after_a_pause() {
 }
 
 #[test]
+fn a_node_has_the_name_in_its_head_before_its_log_arrives() {
+    let (mut author, mut watcher) = (node(1, "attic"), node(0xff, "watcher"));
+    put(&mut author, "f", file("x", 1));
+    watcher.set_live(id(1), true).unwrap();
+    assert_eq!(watcher.view().label(&id(1)), None);
+    watcher.handle_head(&signed(&mut author));
+    let view = watcher.view();
+    assert_eq!(view.label(&id(1)).as_deref(), Some("attic"));
+    assert_eq!(view.lookup(&path("f")), None);
+}
+
+#[test]
 fn a_certified_name_replaces_the_name_that_a_node_gives_itself() {
     let (mut author, mut watcher) = (node(1, "attic"), node(0xff, "watcher"));
     let certified = |name: &str| [(id(1), NodeName::new(name).unwrap())].into();

@@ -40,10 +40,12 @@ async fn send_to_bob(limits: PeerLimits) -> Option<Vec<u8>> {
     let mut catalogue = Catalogue::new(me, NodeName::new("me").unwrap());
     let published = Published::new(catalogue.view(), net.local_addr(), vec![]);
     let events = EventLog::default();
+    let names = Names::new(published.view.clone(), keyring.clone());
     let courier = FileSender {
         me,
         net,
         published: published.clone(),
+        names,
         foreign: None,
         mailbox: Mailbox::new(events.clone()),
         events,
