@@ -3,7 +3,7 @@
 //! Every failed read is counted. Not every one is an event, because a program that reads a file
 //! without a holder has dozens of reads in flight, and the kernel repeats each of them page by page.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use p2pfs_fs::FsError;
@@ -77,26 +77,38 @@ impl ReadFailure {
 #[derive(Debug, Default)]
 pub(super) struct FailedReads {
     counts: BTreeMap<ReadFailure, u64>,
-    told: BTreeMap<(ContentHash, ReadFailure), Instant>,
+    told: ToldFailures,
+}
+
+/// The contents and reasons of the failures that were events within [`TOLD_AGAIN`]; at most
+/// [`TOLD_MAX`].
+#[derive(Debug, Default)]
+struct ToldFailures {
+    known: HashSet<(ContentHash, ReadFailure)>,
+    /// The members of `known` in the order of their times.
+    queue: VecDeque<(Instant, (ContentHash, ReadFailure))>,
+}
+
+impl ToldFailures {
+    /// Remembers a failure, unless it is known or there is no room. Returns whether it did.
+    fn insert(&mut self, failure: (ContentHash, ReadFailure), now: Instant) -> bool {
+        let is_old = |at: Instant| now.saturating_duration_since(at) >= TOLD_AGAIN;
+        while let Some((_, old)) = self.queue.pop_front_if(|(at, _)| is_old(*at)) {
+            self.known.remove(&old);
+        }
+        let is_told = self.known.len() < TOLD_MAX && self.known.insert(failure);
+        if is_told {
+            self.queue.push_back((now, failure));
+        }
+        is_told
+    }
 }
 
 impl FailedReads {
     /// Counts a failed read. Returns whether it is an event.
     pub(super) fn record(&mut self, hash: ContentHash, why: ReadFailure, now: Instant) -> bool {
         *self.counts.entry(why).or_default() += 1;
-        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < TOLD_AGAIN;
-        let key = (hash, why);
-        if self.told.get(&key).is_some_and(is_recent) {
-            return false;
-        }
-        if self.told.len() >= TOLD_MAX {
-            self.told.retain(|_, at| is_recent(at));
-        }
-        let has_room = self.told.len() < TOLD_MAX;
-        if has_room {
-            self.told.insert(key, now);
-        }
-        has_room
+        self.told.insert((hash, why), now)
     }
 
     /// Returns the number of failed reads by reason, for all reasons.
@@ -141,7 +153,7 @@ mod tests {
         let events = (0..2 * TOLD_MAX).filter(|number| record(*number, now));
         assert_eq!(events.count(), TOLD_MAX);
         assert!(record(2 * TOLD_MAX, now + TOLD_AGAIN), "soon there is room");
-        assert_eq!(failed.told.len(), 1);
+        assert_eq!((failed.told.known.len(), failed.told.queue.len()), (1, 1));
         let counted = failed.counts[&ReadFailure::Deadline];
         assert_eq!(counted, 2 * TOLD_MAX as u64 + 1);
     }
