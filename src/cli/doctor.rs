@@ -15,7 +15,7 @@ use clap::Args;
 
 use super::connect::{PATIENCE, Reporting};
 use super::daemon::DaemonOptions;
-use super::error::{CliError, LOOK_AT_IT, MEND_THE_START, START};
+use super::error::{CliError, LOOK_AT_IT, START, mend_the_start};
 use super::output::Output;
 use super::status::{absent, state_of_check};
 use super::text::printable;
@@ -81,15 +81,15 @@ fn look(
     config: Option<PathBuf>,
     device: LookAtDevice,
 ) -> Result<Vec<Check>, CliError> {
-    match asked.and_then(of_running) {
+    match asked.and_then(of_running).map_err(ClientError::explained) {
         Err(error @ ClientError::NotRunning { .. }) => {
             let stopped = Check::failed(DAEMON_CHECK, error.to_string(), START);
             without_daemon(stopped, None, config, device)
         }
         Err(ClientError::DoesNotStart(failed)) => {
-            let reason = failed.reason.clone();
+            let (reason, remedy) = (failed.reason.clone(), mend_the_start(&failed));
             let error = ClientError::DoesNotStart(failed).to_string();
-            let failing = Check::failed(DAEMON_CHECK, error, MEND_THE_START);
+            let failing = Check::failed(DAEMON_CHECK, error, remedy);
             without_daemon(failing, Some(&reason), config, device)
         }
         Err(error @ ClientError::Silent) => {

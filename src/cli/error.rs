@@ -4,7 +4,7 @@ use std::io;
 
 use super::text::printable;
 use crate::daemon::config::ConfigError;
-use crate::daemon::control::{ClientError, Failure};
+use crate::daemon::control::{ClientError, FailedStart, Failure};
 
 /// Remedy if the daemon does not run.
 pub(super) const START: &str = "start it: systemctl start p2pfs, or p2pfs daemon (if it has \
@@ -13,9 +13,14 @@ pub(super) const START: &str = "start it: systemctl start p2pfs, or p2pfs daemon
 pub(super) const LOOK_AT_IT: &str =
     "see what it is at: journalctl -u p2pfs; where it hangs, restart it: systemctl restart p2pfs";
 
-/// Remedy if the service manager starts the daemon again and again, and each start fails. The
-/// message has the remedy of the cause.
-pub(super) const MEND_THE_START: &str = "for more: journalctl -u p2pfs";
+/// Returns the remedy if the last start of the daemon failed. The message has the remedy of the
+/// cause.
+pub(super) fn mend_the_start(failed: &FailedStart) -> String {
+    match &failed.start_by_hand {
+        Some(start) => format!("mend it, then {start}"),
+        None => "for more: journalctl -u p2pfs".to_owned(),
+    }
+}
 
 /// Failure of a command.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +107,7 @@ impl From<Failure> for CliError {
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
+        let error = error.explained();
         let message = error.to_string();
         match error {
             ClientError::NotRunning { .. } => Self::new(message, START),
@@ -114,7 +120,7 @@ impl From<ClientError> for CliError {
                 "name the control socket of the daemon, or none: --socket, or P2PFS_SOCKET",
             ),
             ClientError::Silent => Self::new(message, LOOK_AT_IT),
-            ClientError::DoesNotStart(_) => Self::new(message, MEND_THE_START),
+            ClientError::DoesNotStart(failed) => Self::new(message, mend_the_start(&failed)),
             ClientError::Closed => Self::new(
                 message,
                 "it may be done or not: see p2pfs status, then try again",

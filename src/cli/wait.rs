@@ -123,6 +123,7 @@ fn ask(options: &WaitOptions, mut client: Client, left: Duration) -> Result<(), 
 
 fn too_late(options: &WaitOptions, why: ClientError) -> CliError {
     let waited = units::write_duration(options.timeout);
+    let why = why.explained();
     let message = format!("not so within {waited}: {why}");
     match why {
         ClientError::Refused(_) => {

@@ -409,6 +409,42 @@ fn a_directory_that_other_users_can_change_is_refused_with_the_command_that_mend
     assert!(is_told, "{}", ended.stderr);
 }
 
+#[apply(promise)]
+fn commands_tell_that_a_start_with_status_78_is_not_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("p2pfs.toml"), "[mount]\nenabled = false\n").unwrap();
+    fs::create_dir(at("state")).unwrap();
+    set_mode(&at("state"), 0o777);
+    let mut start = program();
+    start.args(["daemon", "--config"]).arg(at("p2pfs.toml"));
+    for (flag, place) in [
+        ("--state", "state"),
+        ("--cache", "cache"),
+        ("--socket", "sock"),
+    ] {
+        start.arg(flag).arg(at(place));
+    }
+    // A service manager has this variable in its services.
+    let ended = run(start.env("NOTIFY_SOCKET", at("manager")));
+    assert_eq!(ended.status.code(), Some(78), "{}", ended.stderr);
+    for command in [&["status"][..], &["doctor"], &["wait", "--timeout", "1s"]] {
+        let asked = run(program().args(command).arg("--socket").arg(at("sock")));
+        assert_eq!(asked.status.code(), Some(1), "{command:?}");
+        let said = format!("{} {}", asked.text(), asked.stderr);
+        let words: Vec<_> = said.split_whitespace().collect();
+        let said = words.join(" ");
+        for part in [
+            "the daemon does not start: ",
+            "run: chmod go-w ",
+            "not tried again until it is mended); mend it, then start it as before",
+        ] {
+            assert!(said.contains(part), "{command:?}: {said}");
+        }
+        assert!(!said.contains("tried again within"), "{command:?}: {said}");
+    }
+}
+
 /// Requests the metrics over `stream` and returns the reply.
 fn reading(mut stream: impl Read + std::io::Write) -> String {
     let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";

@@ -99,3 +99,31 @@ fn a_start_that_fails_is_explained_by_status_and_doctor_within_seconds() {
         assert!(journal.contains(&end), "{journal}");
     }
 }
+
+#[apply(promise)]
+fn a_start_that_is_not_tried_again_is_explained_with_the_command_that_starts_it() {
+    let machine = boot_cluster();
+    machine.ok("systemctl start p2pfs");
+    expect_serving(&machine);
+    machine.ok("systemctl stop p2pfs; cp /var/lib/p2pfs/node.key /root/node.key");
+    machine.ok("echo cut > /var/lib/p2pfs/node.key");
+    assert!(!machine.sh("systemctl start p2pfs").status.success());
+    let status = machine.ok("systemctl show -P ExecMainStatus p2pfs");
+    assert_eq!(status.trim(), "78");
+    for command in ["status", "doctor", "wait --timeout 2s"] {
+        let (code, said, took) = ask(&machine, command);
+        assert_eq!(code, Some(1), "{command}: {said}");
+        for part in [
+            "the daemon does not start: ",
+            "put back a copy",
+            "not tried again until it is mended",
+            "start it: systemctl start p2pfs",
+        ] {
+            assert!(said.contains(part), "{command}: {said}");
+        }
+        assert!(!said.contains("tried again within"), "{command}: {said}");
+        assert!(took < EXPLAINED_MAX, "{command} took {took:?}: {said}");
+    }
+    machine.ok("cat /root/node.key > /var/lib/p2pfs/node.key; systemctl start p2pfs");
+    expect_serving(&machine);
+}

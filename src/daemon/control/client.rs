@@ -87,6 +87,18 @@ pub enum ClientError {
     Refused(#[from] Failure),
 }
 
+impl ClientError {
+    /// Returns [`Self::DoesNotStart`] if no daemon listens because its last start failed and no
+    /// further one follows. Returns all other errors unchanged.
+    pub fn explained(self) -> Self {
+        let failed = match &self {
+            Self::NotRunning { sockets } => FailedStart::last_beside(sockets),
+            _ => None,
+        };
+        failed.map_or(self, Self::DoesNotStart)
+    }
+}
+
 fn list(sockets: &[PathBuf]) -> String {
     sockets
         .iter()
@@ -204,8 +216,8 @@ impl Client {
     /// Such a call is repeated until the new daemon has had the time to learn it.
     ///
     /// # Errors
-    /// Returns the error itself if a retry is useless, and [`ClientError::NotRunning`] if no daemon
-    /// started.
+    /// Returns the error itself if a retry is useless, and [`ClientError::NotRunning`] or
+    /// [`ClientError::DoesNotStart`] if no daemon started.
     pub fn recover(&mut self, breaks: &mut Breaks, error: ClientError) -> Result<(), ClientError> {
         match &error {
             ClientError::Closed => breaks.count(),
@@ -223,7 +235,7 @@ impl Client {
         let abandoned = until.min(Instant::now() + ABANDONED_MAX);
         loop {
             sleep(RECONNECT_PAUSE);
-            match self.reconnect() {
+            match self.reconnect().map_err(ClientError::explained) {
                 Err(error @ ClientError::NotRunning { .. }) => {
                     // A daemon that was stopped has removed its socket.
                     let is_abandoned = self.socket.exists();

@@ -39,6 +39,10 @@ pub struct FailedStart {
     pub time: Timestamp,
     /// Number of starts that failed one after the other.
     pub count: u32,
+    /// The step that starts the daemon once the cause is mended. `None` if the service manager
+    /// tries again by itself.
+    #[serde(default)]
+    pub start_by_hand: Option<String>,
 }
 
 impl FailedStart {
@@ -51,23 +55,51 @@ impl FailedStart {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Records that a start failed for this reason.
+    /// Returns the record beside the first of these sockets that has one, if the service manager
+    /// does not try again.
+    pub fn last_beside(sockets: &[PathBuf]) -> Option<Self> {
+        let mut records = sockets.iter().filter_map(|socket| Self::beside(socket));
+        records.find(|it| it.start_by_hand.is_some())
+    }
+
+    /// Records that a start failed for this reason. `start_by_hand` is the field of that name.
     ///
     /// # Errors
     /// The error of the system; the previous record then stays.
-    pub fn record(socket: &Path, reason: &str) -> io::Result<Self> {
+    pub fn record(socket: &Path, reason: &str, start_by_hand: Option<String>) -> io::Result<Self> {
         let before = Self::beside(socket).map_or(0, |before| before.count);
         let failed = Self {
             reason: reason.chars().take(REASON_MAX_CHARS).collect(),
             time: Timestamp::now(),
             count: before.saturating_add(1),
+            start_by_hand,
         };
+        failed.store(socket)?;
+        Ok(failed)
+    }
+
+    /// Records that the daemon is started again by hand, and returns the record before, if there is
+    /// one.
+    pub fn begin_again(socket: &Path) -> Option<Self> {
+        let before = Self::beside(socket)?;
+        let again = Self {
+            start_by_hand: None,
+            ..before.clone()
+        };
+        if again != before
+            && let Err(error) = again.store(socket)
+        {
+            tracing::warn!("the record of an earlier failed start stays: {error}");
+        }
+        Some(before)
+    }
+
+    fn store(&self, socket: &Path) -> io::Result<()> {
         let path = path(socket);
         let new = path.with_added_extension("new");
         let mut file = create_anew(&new, RECORD_MODE)?;
-        file.write_all(&serde_json::to_vec(&failed)?)?;
-        fs::rename(&new, &path)?;
-        Ok(failed)
+        file.write_all(&serde_json::to_vec(self)?)?;
+        fs::rename(&new, &path)
     }
 
     /// Removes the record, because the daemon serves, and returns it.
@@ -82,11 +114,12 @@ impl FailedStart {
         last
     }
 
-    /// Returns whether callers should stop waiting for a daemon: several starts in a row failed, or
-    /// no start succeeded within `SECOND_START_MAX` after the first failure.
+    /// Returns whether callers should stop waiting for a daemon: no further start follows, several
+    /// starts in a row failed, or no start succeeded within `SECOND_START_MAX` after the first
+    /// failure.
     pub fn is_lasting(&self) -> bool {
         let age = Timestamp::now().duration_since(self.time).unsigned_abs();
-        self.count > 1 || age >= SECOND_START_MAX
+        self.start_by_hand.is_some() || self.count > 1 || age >= SECOND_START_MAX
     }
 
     /// Describes how often the start was tried, when it was tried last, and when it is tried again.
@@ -97,7 +130,9 @@ impl FailedStart {
             0 | 1 => format!("tried once, {ago} ago"),
             count => format!("tried {count} times, last {ago} ago"),
         };
-        if age < PAUSE_MAX {
+        if self.start_by_hand.is_some() {
+            format!("{tried}; not tried again until it is mended")
+        } else if age < PAUSE_MAX {
             format!("{tried}; tried again within {}", age_text(PAUSE_MAX))
         } else {
             format!("{tried}; being tried again")
@@ -126,7 +161,7 @@ mod tests {
         let socket = dir.path().join("p2pfs.sock");
         assert_eq!(FailedStart::beside(&socket), None);
         let pauses: Vec<_> = (0..10)
-            .map(|_| FailedStart::record(&socket, "port 1378 is in use").unwrap())
+            .map(|_| FailedStart::record(&socket, "port 1378 is in use", None).unwrap())
             .map(|failed| failed.pause())
             .collect();
         assert_eq!(pauses[0], PAUSE_MIN);
@@ -143,7 +178,7 @@ mod tests {
     #[test]
     fn a_single_failed_start_is_lasting_only_after_the_time_of_the_next_start() {
         let dir = tempfile::tempdir().unwrap();
-        let mut failed = FailedStart::record(&dir.path().join("p2pfs.sock"), "busy").unwrap();
+        let mut failed = FailedStart::record(&dir.path().join("p2pfs.sock"), "busy", None).unwrap();
         assert!(!failed.is_lasting());
         failed.time -= SECOND_START_MAX;
         assert!(failed.is_lasting());
@@ -155,6 +190,7 @@ mod tests {
             reason: "busy".to_owned(),
             time: Timestamp::UNIX_EPOCH,
             count,
+            start_by_hand: None,
         };
         let after = |count, seconds| {
             let now = Timestamp::from_second(seconds).unwrap();
@@ -165,13 +201,41 @@ mod tests {
         assert_eq!(after(1, 2), "tried once, 2 s ago; tried again within 30 s");
         let slow = "tried 3 times, last 2 min ago; being tried again";
         assert_eq!(after(3, 120), slow);
+        let last = FailedStart {
+            start_by_hand: Some("systemctl start p2pfs".to_owned()),
+            ..failed(1)
+        };
+        let once = "tried once, 2 s ago; not tried again until it is mended";
+        assert_eq!(last.attempts(Timestamp::from_second(2).unwrap()), once);
+        assert!(last.is_lasting());
+    }
+
+    #[test]
+    fn a_start_by_hand_is_not_the_last_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("p2pfs.sock");
+        assert_eq!(FailedStart::begin_again(&socket), None);
+        let by_hand = Some("start it".to_owned());
+        let last = FailedStart::record(&socket, "key is damaged", by_hand).unwrap();
+        let sockets = [dir.path().join("other.sock"), socket];
+        assert_eq!(FailedStart::last_beside(&sockets).as_ref(), Some(&last));
+        assert_eq!(FailedStart::begin_again(&sockets[1]), Some(last));
+        assert_eq!(FailedStart::last_beside(&sockets), None);
+        assert!(FailedStart::beside(&sockets[1]).is_some());
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_means_that_further_starts_follow() {
+        let record = r#"{"reason":"busy","time":"2026-01-01T00:00:00Z","count":2}"#;
+        let failed: FailedStart = serde_json::from_str(record).unwrap();
+        assert_eq!(failed.start_by_hand, None);
     }
 
     #[test]
     fn an_endless_reason_is_recorded_in_part() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("p2pfs.sock");
-        FailedStart::record(&socket, &"\u{1}".repeat(100_000)).unwrap();
+        FailedStart::record(&socket, &"\u{1}".repeat(100_000), None).unwrap();
         let failed = FailedStart::beside(&socket).unwrap();
         assert_eq!(failed.reason.chars().count(), REASON_MAX_CHARS);
     }

@@ -34,6 +34,7 @@ mod seeds;
 mod served;
 mod services;
 mod sharing;
+mod started_by;
 pub mod systemd;
 mod telling;
 mod watchdog;

@@ -5,24 +5,12 @@ use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use super::started_by::StartedBy;
+
 /// The script that mount(8) runs for `-t p2pfs`.
 const HELPER: &str = "/sbin/mount.p2pfs";
 /// The directory that exists if systemd manages the machine.
 const SYSTEMD: &str = "/run/systemd/system";
-/// The unit of the daemon.
-const UNIT: &str = "p2pfs.service";
-
-/// The party that started the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StartedBy {
-    /// The service of the machine.
-    System,
-    /// The service of a user.
-    User,
-    /// A person or a script.
-    Hand,
-}
-
 /// The properties of the machine and of the daemon that decide which command mounts the folder.
 struct MountSetup {
     started_by: StartedBy,
@@ -36,7 +24,7 @@ struct MountSetup {
 /// Returns the remedy for a folder that was unmounted by hand. Reads small files of the system.
 pub(super) fn remedy(dir: &Path) -> String {
     let setup = MountSetup {
-        started_by: started_by(&fs::read_to_string("/proc/self/cgroup").unwrap_or_default()),
+        started_by: StartedBy::of_this_process(),
         has_systemd: Path::new(SYSTEMD).is_dir(),
         has_helper: Path::new(HELPER).exists(),
         arguments: std::env::args_os().collect(),
@@ -55,11 +43,8 @@ impl MountSetup {
                 format!("mount -t p2pfs none {shown}")
             };
         }
-        match self.started_by {
-            StartedBy::System => "systemctl restart p2pfs".to_owned(),
-            StartedBy::User => "systemctl --user restart p2pfs".to_owned(),
-            StartedBy::Hand => "stop this daemon, and start it as before".to_owned(),
-        }
+        let restart = self.started_by.command("restart");
+        restart.unwrap_or_else(|| "stop this daemon, and start it as before".to_owned())
     }
 
     /// Returns whether the script [`HELPER`] restarts this daemon. The script knows the service of
@@ -73,16 +58,6 @@ impl MountSetup {
             } else {
                 is_own()
             }
-    }
-}
-
-/// Returns the party that started a process, from its `/proc/PID/cgroup`.
-fn started_by(groups: &str) -> StartedBy {
-    let mut paths = groups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
-    match paths.find(|path| path.split('/').any(|part| part == UNIT)) {
-        Some(path) if path.contains("/user@") => StartedBy::User,
-        Some(_) => StartedBy::System,
-        None => StartedBy::Hand,
     }
 }
 
@@ -159,18 +134,6 @@ mod tests {
         let words = ["p2pfs", "daemon", "--mount", "/mnt/p2p"];
         without_systemd.arguments = words.map(OsString::from).to_vec();
         assert_eq!(command(&without_systemd), "mount -t p2pfs none /mnt/p2p");
-    }
-
-    #[test]
-    fn the_origin_of_the_daemon_is_its_unit() {
-        let system = "0::/system.slice/p2pfs.service\n";
-        let old = "2:cpu:/\n1:name=systemd:/system.slice/p2pfs.service\n";
-        let user = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/p2pfs.service\n";
-        let shell = "0::/user.slice/user-0.slice/session-1.scope\n";
-        assert_eq!(started_by(system), StartedBy::System);
-        assert_eq!(started_by(old), StartedBy::System);
-        assert_eq!(started_by(user), StartedBy::User);
-        assert_eq!(started_by(shell), StartedBy::Hand);
     }
 
     #[test]

@@ -29,6 +29,7 @@ use super::services::{
     ActiveSettings, CallerRights, ConfiguredShares, DaemonActivity, Health, Lifecycle, Services,
 };
 use super::sharing::{added_by_command, share_all, share_missing};
+use super::started_by::StartedBy;
 use super::{
     conditions, confine, folder, former_names, isolation, journal, limits, metrics, own_dirs,
     reload, systemd, telling, watchdog,
@@ -145,7 +146,7 @@ async fn start_serving(loaded: &Loaded) -> Result<Daemon, RunError> {
     own_dirs::check(config)?;
     let mut kept = Kept::by_manager();
     let control = kept.control(config)?;
-    let failed_before = FailedStart::beside(&config.socket).is_some();
+    let failed_before = FailedStart::begin_again(&config.socket).is_some();
     let pending = if failed_before && config.mount.enabled {
         Some(folder::acquire(config).await?)
     } else {
@@ -177,11 +178,13 @@ async fn back_off(config: &Config, error: &RunError, signals: &mut Signals) {
     if !systemd::is_managed() {
         return;
     }
-    let failed = match FailedStart::record(&config.socket, &error.to_string()) {
+    let start_by_hand = error.is_permanent().then(StartedBy::start_of_this_process);
+    let failed = FailedStart::record(&config.socket, &error.to_string(), start_by_hand);
+    let failed = match failed {
         Ok(failed) => failed,
         Err(why) => return tracing::warn!("commands are not told of the failed start: {why}"),
     };
-    if error.is_permanent() {
+    if failed.start_by_hand.is_some() {
         return;
     }
     systemd::status(&error.to_string());
