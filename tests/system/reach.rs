@@ -39,11 +39,14 @@ impl Nodes<'_> {
         self.command(host, &wait).expect_ok();
     }
 
-    /// Returns the number of living peers that a node lists. A node that no other can dial has no
-    /// name there.
-    fn living(&self, host: &str) -> usize {
+    /// Returns the names of the living peers that a node lists.
+    fn living(&self, host: &str) -> Vec<String> {
         let peers = self.command(host, &["peers"]).text();
-        peers.lines().filter(|row| row.contains(" alive ")).count()
+        let alive = peers.lines().filter(|row| row.contains(" alive "));
+        let names = alive.filter_map(|row| row.split(' ').next().map(str::to_owned));
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
     }
 }
 
@@ -63,7 +66,11 @@ fn expect_that_a_node_joins_lists_and_reads_behind(nat: &[&str]) {
         let seen = run(lab.on("n3").arg("cat").arg(path)).expect_ok();
         assert_eq!(format!("{seen}.txt"), file);
     }
-    let are_together = || nodes.iter().all(|(host, _)| all.living(host) == 2);
+    let others = [["n2", "n3"], ["n1", "n3"], ["n1", "n2"]];
+    let are_together = || {
+        let mut each = nodes.iter().zip(&others);
+        each.all(|((host, _), others)| all.living(host) == *others)
+    };
     eventually("the node is a member everywhere", PATIENCE, are_together);
     eventually("status names the NAT", PATIENCE, || {
         let status = all.command("n3", &["status"]).text();
@@ -145,6 +152,34 @@ fn a_node_with_two_network_cards_is_a_member_in_both_networks() {
     move_to_own_link(&lab, "lan2", ["10.78.0.1/24", "10.78.0.3/24"]);
     let nodes = ["n1", "n2", "n3"].map(|host| (host, &[] as &[_]));
     expect_that_pairs_read(&lab, &nodes, &[("n1", "n2"), ("n1", "n3")]);
+}
+
+/// Maximum time from a start until the names of a node are here to which there is no route.
+const NAMES_WITHIN: Duration = Duration::from_secs(20);
+
+#[apply(promise)]
+fn names_of_one_network_are_soon_in_the_other_through_a_node_with_two_network_cards() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("3", &[]);
+    move_to_own_link(&lab, "lan2", ["10.78.0.1/24", "10.78.0.3/24"]);
+    // The routers of both networks answer nothing.
+    ip(&lab, "n2", "route replace default via 10.77.0.254 dev eth0");
+    ip(&lab, "n3", "route replace default via 10.78.0.254 dev lan2");
+    let hosts = ["n1", "n2", "n3"];
+    let running = hosts.map(|host| start_node(&lab, host, folder.path(), &[]));
+    let begun = Instant::now();
+    let all = Nodes(folder.path());
+    for (host, other) in [("n2", "n3.txt"), ("n3", "n2.txt")] {
+        let wait = ["wait", "--mounted", "--peers", "2", "--timeout", "60s"];
+        all.command(host, &wait).expect_ok();
+        println!("{host} has the names after {:?}", begun.elapsed());
+        let mounted = folder.path().join(host).join("mnt");
+        let listed = run(lab.on(host).arg("ls").arg(mounted)).expect_ok();
+        assert!(listed.contains(other), "{host}: {listed}");
+    }
+    assert!(begun.elapsed() < NAMES_WITHIN, "{:?}", begun.elapsed());
+    stop(running);
 }
 
 #[apply(promise)]
