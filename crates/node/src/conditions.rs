@@ -197,7 +197,7 @@ pub struct Finding {
     /// When the condition ends by itself; `None` if it does not.
     pub until: Option<SystemTime>,
     /// The cause, if `found` has figures that change while the cause stays.
-    pub cause: Option<&'static str>,
+    pub cause: Option<String>,
 }
 
 impl Finding {
@@ -252,16 +252,16 @@ impl Finding {
     /// Names the cause of a sentence with figures. A finding with other figures and the same cause
     /// is not told again.
     #[must_use]
-    pub fn of_cause(self, cause: &'static str) -> Self {
+    pub fn of_cause(self, cause: impl Into<String>) -> Self {
         Self {
-            cause: Some(cause),
+            cause: Some(cause.into()),
             ..self
         }
     }
 
     /// Returns the text that identifies the cause.
     fn cause(&self) -> &str {
-        self.cause.unwrap_or(&self.found)
+        self.cause.as_deref().unwrap_or(&self.found)
     }
 
     /// Lets the condition end by itself.

@@ -410,6 +410,8 @@ impl EventLog {
             NodeEvent::CopiedKey { node, addresses } => {
                 let key = CopiedKey::of(node, &me);
                 let found = Finding::new(key.warning(names.known(node), &hostname(), addresses));
+                // The name of the node may become known later.
+                let found = found.of_cause(format!("{addresses:?}"));
                 self.begin(Condition::KeyCopied, &key.subject(), found);
             }
             NodeEvent::CopyGone { node } => {

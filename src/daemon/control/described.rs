@@ -89,13 +89,17 @@ impl FieldType {
     }
 }
 
-/// Describes a field by its declaration. A flattened field stands for the fields of its type.
+/// Describes a field by its declaration. A flattened field stands for the fields of its type, and a
+/// skipped one is not described.
 pub(super) fn field<T: Described>(
     name: &'static str,
     about: &'static [&'static str],
     words: &[&str],
     serde: &str,
 ) -> Vec<Field> {
+    if serde == "(skip)" {
+        return Vec::new();
+    }
     if serde.contains("flatten") {
         return T::fields()
             .into_iter()

@@ -45,6 +45,9 @@ described! {
         /// The remedy.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         pub remedy: Option<String>,
+        /// The cause, if `found` has figures that change while the cause stays.
+        #[serde(skip)]
+        pub cause: Option<String>,
     }
 }
 
@@ -92,6 +95,17 @@ impl Check {
             state: CheckState::Ok,
             found: found.into(),
             remedy: None,
+            cause: None,
+        }
+    }
+
+    /// Names the cause of a finding with figures. A condition with other figures and the same cause
+    /// is not told again.
+    #[must_use]
+    pub fn of_cause(self, cause: impl Into<String>) -> Self {
+        Self {
+            cause: Some(cause.into()),
+            ..self
         }
     }
 

@@ -21,7 +21,7 @@ const REVIEW_PATIENCE: Duration = Duration::from_millis(500);
 /// End of a remedy that refers to the doctor.
 const ASK_DOCTOR: &str = ": p2pfs doctor looks for the reason";
 
-/// Start of the name of the check of another node's clock. Its finding has figures that change.
+/// Start of the name of the check of another node's clock.
 pub(super) const CLOCK_CHECK: &str = "clock of ";
 
 /// Returns the line of a condition in `p2pfs doctor`.
@@ -39,11 +39,9 @@ pub(super) fn check_of(standing: &StandingCondition) -> Check {
 
 /// Returns the finding of a failed check.
 pub(super) fn finding_of(check: &Check) -> Finding {
-    let finding = Finding::new(format!("{}: {}", check.name, check.found));
-    let finding = if check.name.starts_with(CLOCK_CHECK) {
-        finding.of_cause("clock")
-    } else {
-        finding
+    let finding = Finding {
+        cause: check.cause.clone(),
+        ..Finding::new(format!("{}: {}", check.name, check.found))
     };
     match &check.remedy {
         Some(remedy) if check.state == CheckState::Failed => finding.remedy(remedy),

@@ -50,6 +50,8 @@ const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// version may be dated ahead of the clock without having to wait, and more than the error of a
 /// clock with a time server.
 const CLOCK_GAP_MAX: Duration = Duration::from_secs(30);
+/// Cause of the findings that show the times of two clocks.
+const CLOCK_CAUSE: &str = "clock";
 
 pub(super) async fn members(services: &Services) -> Result<Vec<MemberReport>, Failure> {
     Ok(services.node.peers().members().await?)
@@ -317,10 +319,10 @@ async fn check_peers(
             Ok(PeerAnswer::StillDialling) => {
                 let last = standing.iter().find(|it| it.subject == peer);
                 checks.push(match last {
-                    Some(last) => {
-                        let found = told_of(&peer, &last.finding.found);
-                        Check::failed(peer, found, last.remedy())
-                    }
+                    Some(last) => Check {
+                        cause: last.finding.cause.clone(),
+                        ..Check::failed(&peer, told_of(&peer, &last.finding.found), last.remedy())
+                    },
                     None => unreached(peer, here, &format!("{here} does not answer")),
                 });
             }
@@ -550,7 +552,7 @@ impl ClockGap {
             let (length, way) = (age_text(self.length), self.way);
             let found = format!("this machine's is {length} {way} it ({})", self.times());
             let remedy = "set whichever is wrong: timedatectl set-ntp true";
-            Check::failed(format!("{CLOCK_CHECK}{name}"), found, remedy)
+            Check::failed(format!("{CLOCK_CHECK}{name}"), found, remedy).of_cause(CLOCK_CAUSE)
         })
     }
 
@@ -594,7 +596,8 @@ fn silence(name: String, port: u16, gap: Option<&ClockGap>) -> Check {
                 gap.times()
             ),
             "set the wrong clock (timedatectl set-ntp true), and restart p2pfs there",
-        ),
+        )
+        .of_cause(CLOCK_CAUSE),
         None => Check::failed(
             name,
             "answers over TCP, and no datagram goes to and fro",

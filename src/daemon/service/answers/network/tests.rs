@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::daemon::control::CheckState;
+use crate::daemon::service::conditions::finding_of;
 
 #[test]
 fn a_user_is_not_told_to_listen_on_the_current_address() {
@@ -57,6 +58,24 @@ fn a_clock_off_by_a_day_is_blamed_for_silence_and_not_a_firewall() {
     assert!(told(99).contains("firewalls"), "{}", told(99));
     let unknown = silence("seed a".to_owned(), 1378, None).sentence();
     assert!(unknown.contains("firewalls"), "{unknown}");
+}
+
+#[test]
+fn findings_with_the_present_times_have_one_cause() {
+    let gap = |now_ms: u64| {
+        let reached = Reached {
+            unix_ms: Some(now_ms + 30 * 3_600_000),
+            trouble: None,
+        };
+        ClockGap::of(&reached, now_ms)
+    };
+    let silent = |now_ms| silence("seed a".to_owned(), 1378, gap(now_ms).as_ref());
+    let off = |now_ms| gap(now_ms).unwrap().check("a").unwrap();
+    for (now, later) in [(silent(0), silent(60_000)), (off(0), off(60_000))] {
+        let [now, later] = [now, later].map(|check| finding_of(&check));
+        assert_ne!(now.found, later.found);
+        assert!(now.cause.is_some() && now.cause == later.cause, "{now:?}");
+    }
 }
 
 #[test]
