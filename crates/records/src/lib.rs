@@ -1,9 +1,11 @@
-//! TLS 1.3 connections. This crate seals and opens their records (RFC 8446, section 5) itself.
+//! TLS 1.3 connections with few copies of each byte. rustls makes the handshake ([`connect`],
+//! [`accept`]) and derives the keys. This crate encrypts and decrypts the records (RFC 8446, section
+//! 5).
 //!
-//! rustls makes the handshake ([`connect`], [`accept`]) and derives the keys of the records.
-//! Afterwards this crate seals the caller's bytes into the output buffer. It opens a received
-//! record into the caller's buffer if the record fits there. rustls copies each byte once when it
-//! sends, and three times when it receives.
+//! To *seal* is to encrypt a record, and to *open* is to decrypt one. This crate seals the caller's
+//! bytes into the output buffer. It opens a received record into the caller's buffer if the record
+//! fits there. rustls itself would copy each byte once when it sends, and three times when it
+//! receives.
 //!
 //! ```text
 //!  connect, accept ──▶ handshake (rustls, unbuffered) ──▶ KernelConnection
