@@ -150,12 +150,8 @@ fn damaged_cache_block_is_a_condition_until_the_cache_is_well() {
     owner.write("file", &bytes);
     reader.wait_for_file("file");
     reader.cli(&["prefetch", "file"]).expect_ok();
-    let hash = blake3::hash(&bytes).to_hex();
-    let data = format!("cache/{}/{hash}.data", &hash[..2]);
-    let data = reader.home.join(data);
     let damage = |reader: &Node| {
-        let file = fs::OpenOptions::new().write(true).open(data).unwrap();
-        std::os::unix::fs::FileExt::write_all_at(&file, b"rot", 300_000).unwrap();
+        reader.damage_cached(&bytes, 300_000);
         reader.cli(&["cache", "verify"]);
     };
     let mend = |reader: &Node| {

@@ -665,10 +665,7 @@ fn cache_verify_leaves_no_damaged_bytes_to_readers_without_passthrough() {
     owner.write("file", &bytes);
     reader.wait_for_file("file");
     reader.cli(&["prefetch", "file"]).expect_ok();
-    let hash = blake3::hash(&bytes).to_hex();
-    let data = format!("cache/{}/{hash}.data", &hash[..2]);
-    let file = fs::File::options().write(true).open(reader.home.join(data));
-    file.unwrap().write_all_at(b"rot", 300_000).unwrap();
+    reader.damage_cached(&bytes, 300_000);
     let open = fs::File::open(reader.mounted("file")).unwrap();
     let mut read = vec![0; bytes.len()];
     open.read_exact_at(&mut read, 0).unwrap();

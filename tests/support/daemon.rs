@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -313,6 +314,14 @@ impl Node {
 
     pub(crate) fn mounted(&self, path: &str) -> PathBuf {
         self.mount.join(path)
+    }
+
+    /// Changes bytes of a content in the cache at this offset, as a failing disk does.
+    pub(crate) fn damage_cached(&self, bytes: &[u8], offset: u64) {
+        let hash = blake3::hash(bytes).to_hex();
+        let data = format!("cache/{}/{hash}.data", &hash[..2]);
+        let file = fs::File::options().write(true).open(self.home.join(data));
+        file.unwrap().write_all_at(b"rot", offset).unwrap();
     }
 }
 

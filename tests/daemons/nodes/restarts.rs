@@ -80,12 +80,7 @@ fn after_a_kill_cached_files_are_checked_again() {
     nodes[1].stop();
     nodes[1].launch();
     nodes[1].kill();
-    let hash = blake3::hash(&bytes).to_hex();
-    let data = nodes[1]
-        .home
-        .join(format!("cache/{}/{hash}.data", &hash[..2]));
-    let file = fs::OpenOptions::new().write(true).open(data).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, b"not what was there", 1 << 20).unwrap();
+    nodes[1].damage_cached(&bytes, 1 << 20);
     nodes[1].launch();
     eventually("the wrong bytes are found", 60 * SECOND, || {
         let status = nodes[1].cli(&["status", "--json"]).expect_json();
