@@ -291,8 +291,7 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn show(&self, progress: &Progress) {
-        self.0.set_length(progress.total_bytes);
-        self.0.set_position(progress.done_bytes);
+        progress::show(&self.0, progress.done_bytes, progress.total_bytes);
     }
 }
 

@@ -33,6 +33,19 @@ pub(super) fn of_read() -> ProgressBar {
     bar(0, READ)
 }
 
+/// Shows the progress of work whose length was unknown when the bar was created. Bytes that are done
+/// at the first report count as done, but not for the rate and the remaining time.
+pub(super) fn show(bar: &ProgressBar, done_bytes: u64, total_bytes: u64) {
+    let begins = bar.length() == Some(0);
+    bar.update(|state| {
+        state.set_len(total_bytes);
+        state.set_pos(done_bytes);
+    });
+    if begins && done_bytes > 0 {
+        bar.reset_elapsed();
+    }
+}
+
 fn bar(total_bytes: u64, template: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -53,7 +66,18 @@ fn write_speed(state: &ProgressState, out: &mut dyn fmt::Write) {
 
 #[cfg(test)]
 mod tests {
+    use indicatif::ProgressDrawTarget;
+
     use super::*;
+
+    #[test]
+    fn work_done_before_counts_as_done_and_not_for_the_rate() {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
+        show(&bar, 1 << 40, 2 << 40);
+        assert_eq!((bar.position(), bar.length()), (1 << 40, Some(2 << 40)));
+        assert_eq!(bar.per_sec(), 0.0);
+        assert!(bar.elapsed() < MEASURED_MIN);
+    }
 
     #[test]
     fn each_template_is_valid() {

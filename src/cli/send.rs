@@ -200,10 +200,10 @@ fn send_one(options: &SendOptions, path: &Path) -> Result<SendDone, CliError> {
             bar.finish_and_clear();
             return Ok(reply.decode()?);
         }
-        let progress: SendProgress = reply.decode()?;
-        let peers = progress.peers.len() as u64;
-        bar.set_length(progress.size_bytes * peers);
-        bar.set_position(progress.peers.iter().map(|peer| peer.sent_bytes).sum());
+        let sent: SendProgress = reply.decode()?;
+        let sent_bytes = sent.peers.iter().map(|peer| peer.sent_bytes).sum();
+        let all_bytes = sent.size_bytes * sent.peers.len() as u64;
+        progress::show(&bar, sent_bytes, all_bytes);
     }
 }
 

@@ -258,9 +258,9 @@ fn follow_hashing(client: &mut Client, dir: &Named, first: Shares) -> Result<Sha
         };
         let read_bytes = shares.read_bytes.saturating_sub(begun_bytes);
         let whole_bytes = share.bytes + share.pending_bytes;
+        let done_bytes = read_bytes.clamp(share.bytes, whole_bytes);
         bar.set_message(files_read(share));
-        bar.set_length(whole_bytes);
-        bar.set_position(read_bytes.clamp(share.bytes, whole_bytes));
+        progress::show(&bar, done_bytes, whole_bytes);
         thread::sleep(LOOK_PERIOD);
         shares = client.call(&Call::Shares {})?;
     }

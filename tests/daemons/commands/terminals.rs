@@ -287,6 +287,48 @@ fn adding_a_share_shows_hashing_progress_on_a_terminal() {
 }
 
 #[apply(promise)]
+fn prefetching_shows_its_rate_and_time_left_on_a_terminal() {
+    const MIB: usize = 1 << 20;
+    let mut cluster = Cluster::new();
+    let nodes = cluster.start_all(&["author", "reader"]);
+    let reader = &nodes[1];
+    for (name, size) in [("dir/before", 64 * MIB), ("dir/now", 12 * MIB)] {
+        nodes[0].write(name, &noise(size as u64, size));
+        reader.wait_for_file(name);
+    }
+    reader.cli(&["prefetch", "dir/before"]).expect_ok();
+    reader.cli(&["limits", "--down", "4MiB/s"]).expect_ok();
+    let shown = on_terminal(&mut reader.cli_command(&["prefetch", "dir"]));
+    let shown = plain(&shown);
+    assert!(
+        shown.contains("% fetched 64.00 MiB of 76.00 MiB"),
+        "{shown}"
+    );
+    let rates = shown.split("of 76.00 MiB, ").skip(1);
+    let rates: Vec<&str> = rates
+        .map(|said| {
+            let (rate, rest) = said.split_once("/s, ").unwrap();
+            let (left, _) = rest.split_once(" left").unwrap();
+            assert!(left.len() < 10, "{shown}");
+            rate
+        })
+        .collect();
+    assert!(!rates.is_empty(), "{shown}");
+    // With the bytes from before, the first rate would be more than ten times the limit.
+    let is_slow = |rate: &&str| match rate.split_once(' ').unwrap() {
+        (amount, "MiB") => amount.parse::<f64>().unwrap() < 20.0,
+        (_, unit) => matches!(unit, "B" | "KiB"),
+    };
+    assert!(rates.iter().all(is_slow), "{shown}");
+    assert!(shown.contains("2 files, 76.0 MiB: in the cache"), "{shown}");
+    let piped = reader.cli(&["prefetch", "dir"]);
+    assert_eq!(
+        (piped.stderr.as_str(), piped.text().trim()),
+        ("", "2 files, 76.0 MiB: in the cache")
+    );
+}
+
+#[apply(promise)]
 fn a_token_is_pasted_on_a_terminal_and_ends_with_its_line() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, two) = (cluster.start("one"), cluster.start("two"));
