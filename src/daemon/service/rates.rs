@@ -4,6 +4,7 @@
 //! readers at one time can be compared and added.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -48,7 +49,16 @@ struct Sample {
 /// number.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    samples: Mutex<VecDeque<Sample>>,
+    samples: Mutex<VecDeque<Arc<Sample>>>,
+}
+
+/// The rates at one time. All of them cover the same seconds, so that the same number of bytes has
+/// the same rate for each counter.
+#[derive(Debug, Clone)]
+pub(super) struct CurrentRates {
+    now: Instant,
+    /// The oldest sample; `None` without a sample.
+    since: Option<Arc<Sample>>,
 }
 
 impl Rates {
@@ -56,7 +66,7 @@ impl Rates {
     pub(super) fn record(&self, at: Instant, bytes: impl Iterator<Item = (Counter, u64)>) {
         let bytes = bytes.collect();
         let mut samples = self.samples.lock();
-        samples.push_back(Sample { at, bytes });
+        samples.push_back(Arc::new(Sample { at, bytes }));
         while samples.len() > SAMPLES_MAX
             || samples
                 .front()
@@ -66,17 +76,24 @@ impl Rates {
         }
     }
 
-    /// Returns the rate of a counter from the oldest sample to `now`, when the counter is at
-    /// `bytes`; 0 without a sample. If the oldest sample lacks the counter or has a higher value,
-    /// the counter started at zero after that sample.
-    pub(super) fn per_second(&self, now: Instant, counter: Counter, bytes: u64) -> u64 {
-        let samples = self.samples.lock();
-        let Some(first) = samples.front() else {
+    /// Returns the rates from the oldest sample to `now`.
+    pub(super) fn at(&self, now: Instant) -> CurrentRates {
+        let since = self.samples.lock().front().cloned();
+        CurrentRates { now, since }
+    }
+}
+
+impl CurrentRates {
+    /// Returns the rate of a counter that is at `bytes` now; 0 without a sample. If the oldest
+    /// sample lacks the counter or has a higher value, the counter started at zero after that
+    /// sample.
+    pub(super) fn per_second(&self, counter: Counter, bytes: u64) -> u64 {
+        let Some(since) = &self.since else {
             return 0;
         };
-        let before = first.bytes.get(&counter).copied();
+        let before = since.bytes.get(&counter).copied();
         let before = before.filter(|before| *before <= bytes).unwrap_or(0);
-        let seconds = now.saturating_duration_since(first.at).as_secs_f64();
+        let seconds = self.now.saturating_duration_since(since.at).as_secs_f64();
         if seconds <= 0.0 {
             return 0;
         }
@@ -100,8 +117,8 @@ mod tests {
             rates.record(start + Duration::from_secs(second), counters.into_iter());
         }
         let end = start + 20 * SECOND;
-        assert_eq!(rates.per_second(end, Counter::Received, 10_000), 0);
-        assert_eq!(rates.per_second(end, Counter::Sent, 140), 7);
+        assert_eq!(rates.at(end).per_second(Counter::Received, 10_000), 0);
+        assert_eq!(rates.at(end).per_second(Counter::Sent, 140), 7);
     }
 
     #[test]
@@ -121,19 +138,31 @@ mod tests {
             (reader, 400),
         ];
         for (counter, bytes) in seen {
-            assert_eq!(rates.per_second(now, counter, bytes), 200, "{counter:?}");
+            assert_eq!(rates.at(now).per_second(counter, bytes), 200, "{counter:?}");
         }
         rates.record(now, seen.into_iter());
         // A fetch of the same file that began again counts from zero.
-        assert_eq!(rates.per_second(start + 4 * SECOND, file, 100), 25);
+        assert_eq!(rates.at(start + 4 * SECOND).per_second(file, 100), 25);
+    }
+
+    #[test]
+    fn rates_of_one_time_stay_the_same_while_samples_are_recorded() {
+        let (rates, start) = (Rates::default(), Instant::now());
+        let counters = |bytes| [(Counter::Received, bytes)].into_iter();
+        rates.record(start, counters(0));
+        let current = rates.at(start + 2 * SECOND);
+        let before = current.per_second(Counter::Received, 300);
+        rates.record(start + 7 * SECOND, counters(500));
+        assert_eq!(current.per_second(Counter::Received, 300), before);
+        assert_eq!(before, 150);
     }
 
     #[test]
     fn without_samples_or_time_there_is_no_rate() {
         let (rates, now) = (Rates::default(), Instant::now());
-        assert_eq!(rates.per_second(now, Counter::Sent, 5), 0);
+        assert_eq!(rates.at(now).per_second(Counter::Sent, 5), 0);
         rates.record(now, std::iter::empty());
-        assert_eq!(rates.per_second(now, Counter::Sent, 5), 0);
-        assert_eq!(rates.per_second(now + SECOND, Counter::Sent, 5), 5);
+        assert_eq!(rates.at(now).per_second(Counter::Sent, 5), 0);
+        assert_eq!(rates.at(now + SECOND).per_second(Counter::Sent, 5), 5);
     }
 }

@@ -92,6 +92,57 @@ fn top_shows_what_came_from_the_cache_and_from_others() {
     assert_eq!(&file_of(&warm, "origin.bin")["by_kernel"], passthrough);
 }
 
+/// Returns a number of the node itself and that of its only peer.
+fn of_node_and_peer(top: &Value, name: &str) -> [u64; 2] {
+    [&top["traffic"], &top["peers"][0]].map(|of| of[name].as_u64().unwrap())
+}
+
+#[apply(promise)]
+#[takes("cat")]
+fn top_has_one_rate_for_one_transfer_and_its_holder_counts_the_same_bytes() {
+    let world = world();
+    let program = world.program("sole-reader");
+    let top_of_author = || world.author.cli(&["top", "--once", "--json"]).expect_json();
+    let rates = |top: &Value| of_node_and_peer(top, "receive_bytes_per_s");
+    let received = |top: &Value| of_node_and_peer(top, "received_bytes");
+    let sent = || of_node_and_peer(&top_of_author(), "sent_bytes");
+    let size = 3 * MIB as u64;
+    let grown = |before: [u64; 2]| before.map(|bytes| bytes + size);
+    let mut tries = 0;
+    eventually("top shows the transfer", 60 * SECOND, || {
+        // Other tests have other transfers, with other rates.
+        eventually("top shows no bytes of others", 60 * SECOND, || {
+            rates(&world.top()) == [0, 0]
+        });
+        tries += 1;
+        let name = format!("sole-{tries}.bin");
+        let bytes = noise(100 + tries, 3 * MIB);
+        let path = world.share(&name, &bytes);
+        let (received_before, sent_before) = (received(&world.top()), sent());
+        assert!(run(Command::new(&program).arg(&path)).stdout == bytes);
+        let top = world.top();
+        assert_eq!(received(&top), grown(received_before), "{top}");
+        eventually("the holder has counted the bytes", 60 * SECOND, || {
+            sent() == grown(sent_before)
+        });
+        let shown = |list: &str, has: &dyn Fn(&Value) -> bool| {
+            let all = top[list].as_array().unwrap().iter();
+            all.clone().find(|it| has(it)).cloned()
+        };
+        // If this took longer than the seconds of a rate, the next try may be faster.
+        let Some(transfer) = shown("transfers", &|it| it["path"] == *name) else {
+            return false;
+        };
+        let reads = |it: &Value| it["files"].to_string().contains(&name);
+        let reader = shown("readers", &reads).unwrap();
+        let rate = transfer["receive_bytes_per_s"].as_u64().unwrap();
+        assert!(rate > 0, "{top}");
+        assert_eq!(rates(&top), [rate, rate], "{top}");
+        assert_eq!(reader["read_bytes_per_s"], rate, "{top}");
+        true
+    });
+}
+
 #[apply(promise)]
 fn top_prints_a_line_of_json_for_each_sample() {
     let world = world();

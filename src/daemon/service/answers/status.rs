@@ -11,7 +11,7 @@ use crate::daemon::control::{
     Status, Traffic,
 };
 use crate::daemon::service::conditions;
-use crate::daemon::service::rates::Counter;
+use crate::daemon::service::rates::{Counter, CurrentRates};
 use p2pfs_node::api::{MemberState, PeerReport};
 use p2pfs_node::{MemberReport, StandingCondition};
 
@@ -42,7 +42,7 @@ pub(super) fn status(services: &Services, sight: Sight) -> Status {
             unique_bytes: status.folder.unique_bytes,
         },
         cache: cache_usage(services),
-        traffic: traffic(services),
+        traffic: traffic(services, &current_rates(services)),
         waiting_reads: status.reads.waiting,
         open_versions: status.reads.open_versions as u64,
         dropped: Dropped {
@@ -107,32 +107,42 @@ pub(super) fn cache_usage(services: &Services) -> CacheUsage {
     }
 }
 
-pub(super) fn traffic(services: &Services) -> Traffic {
+pub(super) fn traffic(services: &Services, rates: &CurrentRates) -> Traffic {
     let (received_bytes, sent_bytes) = (
         services.node.traffic().received_bytes(),
         services.node.traffic().sent_bytes(),
     );
-    let now = Instant::now();
-    let rate = |counter, bytes| services.activity.rates.per_second(now, counter, bytes);
     Traffic {
         received_bytes,
         sent_bytes,
-        receive_bytes_per_s: rate(Counter::Received, received_bytes),
-        send_bytes_per_s: rate(Counter::Sent, sent_bytes),
+        receive_bytes_per_s: rates.per_second(Counter::Received, received_bytes),
+        send_bytes_per_s: rates.per_second(Counter::Sent, sent_bytes),
         metered: services.node.traffic().is_metered(),
     }
 }
 
+fn current_rates(services: &Services) -> CurrentRates {
+    services.activity.rates.at(Instant::now())
+}
+
 pub(super) async fn peers(services: &Services) -> Result<Peers, Failure> {
+    let (peers, _) = peers_and_rates(services).await?;
+    Ok(peers)
+}
+
+/// Returns the peers, and the rates at the time of their counters.
+pub(super) async fn peers_and_rates(services: &Services) -> Result<(Peers, CurrentRates), Failure> {
     let reports = services.node.peers().reports().await?;
-    let mut peers: Vec<PeerInfo> = reports.iter().map(|it| peer_info(services, it)).collect();
+    let rates = current_rates(services);
+    let peers = reports.iter().map(|it| peer_info(services, it, &rates));
+    let mut peers: Vec<PeerInfo> = peers.collect();
     peers.extend(legacy::legacy_peers(services, &peers).await);
     peers.extend(mesh::mesh_peers(services, &peers).await);
     peers.sort_by_key(|peer| (peer.priority.is_none(), peer.priority, peer.name.clone()));
-    Ok(Peers { peers })
+    Ok((Peers { peers }, rates))
 }
 
-fn peer_info(services: &Services, peer: &PeerReport) -> PeerInfo {
+fn peer_info(services: &Services, peer: &PeerReport, rates: &CurrentRates) -> PeerInfo {
     let (member, rate) = (&peer.member, peer.rate.as_ref());
     let contact = member.status.member;
     PeerInfo {
@@ -146,11 +156,9 @@ fn peer_info(services: &Services, peer: &PeerReport) -> PeerInfo {
             .status
             .round_trip
             .map(|time| time.as_secs_f64() * 1e3),
-        receive_bytes_per_s: Some(services.activity.rates.per_second(
-            Instant::now(),
-            Counter::Peer(contact.node),
-            peer.received_bytes,
-        )),
+        receive_bytes_per_s: Some(
+            rates.per_second(Counter::Peer(contact.node), peer.received_bytes),
+        ),
         rate_bytes_per_s: rate
             .and_then(|rate| rate.rate_bytes_per_s)
             .map(|rate| rate as u64),

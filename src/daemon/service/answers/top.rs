@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -10,37 +9,41 @@ use super::{Services, Viewer, status, transfers};
 use crate::daemon::control::{
     Failure, Named, PeerInfo, TRANSFERS_TOLD_MAX, Top, TransferInfo, TransferSource,
 };
-use crate::daemon::service::rates::Counter;
+use crate::daemon::service::rates::{Counter, CurrentRates};
 use p2pfs_node::api::FetchReport;
 use p2pfs_types::digest::ContentHash;
 
 pub(super) async fn top(services: &Arc<Services>, viewer: Viewer) -> Result<Top, Failure> {
-    let peers = status::peers(services).await?.peers;
+    let (peers, rates) = status::peers_and_rates(services).await?;
     super::blocking(services, move |services| {
-        Ok(top_beside(services, peers, &viewer))
+        Ok(top_beside(services, peers.peers, &rates, &viewer))
     })
     .await
 }
 
-/// Adds the current activity to the given peers.
-fn top_beside(services: &Services, peers: Vec<PeerInfo>, viewer: &Viewer) -> Top {
+/// Adds the current activity to the given peers. All rates are those of the same seconds.
+fn top_beside(
+    services: &Services,
+    peers: Vec<PeerInfo>,
+    rates: &CurrentRates,
+    viewer: &Viewer,
+) -> Top {
     let (mut readers, other_readers) = services
         .activity
         .served
         .readers(|uid| viewer.sees_user(uid));
-    let now = Instant::now();
     for reader in &mut readers {
         let (pid, uid) = (reader.pid, reader.uid);
         let bytes = reader.given.from_cache_bytes + reader.given.from_peers_bytes;
         let counter = Counter::Reader { pid, uid };
-        reader.read_bytes_per_s = services.activity.rates.per_second(now, counter, bytes);
+        reader.read_bytes_per_s = rates.per_second(counter, bytes);
     }
-    let (transfers, other_transfers) = transfers(services, viewer);
+    let (transfers, other_transfers) = transfers(services, rates, viewer);
     Top {
         time: Timestamp::now(),
         name: services.node.peers().name_of(&services.node.id()),
         cache: status::cache_usage(services),
-        traffic: status::traffic(services),
+        traffic: status::traffic(services, rates),
         transfers,
         other_transfers,
         peers,
@@ -51,12 +54,14 @@ fn top_beside(services: &Services, peers: Vec<PeerInfo>, viewer: &Viewer) -> Top
 
 /// Returns the transfers that a caller may see, and the number of further transfers of other
 /// users.
-fn transfers(services: &Services, viewer: &Viewer) -> (Vec<TransferInfo>, u64) {
+fn transfers(
+    services: &Services,
+    rates: &CurrentRates,
+    viewer: &Viewer,
+) -> (Vec<TransferInfo>, u64) {
     let fetches = services.node.files().fetches().into_iter();
-    let (rates, now) = (&services.activity.rates, Instant::now());
-    let speed = |fetch: &FetchReport| {
-        rates.per_second(now, Counter::File(fetch.hash), fetch.received_bytes())
-    };
+    let speed =
+        |fetch: &FetchReport| rates.per_second(Counter::File(fetch.hash), fetch.received_bytes());
     let with_speed = fetches.map(|fetch| (speed(&fetch), fetch));
     // A fetch that no reader or fill needs stays open for a while. It counts as a transfer only
     // while bytes arrive.
