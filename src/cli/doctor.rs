@@ -23,6 +23,7 @@ use crate::daemon::config::{Loaded, inspect, load};
 use crate::daemon::control::{
     Call, Check, CheckState, Checkup, Client, ClientError, DAEMON_CHECK, MountStatus, Status,
 };
+use p2pfs_node::NetError;
 
 /// How long a mount may take to show one of its own files.
 const MOUNT_PATIENCE: Duration = Duration::from_secs(3);
@@ -261,16 +262,23 @@ fn device_as_seen(opened: Result<(), (io::Error, &'static str)>) -> Check {
     }
 }
 
-/// Checks whether the listen address is free for TCP and UDP.
+/// Checks whether the listen address is free for TCP and UDP. The remedy is that of a start that
+/// fails for the same reason.
 fn port(listen: SocketAddr) -> Check {
     let tcp = TcpListener::bind(listen).map(drop);
     match tcp.and_then(|()| UdpSocket::bind(listen).map(drop)) {
         Ok(()) => Check::ok("port", format!("{listen} is free")),
-        Err(error) => Check::failed(
-            "port",
-            format!("{listen}: {error}"),
-            "stop what uses it (ss -tulpn), or set listen to another",
-        ),
+        Err(error) => {
+            let kind = error.kind();
+            let of_start = NetError::Bind {
+                address: listen,
+                kind,
+            };
+            let of_start = of_start.to_string();
+            let remedy = of_start.split_once("; ").map(|(_, remedy)| remedy);
+            let remedy = remedy.unwrap_or("set listen to another");
+            Check::failed("port", format!("{listen}: {error}"), remedy)
+        }
     }
 }
 
@@ -289,6 +297,22 @@ mod tests {
             listen
         ));
         assert!(!may_lack_port(Some("cannot open /dev/fuse"), listen));
+    }
+
+    #[test]
+    fn a_taken_port_has_the_remedy_of_the_failed_start() {
+        let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = holder.local_addr().unwrap();
+        let check = port(address);
+        assert_eq!(check.state, CheckState::Failed);
+        let kind = ErrorKind::AddrInUse;
+        let of_start = NetError::Bind { address, kind }.to_string();
+        let remedy = check.remedy.unwrap();
+        assert!(of_start.ends_with(&format!("; {remedy}")), "{of_start}");
+        assert!(
+            !of_start.contains("--"),
+            "a service has no flags: {of_start}"
+        );
     }
 
     #[test]

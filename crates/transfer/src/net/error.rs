@@ -133,14 +133,14 @@ impl NetError {
 
 fn bind_reason(kind: &io::ErrorKind) -> String {
     match kind {
-        io::ErrorKind::AddrInUse => "another program uses this port; stop it, or give another \
-                                     port with --listen"
+        io::ErrorKind::AddrInUse => "another program uses this port; stop it (ss -tulpn), or set \
+                                     listen to another"
             .to_owned(),
         io::ErrorKind::AddrNotAvailable => {
-            "this machine does not have that address; give one that it has with --listen".to_owned()
+            "this machine does not have that address; set listen to one that it has".to_owned()
         }
         io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need a privilege; give another port with --listen".to_owned()
+            "ports below 1024 need a privilege; set listen to another port".to_owned()
         }
         other => other.to_string(),
     }

@@ -97,7 +97,7 @@ mod tests {
         let error = PortPair::bind(taken).unwrap_err().to_string();
         assert!(error.contains(&taken.to_string()), "{error}");
         assert!(
-            error.contains("another program") && error.contains("--listen"),
+            error.contains("another program") && error.contains("set listen to another"),
             "{error}"
         );
         drop(pair.listener);
