@@ -11,6 +11,7 @@ use super::started_by::StartedBy;
 const HELPER: &str = "/sbin/mount.p2pfs";
 /// The directory that exists if systemd manages the machine.
 const SYSTEMD: &str = "/run/systemd/system";
+
 /// The properties of the machine and of the daemon that decide which command mounts the folder.
 struct MountSetup {
     started_by: StartedBy,
