@@ -16,8 +16,8 @@ mod support;
 mod users;
 
 /// Number of concurrent tests. A machine that boots, and a host that waits for another's silence,
-/// compute little. There is only one set of hosts on links.
-const AT_ONCE: usize = 3;
+/// compute little. Each test has its own machine or hosts.
+const AT_ONCE: usize = 5;
 
 fn main() {
     support::promise::run(Some(AT_ONCE), vec![]).exit();

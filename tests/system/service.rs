@@ -17,8 +17,14 @@ const NEEDS: &[Need] = &[root, booted_systemd, mount];
 
 /// Returns why no systemd can be booted here, if so.
 pub(crate) fn booted_systemd() -> Option<String> {
-    let tried = run(Command::new(lab("systemd-box")).args(["-n", "p2pfs-probe", "up"]));
-    let _gone = run(Command::new(lab("systemd-box")).args(["-n", "p2pfs-probe", "down", "--kill"]));
+    let name = format!("p2pfs-{}-probe", std::process::id());
+    let tool = |command: &[&str]| {
+        run(Command::new(lab("systemd-box"))
+            .args(["-n", &name])
+            .args(command))
+    };
+    let tried = tool(&["up"]);
+    let _gone = tool(&["down", "--kill"]);
     let why = tried.stderr.trim();
     (!tried.status.success()).then(|| format!("no systemd can be booted here: {why}"))
 }
