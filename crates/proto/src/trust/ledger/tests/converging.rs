@@ -1,6 +1,7 @@
 //! Tests that ledgers agree whatever the order of arrival, also about a node that signed more
 //! statements than a ledger stores.
 
+use super::admitted::crowd;
 use super::forged::{admission, expulsion};
 use super::*;
 
@@ -191,6 +192,42 @@ fn ledgers_stop_their_exchange_about_an_administrator_at_its_limit() {
         one.take_in(all[all.len() - 5..].iter().cloned()).over,
         Some(id(2))
     );
+}
+
+/// What they heard of it differs for good, and so do their members. One statement ends that.
+#[test]
+fn ledgers_that_differ_about_an_administrator_agree_after_it_is_expelled_with_its_members() {
+    let ledger = cluster();
+    let statement = Statement {
+        cluster: ledger.cluster(),
+        by: id(2),
+        by_term: 1,
+        at_s: 40,
+        before: None,
+        claim: expulsion(3, 1),
+    };
+    let mut all = vec![statement.sign(&key(2))];
+    all.extend(crowd(&ledger, STATEMENTS_PER_ADMIN_MAX + 10));
+    let everyone = |ledger: &Ledger| {
+        let members = ledger.members().map(|it| it.node);
+        members.collect::<Vec<_>>()
+    };
+    for at_first in [true, false] {
+        let (mut one, mut other) = (ledger.clone(), ledger.clone());
+        one.merge(all.iter().cloned());
+        other.merge(all.iter().rev().cloned());
+        exchange(&mut one, &mut other);
+        assert_ne!(everyone(&one), everyone(&other));
+        let expelling = if at_first { &mut one } else { &mut other };
+        let mut signer = expelling.signer(&key(1), 50);
+        signer.expel_with_admitted(id(2)).unwrap();
+        exchange(&mut one, &mut other);
+        assert_eq!(one.digest(), other.digest());
+        assert_eq!(everyone(&one), everyone(&other));
+        // The expulsion that only the first one heard holds if that one expelled the administrator.
+        let left = if at_first { vec![1] } else { vec![1, 3] };
+        assert_eq!(members(&one), left);
+    }
 }
 
 #[test]
