@@ -33,6 +33,7 @@ const PART_RECORDS: usize = 4096;
 
 /// An answer that replaces the one of an honest node.
 pub(crate) type Answer = Box<dyn Fn(&Request) -> Option<Response> + Send>;
+type HeldRequests = Box<dyn Fn(&Request) -> bool + Send>;
 
 /// The member. Dropping it is like killing it.
 pub(crate) struct Hostile {
@@ -54,8 +55,8 @@ struct Said {
     records: Vec<Record>,
     head: Option<SignedHead>,
     answer: Answer,
-    /// Whether it leaves requests for contents unanswered.
-    is_mute: bool,
+    /// The requests for contents that it leaves unanswered.
+    held: HeldRequests,
     offered: Vec<(NodeId, ContentHash)>,
 }
 
@@ -134,7 +135,7 @@ impl Hostile {
             records: Vec::new(),
             head: None,
             answer: Box::new(|_| None),
-            is_mute: false,
+            held: Box::new(|_| false),
             offered: Vec::new(),
         }));
         let (orders, queue) = mpsc::unbounded_channel();
@@ -190,7 +191,12 @@ impl Hostile {
 
     /// Leaves requests for contents unanswered from now on.
     pub(crate) fn hold_answers_about_contents(&self) {
-        self.said.lock().unwrap().is_mute = true;
+        self.hold_answers(|_| true);
+    }
+
+    /// Leaves these requests for contents unanswered from now on.
+    pub(crate) fn hold_answers(&self, which: impl Fn(&Request) -> bool + Send + 'static) {
+        self.said.lock().unwrap().held = Box::new(which);
     }
 
     /// Announces these facts as its whole log, under a correct head.
@@ -426,7 +432,7 @@ impl Life {
             request,
             Request::Range { .. } | Request::Batch { .. } | Request::Holdings { .. }
         );
-        is_about_content && self.said.lock().unwrap().is_mute
+        is_about_content && (self.said.lock().unwrap().held)(request)
     }
 
     fn hear(&mut self, event: Event) {

@@ -108,7 +108,9 @@ pub use rules::conflict_name;
 pub use unserved::{UNSERVED_MAX, UNSERVED_PER_AUTHOR, UnservedContents};
 pub use versions::{NameAuthors, Rule, Version};
 pub use view::{Child, Found, View};
-pub use withheld::{WITHHELD_NAMES_MAX, WITHHELD_NAMES_PER_AUTHOR, WithheldVersion, Withholding};
+pub use withheld::{
+    Portion, WITHHELD_NAMES_MAX, WITHHELD_NAMES_PER_AUTHOR, WithheldVersion, Withholding,
+};
 pub use writes::{CatalogueStorage, LogState, LogWrite};
 
 /// Maximum records in one part of a log.

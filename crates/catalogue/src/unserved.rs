@@ -20,7 +20,7 @@ use imbl::{OrdMap, OrdSet};
 
 use super::logs::NodeLogs;
 use super::row::{Class, NodeIndex, Row};
-use super::withheld::{NameVerdict, WithheldNames, WithheldVersion};
+use super::withheld::{NameVerdict, Portion, WithheldNames, WithheldVersion};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
@@ -197,8 +197,8 @@ impl UnservedContents<'_> {
             .collect()
     }
 
-    /// Counts a version that a reader did not get against the live authors that gave no byte of it,
-    /// until `expires_at`. From [`UNSERVED_PER_AUTHOR`] versions on, over some time, the author's
+    /// Counts a version that a reader did not get against the live authors that kept it back, until
+    /// `expires_at`. From [`UNSERVED_PER_AUTHOR`] versions on, over some time, the author's
     /// versions of the name rank behind those of other authors. Returns the authors at fault: those
     /// that were silent, if the name has another version that did not prove unserved.
     pub fn withhold(
@@ -229,11 +229,14 @@ impl UnservedContents<'_> {
         at_fault
     }
 
-    /// Ends the counts of a name for the nodes that gave verified bytes of a version of it.
-    pub fn clear_name(&mut self, path: &SharedPath, givers: &[NodeId]) {
+    /// Ends the counts of a name for the nodes that gave verified bytes of a version of it. If these
+    /// are a part of the version, ends only what is due to refusals.
+    pub fn clear_name(&mut self, path: &SharedPath, givers: &[NodeId], given: Portion) {
         for giver in givers {
-            if self.marks.withheld.remove(&(*giver, path.clone())) {
-                self.set_name(giver, path, None);
+            let name = (*giver, path.clone());
+            let (has_changed, verdict) = self.marks.withheld.clear(&name, given);
+            if has_changed {
+                self.set_name(giver, path, verdict);
                 self.pardon_if_few(giver);
             }
         }
@@ -248,11 +251,16 @@ impl UnservedContents<'_> {
         }
     }
 
-    /// Ends the mark of a content after verified bytes of it arrived from these nodes. Versions of
-    /// the nodes then rank by the usual rules, except those with marks of their own. Nodes that sent
-    /// wrong bytes are not pardoned: they gave the right bytes before, and are asked for none now.
-    pub fn clear(&mut self, content: &ContentKey, givers: &[NodeId]) {
+    /// Ends the mark of a content after verified bytes of it arrived from these nodes. If this node
+    /// then has the whole content, the versions of the nodes rank by the usual rules, except those
+    /// with marks of their own. A part of a content pardons no node: it could give the beginning of
+    /// each and keep the rest. Nodes that sent wrong bytes are not pardoned either: they gave the
+    /// right bytes before, and are asked for none now.
+    pub fn clear(&mut self, content: &ContentKey, givers: &[NodeId], given: Portion) {
         self.drop_mark(content);
+        if given == Portion::Part {
+            return;
+        }
         let honest = |giver: &&NodeId| !self.marks.liars.contains_key(*giver);
         let honest: Vec<NodeId> = givers.iter().filter(honest).copied().collect();
         for giver in honest {
@@ -276,7 +284,7 @@ impl UnservedContents<'_> {
             && at <= now
         {
             let (author, path) = name.clone();
-            self.clear_name(&path, &[author]);
+            self.clear_name(&path, &[author], Portion::Whole);
         }
     }
 

@@ -38,7 +38,7 @@ pub enum Rule {
     /// It has the name: a version that would precede it proved unserved.
     OthersUnserved,
     /// It lost: no holder gave a right byte of it, or its author left several other versions
-    /// unserved, or gave none of its former versions of the name.
+    /// unserved, or left readers without its former versions of the name.
     Unserved,
     /// It waits: its time is more than [`EARLY_TOLERANCE_SECONDS`](super::EARLY_TOLERANCE_SECONDS)
     /// ahead of this node's clock.

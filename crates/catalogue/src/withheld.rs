@@ -1,13 +1,19 @@
-//! Names of which one author gave no version.
+//! Names of which one author left readers without versions.
 //!
-//! A dishonest author can replace a version that it never gives by the next one, faster than a
+//! A dishonest author can replace a version that it does not give by the next one, faster than a
 //! reader's wait ends. The mark of one content (`unserved`) does not help then: when the read has
 //! failed, the content is no longer listed. So the failed reads are counted for each author and
-//! name, over all versions. An honest node whose file changes all the time differs in that it gives
-//! bytes of some version, and the first of them ends the count.
+//! name, over all versions.
+//!
+//! A version counts as soon as one read of it ended without an answer of the author, whatever the
+//! author gave of it before. Otherwise an author could give the beginning of each version and keep
+//! the rest. For the same reason only a version that the author gave whole ends the count. An honest
+//! node whose file changes while it is read differs in that it answers: it says that the version is
+//! gone.
 //!
 //! A node that refuses to send a version, because the file has changed or the node is busy, is
-//! probably honest. Refusals count only after a longer time, and name no author.
+//! probably honest. Refusals count only if the author gave no byte of the version, only after a
+//! longer time, and they name no author. The first byte of a later version ends them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -33,21 +39,30 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// How the nodes that were asked for a version kept it from a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Withholding {
-    /// They answered no request.
+    /// They left a request unanswered until the wait of the reader ended.
     Silent,
     /// They refused: the version is gone, or the node is too busy.
     Refused,
 }
 
-/// A version that a reader did not get, and the authors that gave no byte of it.
+/// How much of a version arrived from the nodes that gave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Portion {
+    /// Some bytes.
+    Part,
+    /// The last missing bytes: this node has the whole version.
+    Whole,
+}
+
+/// A version that a reader did not get, and the authors that kept it from the reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WithheldVersion {
     /// The name of the version among the files of its authors.
     pub path: SharedPath,
     /// The content of the version.
     pub hash: ContentHash,
-    /// Nodes that were asked for the content, gave no byte of it, and had a version of this name
-    /// when the reader opened it.
+    /// Nodes that were asked for the content, and had a version of this name when the reader opened
+    /// it. They left a request unanswered, or refused and gave no byte of the content.
     pub authors: Vec<NodeId>,
     /// How they kept the version from the reader.
     pub how: Withholding,
@@ -60,7 +75,8 @@ pub(super) enum NameVerdict {
     Suspected,
     /// The versions cannot be had. They rank behind others.
     Refused,
-    /// The author gives none of its versions. They rank behind others, and the author is named.
+    /// The author leaves readers without its versions. They rank behind others, and the author is
+    /// named.
     Withheld,
 }
 
@@ -75,19 +91,33 @@ struct FailedVersion {
     hash: ContentHash,
     how: Withholding,
     at: Instant,
-}
-
-/// The failed reads of one author's versions of one name, the first one first.
-struct FailedReads {
-    versions: Vec<FailedVersion>,
     expires_at: Instant,
 }
 
+impl FailedVersion {
+    fn is_silent(&self) -> bool {
+        self.how == Withholding::Silent
+    }
+}
+
+/// The failed reads of one author's versions of one name, the first one first.
+#[derive(Default)]
+struct FailedReads {
+    versions: Vec<FailedVersion>,
+}
+
 impl FailedReads {
+    /// Returns when the last of the failed reads expires.
+    fn expires_at(&self) -> Option<Instant> {
+        self.versions.iter().map(|it| it.expires_at).max()
+    }
+
     fn record(&mut self, failed: FailedVersion) {
+        self.forget_old_silence(failed.at);
         let mut known = self.versions.iter_mut();
         if let Some(known) = known.find(|it| it.hash == failed.hash) {
-            if failed.how == Withholding::Silent {
+            known.expires_at = failed.expires_at;
+            if failed.is_silent() {
                 known.how = Withholding::Silent;
             }
             return;
@@ -99,8 +129,22 @@ impl FailedReads {
         self.versions.push(failed);
     }
 
+    /// Forgets the versions for which the author was silent if all of them expired. Refusals do not
+    /// keep them: a node that is rarely silent and often refuses is probably honest.
+    fn forget_old_silence(&mut self, now: Instant) {
+        let mut silent = self.versions.iter().filter(|it| it.is_silent());
+        if silent.all(|it| it.expires_at <= now) {
+            self.versions.retain(|it| !it.is_silent());
+        }
+    }
+
+    /// Forgets the refused versions.
+    fn forget_refusals(&mut self) {
+        self.versions.retain(FailedVersion::is_silent);
+    }
+
     fn verdict(&self) -> NameVerdict {
-        let is_silent = |it: &&FailedVersion| it.how == Withholding::Silent;
+        let is_silent = |it: &&FailedVersion| it.is_silent();
         if is_proof(self.versions.iter().filter(is_silent), SILENT_FOR) {
             NameVerdict::Withheld
         } else if is_proof(self.versions.iter(), REFUSED_FOR) {
@@ -148,12 +192,13 @@ impl WithheldNames {
         if let Some(forgotten) = &forgotten {
             self.names.remove(forgotten);
         }
-        let reads = self.names.entry(name).or_insert_with(|| FailedReads {
-            versions: Vec::new(),
+        let reads = self.names.entry(name).or_default();
+        reads.record(FailedVersion {
+            hash,
+            how,
+            at,
             expires_at,
         });
-        reads.record(FailedVersion { hash, how, at });
-        reads.expires_at = expires_at;
         (reads.verdict(), forgotten)
     }
 
@@ -173,7 +218,7 @@ impl WithheldNames {
             return None;
         };
         let mut names: Vec<_> = self.of_author(&most).collect();
-        names.sort_by_key(|(_, reads)| (reads.verdict(), reads.expires_at));
+        names.sort_by_key(|(_, reads)| (reads.verdict(), reads.expires_at()));
         names.first().map(|(name, _)| (*name).clone())
     }
 
@@ -198,14 +243,33 @@ impl WithheldNames {
         self.names.len()
     }
 
-    /// Ends the count of a name. Returns whether there was one.
-    pub(super) fn remove(&mut self, name: &NameOfAuthor) -> bool {
-        self.names.remove(name).is_some()
+    /// Ends the count of a name, or only its refusals if the author gave a part of a version.
+    /// Returns whether that changed the count, and what the rest of it proves.
+    pub(super) fn clear(
+        &mut self,
+        name: &NameOfAuthor,
+        given: Portion,
+    ) -> (bool, Option<NameVerdict>) {
+        let Some(reads) = self.names.get_mut(name) else {
+            return (false, None);
+        };
+        let before = reads.versions.len();
+        match given {
+            Portion::Part => reads.forget_refusals(),
+            Portion::Whole => reads.versions.clear(),
+        }
+        let left = reads.versions.len();
+        let verdict = (left > 0).then(|| reads.verdict());
+        if left == 0 {
+            self.names.remove(name);
+        }
+        (left < before, verdict)
     }
 
     /// Returns the count that ends first, and when.
     pub(super) fn first_to_expire(&self) -> Option<(Instant, &NameOfAuthor)> {
         let names = self.names.iter();
-        names.map(|(name, reads)| (reads.expires_at, name)).min()
+        let expiries = names.filter_map(|(name, reads)| Some((reads.expires_at()?, name)));
+        expiries.min()
     }
 }

@@ -14,7 +14,9 @@ pub mod session;
 
 pub use limits::LIMITS;
 
-pub use plan::{FetchReport, Offer, PEER_RECORDS_MAX, PeerRate, PeerRecord, SourceReport};
+pub use plan::{
+    FetchReport, Offer, PEER_RECORDS_MAX, PeerRate, PeerRecord, SourceReport, Supplier, Supply,
+};
 pub use session::{FetchEvent, FillProgress, Holder, Session};
 
 use plan::PlanError;

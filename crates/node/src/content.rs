@@ -185,6 +185,16 @@ impl NodeContent {
         }
     }
 
+    /// Records the close of a version of which bytes were fetched.
+    fn record_close(&self, version: &FixedVersion, watch: &WatchedVersion) {
+        let content = ContentKey::new(version.hash(), version.size_bytes());
+        let view = self.published.view.load();
+        if let Some(end) = watch.closed(&view, || self.fetcher.supply(&content)) {
+            // If the queue is full, the next version that is given whole reports it.
+            let _busy = self.read_ends.try_send(end);
+        }
+    }
+
     fn fetch(
         &self,
         (version, watch): (&FixedVersion, &WatchedVersion),
@@ -211,8 +221,8 @@ impl NodeContent {
             drop(waiting);
             let now = view.load();
             let outcome = result.as_ref().map(|_| ());
-            let received = || sources.received(&ContentKey::new(hash, size_bytes));
-            if let Some(end) = watch.end_of(Instant::now(), outcome, &now, received) {
+            let supply = || sources.supply(&ContentKey::new(hash, size_bytes));
+            if let Some(end) = watch.end_of(Instant::now(), outcome, &now, supply) {
                 // If the queue is full, the next read reports it.
                 let _busy = read_ends.try_send(end);
             }
@@ -278,13 +288,15 @@ impl OpenVersion {
 
 impl Drop for OpenVersion {
     fn drop(&mut self) {
-        if let VersionSource::Fixed(version) = &self.source
-            && version.is_partial()
-        {
+        let VersionSource::Fixed(version) = &self.source else {
+            return;
+        };
+        if version.is_partial() {
             // The fetched bytes change the file's block count.
             let changed = Outdated::CachedBytes(version.hash());
             let _busy = self.content.changes.try_send(changed);
         }
+        self.content.record_close(version, &self.watch);
     }
 }
 

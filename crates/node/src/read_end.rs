@@ -6,9 +6,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use p2pfs_catalogue::{NameAuthors, View, WithheldVersion, Withholding};
-use p2pfs_fetch::TransferError;
+use p2pfs_catalogue::{NameAuthors, Portion, View, WithheldVersion, Withholding};
 use p2pfs_fetch::plan::PlanError;
+use p2pfs_fetch::{Supplier, Supply, TransferError};
+use p2pfs_proto::wire::native::tcp::BATCH_FILE_MAX_BYTES;
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
@@ -27,10 +28,12 @@ pub enum ReadEnd {
         content: ContentKey,
         /// Nodes that gave bytes of it.
         givers: Vec<NodeId>,
+        /// Whether all of it is on this node now.
+        given: Portion,
         /// The name of the version, if reads of it failed lately.
         path: Option<SharedPath>,
     },
-    /// No byte arrived.
+    /// The bytes did not arrive.
     Withheld {
         /// The content of the version.
         content: ContentKey,
@@ -60,59 +63,90 @@ impl WatchedVersion {
         }
     }
 
-    /// Returns what the end of a read tells, or `None` if it tells nothing. `received` returns the
-    /// nodes that were asked for the content, with the number of bytes that each of them gave.
+    /// Returns what the end of a read tells, or `None` if it tells nothing. `supply` returns what
+    /// this node has of the content, and the nodes that were asked for it.
     pub fn end_of(
         &self,
         now: Instant,
         outcome: Result<(), &TransferError>,
         view: &View,
-        received: impl FnOnce() -> Vec<(NodeId, u64)>,
+        supply: impl FnOnce() -> Supply,
     ) -> Option<ReadEnd> {
         let is_recent = now <= self.opened_at + REFUSALS_COUNT_FOR;
         match outcome {
-            Ok(()) => self.served(view, received),
+            Ok(()) => self.served(view, supply),
             Err(TransferError::Plan(PlanError::Unanswered)) => {
-                Some(self.withheld(Withholding::Silent, received))
+                Some(self.withheld(Withholding::Silent, supply))
             }
             Err(TransferError::Plan(PlanError::Gone | PlanError::Refused))
                 if is_recent && self.authors.is_some() =>
             {
-                Some(self.withheld(Withholding::Refused, received))
+                Some(self.withheld(Withholding::Refused, supply))
             }
             Err(_) => None,
         }
     }
 
-    fn served(
-        &self,
-        view: &View,
-        received: impl FnOnce() -> Vec<(NodeId, u64)>,
-    ) -> Option<ReadEnd> {
-        let content = self.content;
-        let path = self.authors.as_ref().map(|it| &it.path);
-        let suspect = path.filter(|path| view.is_suspect(path));
-        if suspect.is_none() && !view.contents().is_unserved(&content) {
+    /// Returns what the close of the version tells, or `None` if it tells nothing. The last bytes
+    /// of a version often arrive as read-ahead, so that no wait of a reader ends with them.
+    pub fn closed(&self, view: &View, supply: impl FnOnce() -> Supply) -> Option<ReadEnd> {
+        if !self.is_watched(view) {
             return None;
         }
-        let given = received().into_iter().filter(|(_, bytes)| *bytes > 0);
-        let mut givers: Vec<NodeId> = given.map(|(node, _)| node).collect();
-        if givers.is_empty() {
-            // It came in a batch of small files.
-            givers.extend(view.contents().only_other_holder(&content.hash));
-        }
-        Some(ReadEnd::Served {
-            content,
-            givers,
-            path: suspect.cloned(),
-        })
+        let supply = supply();
+        let givers = givers_of(&supply);
+        (supply.is_whole && !givers.is_empty()).then(|| self.given(view, givers, Portion::Whole))
     }
 
-    fn withheld(&self, how: Withholding, received: impl FnOnce() -> Vec<(NodeId, u64)>) -> ReadEnd {
+    /// Returns whether the catalogue wants to know that bytes of the version arrived.
+    fn is_watched(&self, view: &View) -> bool {
+        self.suspect_name(view).is_some() || view.contents().is_unserved(&self.content)
+    }
+
+    /// Returns the name of the version if reads of it failed lately.
+    fn suspect_name(&self, view: &View) -> Option<&SharedPath> {
+        let path = self.authors.as_ref().map(|it| &it.path);
+        path.filter(|path| view.is_suspect(path))
+    }
+
+    fn served(&self, view: &View, supply: impl FnOnce() -> Supply) -> Option<ReadEnd> {
+        if !self.is_watched(view) {
+            return None;
+        }
+        let supply = supply();
+        let mut givers = givers_of(&supply);
+        let mut is_whole = supply.is_whole;
+        if givers.is_empty() {
+            // It came in a batch of small files.
+            givers.extend(view.contents().only_other_holder(&self.content.hash));
+            is_whole |= self.content.size_bytes <= BATCH_FILE_MAX_BYTES;
+        }
+        let given = if is_whole {
+            Portion::Whole
+        } else {
+            Portion::Part
+        };
+        Some(self.given(view, givers, given))
+    }
+
+    fn given(&self, view: &View, givers: Vec<NodeId>, given: Portion) -> ReadEnd {
+        ReadEnd::Served {
+            content: self.content,
+            givers,
+            given,
+            path: self.suspect_name(view).cloned(),
+        }
+    }
+
+    fn withheld(&self, how: Withholding, supply: impl FnOnce() -> Supply) -> ReadEnd {
         let content = self.content;
         let version = self.authors.as_ref().and_then(|name| {
-            let gave_nothing = received().into_iter().filter(|(_, bytes)| *bytes == 0);
-            let authors = gave_nothing.map(|(node, _)| node);
+            let kept_back = |it: &Supplier| match how {
+                Withholding::Silent => it.left_reader,
+                Withholding::Refused => it.received_bytes == 0,
+            };
+            let asked = supply().suppliers.into_iter().filter(kept_back);
+            let authors = asked.map(|it| it.node);
             let authors: Vec<_> = authors.filter(|it| name.authors.contains(it)).collect();
             let path = name.path.clone();
             (!authors.is_empty()).then_some(WithheldVersion {
@@ -128,4 +162,10 @@ impl WatchedVersion {
             version,
         }
     }
+}
+
+/// Returns the nodes that gave bytes.
+fn givers_of(supply: &Supply) -> Vec<NodeId> {
+    let givers = supply.suppliers.iter().filter(|it| it.received_bytes > 0);
+    givers.map(|it| it.node).collect()
 }

@@ -1,9 +1,12 @@
 //! False statements about files by a member, and its requests for files.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use p2pfs_types::extent::ByteRange;
+use p2pfs_types::digest::{self, Outboard};
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
 use super::*;
 
@@ -156,22 +159,21 @@ fn newest_version_that_its_author_never_gives_takes_no_name_for_long_and_names_t
 /// Interval at which she replaces her version: shorter than any read of it waits.
 const REPLACED_EVERY: Duration = Duration::from_secs(1);
 
-#[apply(promise)]
-fn a_liar_with_ever_new_versions_loses_the_name_and_is_named() {
-    let mut scene = scene();
+/// Lets her list ever new versions of a name that another node shares too, until hers rank behind.
+/// `content` returns her version of each number.
+fn lists_ever_new_versions(scene: &mut Scene, content: impl Fn(u64) -> Vec<u8>) {
     scene.two.write("install.sh", b"true");
     scene.one.wait_for_file("install.sh");
-    scene.eve.hold_answers_about_contents();
     let mut number = 0;
     let mut say_next = |scene: &Scene| {
         number += 1;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let date = now.as_secs() as i64 + HIJACK_AHEAD_S;
-        let lure = ContentHash::of(format!("false {number}").as_bytes());
-        scene.eve.say(vec![file("install.sh", lure, 7, date)]);
-        lure.to_string()
+        let lure = content(number);
+        let (hash, size_bytes) = (ContentHash::of(&lure), lure.len() as u64);
+        let fact = file("install.sh", hash, size_bytes, newest_date());
+        scene.eve.say(vec![fact]);
+        hash.to_string()
     };
-    say_next(&scene);
+    say_next(scene);
     let has_conflict = || scene.one.mounted("install~two.sh").exists();
     eventually("the version dated ahead is newest", SOON, has_conflict);
     let (sender, ended) = mpsc::channel();
@@ -195,18 +197,62 @@ fn a_liar_with_ever_new_versions_loses_the_name_and_is_named() {
                 failed += 1;
                 begin_read();
             }
-            Err(_) => drop(say_next(&scene)),
+            Err(_) => drop(say_next(scene)),
         }
     }
     // further versions cost her nothing, and do not help her
     for _ in 0..3 {
-        let lure = say_next(&scene);
+        let lure = say_next(scene);
         eventually("her version arrived", SOON, || {
             let why = scene.one.cli(&["why", "install.sh", "--json"]);
             why.expect_json().to_string().contains(&lure)
         });
         assert_eq!(fs::read(&path).unwrap(), b"true");
     }
+}
+
+#[apply(promise)]
+fn a_liar_with_ever_new_versions_loses_the_name_and_is_named() {
+    let mut scene = scene();
+    scene.eve.hold_answers_about_contents();
+    lists_ever_new_versions(&mut scene, |number| format!("false {number}").into_bytes());
+    let how = "versions of files that no node gave";
+    scene.await_named(&scene.one, how);
+    scene.assert_unharmed();
+    scene.assert_journal_names(how);
+}
+
+/// Size of each of her versions of which she gives only the beginning.
+const BEGUN_BYTES: usize = 1_000_000;
+/// Maximum number of these versions.
+const VERSIONS_MAX: usize = 500;
+
+#[apply(promise)]
+fn a_liar_that_gives_only_the_beginning_of_ever_new_versions_loses_the_name_and_is_named() {
+    let mut scene = scene();
+    let content = |number| noise(number, BEGUN_BYTES);
+    let known = RefCell::new(BTreeMap::new());
+    scene.eve.answer(move |request| {
+        let Request::Range { hash, range, .. } = request else {
+            return None;
+        };
+        let mut known = known.borrow_mut();
+        while known.len() < VERSIONS_MAX && !known.contains_key(hash) {
+            let bytes = content(known.len() as u64 + 1);
+            known.insert(ContentHash::of(&bytes), bytes);
+        }
+        let bytes = known.get(hash)?;
+        let tree = Outboard::of(bytes);
+        let (data, pairs) = (&bytes[..], &tree.pairs[..]);
+        let proof = digest::encode(*hash, bytes.len() as u64, *range, data, pairs);
+        let proof = proof.unwrap().into();
+        Some(Response::Data { proof })
+    });
+    scene.eve.hold_answers(|request| match request {
+        Request::Range { range, .. } => range.start >= CHUNK_BYTES,
+        _ => false,
+    });
+    lists_ever_new_versions(&mut scene, content);
     let how = "versions of files that no node gave";
     scene.await_named(&scene.one, how);
     scene.assert_unharmed();

@@ -23,6 +23,8 @@ use crate::nodes::running::{Manner, Node, Purpose, Running, Wish};
 
 /// How long a read waits: the default.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of each content after which [`Manner::Beginner`] gives no more.
+const BEGINNING_BYTES: u64 = 64 << 10;
 /// Length of the kernel's largest read.
 const READ_BYTES: u64 = 128 << 10;
 
@@ -101,6 +103,11 @@ impl Node {
             return None;
         }
         match request {
+            Request::Range { range, .. }
+                if self.manner == Manner::Beginner && range.start >= BEGINNING_BYTES =>
+            {
+                None
+            }
             Request::Range {
                 hash,
                 size_bytes,
@@ -337,8 +344,17 @@ impl Running {
     /// Applies the end of a reader's wait to the ranking of versions, as the daemon does.
     fn record_end(&mut self, now: Instant, reader: usize, outcome: Result<(), &TransferError>) {
         let Reader { watch, content, .. } = &self.readers[reader];
-        let received = || self.session.plan.files().received(content);
-        if let Some(end) = watch.end_of(now, outcome, &self.view, received) {
+        let supply = || self.session.plan.files().supply(content);
+        if let Some(end) = watch.end_of(now, outcome, &self.view, supply) {
+            self.machine.intake(now).record_read(&end);
+        }
+    }
+
+    /// Applies the close of a file by a reader to the ranking of versions, as the daemon does.
+    fn record_close(&mut self, now: Instant, reader: usize) {
+        let Reader { watch, content, .. } = &self.readers[reader];
+        let supply = || self.session.plan.files().supply(content);
+        if let Some(end) = watch.closed(&self.view, supply) {
             self.machine.intake(now).record_read(&end);
         }
     }
@@ -418,6 +434,7 @@ impl Running {
             let (content, range) = (reader.content, reader.range());
             if range.is_empty() {
                 reader.ended = Some((now, Ok(())));
+                self.record_close(now, index);
                 return acted;
             }
             let new = || Cached::new(content.size_bytes);

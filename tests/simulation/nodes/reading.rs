@@ -252,17 +252,28 @@ impl Churn {
     /// Replaces the third node's version, and begins a read of what the name shows if the previous
     /// read is over. Returns whether a read succeeded since the previous call.
     fn step(&mut self) -> bool {
+        self.replace();
+        self.world.run_for(SECOND / 2);
+        let ended = self.read_again();
+        let rest = Duration::from_millis(self.world.rng.random_range(500..3500));
+        self.world.run_for(rest);
+        ended == Some(Ok(()))
+    }
+
+    fn replace(&mut self) {
         self.newest = self.world.content(300_000);
         self.world.put(2, "name", self.newest);
-        self.world.run_for(SECOND / 2);
+    }
+
+    /// Begins a read of what the name shows if the previous read is over. Returns the end of the
+    /// previous read.
+    fn read_again(&mut self) -> Option<Result<(), PlanError>> {
         let ended = self.reader.and_then(|reader| outcome(&self.world, reader));
         if self.reader.is_none() || ended.is_some() {
             let shown = shown(&self.world, "name").unwrap();
             self.reader = Some(self.world.read(0, shown));
         }
-        let rest = Duration::from_millis(self.world.rng.random_range(500..3500));
-        self.world.run_for(rest);
-        ended == Some(Ok(()))
+        ended
     }
 
     /// Returns whether the first node ranks the third one's version behind the older one.
@@ -282,34 +293,46 @@ impl Churn {
     }
 }
 
+/// Lets the third node replace its versions in a dishonest manner, until they rank behind.
+fn loses_the_name_and_is_named(seed: u64, manner: Manner) {
+    let mut churn = Churn::begin(seed);
+    churn.world.nodes[2].manner = manner;
+    let begun = churn.world.now;
+    while !churn.is_behind() {
+        assert!(!churn.step());
+        assert!(
+            churn.world.now < begun + 90 * SECOND,
+            "the name is still taken"
+        );
+    }
+    assert!(churn.is_named());
+    for _ in 0..5 {
+        churn.step();
+        assert_eq!(shown(&churn.world, "name"), Some(churn.old));
+    }
+    assert_eq!(churn.world.read_to_end(0, churn.old), Ok(()));
+    // another node has not asked, and ranks by the usual rules
+    let of_other = churn.world.running(1).view.versions(&path("name"));
+    assert!(of_other.iter().all(|it| it.rule != Rule::Unserved));
+    churn.world.run_for(UNSERVED_FOR + SECOND);
+    assert_eq!(
+        shown(&churn.world, "name"),
+        Some(churn.newest),
+        "it is tried again"
+    );
+}
+
 #[test]
 fn author_that_replaces_each_version_before_a_read_of_it_fails_loses_the_name_and_is_named() {
     each_seed(5, |seed| {
-        let mut churn = Churn::begin(seed);
-        churn.world.nodes[2].manner = Manner::Withholder;
-        let begun = churn.world.now;
-        while !churn.is_behind() {
-            assert!(!churn.step());
-            assert!(
-                churn.world.now < begun + 90 * SECOND,
-                "the name is still taken"
-            );
-        }
-        assert!(churn.is_named());
-        for _ in 0..5 {
-            churn.step();
-            assert_eq!(shown(&churn.world, "name"), Some(churn.old));
-        }
-        assert_eq!(churn.world.read_to_end(0, churn.old), Ok(()));
-        // another node has not asked, and ranks by the usual rules
-        let of_other = churn.world.running(1).view.versions(&path("name"));
-        assert!(of_other.iter().all(|it| it.rule != Rule::Unserved));
-        churn.world.run_for(UNSERVED_FOR + SECOND);
-        assert_eq!(
-            shown(&churn.world, "name"),
-            Some(churn.newest),
-            "it is tried again"
-        );
+        loses_the_name_and_is_named(seed, Manner::Withholder);
+    });
+}
+
+#[test]
+fn author_that_gives_only_the_beginning_of_each_version_loses_the_name_and_is_named() {
+    each_seed(5, |seed| {
+        loses_the_name_and_is_named(seed, Manner::Beginner);
     });
 }
 
@@ -324,6 +347,70 @@ fn honest_author_of_an_ever_changing_file_keeps_its_name_and_is_not_named() {
         }
         assert!(succeeded > 0);
         assert!(!churn.is_named());
+    });
+}
+
+#[test]
+fn honest_author_of_a_file_that_changes_in_mid_read_at_any_speed_is_not_named() {
+    each_seed(2, |seed| {
+        for pause_ms in [50, 300, 1600, 5000] {
+            let pause = Duration::from_millis(pause_ms);
+            let mut churn = Churn::begin(seed);
+            let end = churn.world.now + 80 * SECOND;
+            while churn.world.now < end {
+                churn.replace();
+                let mut rest = pause;
+                while !rest.is_zero() {
+                    let next = rest.min(SECOND / 4);
+                    churn.world.run_for(next);
+                    churn.read_again();
+                    rest -= next;
+                }
+                assert!(!churn.is_named(), "{pause:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn honest_author_on_a_slow_link_keeps_its_name_and_is_not_named() {
+    each_seed(3, |seed| {
+        let mut churn = Churn::begin(seed);
+        churn.world.network.weather.rate = 25e3;
+        for _ in 0..20 {
+            churn.replace();
+            for _ in 0..20 {
+                churn.world.run_for(SECOND);
+                churn.read_again();
+            }
+            assert!(!churn.is_behind());
+        }
+        assert!(!churn.is_named());
+    });
+}
+
+#[test]
+fn author_that_crashes_while_each_version_is_read_is_not_named() {
+    each_seed(6, |seed| {
+        let mut churn = Churn::begin(seed);
+        for round in 0..8 {
+            churn.replace();
+            churn.world.run_for(4 * SECOND);
+            churn.read_again();
+            let wait = Duration::from_millis(churn.world.rng.random_range(0..1500));
+            churn.world.run_for(wait);
+            let death = match (seed + round) % 2 {
+                0 => Death::Process,
+                _ => Death::Power,
+            };
+            churn.world.crash(2, death);
+            let down = Duration::from_millis(churn.world.rng.random_range(500..20_000));
+            churn.world.run_for(down);
+            churn.world.boot(2);
+            churn.world.run_for(2 * SECOND);
+            churn.read_again();
+            assert!(!churn.is_named());
+        }
     });
 }
 

@@ -46,6 +46,8 @@ pub(super) enum Manner {
     Mute,
     /// Gives its log, and never answers questions about contents.
     Withholder,
+    /// Gives its log and the beginning of each content, and never answers for the rest.
+    Beginner,
     /// Says of each content that it is gone.
     Refuser,
 }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::{
-    Rule, UNSERVED_MAX, UNSERVED_PER_AUTHOR, WITHHELD_NAMES_MAX, WITHHELD_NAMES_PER_AUTHOR,
-    WithheldVersion, Withholding,
+    Portion, Rule, UNSERVED_MAX, UNSERVED_PER_AUTHOR, WITHHELD_NAMES_MAX,
+    WITHHELD_NAMES_PER_AUTHOR, WithheldVersion, Withholding,
 };
 
 const LONG: Duration = Duration::from_secs(600);
@@ -61,7 +61,8 @@ fn unserved_version_ranks_behind_one_that_can_be_had_and_why_says_so() {
         rules(&mut watcher, "a0"),
         [Rule::OthersUnserved, Rule::Unserved]
     );
-    watcher.unserved().clear(&unserved, &[id(LIAR)]);
+    let mut marks = watcher.unserved();
+    marks.clear(&unserved, &[id(LIAR)], Portion::Part);
     assert!(!shows_true(&mut watcher, 0), "it was served");
     assert_eq!(rules(&mut watcher, "a0"), [Rule::Newest, Rule::Older]);
 }
@@ -149,9 +150,14 @@ fn author_of_several_unserved_contents_ranks_behind_until_one_is_served() {
         [Rule::OthersUnserved, Rule::Unserved]
     );
     let served = key(&false_content(500));
-    watcher.unserved().clear(&served, &[id(HONEST)]);
+    let mut marks = watcher.unserved();
+    marks.clear(&served, &[id(HONEST)], Portion::Whole);
     assert!(shows_true(&mut watcher, 500), "another node gave it");
-    watcher.unserved().clear(&served, &[id(LIAR)]);
+    let mut marks = watcher.unserved();
+    marks.clear(&served, &[id(LIAR)], Portion::Part);
+    assert!(shows_true(&mut watcher, 500), "it gave only a part");
+    let mut marks = watcher.unserved();
+    marks.clear(&served, &[id(LIAR)], Portion::Whole);
     while watcher.advance(7) {}
     for number in 0..600 {
         let is_marked = number < UNSERVED_PER_AUTHOR;
@@ -302,6 +308,12 @@ impl Replaced {
         self.watcher.unserved().withhold(&version, now, now + LONG)
     }
 
+    /// Lets a node give bytes of a version of the name.
+    fn give(&mut self, giver: u8, given: Portion) {
+        let mut unserved = self.watcher.unserved();
+        unserved.clear_name(&path("a0"), &[id(giver)], given);
+    }
+
     fn is_behind(&mut self) -> bool {
         shows_true(&mut self.watcher, 0)
     }
@@ -344,28 +356,61 @@ fn several_failed_reads_at_one_time_or_of_one_version_prove_nothing() {
 }
 
 #[test]
-fn first_bytes_of_a_version_from_its_author_end_the_count_and_bytes_of_another_node_do_not() {
+fn whole_version_of_its_author_ends_the_count_and_a_part_or_another_node_does_not() {
     let mut replaced = Replaced::begin();
     for seconds in [10, 20] {
         replaced.fail(LIAR, Withholding::Silent, seconds);
     }
-    let clear = |replaced: &mut Replaced, giver| {
-        let mut unserved = replaced.watcher.unserved();
-        unserved.clear_name(&path("a0"), &[id(giver)]);
-    };
     assert!(replaced.watcher.view().is_suspect(&path("a0")));
-    clear(&mut replaced, LIAR);
+    replaced.give(LIAR, Portion::Whole);
     assert!(!replaced.watcher.view().is_suspect(&path("a0")));
     for seconds in [30, 40] {
         assert!(replaced.fail(LIAR, Withholding::Silent, seconds).is_empty());
     }
-    clear(&mut replaced, HONEST);
+    replaced.give(HONEST, Portion::Whole);
+    replaced.give(LIAR, Portion::Part);
     assert_eq!(replaced.fail(LIAR, Withholding::Silent, 50), [id(LIAR)]);
     assert!(replaced.is_behind());
-    clear(&mut replaced, HONEST);
+    replaced.give(HONEST, Portion::Whole);
+    replaced.give(LIAR, Portion::Part);
     assert!(replaced.is_behind());
-    clear(&mut replaced, LIAR);
+    replaced.give(LIAR, Portion::Whole);
     assert!(!replaced.is_behind());
+}
+
+#[test]
+fn first_bytes_of_a_version_of_its_author_end_what_is_due_to_refusals() {
+    let mut replaced = Replaced::begin();
+    for seconds in [10, 40] {
+        replaced.fail(LIAR, Withholding::Refused, seconds);
+    }
+    replaced.give(LIAR, Portion::Part);
+    assert!(!replaced.watcher.view().is_suspect(&path("a0")));
+    for seconds in [70, 100] {
+        replaced.fail(LIAR, Withholding::Refused, seconds);
+    }
+    assert!(!replaced.is_behind());
+    replaced.fail(LIAR, Withholding::Refused, 130);
+    assert!(replaced.is_behind());
+    replaced.give(LIAR, Portion::Part);
+    assert!(!replaced.is_behind());
+    assert_eq!(replaced.watcher.next_unserved_expiry(), None);
+}
+
+/// A node whose file changes too fast to be read whole, and that is rarely silent.
+#[test]
+fn refusals_do_not_keep_the_count_of_silent_versions() {
+    let mut replaced = Replaced::begin();
+    let mut seconds = 0;
+    for _ in 0..5 {
+        assert!(replaced.fail(LIAR, Withholding::Silent, seconds).is_empty());
+        for _ in 0..7 {
+            seconds += 100;
+            replaced.fail(LIAR, Withholding::Refused, seconds);
+            replaced.give(LIAR, Portion::Part);
+            assert!(!replaced.is_behind());
+        }
+    }
 }
 
 #[test]
@@ -477,6 +522,7 @@ fn versions_of_a_shunned_node_rank_behind_until_it_is_asked_again() {
     watcher.unserved().expire(now + LONG);
     assert!((0..9).all(|number| !shows_true(&mut watcher, number)));
     watcher.unserved().shun(id(LIAR), now + LONG);
-    watcher.unserved().clear(&key("any"), &[id(LIAR)]);
+    let mut marks = watcher.unserved();
+    marks.clear(&key("any"), &[id(LIAR)], Portion::Whole);
     assert!(shows_true(&mut watcher, 0), "bytes from before pardoned it");
 }

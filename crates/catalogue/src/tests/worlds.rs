@@ -7,7 +7,7 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
-use crate::Owners;
+use crate::{Owners, Portion};
 
 pub(super) const NODES: usize = 4;
 /// Two nodes have the same name, so that labels matter.
@@ -355,7 +355,7 @@ impl World {
             Step::ClearUnserved { to, content } => {
                 let content = key(CONTENTS[content]);
                 let mut unserved = self.observers[to].catalogue.unserved();
-                unserved.clear(&content, &[]);
+                unserved.clear(&content, &[], Portion::Part);
             }
             Step::LookAt { to } => drop(listing(&self.observers[to].catalogue.view())),
             _ => unreachable!("the authors' steps were taken above"),

@@ -188,6 +188,13 @@ pub enum TakeBackReason {
     Unwanted,
 }
 
+impl TakeBackReason {
+    /// Returns whether the answer of its peer is not needed any longer.
+    pub(super) fn is_unneeded(self) -> bool {
+        matches!(self, Self::Duplicate | Self::OfAnotherNode | Self::Unwanted)
+    }
+}
+
 /// Decisions since the owner last took them.
 #[derive(Debug, Default)]
 pub(super) struct DecisionLog {

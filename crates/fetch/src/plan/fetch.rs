@@ -1,7 +1,6 @@
 //! State of one open file: its bytes on this node, its requests in flight, its holders and its
 //! readers.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::holders::{Coverage, HolderSet};
@@ -10,6 +9,7 @@ use super::places::RangeIndex;
 use super::presence::PresentBytes;
 use super::readers::ReaderSet;
 use super::streams::Streams;
+use super::suppliers::SupplierSet;
 use super::swarm::Swarm;
 use super::{Listed, PIECE_MAX_BYTES, PlanError, RECENT, RequestId, STREAMS_MAX};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
@@ -89,8 +89,7 @@ pub(super) struct FileFetch {
     pub fill: FillWish,
     pub failures: FailureMemory,
     pub times: FileTimes,
-    /// Bytes received since the fetch began from each peer that was asked, even if there are none.
-    pub received: BTreeMap<NodeId, u64>,
+    pub suppliers: SupplierSet,
 }
 
 /// Times in the life of an open file.
@@ -100,42 +99,6 @@ pub(super) struct FileTimes {
     pub last_used: Instant,
     /// When bytes of the file last arrived from any peer, in complete answers or not.
     progress_at: Option<Instant>,
-    /// When the first request was sent after the last answer, refusal or delay by a limit of this
-    /// node. `None` if none was sent since.
-    unanswered_since: Option<Instant>,
-    /// When a holder last refused a request. `None` if bytes arrived since, or a limit or fault of
-    /// this node delayed a request since.
-    refused_at: Option<Instant>,
-}
-
-impl FileTimes {
-    /// Returns whether requests went unanswered for at least half of the limit of a wait. A request
-    /// that was sent shortly before the deadline proves nothing.
-    fn is_unanswered(&self, now: Instant, waiting: Waiting) -> bool {
-        let unanswered = self.unanswered_since.map(|at| at.max(waiting.since));
-        unanswered.is_some_and(|at| at + waiting.limit / 2 <= now)
-    }
-
-    /// Returns the reason of a reader's wait that ends now. It is more exact than the `reason` of
-    /// the range: only what happened during the wait counts.
-    pub(super) fn reason_of_wait(
-        &self,
-        now: Instant,
-        waiting: Waiting,
-        reason: PlanError,
-    ) -> PlanError {
-        match reason {
-            PlanError::NoHolder | PlanError::TimedOut if self.is_unanswered(now, waiting) => {
-                PlanError::Unanswered
-            }
-            PlanError::NoHolder | PlanError::TimedOut
-                if self.refused_at.is_some_and(|at| at >= waiting.since) =>
-            {
-                PlanError::Refused
-            }
-            reason => reason,
-        }
-    }
 }
 
 impl FileFetch {
@@ -156,10 +119,8 @@ impl FileFetch {
                 begun: now,
                 last_used: now,
                 progress_at: None,
-                unanswered_since: None,
-                refused_at: None,
             },
-            received: BTreeMap::new(),
+            suppliers: SupplierSet::default(),
         }
     }
 
@@ -194,31 +155,13 @@ impl FileFetch {
             .collect()
     }
 
-    /// Records that bytes of the file arrived.
-    pub(super) fn record_progress(&mut self, now: Instant) {
+    /// Records that bytes of the file arrived from a node.
+    pub(super) fn record_progress(&mut self, now: Instant, node: &NodeId) {
         self.times.progress_at = Some(now);
-        self.record_answer();
+        self.suppliers.record_answer(now, node);
         if let Some(filling) = self.filling_mut() {
             filling.turn_at = None;
         }
-    }
-
-    /// Records that a request for bytes of the file was sent to a holder.
-    pub(super) fn record_request(&mut self, now: Instant) {
-        self.times.unanswered_since.get_or_insert(now);
-    }
-
-    /// Records that a holder answered a request with bytes, or that a limit or fault of this node
-    /// delays one.
-    pub(super) fn record_answer(&mut self) {
-        self.times.unanswered_since = None;
-        self.times.refused_at = None;
-    }
-
-    /// Records that a holder refused a request.
-    pub(super) fn record_refusal(&mut self, now: Instant) {
-        self.times.unanswered_since = None;
-        self.times.refused_at = Some(now);
     }
 
     /// Returns `waiting`, a wait for bytes of this file, with the last progress of the file as that

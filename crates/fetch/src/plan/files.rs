@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::fetch::FileFetch;
 use super::peers::GO_AT_ONCE_PART;
+use super::suppliers::Supply;
 use super::{FETCHES_KEPT_MAX, FETCHES_MAX, RECENT};
 use p2pfs_types::digest::{ContentKey, Verified};
 use p2pfs_types::extent::ByteRange;
@@ -62,11 +63,14 @@ impl FileTable {
         file.is_some_and(|file| file.holders().nodes().next().is_some())
     }
 
-    /// Returns the nodes that were asked for bytes of an open file, and how many bytes each gave.
-    pub fn received(&self, content: &ContentKey) -> Vec<(NodeId, u64)> {
-        let received = self.get(content).map(|file| &file.received);
-        let received = received.into_iter().flatten();
-        received.map(|(node, bytes)| (*node, *bytes)).collect()
+    /// Returns what this node has of a file, and the nodes that were asked for it. Returns nothing
+    /// if the file is not open.
+    pub fn supply(&self, content: &ContentKey) -> Supply {
+        let supply = |file: &FileFetch| Supply {
+            is_whole: file.presence.is_whole(),
+            suppliers: file.suppliers.all(),
+        };
+        self.get(content).map(supply).unwrap_or_default()
     }
 
     /// Returns whether a node that had all of an open file recently reported that the file is gone.

@@ -22,7 +22,7 @@
 //! | subject | files |
 //! |---|---|
 //! | types of the interface | `terms` |
-//! | state of a file and its readers | `files`, `fetch`, `presence`, `holders`, `demands`, `readers`, `places`, `streams` |
+//! | state of a file and its readers | `files`, `fetch`, `presence`, `holders`, `suppliers`, `demands`, `readers`, `places`, `streams` |
 //! | state of a peer, and which peers have one | `peers`, `peer`, `link`, `backoff`, `silence`, `past`, `record` |
 //! | how long a wait goes on | `patience`, `pause` |
 //! | all of it together, changed consistently | `state` |
@@ -58,6 +58,7 @@ mod silence;
 mod state;
 pub mod streams;
 mod stripes;
+mod suppliers;
 mod swarm;
 mod swarm_policy;
 mod terms;
@@ -82,7 +83,7 @@ use p2pfs_types::id::NodeId;
 use patience::Waiting;
 use presence::PresentBytes;
 use queue::WorkClass;
-use requests::RequestState;
+use requests::{OpenRequest, RequestState};
 use schedule::Scheduler;
 use state::{FetchState, Timer};
 
@@ -98,6 +99,7 @@ pub use report::{FetchReport, SourceReport};
 pub use requests::RequestTable;
 pub use state::Outbox;
 pub use streams::{AHEAD_MAX_BYTES, AHEAD_OF_ALL_MAX_BYTES, STREAMS_MAX};
+pub use suppliers::{Supplier, Supply};
 pub use swarm::STRIPE_BYTES;
 pub use terms::{
     DemandId, Failure, FilesToClose, FillEnd, Lane, Listed, Offer, PeerNews, PeerRate, PlanConfig,
@@ -260,18 +262,24 @@ impl Plan {
         let Some(entry) = state.requests.get_mut(id) else {
             return;
         };
+        let (node, was_open) = (entry.request.node, entry.is_open());
         let fetch = state.files.get_mut(&entry.request.content);
+        let suppliers = fetch.map(|fetch| &mut fetch.suppliers);
         match stage {
             RequestStage::Throttled => {
                 entry.state = RequestState::Throttled;
-                fetch.into_iter().for_each(FileFetch::record_answer);
+                let suppliers = suppliers.filter(|_| was_open);
+                suppliers.into_iter().for_each(|it| it.record_delay(&node));
                 state.out.decisions.record(|| Decision::Throttled(id));
             }
             RequestStage::Sent { at } => {
                 entry.state = RequestState::Sent;
                 entry.sent.at = at;
-                fetch.into_iter().for_each(|it| it.record_request(at));
-                if let Some(peer) = state.peers.get(&entry.request.node) {
+                let suppliers = suppliers.filter(|_| !was_open);
+                suppliers
+                    .into_iter()
+                    .for_each(|it| it.record_request(at, node));
+                if let Some(peer) = state.peers.get(&node) {
                     entry.sent.moved_bytes = peer.link.moved_bytes();
                 }
                 state.out.decisions.record(|| Decision::Released(id));
@@ -279,6 +287,10 @@ impl Plan {
             RequestStage::Received => {
                 let bytes = entry.arrived_bytes();
                 entry.state = RequestState::Received { bytes };
+                let suppliers = suppliers.filter(|_| was_open);
+                suppliers
+                    .into_iter()
+                    .for_each(|it| it.record_received(&node));
             }
         }
     }
@@ -478,7 +490,7 @@ impl Plan {
         if let Some(entry) = self.state.requests.get_mut(id).filter(|_| bytes > 0) {
             entry.record_arrived(now, bytes);
             if let Some(fetch) = self.state.files.get_mut(&entry.request.content) {
-                fetch.record_progress(now);
+                fetch.record_progress(now, &node);
             }
         }
         self.state.record_moved(now, node, bytes);
@@ -508,8 +520,8 @@ impl Plan {
         };
         fetch.presence.gain(range);
         fetch.times.last_used = now;
-        fetch.record_progress(now);
-        *fetch.received.entry(node).or_default() += range.len();
+        fetch.record_progress(now, &node);
+        fetch.suppliers.record_bytes(node, range.len());
         fetch.failures.is_lied_to = false;
         if fetch.presence.is_whole() {
             self.state.forget_streams(&content);
@@ -530,17 +542,28 @@ impl Plan {
         let Some(entry) = self.state.take_request(id) else {
             return;
         };
+        let node = &entry.request.node;
         if let Some(fetch) = self.state.files.get_mut(&entry.request.content) {
+            let suppliers = &mut fetch.suppliers;
             match failure {
                 Failure::Unreachable => {}
-                Failure::Busy | Failure::Gone | Failure::Refused => fetch.record_refusal(now),
-                Failure::Limited | Failure::Lied | Failure::Ours => fetch.record_answer(),
+                Failure::Busy | Failure::Gone | Failure::Refused => {
+                    suppliers.record_refusal(now, node)
+                }
+                Failure::Limited | Failure::Lied | Failure::Ours => {
+                    suppliers.record_answer(now, node)
+                }
             }
         }
-        self.state.out.decisions.record(|| Decision::Failed {
-            request: id,
-            failure,
-        });
+        self.end_failed(now, entry, failure);
+    }
+
+    fn end_failed(&mut self, now: Instant, entry: OpenRequest, failure: Failure) {
+        let request = entry.request.id;
+        self.state
+            .out
+            .decisions
+            .record(|| Decision::Failed { request, failure });
         let jitter = self.scheduler.jitter();
         self.state.blame(now, &entry, failure, jitter);
         self.state
@@ -557,8 +580,11 @@ impl Plan {
                         .check_overdue(&mut self.state, &mut self.scheduler, now, id)
                 }
                 Timer::Expire(id) => {
-                    if let Some(failure) = hedge::expired(&mut self.state, now, id) {
-                        self.failed(now, id, failure);
+                    // The end of its time is not an answer of its peer.
+                    let failure = hedge::expired(&mut self.state, now, id);
+                    let entry = failure.and_then(|_| self.state.take_request(id));
+                    if let Some((failure, entry)) = failure.zip(entry) {
+                        self.end_failed(now, entry, failure);
                     }
                 }
                 Timer::Deadline(id) => self.patience.check_patience(&mut self.state, now, id),

@@ -42,12 +42,10 @@ impl FetchReport {
             Some((request.node, request.range.len()))
         };
         let report = |(content, fetch): (&ContentKey, &FileFetch)| {
-            let received = fetch.received.iter().filter(|(_, bytes)| **bytes > 0);
-            let received = received.map(|(node, bytes)| {
-                let received_bytes = *bytes;
+            let received = fetch.suppliers.received().map(|(node, received_bytes)| {
                 let asked_bytes = 0;
                 (
-                    *node,
+                    node,
                     SourceReport {
                         received_bytes,
                         asked_bytes,

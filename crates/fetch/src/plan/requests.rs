@@ -64,6 +64,14 @@ impl OpenRequest {
         }
     }
 
+    /// Returns whether its peer has it and has not answered it completely.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(
+            self.state,
+            RequestState::Sent | RequestState::Arriving { .. }
+        )
+    }
+
     pub(super) fn is_received(&self) -> bool {
         matches!(self.state, RequestState::Received { .. })
     }

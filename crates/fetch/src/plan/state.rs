@@ -194,6 +194,9 @@ impl FetchState {
         }
         if let Some(fetch) = self.files.get_mut(&request.content) {
             fetch.asked.remove(id);
+            if entry.is_open() {
+                fetch.suppliers.record_end(&request.node);
+            }
         }
         self.wake(request.node);
         Some(entry)
@@ -202,6 +205,12 @@ impl FetchState {
     /// Cancels a request whose answer is not needed, or not from this peer.
     pub(super) fn take_back(&mut self, id: RequestId, why: TakeBackReason) -> Option<OpenRequest> {
         let entry = self.take_request(id)?;
+        let request = &entry.request;
+        if let Some(fetch) = self.files.get_mut(&request.content)
+            && why.is_unneeded()
+        {
+            fetch.suppliers.record_unneeded(&request.node);
+        }
         self.out
             .decisions
             .record(|| Decision::TakenBack { request: id, why });
@@ -315,8 +324,7 @@ impl FetchState {
         if let Some(fetch) = self.files.get_mut(&content) {
             fetch.asked.insert(range, id);
             fetch.holders_mut().set_starved(false);
-            fetch.record_request(now);
-            fetch.received.entry(node).or_default();
+            fetch.suppliers.record_request(now, node);
         }
         let request = RangeRequest {
             id,

@@ -148,7 +148,7 @@ fn give_up(state: &mut FetchState, now: Instant, id: DemandId) {
         for gap in fetch.presence.here().missing_in(demand.range).iter() {
             fetch.failures.remember(now, gap, why.clone());
         }
-        why = fetch.times.reason_of_wait(now, demand.waiting, why);
+        why = fetch.suppliers.end_wait(now, demand.waiting, why);
     }
     state.out.decisions.record(|| Decision::ReadGivenUp {
         read: id,

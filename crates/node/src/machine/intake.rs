@@ -332,17 +332,20 @@ impl LogIntake<'_> {
     }
 
     /// Applies the end of a reader's wait to the ranking of versions, for [`UNSERVED_FOR`] at most.
-    /// Reports the authors that give none of their versions of a name that has another version.
+    /// Reports the authors that leave readers without their versions of a name that has another
+    /// version.
     pub fn record_read(&mut self, end: &ReadEnd) {
         match end {
             ReadEnd::Served {
                 content,
                 givers,
+                given,
                 path,
             } => {
-                self.own.catalogue.unserved().clear(content, givers);
+                let unserved = &mut self.own.catalogue.unserved();
+                unserved.clear(content, givers, *given);
                 if let Some(path) = path {
-                    self.own.catalogue.unserved().clear_name(path, givers);
+                    unserved.clear_name(path, givers, *given);
                 }
             }
             ReadEnd::Withheld {

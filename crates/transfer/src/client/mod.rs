@@ -37,7 +37,7 @@ use p2pfs_fetch::plan::{
 use p2pfs_fetch::session::{
     Actions, FetchEvent, FillId, FillProgress, Owner, Read, Session, Shortfall,
 };
-use p2pfs_fetch::{FetchReport, TransferError};
+use p2pfs_fetch::{FetchReport, Supply, TransferError};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
@@ -263,10 +263,11 @@ impl Fetcher {
             .has_holder(content)
     }
 
-    /// Returns the nodes that were asked lately for bytes of a file, and how many bytes each gave.
-    pub fn received(&self, content: &ContentKey) -> Vec<(NodeId, u64)> {
+    /// Returns what this node has of a file, and the nodes that were asked for it lately. Returns
+    /// nothing if the file was not used lately.
+    pub fn supply(&self, content: &ContentKey) -> Supply {
         let state = self.inner.state.lock();
-        state.session.plan.files().received(content)
+        state.session.plan.files().supply(content)
     }
 
     /// Cancels a read: calls its reply with [`TransferError::Cancelled`], unless it was called
