@@ -164,6 +164,9 @@ impl Catalogue {
         if index != self.logs.me && self.logs.merge.state().node(index).live != live {
             self.logs.set_live(index, live);
         }
+        if live {
+            self.unserved().blame_returned(&node);
+        }
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use imbl::{OrdMap, OrdSet};
 
+use super::NODES_MAX;
 use super::logs::NodeLogs;
 use super::row::{Class, NodeIndex, Row};
 use super::withheld::{NameVerdict, Portion, WithheldNames, WithheldVersion};
@@ -243,10 +244,21 @@ impl UnservedContents<'_> {
     }
 
     /// Ranks all versions of a node behind those of others until `expires_at`, because it sent
-    /// wrong bytes and is asked for nothing until then.
+    /// wrong bytes and is asked for nothing until then. Its log need not be known yet.
     pub fn shun(&mut self, node: NodeId, expires_at: Instant) {
-        if let Some(index) = self.logs.index_of(&node).filter(|it| *it != self.logs.me) {
-            self.marks.liars.insert(node, expires_at);
+        let index = self.logs.index_of(&node);
+        let has_room = index.is_some() || self.marks.liars.len() < NODES_MAX;
+        if index == Some(self.logs.me) || !has_room {
+            return;
+        }
+        self.marks.liars.insert(node, expires_at);
+        self.blame_returned(&node);
+    }
+
+    /// Ranks the versions of a node that is known again behind those of others if it is shunned or
+    /// has many marks.
+    pub(super) fn blame_returned(&mut self, node: &NodeId) {
+        if let Some(index) = self.logs.index_of(node).filter(|it| *it != self.logs.me) {
             self.blame_if_many(index);
         }
     }

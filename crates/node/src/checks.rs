@@ -80,10 +80,21 @@ pub(super) fn warn_of_what_was_found(
     problems.for_each(|problem| events.warn(problem));
 }
 
-/// Hands the stored responder statistics of other nodes to the fetcher. Warns if the stored value
-/// was unreadable and was set aside.
-pub(super) fn restore_responders(found: &Responders, fetcher: &Fetcher, events: &EventLog) {
+/// Hands the stored responder statistics of other nodes to the fetcher, and the nodes that are
+/// still shunned to the catalogue. Warns if the stored value was unreadable and was set aside.
+pub(super) fn restore_responders(
+    found: &Responders,
+    fetcher: &Fetcher,
+    catalogue: &mut Catalogue,
+    events: &EventLog,
+) {
     fetcher.recall(&found.records);
+    let now = Instant::now();
+    for record in &found.records {
+        if let Some(left) = record.shunned_for() {
+            catalogue.unserved().shun(record.node, now + left);
+        }
+    }
     if let Some(why) = &found.set_aside {
         events.warn(format!(
             "how quick other nodes were, and which of them lied, is learnt anew: what was stored \

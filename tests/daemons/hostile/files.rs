@@ -290,9 +290,8 @@ fn a_wrong_size_of_an_honest_content_takes_no_name_and_blames_no_honest_node() {
     scene.assert_journal_names("versions of files that no node gave");
 }
 
-#[apply(promise)]
-fn a_sender_of_wrong_bytes_takes_no_name_with_its_next_versions() {
-    let mut scene = scene();
+/// Lets her send wrong bytes of a version, until it ranks behind.
+fn sends_wrong_bytes(scene: &mut Scene) {
     scene.two.write("install.sh", b"true");
     scene.one.wait_for_file("install.sh");
     scene.eve.answer(|request| match request {
@@ -301,26 +300,54 @@ fn a_sender_of_wrong_bytes_takes_no_name_with_its_next_versions() {
         }),
         _ => None,
     });
+    list_false(scene, 0);
     let path = scene.one.mounted("install.sh");
-    for number in 0..3 {
-        let lure = ContentHash::of(format!("false {number}").as_bytes());
-        scene
-            .eve
-            .say(vec![file("install.sh", lure, 7, newest_date())]);
-        eventually("her version arrived", SOON, || {
-            let why = scene.one.cli(&["why", "install.sh", "--json"]);
-            why.expect_json().to_string().contains(&lure.to_string())
-        });
-        let read = fs::read(&path);
-        if number == 0 {
-            assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EIO));
-            eventually("it ranks behind", SOON, || fs::read(&path).is_ok());
-        } else {
-            assert_eq!(read.unwrap(), b"true");
-        }
+    let read = fs::read(&path);
+    assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EIO));
+    eventually("it ranks behind", SOON, || fs::read(&path).is_ok());
+}
+
+/// Lets her list another version, and waits until it has arrived.
+fn list_false(scene: &Scene, number: u64) {
+    let lure = ContentHash::of(format!("false {number}").as_bytes());
+    let fact = file("install.sh", lure, 7, newest_date());
+    scene.eve.say(vec![fact]);
+    eventually("her version arrived", SOON, || {
+        let why = scene.one.cli(&["why", "install.sh", "--json"]);
+        why.expect_json().to_string().contains(&lure.to_string())
+    });
+}
+
+#[apply(promise)]
+fn a_sender_of_wrong_bytes_takes_no_name_with_its_next_versions() {
+    let mut scene = scene();
+    sends_wrong_bytes(&mut scene);
+    for number in 1..3 {
+        list_false(&scene, number);
+        let read = fs::read(scene.one.mounted("install.sh"));
+        assert_eq!(read.unwrap(), b"true");
     }
     let how = "do not fit their hash";
     scene.await_named(&scene.one, how);
     scene.assert_unharmed();
     scene.assert_journal_names(how);
+}
+
+#[apply(promise)]
+fn a_sender_of_wrong_bytes_takes_no_name_after_a_restart_either() {
+    let mut scene = scene();
+    sends_wrong_bytes(&mut scene);
+    scene.one.stop();
+    scene.one.launch();
+    scene.one.wait_for_file("install.sh");
+    let eve = scene.eve.id.to_string();
+    eventually("she is back", SOON, || {
+        peer(&scene.one, &eve)["shunned"].is_string()
+    });
+    for number in 1..3 {
+        list_false(&scene, number);
+        let read = fs::read(scene.one.mounted("install.sh"));
+        assert_eq!(read.unwrap(), b"true");
+    }
+    scene.assert_unharmed();
 }

@@ -526,3 +526,22 @@ fn versions_of_a_shunned_node_rank_behind_until_it_is_asked_again() {
     marks.clear(&key("any"), &[id(LIAR)], Portion::Whole);
     assert!(shows_true(&mut watcher, 0), "bytes from before pardoned it");
 }
+
+/// Marks are restored at a start, before the logs of others are known again.
+#[test]
+fn shunned_node_ranks_behind_although_its_log_arrives_later() {
+    let (now, mut watcher) = (Instant::now(), node(0xff, "watcher"));
+    watcher.unserved().shun(id(LIAR), now + LONG);
+    let (mut liar, mut honest) = (node(LIAR, "liar"), node(HONEST, "honest"));
+    put(&mut liar, "a0", file(&false_content(0), 9));
+    put(&mut honest, "a0", file(&true_content(0), 1));
+    share(&mut liar, &mut watcher);
+    share(&mut honest, &mut watcher);
+    assert!(shows_true(&mut watcher, 0));
+    watcher.forget(&id(LIAR));
+    while watcher.advance(100) {}
+    share(&mut liar, &mut watcher);
+    assert!(shows_true(&mut watcher, 0), "its return pardoned it");
+    watcher.unserved().expire(now + LONG);
+    assert!(!shows_true(&mut watcher, 0));
+}

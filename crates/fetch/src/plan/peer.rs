@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::backoff::{Backoff, SHUN};
+use super::backoff::Backoff;
 use super::link::{LinkEstimate, RATE_UNKNOWN, RECORD_BYTES, USUAL_DELAY};
 use super::past::{AgedInstant, PastFigures};
 use super::record::{FIGURES_LAST, LIES_LAST, PeerRecord};
@@ -291,9 +291,7 @@ impl Peer {
             failures = record.failures;
         }
         let lied_ago = record.lied_ago.filter(|ago| *ago < LIES_LAST);
-        let left = lied_ago.and_then(|ago| SHUN.checked_sub(ago));
-        let until = left.filter(|left| !left.is_zero());
-        let until = until.map(|left| now + left);
+        let until = record.shunned_for().map(|left| now + left);
         if let Some(ago) = lied_ago {
             peer.past.lies = record.lies;
             peer.past.lied = Some(moment(ago));

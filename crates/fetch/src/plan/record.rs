@@ -2,11 +2,12 @@
 //!
 //! A record is a first guess: it orders the peers until the first answer, which replaces latency
 //! and rate. The older the record, the less its figures count. Wrong bytes of a peer are remembered
-//! longer, and a peer that was shunned stays shunned for the rest of [`SHUN`](super::SHUN). Times
+//! longer, and a peer that was shunned stays shunned for the rest of [`SHUN`]. Times
 //! are ages, since a record may be from before a reboot.
 
 use std::time::Duration;
 
+use super::SHUN;
 use p2pfs_types::id::NodeId;
 
 /// Maximum number of exported records. Peers that lied come first, then those heard from most
@@ -34,4 +35,12 @@ pub struct PeerRecord {
     pub lies: u64,
     /// Time since the last such shunning, if there was one.
     pub lied_ago: Option<Duration>,
+}
+
+impl PeerRecord {
+    /// Returns how much longer the peer is shunned, or `None` if it is not.
+    pub fn shunned_for(&self) -> Option<Duration> {
+        let left = self.lied_ago.and_then(|ago| SHUN.checked_sub(ago));
+        left.filter(|left| !left.is_zero())
+    }
 }

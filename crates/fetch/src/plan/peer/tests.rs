@@ -1,8 +1,8 @@
 //! Figures learnt about a peer, and its back-offs.
 
 use super::*;
-use crate::plan::PIECE_MAX_BYTES;
 use crate::plan::backoff::BACKOFF;
+use crate::plan::{PIECE_MAX_BYTES, SHUN};
 use p2pfs_types::extent::CHUNK_BYTES;
 
 const ID: RequestId = RequestId(0);
