@@ -17,6 +17,17 @@ fn open_in_a_get(machine: &SystemdBox, user: &str) -> String {
 }
 
 #[apply(promise)]
+fn doctor_names_the_user_of_the_service_by_its_name() {
+    let machine = boot_cluster();
+    start(&machine);
+    let checkup = machine.sh("p2pfs doctor --json").text();
+    let checkup: Value = serde_json::from_str(&checkup).unwrap();
+    let checks = checkup["checks"].as_array().unwrap();
+    let rights = checks.iter().find(|it| it["name"] == "rights").unwrap();
+    assert_eq!(rights["found"], "the daemon runs as user p2pfs");
+}
+
+#[apply(promise)]
 fn indistinguishable_users_get_nothing_of_each_other() {
     let machine = boot_cluster();
     machine.ok("head -c 20000000 /dev/urandom > /srv/shared/games.bin && \

@@ -37,4 +37,5 @@ mod sharing;
 mod started_by;
 pub mod systemd;
 mod telling;
+mod users;
 mod watchdog;

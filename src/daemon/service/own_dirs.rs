@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use super::run_error::RunError;
+use super::users::user_name;
 use crate::daemon::config::Config;
 use p2pfs_types::files::{DirUse, OpenTo, open_dir};
 
@@ -41,7 +42,7 @@ fn fault(dir: &Path, open: OpenTo) -> String {
         OpenTo::Owner(owner) => {
             let me = rustix::process::geteuid().as_raw();
             (
-                format!("user {owner} owns it"),
+                format!("user {} owns it", user_name(owner)),
                 format!("chown {me} {word}"),
             )
         }

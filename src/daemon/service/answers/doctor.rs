@@ -11,6 +11,7 @@ use crate::daemon::control::{
 };
 use crate::daemon::service::conditions;
 use crate::daemon::service::conditions::check_of;
+use crate::daemon::service::users::user_name;
 use p2pfs_node::{Condition, StandingCondition};
 
 /// Name of the check of the mount.
@@ -248,11 +249,7 @@ fn rights() -> Check {
     if user.is_root() {
         return Check::ok("rights", "the daemon runs as root");
     }
-    let name = uzers::get_user_by_uid(user.as_raw());
-    let name = name.map_or_else(
-        || user.as_raw().to_string(),
-        |user| user.name().to_string_lossy().into_owned(),
-    );
+    let name = user_name(user.as_raw());
     Check::ok("rights", format!("the daemon runs as user {name}"))
 }
 
