@@ -313,6 +313,15 @@ pub fn without_links_above(path: &Path) -> PathBuf {
     }
 }
 
+/// Returns a path of this program as one word of a shell command, in quotes if it needs them.
+pub fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    match shlex::try_quote(&text) {
+        Ok(quoted) => quoted.into_owned(),
+        Err(_) => text,
+    }
+}
+
 /// Locks the file at this path, and creates it if it does not exist. Returns `None` if it is locked
 /// already.
 pub fn locked(path: &Path) -> io::Result<Option<HeldLock>> {
@@ -333,6 +342,24 @@ mod tests {
         let of_unit = read_only_remedy_of(true);
         assert!(of_unit.contains("ReadWritePaths="), "{of_unit}");
         assert!(!read_only_remedy_of(false).contains("ReadWritePaths="));
+    }
+
+    #[test]
+    fn shell_reads_a_path_as_one_word_whatever_its_letters() {
+        for path in [
+            "/var/lib/p2pfs",
+            "/my disk's",
+            "/$HOME `id` \"x\"",
+            "/Büro;a",
+        ] {
+            let printf = format!("printf %s {}", shell_word(Path::new(path)));
+            let read = std::process::Command::new("sh")
+                .args(["-c", &printf])
+                .output();
+            let read = read.unwrap().stdout;
+            assert_eq!(String::from_utf8_lossy(&read), path);
+        }
+        assert_eq!(shell_word(Path::new("/var/a-b_c.d")), "/var/a-b_c.d");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::services::Services;
 use crate::daemon::config::{ALL_NODES, GROUP_MARK, Group, ShareSettings, readers_of};
 use p2pfs_node::{Condition, Finding};
 use p2pfs_proto::trust::TrustError;
+use p2pfs_types::files::shell_word;
 use p2pfs_types::id::NodeId;
 
 /// Subject of the finding about senders to the inbox.
@@ -106,8 +107,7 @@ fn finding_of_share(share: &ShareSettings, names: &[String], is_saved: bool) -> 
     let is_direct = readers.clone().all(|it| !it.starts_with(GROUP_MARK));
     let remedy = if is_saved && is_direct {
         let readers: Vec<_> = readers.map(String::as_str).collect();
-        let (quoted, readers) = (shlex::try_quote(&dir), readers.join(","));
-        let quoted = quoted.as_deref().unwrap_or("DIR");
+        let (quoted, readers) = (shell_word(&share.dir), readers.join(","));
         format!(
             "if members of this cluster are meant: p2pfs share add {quoted} --readers {readers}"
         )

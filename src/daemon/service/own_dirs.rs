@@ -9,7 +9,7 @@ use std::path::Path;
 use super::run_error::RunError;
 use super::users::user_name;
 use crate::daemon::config::Config;
-use p2pfs_types::files::{DirUse, OpenTo, open_dir};
+use p2pfs_types::files::{DirUse, OpenTo, open_dir, shell_word};
 
 /// Checks the state directory, the cache, and the directory of the control socket.
 ///
@@ -37,7 +37,7 @@ pub(super) fn check(config: &Config) -> Result<(), RunError> {
 
 /// Says which user can change `dir`, and the command that ends it.
 fn fault(dir: &Path, open: OpenTo) -> String {
-    let word = word(dir);
+    let word = shell_word(dir);
     let (why, command) = match open {
         OpenTo::Owner(owner) => {
             let me = rustix::process::geteuid().as_raw();
@@ -56,11 +56,4 @@ fn fault(dir: &Path, open: OpenTo) -> String {
         ),
     };
     format!("{why}; remove what others put there, and run: {command}")
-}
-
-/// Returns a path as one word of a shell.
-fn word(dir: &Path) -> String {
-    let text = dir.display().to_string();
-    let quoted = shlex::try_quote(&text).map(|it| it.into_owned());
-    quoted.unwrap_or(text)
 }

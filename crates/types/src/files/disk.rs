@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::mountinfo::{self, MOUNTINFO};
+use super::shell_word;
 
 /// Names the disk of a directory, as `/dev/sda2, mounted at /var`. The directory must be given by
 /// its real path. Reads the list of mounts and not the disk, which may hang. Returns `None` if the
@@ -18,7 +19,7 @@ pub fn disk_of(dir: &Path) -> Option<String> {
 
 /// Returns the command that shows the free space of the disk of a directory.
 pub fn usage_command(dir: &Path) -> String {
-    format!("df -h {}", quoted(&dir.display().to_string()))
+    format!("df -h {}", shell_word(dir))
 }
 
 /// Returns the mount point and the source of the mount that a path belongs to. Of several mounts at
@@ -31,16 +32,6 @@ fn mount_of(list: &[u8], path: &Path) -> Option<(PathBuf, Vec<u8>)> {
     });
     let above = mounts.filter(|(point, _)| path.starts_with(point));
     above.max_by_key(|(point, _)| point.components().count())
-}
-
-/// Returns a word of a shell command, in quotes if it needs them.
-fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-+:@".contains(letter);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
 }
 
 #[cfg(test)]
@@ -71,14 +62,11 @@ mod tests {
     }
 
     #[test]
-    fn command_quotes_only_a_path_that_needs_it() {
+    fn command_names_the_directory_as_one_word_of_a_shell() {
         assert_eq!(
             usage_command(Path::new("/var/lib/p2pfs")),
             "df -h /var/lib/p2pfs"
         );
-        assert_eq!(
-            usage_command(Path::new("/my disk's")),
-            "df -h '/my disk'\\''s'"
-        );
+        assert_eq!(usage_command(Path::new("/my disk")), "df -h '/my disk'");
     }
 }
