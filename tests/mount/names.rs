@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use macro_rules_attribute::apply;
+use p2pfs_catalogue::sample::directory;
 use p2pfs_fs::LISTED_LIVE_LIFETIME;
-use p2pfs_proto::wire::native::record::{Entry, Kind};
 
 use crate::support::content::noise;
 use crate::support::memory::{MTIME, Memory};
@@ -44,12 +44,7 @@ fn the_mount_lists_files_directories_and_links() {
 fn non_text_names_are_preserved() {
     let content = Memory::new();
     let odd: [&[u8]; 4] = [b"with space", b"new\nline", b"\xff\xfe\x80", &[b'x'; 255]];
-    let entry = Entry {
-        kind: Kind::Directory,
-        mtime: MTIME,
-        version_time: MTIME,
-        sent_by: None,
-    };
+    let entry = directory(MTIME);
     for name in odd {
         content.put_entry(name, entry.clone());
     }

@@ -68,6 +68,8 @@ mod row;
 mod row_facts;
 mod rows;
 mod rules;
+#[cfg(any(test, feature = "test-support"))]
+pub mod sample;
 mod sealed;
 mod settle;
 mod sorted;

@@ -70,7 +70,8 @@ impl ShownView {
 mod tests {
     use super::*;
     use p2pfs_catalogue::Catalogue;
-    use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+    use p2pfs_catalogue::sample::directory;
+    use p2pfs_proto::wire::native::record::{ShareIndex, Timestamp};
     use p2pfs_types::id::{NodeId, NodeName};
     use p2pfs_types::path::SharedPath;
 
@@ -79,13 +80,7 @@ mod tests {
         let name = NodeName::new("near").unwrap();
         let mut catalogue = Catalogue::new(NodeId::new([7; 32]), name);
         std::array::from_fn(|n| {
-            let time = Timestamp::default();
-            let entry = Entry {
-                kind: Kind::Directory,
-                mtime: time,
-                version_time: time,
-                sent_by: None,
-            };
+            let entry = directory(Timestamp::default());
             let path = SharedPath::new(format!("d{n}").into_bytes()).unwrap();
             catalogue
                 .own_mut()

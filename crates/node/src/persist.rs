@@ -400,7 +400,8 @@ pub(super) fn unix_now_s() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+    use p2pfs_catalogue::sample::directory;
+    use p2pfs_proto::wire::native::record::{Entry, ShareIndex, Timestamp};
     use p2pfs_types::id::NodeName;
     use p2pfs_types::path::SharedPath;
 
@@ -409,16 +410,10 @@ mod tests {
     }
 
     fn entry(number: u64) -> Entry {
-        let time = Timestamp {
+        directory(Timestamp {
             seconds: number as i64,
             nanoseconds: 0,
-        };
-        Entry {
-            kind: Kind::Directory,
-            mtime: time,
-            version_time: time,
-            sent_by: None,
-        }
+        })
     }
 
     fn catalogue_with(names: std::ops::Range<u64>) -> Catalogue {

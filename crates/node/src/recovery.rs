@@ -107,7 +107,8 @@ mod tests {
 
     use super::*;
     use crate::store::STORE_FILE;
-    use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+    use p2pfs_catalogue::sample::directory;
+    use p2pfs_proto::wire::native::record::{Entry, ShareIndex, Timestamp};
     use p2pfs_types::id::{NodeId, NodeName};
     use p2pfs_types::path::SharedPath;
 
@@ -120,15 +121,8 @@ mod tests {
     }
 
     fn entry() -> (ShareIndex, SharedPath, Entry) {
-        let time = Timestamp::default();
-        let entry = Entry {
-            kind: Kind::Directory,
-            mtime: time,
-            version_time: time,
-            sent_by: None,
-        };
         let path = SharedPath::new(&b"docs"[..]).unwrap();
-        (ShareIndex(0), path, entry)
+        (ShareIndex(0), path, directory(Timestamp::default()))
     }
 
     /// A state directory with some state, and an entry in the own log.

@@ -317,10 +317,8 @@ fn a_file_dated_in_the_future_does_not_hide_later_changes_of_its_directory() {
     assert_eq!(shown(&mut reader), time(1_000));
     // The directory itself is dated by hand at 3000.
     let dated = Entry {
-        kind: Kind::Directory,
         mtime,
-        version_time: time(3_000),
-        sent_by: None,
+        ..directory(3_000)
     };
     put(&mut author, "d", dated);
     share(&mut author, &mut reader);
@@ -341,13 +339,7 @@ fn a_future_directory_time_is_delayed_until_it_is_reached() {
     let (mut liar, mut honest) = (node(1, "liar"), node(2, "honest"));
     honest.set_clock(2_000);
     put(&mut honest, "d/file", file("honest", 1_000));
-    let ahead = Entry {
-        kind: Kind::Directory,
-        mtime: time(10_000_000),
-        version_time: time(10_000_000),
-        sent_by: None,
-    };
-    put(&mut liar, "d", ahead);
+    put(&mut liar, "d", directory(10_000_000));
     share(&mut liar, &mut honest);
     let shown = |honest: &mut Catalogue| honest.view().lookup(&path("d")).unwrap().mtime;
     assert_eq!(shown(&mut honest), time(1_000));

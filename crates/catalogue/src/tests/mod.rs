@@ -21,7 +21,7 @@ mod worlds;
 
 use bytes::Bytes;
 
-use super::{Applied, Catalogue, Found, HeadOutcome, LogPart, NameHandle, Pull, View};
+use super::{Applied, Catalogue, Found, HeadOutcome, LogPart, NameHandle, Pull, View, sample};
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::{NodeId, NodeName};
@@ -78,12 +78,7 @@ pub(super) fn file(content: &str, seconds: i64) -> Entry {
 }
 
 pub(super) fn directory(seconds: i64) -> Entry {
-    Entry {
-        kind: Kind::Directory,
-        mtime: time(seconds),
-        version_time: time(seconds),
-        sent_by: None,
-    }
+    sample::directory(time(seconds))
 }
 
 pub(super) fn link(target: &'static str, seconds: i64) -> Entry {
