@@ -23,7 +23,7 @@ use super::file_sender::FileSender;
 use super::floods::FloodMeter;
 use super::foreign::{ForeignHost, ForeignReads, ForeignTraffic, OfferSources};
 use super::generation::{next_generation, random_seed};
-use super::giving::{self, GivingContext};
+use super::giving::{self, GivingContext, GivingSides};
 use super::handle::{LoopControl, Node};
 use super::inbox::{InboxHandle, SenderLookup};
 use super::machine::{Machine, MachineConfig};
@@ -180,15 +180,7 @@ impl Builder {
         let (stopped, stopping) = watch::channel(false);
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
         let (content, reads) = self.content(&handles, &changes.0);
-        let giving = giving::start(
-            &self.config.giving,
-            &GivingContext {
-                me: self.key.node_id(),
-                handles: &handles,
-                keyring: &self.keyring,
-                foreign: self.config.foreign.as_ref(),
-            },
-        );
+        let giving = self.giving(&handles);
         if let Some(foreign) = &self.config.foreign {
             foreign.start(ForeignHost {
                 me: self.key.node_id(),
@@ -255,6 +247,19 @@ impl Builder {
             traffic: Traffic::default(),
         };
         (handles, fetches)
+    }
+
+    /// Starts the sides that give and take files.
+    fn giving(&self, handles: &NodeHandles) -> GivingSides {
+        giving::start(
+            &self.config.giving,
+            &GivingContext {
+                me: self.key.node_id(),
+                handles,
+                keyring: &self.keyring,
+                foreign: self.config.foreign.as_ref(),
+            },
+        )
     }
 
     /// Returns the handle of the node, and starts to follow the addresses of this machine.
