@@ -8,11 +8,11 @@ use tokio::sync::watch;
 use super::conditions::{Condition, Finding};
 use super::events::EventLog;
 use super::persist::unix_now_s;
+use super::run::NodeHandles;
 use super::store::{Responders, Store, StoreError};
 use p2pfs_cache::Cache;
 use p2pfs_catalogue::Catalogue;
 use p2pfs_proto::wire::native::record::EARLIEST_UNIX_S;
-use p2pfs_transfer::Fetcher;
 
 /// Warning for a dropped secret of an earlier version.
 const DROPPED_SECRET: &str = "the secret of an earlier version was dropped, since it proves no \
@@ -84,11 +84,10 @@ pub(super) fn warn_of_what_was_found(
 /// still shunned to the catalogue. Warns if the stored value was unreadable and was set aside.
 pub(super) fn restore_responders(
     found: &Responders,
-    fetcher: &Fetcher,
+    handles: &NodeHandles,
     catalogue: &mut Catalogue,
-    events: &EventLog,
 ) {
-    fetcher.recall(&found.records);
+    handles.fetcher.recall(&found.records);
     let now = Instant::now();
     for record in &found.records {
         if let Some(left) = record.shunned_for() {
@@ -96,7 +95,7 @@ pub(super) fn restore_responders(
         }
     }
     if let Some(why) = &found.set_aside {
-        events.warn(format!(
+        handles.events.warn(format!(
             "how quick other nodes were, and which of them lied, is learnt anew: what was stored \
              of it was set aside, since {why}"
         ));

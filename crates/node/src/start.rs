@@ -169,12 +169,7 @@ impl Builder {
         let published = Published::new(kept.catalogue.view(), address, kept.addresses.clone());
         let (handles, fetches) = self.handles(published);
         warn_of_what_was_found(dropped_secret, &kept.warnings, &self.cache, &handles.events);
-        restore_responders(
-            &kept.responders,
-            &handles.fetcher,
-            &mut kept.catalogue,
-            &handles.events,
-        );
+        restore_responders(&kept.responders, &handles, &mut kept.catalogue);
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let changes = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);

@@ -219,7 +219,8 @@ fn ledgers_that_differ_about_an_administrator_agree_after_it_is_expelled_with_it
         exchange(&mut one, &mut other);
         assert_ne!(everyone(&one), everyone(&other));
         let expelling = if at_first { &mut one } else { &mut other };
-        let mut signer = expelling.signer(&key(1), 50);
+        let founder = key(1);
+        let mut signer = expelling.signer(&founder, 50);
         signer.expel_with_admitted(id(2)).unwrap();
         exchange(&mut one, &mut other);
         assert_eq!(one.digest(), other.digest());
