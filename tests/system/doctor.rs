@@ -35,7 +35,15 @@ fn doctor(lab: &Lab, host: &str, folder: &Path) -> (Option<i32>, String) {
 
 fn wait_for_peer(host: &str, folder: &Path) {
     let mut wait = Command::new(P2PFS);
-    wait.args(["wait", "--peers", "1", "--timeout", "60s", "--socket"]);
+    wait.args([
+        "wait",
+        "--mounted",
+        "--peers",
+        "1",
+        "--timeout",
+        "60s",
+        "--socket",
+    ]);
     run(wait.arg(folder.join(host).join("sock"))).expect_ok();
 }
 
