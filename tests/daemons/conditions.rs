@@ -298,6 +298,33 @@ fn setting_that_needs_a_restart_is_a_condition_until_it_is_set_back() {
 }
 
 #[apply(promise)]
+fn standing_condition_stays_among_the_events_behind_a_thousand_new_files() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start_with(NodeOptions::unmounted("one"));
+    let config = format!("{}[inbox]\nfrom = ['*']\n", node.options.config);
+    fs::write(node.home.join("p2pfs.toml"), config).unwrap();
+    node.signal(libc::SIGHUP);
+    let condition = "restart-needed";
+    let events = || node.cli(&["events", "--json"]).expect_ok();
+    eventually("the condition begins", PATIENCE, || {
+        events().contains(condition)
+    });
+    for number in 0..1100 {
+        node.write(&format!("file-{number}"), b"new");
+    }
+    let added = |events: &str| {
+        let added = events.lines().filter(|it| it.contains("\"file-added\""));
+        added.count()
+    };
+    // The log holds a thousand events.
+    eventually("the files fill the log", PATIENCE, || {
+        added(&events()) >= 999
+    });
+    let events = events();
+    assert!(events.contains(condition), "{events}");
+}
+
+#[apply(promise)]
 fn full_inbox_is_a_condition_until_it_has_room() {
     let mut cluster = Cluster::new();
     let inbox = cluster.folder.path().join("inbox");

@@ -428,6 +428,11 @@ impl StandingConditions {
             })
     }
 
+    /// Returns whether a condition stands for a subject.
+    pub(super) fn stands(&self, condition: Condition, subject: &str) -> bool {
+        self.0.contains_key(&(condition, subject.to_owned()))
+    }
+
     /// Returns the findings of one condition.
     pub(super) fn of(&self, condition: Condition) -> impl Iterator<Item = StandingCondition> {
         self.all().filter(move |it| it.condition == condition)

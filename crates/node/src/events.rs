@@ -28,7 +28,7 @@ use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 use p2pfs_types::utc::utc_text;
 
-/// Maximum number of remembered events. Older ones are dropped.
+/// Maximum number of remembered events. Older ones are dropped, those of standing conditions last.
 pub(crate) const EVENTS_KEPT: usize = 1000;
 /// Maximum number of events that a slow follower may be behind before it loses some.
 pub(crate) const EVENTS_BEHIND_MAX: usize = 4096;
@@ -224,6 +224,25 @@ struct EventHistory {
     failed_reads: FailedReads,
 }
 
+impl EventHistory {
+    /// Drops the oldest event if there are [`EVENTS_KEPT`]. An event of a condition that stands is
+    /// dropped only if there are no others. Otherwise a thousand new files would hide the condition
+    /// from `p2pfs events`.
+    fn make_room(&mut self) {
+        if self.events.len() < EVENTS_KEPT {
+            return;
+        }
+        let is_past = |noted: &Noted| match &noted.news {
+            News::Began(it) | News::Explained(it) => {
+                !self.standing.stands(it.condition, &it.subject)
+            }
+            _ => true,
+        };
+        let oldest = self.events.iter().position(is_past);
+        self.events.remove(oldest.unwrap_or(0));
+    }
+}
+
 impl Default for EventLog {
     fn default() -> Self {
         let history = EventHistory {
@@ -388,9 +407,7 @@ impl EventLog {
             at: SystemTime::now(),
             news,
         };
-        if kept.events.len() == EVENTS_KEPT {
-            kept.events.pop_front();
-        }
+        kept.make_room();
         kept.events.push_back(noted.clone());
         // Sent under the lock, so that a follower neither misses an event nor receives it twice.
         if let Some(live) = &kept.live {
@@ -598,6 +615,47 @@ mod tests {
         let (events, _) = log.subscribe();
         assert_eq!(events.len(), EVENTS_KEPT);
         assert_eq!(events[0].news, learned(10));
+    }
+
+    #[test]
+    fn begin_of_a_condition_is_kept_while_the_condition_stands() {
+        let log = EventLog::default();
+        let flood = || {
+            (0..EVENTS_KEPT + 10).for_each(|_| {
+                log.record(News::Bytes {
+                    from: "desk".into(),
+                    size_bytes: 1,
+                })
+            })
+        };
+        let begins = || {
+            let (events, _) = log.subscribe();
+            assert_eq!(events.len(), EVENTS_KEPT);
+            let begins = events.iter().map(|it| &it.news);
+            begins.filter(|it| matches!(it, News::Began(_))).count()
+        };
+        log.begin(Condition::StateFull, "", Finding::new("full"));
+        log.begin(Condition::ShareSilent, "/a", Finding::new("silent"));
+        flood();
+        assert_eq!(begins(), 2);
+        log.end(Condition::ShareSilent, "/a");
+        flood();
+        assert_eq!(begins(), 1);
+        log.end(Condition::StateFull, "");
+        flood();
+        assert_eq!(begins(), 0);
+    }
+
+    #[test]
+    fn all_events_of_standing_conditions_together_are_bounded() {
+        let log = EventLog::default();
+        for (number, condition) in (0..EVENTS_KEPT).zip(Condition::ALL.iter().cycle()) {
+            let subject = (number / Condition::ALL.len()).to_string();
+            log.begin(*condition, &subject, Finding::new("first"));
+            log.begin(*condition, &subject, Finding::new("second"));
+        }
+        let (events, _) = log.subscribe();
+        assert_eq!(events.len(), EVENTS_KEPT);
     }
 
     #[test]
