@@ -46,7 +46,7 @@ mod waiting;
 
 /// Number of concurrent tests. They wait for each other's clocks more than they compute, even on
 /// two processors.
-const AT_ONCE: usize = 5;
+const AT_ONCE: usize = 7;
 
 fn main() {
     let conclusion = support::promise::run(Some(AT_ONCE), vec![]);
