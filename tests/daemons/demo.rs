@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use macro_rules_attribute::apply;
 use rustix::process::{Pid, Signal};
 
-use crate::support::process::program;
+use crate::support::process::{program, run};
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
@@ -91,4 +91,27 @@ fn a_demo_shows_its_own_files_regardless_of_user_settings() {
         String::from_utf8_lossy(&ended.stderr)
     );
     assert!(!said.contains("private.txt"), "{said}");
+}
+
+#[apply(promise)]
+#[takes("sh")]
+fn a_shell_runs_the_commands_that_a_demo_suggests() {
+    let parent = tempfile::tempdir().unwrap();
+    let mut demo = program();
+    demo.args(["demo", "--nodes", "2", "--dir"]);
+    demo.arg(parent.path().join("a demo"));
+    demo.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut demo = demo.spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut suggested = lines.by_ref().map(Result::unwrap);
+    suggested.find(|line| line.starts_with("The nodes stay up"));
+    let suggested: Vec<String> = suggested
+        .take_while(|line| !line.starts_with("Ctrl-C"))
+        .collect();
+    let suggested = suggested.join("\n").replace("\\\n", "");
+    let status = suggested.lines().find(|line| line.contains(" status "));
+    let shown = run(Command::new("sh").args(["-c", status.expect(&suggested)]));
+    rustix::process::kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
+    assert!(demo.wait().unwrap().success());
+    assert!(shown.expect_ok().contains("node1"), "{suggested}");
 }

@@ -17,6 +17,7 @@ mod files;
 mod folder;
 mod nodes;
 mod tour;
+mod typed;
 
 use std::fmt;
 use std::io::{self, Write};

@@ -15,6 +15,7 @@ use super::super::ending;
 use super::super::own_program::own_program;
 use super::files::fill_share;
 use super::folder::make_folder;
+use super::typed::{typed, typed_on_lines};
 use super::{DemoError, DemoOptions, is_interrupted};
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 use p2pfs_types::files::open_private;
@@ -165,18 +166,15 @@ impl DemoCluster {
     /// Prints commands for exploring the cluster.
     pub(super) fn describe(&self) -> Result<(), DemoError> {
         let first = &self.nodes[0];
+        let system = |program: &str| Command::new(program);
         say!("The nodes stay up. In another terminal:\n")?;
-        say!("  ls -lR {}", first.mount().display())?;
-        say!(
-            "  cp some-file {}    # share it from node1",
-            first.share().display()
-        )?;
-        say!("  p2pfs status --socket {}", first.socket().display())?;
-        say!("  p2pfs peers --socket {}", first.socket().display())?;
-        say!(
-            "  p2pfs events --follow --socket {}",
-            first.socket().display()
-        )?;
+        let listing = typed_on_lines(system("ls").arg("-lR").arg(first.mount()));
+        say!("  {listing}")?;
+        let copy = typed_on_lines(system("cp").arg("some-file").arg(first.share()));
+        say!("  {copy}    # share it from node1")?;
+        for arguments in [&["status"][..], &["peers"], &["events", "--follow"]] {
+            say!("  {}", typed_on_lines(&first.command(arguments)?))?;
+        }
         say!("\nCtrl-C stops them and removes {}", self.folder.display())
     }
 
@@ -313,18 +311,6 @@ pub(super) fn run_json(command: &mut Command) -> Result<serde_json::Value, DemoE
         command: command_text,
         said: format!("not JSON: {error}"),
     })
-}
-
-/// Returns the command as a user would type it.
-pub(super) fn typed(command: &Command) -> String {
-    let program = Path::new(command.get_program())
-        .file_name()
-        .unwrap_or_default();
-    let words = std::iter::once(program).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 fn read_all(from: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {

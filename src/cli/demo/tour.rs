@@ -7,11 +7,8 @@ use std::time::Instant;
 
 use super::DemoError;
 use super::files::{FILM, FILM_BYTES, FILM_OWNER};
-use super::nodes::{DemoCluster, DemoNode, run, run_json, typed};
-use crate::cli::output::LINE_COLUMNS;
-
-/// Columns before the words in each continued line of a shown command.
-const COMMAND_LEAD: usize = 6;
+use super::nodes::{DemoCluster, DemoNode, run, run_json};
+use super::typed::typed_on_lines;
 
 /// Tour of a running cluster.
 pub struct Tour<'a> {
@@ -182,25 +179,8 @@ fn headline(text: &str) -> Result<(), DemoError> {
 
 /// Prints a command as typed, runs it and returns its output.
 fn show(command: &mut Command) -> Result<Vec<u8>, DemoError> {
-    say!("  $ {}", on_lines(&typed(command)))?;
+    say!("  $ {}", typed_on_lines(command))?;
     Ok(run(command)?.stdout)
-}
-
-/// Breaks a long command into lines, each continued by a backslash, so that a shell can read it.
-fn on_lines(command: &str) -> String {
-    let mut lines = vec![String::new()];
-    for word in command.split(' ') {
-        let line = lines.last_mut().expect("begins with a line");
-        if line.is_empty() {
-            line.push_str(word);
-        } else if COMMAND_LEAD + line.len() + word.len() + " ".len() + " \\".len() > LINE_COLUMNS {
-            lines.push(word.to_owned());
-        } else {
-            line.push(' ');
-            line.push_str(word);
-        }
-    }
-    lines.join(" \\\n      ")
 }
 
 fn print_indented(text: &str) -> Result<(), DemoError> {
@@ -260,18 +240,5 @@ mod tests {
             shown.starts_with("cannot read /nonexistent/film: "),
             "{shown}"
         );
-    }
-
-    #[test]
-    fn a_long_command_is_continued_within_the_columns() {
-        let folder = "/tmp/p2pfs-demo-w5oxCq";
-        let command = format!("cp {folder}/node1/mnt/films/harbour.bin {folder}/copy-of-the-film");
-        let shown = format!("  $ {}", on_lines(&command));
-        assert_eq!(shown.lines().count(), 2, "{shown}");
-        assert!(
-            shown.lines().all(|line| line.len() <= LINE_COLUMNS),
-            "{shown}"
-        );
-        assert_eq!(on_lines("ls -lR x"), "ls -lR x");
     }
 }
