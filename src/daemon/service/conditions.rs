@@ -102,7 +102,7 @@ fn mute_peers(services: &Services) -> Vec<(String, Finding)> {
 /// Returns the finding for a refused configuration. Only root and the daemon's user see the reason.
 fn refused_config_finding(services: &Services) -> Option<Finding> {
     let why = services.settings.refused.load_full()?;
-    let stays = "what was read again was refused, and the one before is in force";
+    let stays = "the configuration was read again and refused, and the one before is in force";
     let finding = Finding::new(format!("{stays}: {why}"));
     Some(finding.for_owner_else(format!("{stays}; its owner sees the reason")))
 }
