@@ -85,9 +85,10 @@ pub enum NetError {
     InviteExpired,
     /// The issuer does not accept the invitation. The text lists the possible reasons.
     #[error(
-        "the node that made the invitation refuses it: it was used already, it is older than this \
-         node's expulsion, that node was started anew or joined another cluster since, or the name \
-         of this node has a meaning there already; make a new one with 'p2pfs invite --name NAME'"
+        "the node that made the invitation refuses it: the name of this node (by default that of \
+         its host) has a meaning there already, the invitation was used already, that node was \
+         started anew or joined another cluster since, or the invitation is older than this node's \
+         expulsion; make a new one with 'p2pfs invite --name NAME'"
     )]
     InviteRefused,
     /// None of the token's addresses leads to its issuer.
