@@ -285,6 +285,7 @@ fn ask_to_drop(members: &[String], token: &str, restricted: &[String]) -> Result
 
 /// Stores the token for the next start of the daemon, which does not run now.
 fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), CliError> {
+    Invitation::check_token(token)?;
     let json = options.reporting.json;
     let asks = !options.yes && questions::has_terminal();
     let JoinOptions { config, state, .. } = options;

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use p2pfs::cli;
+use p2pfs_proto::trust::InviteToken;
+use p2pfs_types::id::NodeId;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::cli_manual::every_command;
@@ -32,6 +34,17 @@ pub(crate) fn run(dir: &Path, arguments: &[&str]) -> Output {
 
 pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Returns a whole token, which no node issued.
+pub(crate) fn whole_token() -> String {
+    let token = InviteToken {
+        issuer: NodeId::new([1; 32]),
+        seeds: vec!["192.0.2.7:1378".parse().unwrap()],
+        key: [3; 32].into(),
+        expires_unix_s: 1_800_000_000,
+    };
+    token.encode()
 }
 
 fn stdout(output: &Output) -> String {
@@ -275,13 +288,11 @@ fn a_token_given_before_the_first_start_is_stored_privately() {
     let dir = dir();
     let state = dir.path().join("state");
     let state_argument = state.to_str().unwrap();
-    let output = run(
-        dir.path(),
-        &["join", "--state", state_argument, "p2pfs1-abcdef"],
-    );
+    let token = whole_token();
+    let output = run(dir.path(), &["join", "--state", state_argument, &token]);
     assert!(output.status.success(), "{}", stderr(&output));
     let file = state.join("join-token");
-    assert_eq!(fs::read_to_string(&file).unwrap(), "p2pfs1-abcdef\n");
+    assert_eq!(fs::read_to_string(&file).unwrap(), format!("{token}\n"));
     assert_eq!(
         fs::metadata(&file).unwrap().permissions().mode() & 0o777,
         0o600
@@ -300,7 +311,8 @@ fn a_token_is_not_stored_beside_a_running_daemon_on_another_socket() {
     fs::create_dir(&state).unwrap();
     let lock = fs::File::create(state.join("lock")).unwrap();
     lock.lock().unwrap();
-    let arguments = ["join", "--state", state.to_str().unwrap(), "p2pfs1-abcdef"];
+    let token = whole_token();
+    let arguments = ["join", "--state", state.to_str().unwrap(), &token];
     let output = run(dir.path(), &arguments);
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
@@ -336,12 +348,28 @@ fn a_token_is_read_from_standard_input_and_the_state_directory_from_the_configur
     command
         .args(["join", "-", "--config"])
         .arg(&config)
-        .write_stdin("p2pfs1-from-stdin\n");
+        .write_stdin(format!("{}\n", whole_token()));
     command.assert().success();
     assert_eq!(
         fs::read_to_string(state.join("join-token")).unwrap(),
-        "p2pfs1-from-stdin\n"
+        format!("{}\n", whole_token())
     );
+}
+
+#[test]
+fn a_broken_token_is_refused_with_the_sentence_of_the_daemon_and_not_stored() {
+    let dir = dir();
+    let state = dir.path().join("state");
+    let whole = whole_token();
+    for broken in ["p2pfs1-abcdef", &whole[..whole.len() - 9]] {
+        let arguments = ["join", "--state", state.to_str().unwrap(), broken];
+        let output = run(dir.path(), &arguments);
+        assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
+        let sentence = InviteToken::parse(broken).unwrap_err().to_string();
+        assert!(sentence.contains("not a whole invitation"), "{sentence}");
+        assert_eq!(stderr(&output), format!("p2pfs: {sentence}\n"));
+    }
+    assert!(!state.exists());
 }
 
 #[test]

@@ -8,10 +8,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::described::described;
+use super::failure::{Failure, FailureKind};
 use super::names::{EntryKind, Named, Problem};
 use super::shares::ShareInfo;
 pub use p2pfs_node::api::MemberState as PeerState;
-use p2pfs_proto::trust::InviteToken;
+use p2pfs_proto::trust::{InviteToken, TrustError};
 
 described! {
     /// The reply to [`super::Call::Status`].
@@ -427,6 +428,15 @@ impl Invitation {
     pub fn issuer_of(token: &str) -> Option<String> {
         let token = InviteToken::parse(token).ok()?;
         Some(token.issuer.to_string())
+    }
+
+    /// Checks that a text is a whole token.
+    ///
+    /// # Errors
+    /// The refusal that a daemon gives such a text.
+    pub fn check_token(token: &str) -> Result<(), Failure> {
+        let refused = |error: TrustError| Failure::new(FailureKind::Invalid, error.to_string());
+        InviteToken::parse(token).map(drop).map_err(refused)
     }
 }
 
