@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, IsTerminal, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
@@ -11,7 +11,7 @@ use clap_complete::ArgValueCompleter;
 
 use super::complete;
 use super::connect::Reporting;
-use super::daemon::{DaemonOptions, PlaceOptions};
+use super::daemon::{DaemonOptions, PlaceOptions, absolute};
 use super::error::CliError;
 use super::names::shared_name;
 use super::output::Output;
@@ -22,8 +22,9 @@ use crate::daemon::config::units::{self, write_count};
 use crate::daemon::config::{Config, load_texts, readers_of, saved};
 use crate::daemon::control::{
     Admitted, Call, Client, ClientError, Expelled, FailureKind, GoneNode, Invitation, Joined, Left,
-    Named, Nothing, Process, Rotated, Shares, Status, Trust, TrustedNode,
+    Named, Nothing, Process, Rotated, Settings, Shares, Status, Trust, TrustedNode,
 };
+use p2pfs_types::files::shell_word;
 use p2pfs_types::id::{NodeId, NodeName};
 
 /// Prefix of every token.
@@ -133,7 +134,7 @@ pub struct JoinOptions {
         hide_env_values = true
     )]
     config: Option<PathBuf>,
-    /// The state directory of the daemon, if it does not run yet
+    /// The state directory of the daemon to join; stores the token there if that does not run
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
 }
@@ -188,6 +189,11 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
     let token = check(&token)?.to_owned();
     match options.reporting.try_open() {
         Ok(mut client) => {
+            if let Some(state) = &options.state
+                && !is_state_of(&mut client, state)?
+            {
+                return keep(options, &token, true, output);
+            }
             if !options.yes && questions::has_terminal() {
                 ask_before_dropping(&mut client, &token)?;
                 // The daemon closes the connection if the user answers late.
@@ -202,9 +208,28 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
             };
             output.print_value_or_line(options.reporting.json, &joined, text)
         }
-        Err(ClientError::NotRunning { .. }) => keep(options, &token, output),
+        Err(ClientError::NotRunning { .. }) => keep(options, &token, false, output),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Returns whether `state` is the state directory of the daemon.
+fn is_state_of(client: &mut Client, state: &Path) -> Result<bool, CliError> {
+    let settings: Settings = client.call(&Call::Settings {})?;
+    let mut lines = settings.settings.iter();
+    let Some(setting) = lines.find(|it| it.key == "state_dir") else {
+        return Ok(false);
+    };
+    // The value is quoted as in a configuration file.
+    let table = toml::from_str::<toml::Table>(&format!("dir = {}", setting.value));
+    let table = table.unwrap_or_default();
+    let theirs = Path::new(table.get("dir").and_then(|it| it.as_str()).unwrap_or(""));
+    let ours = absolute(state)?;
+    let is_same_by_link = || {
+        let (ours, theirs) = (ours.canonicalize(), theirs.canonicalize());
+        ours.is_ok_and(|ours| theirs.is_ok_and(|theirs| ours == theirs))
+    };
+    Ok(ours == theirs || is_same_by_link())
 }
 
 /// Waits after a join until another node is up, for at most [`PEER_MAX`], so that the folder shows
@@ -283,8 +308,14 @@ fn ask_to_drop(members: &[String], token: &str, restricted: &[String]) -> Result
     questions::ask(&question, "answer y, or give --yes, to join another")
 }
 
-/// Stores the token for the next start of the daemon, which does not run now.
-fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), CliError> {
+/// Stores the token for the next start of the daemon, which does not run now. With `is_beside`, a
+/// daemon runs on another state directory.
+fn keep(
+    options: JoinOptions,
+    token: &str,
+    is_beside: bool,
+    output: &mut Output,
+) -> Result<(), CliError> {
     Invitation::check_token(token)?;
     let json = options.reporting.json;
     let asks = !options.yes && questions::has_terminal();
@@ -311,10 +342,11 @@ fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), Cl
     if asks {
         ask_before_dropping_saved(&loaded.config, token)?;
     }
+    let on_it = if is_beside { " on that directory" } else { "" };
     let file = saved::save_token(state_dir, token).map_err(|e| {
         CliError::new(
             format!(
-                "no daemon runs, and the token cannot be kept in {}: {e}",
+                "no daemon runs{on_it}, and the token cannot be kept in {}: {e}",
                 state_dir.display()
             ),
             "ask as the user that the daemon will run as, or start the daemon first",
@@ -323,12 +355,15 @@ fn keep(options: JoinOptions, token: &str, output: &mut Output) -> Result<(), Cl
     if json {
         return output.json(&serde_json::json!({"kept": Named::from_local(&file)}));
     }
-    let start = if rustix::process::geteuid().is_root() {
-        "systemctl start p2pfs"
+    let start = if is_beside {
+        format!("p2pfs daemon --state {}", shell_word(state_dir))
+    } else if rustix::process::geteuid().is_root() {
+        "systemctl start p2pfs".to_owned()
     } else {
-        "p2pfs daemon"
+        "p2pfs daemon".to_owned()
     };
-    let kept = format!("no daemon runs; the token is stored in {}", file.display());
+    let file = file.display();
+    let kept = format!("no daemon runs{on_it}; the token is stored in {file}");
     output.line(&format!(
         "{kept}\nstart the daemon before the token ends: {start}"
     ))

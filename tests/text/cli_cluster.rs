@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use p2pfs::daemon::control::{
     Call, ControlServer, Failure, FailureKind, Invitation, Joined, Named, Nothing, Policy,
-    ShareChange, Shares,
+    SettingInfo, Settings, ShareChange, Shares,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
+use super::cli_alone::whole_token;
 use super::cli_commands::{FakeDaemon, names_in, stderr};
 
 #[test]
@@ -61,6 +62,55 @@ fn join_hands_the_token_to_a_running_daemon() {
         );
     }
     assert_eq!(names_in(daemon.path()), [""; 0]);
+}
+
+/// Starts a daemon with the state directory `/srv/state` that accepts any token.
+fn daemon_with_state() -> FakeDaemon {
+    FakeDaemon::start(|request| match request.call {
+        Call::Settings {} => {
+            let state_dir = SettingInfo {
+                key: "state_dir".to_owned(),
+                value: "\"/srv/state\"".to_owned(),
+                origin: "the default".to_owned(),
+                after_restart: None,
+            };
+            request.reply.done(&Settings {
+                files: Vec::new(),
+                settings: vec![state_dir],
+            })
+        }
+        Call::Join { .. } => request.reply.done(&Joined {
+            epoch: "00ff".to_owned(),
+            issuer: "ab".repeat(32),
+        }),
+        _ => request.reply.done(&Nothing {}),
+    })
+}
+
+#[test]
+fn join_for_another_state_directory_stores_the_token_there_and_not_in_the_running_daemon() {
+    let daemon = daemon_with_state();
+    let token = whole_token();
+    let said = daemon.output(&["join", "--state", "other", &token]);
+    assert!(said.contains("no daemon runs on"), "{said}");
+    assert!(said.contains("p2pfs daemon --state "), "{said}");
+    let stored = std::fs::read_to_string(daemon.path().join("other/join-token"));
+    assert_eq!(stored.unwrap(), format!("{token}\n"));
+    let is_join = |call: &Call| matches!(call, Call::Join { .. });
+    assert!(!daemon.asked().iter().any(is_join));
+    // A daemon that runs on the directory has another socket.
+    let lock = std::fs::File::create(daemon.path().join("other/lock")).unwrap();
+    lock.lock().unwrap();
+    let refused = stderr(&daemon.run(&["join", "--state", "other", &token]));
+    assert!(refused.contains("belongs to a running daemon"), "{refused}");
+    assert!(!daemon.asked().iter().any(is_join));
+}
+
+#[test]
+fn join_for_the_state_directory_of_the_running_daemon_hands_it_the_token() {
+    let daemon = daemon_with_state();
+    let said = daemon.output(&["join", "--state", "/srv/state/", &whole_token()]);
+    assert_eq!(said, "joined the cluster\n");
 }
 
 #[test]
