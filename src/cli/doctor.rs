@@ -19,7 +19,7 @@ use super::error::{CliError, LOOK_AT_IT, START, mend_the_start};
 use super::output::Output;
 use super::status::{absent, state_of_check};
 use super::text::printable;
-use crate::daemon::config::{Loaded, inspect, load};
+use crate::daemon::config::{Config, ConfigError, Loaded, inspect, load};
 use crate::daemon::control::{
     Call, Check, CheckState, Checkup, Client, ClientError, DAEMON_CHECK, MountStatus, Status,
 };
@@ -38,7 +38,7 @@ pub type LookAtDevice = fn() -> Result<(), (io::Error, &'static str)>;
 pub struct DoctorOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// The configuration of the daemon, if it does not run
+    /// The configuration to check [without a daemon: the default one]
     #[arg(
         long,
         value_name = "FILE",
@@ -95,10 +95,18 @@ fn look(
         }
         Err(error @ ClientError::Silent) => {
             let silent = Check::failed(DAEMON_CHECK, error.to_string(), LOOK_AT_IT);
-            Ok(vec![silent])
+            with_named(vec![silent], config)
         }
-        looked => Ok(looked?),
+        looked => with_named(looked?, config),
     }
+}
+
+/// Adds the checks of the configuration that the user named to those of a running daemon.
+fn with_named(mut checks: Vec<Check>, config: Option<PathBuf>) -> Result<Vec<Check>, CliError> {
+    if config.is_some() {
+        checks.extend(configuration(config)?.0);
+    }
+    Ok(checks)
 }
 
 /// Returns the check `first`, which says why no daemon answers, and then checks for causes that
@@ -201,28 +209,41 @@ fn read_status(dir: &Path) -> io::Result<Option<u32>> {
 
 /// Checks the settings for problems that prevent the start of the daemon or its work.
 fn before_a_start(reason: Option<&str>, config: Option<PathBuf>) -> Result<Vec<Check>, CliError> {
-    let mut checks = Vec::new();
-    let options = DaemonOptions {
-        config,
-        ..DaemonOptions::default()
-    };
-    match load(&options.sources()?) {
-        Err(error) => checks.extend(error.each().iter().map(|error| {
-            let remedy = "mend it, and try it: p2pfs daemon --check-config";
-            Check::failed("configuration", error.to_string(), remedy)
-        })),
-        Ok(loaded) => {
-            checks.push(Check::ok("configuration", "is well formed"));
-            checks.extend(what_it_names(&loaded));
-            let listen = loaded.config.listen;
-            checks.extend(may_lack_port(reason, listen).then(|| port(listen)));
-        }
+    let (mut checks, loaded) = configuration(config)?;
+    if let Some(Loaded { config, .. }) = loaded {
+        checks.extend(rights_to_mount(&config));
+        let listen = config.listen;
+        checks.extend(may_lack_port(reason, listen).then(|| port(listen)));
     }
     Ok(checks)
 }
 
+/// Checks the configuration and the files that it names. Also returns the configuration if it is
+/// well formed.
+fn configuration(config: Option<PathBuf>) -> Result<(Vec<Check>, Option<Loaded>), CliError> {
+    let name = "configuration";
+    let options = DaemonOptions {
+        config,
+        ..DaemonOptions::default()
+    };
+    Ok(match load(&options.sources()?) {
+        Err(error) => {
+            let failed = |why: &ConfigError| {
+                let remedy = "mend it, and try it: p2pfs daemon --check-config";
+                Check::failed(name, why.to_string(), remedy)
+            };
+            (error.each().iter().map(failed).collect(), None)
+        }
+        Ok(loaded) => {
+            let mut checks = vec![Check::ok(name, "is well formed")];
+            checks.extend(what_it_names(&loaded));
+            (checks, Some(loaded))
+        }
+    })
+}
+
 fn what_it_names(loaded: &Loaded) -> Vec<Check> {
-    let (config, found) = (&loaded.config, inspect(loaded));
+    let found = inspect(loaded);
     let remedy = "mend it, or the configuration";
     let errors = found
         .errors
@@ -232,15 +253,19 @@ fn what_it_names(loaded: &Loaded) -> Vec<Check> {
         .warnings
         .iter()
         .map(|why| Check::warning("share", why, remedy));
-    let mut checks: Vec<Check> = errors.chain(warnings).collect();
-    if config.mount.enabled && !rustix::process::geteuid().is_root() && !has_mount_helper() {
-        checks.push(Check::failed(
+    errors.chain(warnings).collect()
+}
+
+/// Checks whether a daemon of this user may mount.
+fn rights_to_mount(config: &Config) -> Option<Check> {
+    let may = rustix::process::geteuid().is_root() || has_mount_helper();
+    (config.mount.enabled && !may).then(|| {
+        Check::failed(
             "rights",
             "only root may mount, or a user with fusermount3",
             "install the package fuse3, or run the daemon as root",
-        ));
-    }
-    checks
+        )
+    })
 }
 
 /// Returns whether another program may have the port. This is unlikely if the last start failed for

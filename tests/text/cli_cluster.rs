@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use p2pfs::daemon::control::{
-    Call, ControlServer, Failure, FailureKind, Invitation, Joined, Named, Nothing, Policy,
-    SettingInfo, Settings, ShareChange, Shares,
+    Call, CheckState, Checkup, ControlServer, Failure, FailureKind, Invitation, Joined, Named,
+    Nothing, Policy, SettingInfo, Settings, ShareChange, Shares,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -111,6 +111,25 @@ fn join_for_the_state_directory_of_the_running_daemon_hands_it_the_token() {
     let daemon = daemon_with_state();
     let said = daemon.output(&["join", "--state", "/srv/state/", &whole_token()]);
     assert_eq!(said, "joined the cluster\n");
+}
+
+#[test]
+fn doctor_checks_the_named_configuration_beside_a_running_daemon() {
+    let daemon = FakeDaemon::start(|request| request.reply.done(&Checkup { checks: Vec::new() }));
+    let config = daemon.path().join("named.toml");
+    let doctor = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        let output = daemon.run(&["doctor", "--json", "--config", "named.toml"]);
+        let checkup: Checkup = serde_json::from_slice(&output.stdout).unwrap();
+        let mut checks = checkup.checks.into_iter();
+        checks.find(|it| it.name == "configuration").unwrap()
+    };
+    for broken in ["name = \n", "no_such_key = 1\n", "listen = 'nowhere'\n"] {
+        let check = doctor(broken);
+        assert_eq!(check.state, CheckState::Failed, "{check:?}");
+        assert!(check.found.contains("named.toml"), "{check:?}");
+    }
+    assert_eq!(doctor("name = 'right'\n").state, CheckState::Ok);
 }
 
 #[test]
