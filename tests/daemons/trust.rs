@@ -419,6 +419,25 @@ fn a_waiting_token_and_its_warning_end_once_another_was_used() {
 }
 
 #[apply(promise)]
+fn doctor_shows_a_waiting_token_that_is_broken_until_another_is_used() {
+    let mut cluster = Cluster::with_own_secrets();
+    let other = cluster.start_with(NodeOptions::unmounted("other"));
+    let mut node = cluster.start_with(NodeOptions::unmounted("node"));
+    node.stop();
+    fs::write(node.home.join("state/join-token"), "p2pfs1-abcdef\n").unwrap();
+    node.launch();
+    let told = |command: &str| {
+        let said = node.cli(&[command, "--json"]).stdout;
+        let said = String::from_utf8(said).unwrap();
+        said.contains("not a whole invitation") && said.contains("copy it again")
+    };
+    eventually("status warns of the token", SOON, || told("status"));
+    assert!(told("doctor"));
+    invite(&other, &[], &node);
+    assert!(!told("status") && !told("doctor"));
+}
+
+#[apply(promise)]
 fn entries_of_a_departed_node_can_be_dropped_and_those_of_a_present_one_cannot() {
     let mut cluster = Cluster::new();
     let (one, mut two) = (cluster.start("one"), cluster.start("two"));

@@ -172,7 +172,8 @@ conditions! {
         "Something cuts this node off from others: a seed, a firewall or a clock."
         "do what the line says";
     TokenWaits "token-waits" Warning "token" "ed80cb674fd94e8c8fcd91bad30ea30e"
-        "The token of before the start could not be used yet."
+        "The token of before the start could not be used, or not yet. The condition ends \
+         when this node joins."
         "start the node that made it, or ask for another token";
     NoMetrics "no-metrics" Warning "metrics" "b1f4b04126224f22930c59a03b9caa90"
         "The metrics cannot be offered at metrics.listen."

@@ -480,8 +480,13 @@ async fn use_waiting_token(services: &Services, config: &Config) {
                 .begin(Condition::TokenWaits, "", found);
         }
         Err(error) => {
-            let warning = format!("the token of before the start is of no use: {error}");
-            services.node.events().warn(warning);
+            forget_waiting_token(services);
+            let found = format!("{TOKEN_WAITS} of no use: {error}");
+            let found = Finding::with_own_remedy(&found);
+            return services
+                .node
+                .events()
+                .begin(Condition::TokenWaits, "", found);
         }
     }
     forget_waiting_token(services);
