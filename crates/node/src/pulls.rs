@@ -104,9 +104,8 @@ impl Pulls {
     }
 
     /// Requests the log of `author` from `position` on, after a newer head was seen. A postponed log
-    /// stays postponed. An open request is left as it is, unless another member has the log and the
-    /// asked one is silent or has not answered within [`SOON`]. Then the asked one counts as silent,
-    /// and the other is asked too.
+    /// stays postponed. An open request is left as it is, unless the asked member is silent and
+    /// another one has the log. Then the other is asked too.
     pub(crate) fn want(
         &mut self,
         now: Instant,
@@ -129,11 +128,9 @@ impl Pulls {
                 pull.state = PullState::Waiting { until: now };
             }
             PullState::PutOff { .. } => pull.position = position,
-            PullState::Asked { from, since } => {
-                let is_late = now.saturating_duration_since(since) > SOON;
-                let is_late = is_late || self.silent.contains_key(&from);
-                if is_late && told_by.is_some_and(|other| other != from) {
-                    self.silent.insert(from, now + SILENT_FOR);
+            PullState::Asked { from, .. } => {
+                let is_silent = self.silent.contains_key(&from);
+                if is_silent && told_by.is_some_and(|other| other != from) {
                     pull.position = position;
                     pull.told_by = told_by;
                     pull.state = PullState::Waiting { until: now };
@@ -176,17 +173,33 @@ impl Pulls {
         self.pulls.remove(&author);
     }
 
-    /// Records a try without an answer, as a failure. If it took longer than [`SOON`], the asked
-    /// member counts as silent for [`SILENT_FOR`].
-    pub(crate) fn fail_silently(&mut self, now: Instant, author: NodeId) {
-        let state = self.pulls.get(&author).map(|pull| &pull.state);
-        if let Some(PullState::Asked { from, since }) = state
-            && now.saturating_duration_since(*since) > SOON
-        {
-            let from = *from;
+    /// Records a request to `from` that ended without an answer. If it took longer than [`SOON`],
+    /// the member counts as silent for [`SILENT_FOR`]. Has no effect if another member is asked
+    /// meanwhile.
+    pub(crate) fn fail_silently(&mut self, now: Instant, author: NodeId, from: NodeId) {
+        let Some(since) = self.asked_since(author, from) else {
+            return;
+        };
+        if now.saturating_duration_since(since) > SOON {
             self.mark_silent(now, from);
         }
         self.fail(now, author);
+    }
+
+    /// Records that `from` answered a request without a part of the log. Has no effect if another
+    /// member is asked meanwhile.
+    pub(crate) fn refuse(&mut self, now: Instant, author: NodeId, from: NodeId) {
+        if self.asked_since(author, from).is_some() {
+            self.fail(now, author);
+        }
+    }
+
+    /// Returns since when a member is asked for a log, or `None` if it is not asked now.
+    fn asked_since(&self, author: NodeId, member: NodeId) -> Option<Instant> {
+        match self.pulls.get(&author)?.state {
+            PullState::Asked { from, since } if from == member => Some(since),
+            _ => None,
+        }
     }
 
     /// Records that a member did not answer another request. It counts as silent for
@@ -291,17 +304,15 @@ impl Pulls {
     }
 
     fn expire_silent(&mut self, now: Instant) {
-        let is_over = |pull: &LogPull| match pull.state {
-            PullState::Asked { since, .. } => since + PART_PATIENCE <= now,
-            _ => false,
+        let over = |(author, pull): (&NodeId, &LogPull)| match pull.state {
+            PullState::Asked { from, since } if since + PART_PATIENCE <= now => {
+                Some((*author, from))
+            }
+            _ => None,
         };
-        let pulls = self.pulls.iter();
-        let over: Vec<NodeId> = pulls
-            .filter(|(_, pull)| is_over(pull))
-            .map(|(author, _)| *author)
-            .collect();
+        let over: Vec<(NodeId, NodeId)> = self.pulls.iter().filter_map(over).collect();
         over.into_iter()
-            .for_each(|author| self.fail_silently(now, author));
+            .for_each(|(author, from)| self.fail_silently(now, author, from));
     }
 
     fn choose_source(

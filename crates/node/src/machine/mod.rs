@@ -372,11 +372,11 @@ impl Machine {
                     self.merge_step(now);
                 }
             }
-            (Some(RequestContext::Log { author, .. }), Some(_)) => {
-                self.logs.pulls.fail(now, author)
+            (Some(RequestContext::Log { author, from }), Some(_)) => {
+                self.logs.pulls.refuse(now, author, from)
             }
-            (Some(RequestContext::Log { author, .. }), None) => {
-                self.logs.pulls.fail_silently(now, author)
+            (Some(RequestContext::Log { author, from }), None) => {
+                self.logs.pulls.fail_silently(now, author, from)
             }
             (Some(RequestContext::Heads { from }), response) => {
                 if let Some(Response::Heads { heads }) = response {

@@ -92,7 +92,7 @@ pub(super) struct QuestionTable {
     newcomers: BTreeMap<NodeId, (SocketAddr, Option<Instant>)>,
     /// By member, whether its heads arrived, or else how many requests for them failed in a row.
     told: BTreeMap<NodeId, HeadsAnswer>,
-    /// What other members are asked instead of the members that have not answered.
+    /// The requests to other members in place of those that have not answered.
     pub(super) late: LateHeads,
 }
 

@@ -55,7 +55,7 @@ fn an_unreachable_author_does_not_delay_its_later_changes() {
     let (mut pulls, members) = (pulls(), [node(1), node(2)]);
     assert_eq!(first_asked(&mut pulls, begin, &members), node(1));
     let tried = begin + Duration::from_secs(5);
-    pulls.fail_silently(tried, node(1));
+    pulls.fail_silently(tried, node(1), node(1));
     let now = pulls.poll_timeout().unwrap();
     assert_eq!(pulls.next_step(now, &members).unwrap().from, node(2));
     pulls.finish(node(1));
@@ -69,19 +69,31 @@ fn an_unreachable_author_does_not_delay_its_later_changes() {
 }
 
 #[test]
-fn a_member_that_has_the_log_is_asked_soon_while_its_author_does_not_answer() {
+fn a_member_that_has_the_log_is_asked_while_its_author_is_silent() {
     let begin = Instant::now();
     let (mut pulls, members) = (pulls(), [node(1), node(2), node(3)]);
     assert_eq!(first_asked(&mut pulls, begin, &members), node(1));
-    let mut offer = |now, from| {
+    let offer = |pulls: &mut Pulls, now, from| {
         pulls.want(now, node(1), START, Some(node(from)));
         pulls.next_step(now, &members).map(|step| step.from)
     };
-    assert_eq!(offer(begin + SOON, 3), None, "it may still answer");
-    let late = begin + 2 * SOON;
-    assert_eq!(offer(late, 1), None, "it has the log, but does not answer");
-    assert_eq!(offer(late, 3), Some(node(3)));
-    assert_eq!(offer(late + 2 * SOON, 3), None, "it is asked once");
+    let later = begin + 2 * SOON;
+    assert_eq!(offer(&mut pulls, later, 3), None, "it may be slow");
+    pulls.mark_silent(later, node(1));
+    assert_eq!(
+        offer(&mut pulls, later, 1),
+        None,
+        "it has the log, but does not answer"
+    );
+    assert_eq!(offer(&mut pulls, later, 3), Some(node(3)));
+    assert_eq!(offer(&mut pulls, later, 3), None, "it is asked once");
+    // The request to the author ends late. The other one is not affected.
+    pulls.fail_silently(later + SOON, node(1), node(1));
+    pulls.refuse(later + SOON, node(1), node(1));
+    assert_eq!(offer(&mut pulls, later + SOON, 2), None);
+    pulls.refuse(later + SOON, node(1), node(3));
+    let next = pulls.poll_timeout().unwrap();
+    assert!(pulls.next_step(next, &members).is_some());
 }
 
 #[test]
@@ -107,11 +119,11 @@ fn a_node_that_recovered_or_failed_at_once_is_asked_first() {
     let (mut pulls, members) = (pulls(), [node(1), node(2)]);
     let now = Instant::now();
     first_asked(&mut pulls, now, &members);
-    pulls.fail_silently(now, node(1));
+    pulls.fail_silently(now, node(1), node(1));
     pulls.finish(node(1));
     assert_eq!(first_asked(&mut pulls, now, &members), node(1));
     let now = now + PART_PATIENCE;
-    pulls.fail_silently(now, node(1));
+    pulls.fail_silently(now, node(1), node(1));
     pulls.mark_answered(&node(1));
     pulls.finish(node(1));
     assert_eq!(first_asked(&mut pulls, now, &members), node(1));
