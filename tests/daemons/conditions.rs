@@ -316,9 +316,9 @@ fn standing_condition_stays_among_the_events_behind_a_thousand_new_files() {
         let added = events.lines().filter(|it| it.contains("\"file-added\""));
         added.count()
     };
-    // The log holds a thousand events.
+    // The log holds a thousand events. Few of them are of other conditions.
     eventually("the files fill the log", PATIENCE, || {
-        added(&events()) >= 999
+        added(&events()) >= 980
     });
     let events = events();
     assert!(events.contains(condition), "{events}");

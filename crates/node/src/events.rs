@@ -232,14 +232,22 @@ impl EventHistory {
         if self.events.len() < EVENTS_KEPT {
             return;
         }
-        let is_past = |noted: &Noted| match &noted.news {
+        let is_past = |(index, noted): (usize, &Noted)| match &noted.news {
             News::Began(it) | News::Explained(it) => {
-                !self.standing.stands(it.condition, &it.subject)
+                !self.standing.stands(it.condition, &it.subject) || self.ends_after(index, it)
             }
             _ => true,
         };
-        let oldest = self.events.iter().position(is_past);
+        let oldest = self.events.iter().enumerate().position(is_past);
         self.events.remove(oldest.unwrap_or(0));
+    }
+
+    /// Returns whether a condition ended after the event at `index`, so that it began anew since.
+    fn ends_after(&self, index: usize, began: &StandingCondition) -> bool {
+        self.events.range(index..).any(|noted| match &noted.news {
+            News::Ended(it) => (it.condition, &it.subject) == (began.condition, &began.subject),
+            _ => false,
+        })
     }
 }
 
@@ -634,6 +642,8 @@ mod tests {
             let begins = events.iter().map(|it| &it.news);
             begins.filter(|it| matches!(it, News::Began(_))).count()
         };
+        log.begin(Condition::StateFull, "", Finding::new("full"));
+        log.end(Condition::StateFull, "");
         log.begin(Condition::StateFull, "", Finding::new("full"));
         log.begin(Condition::ShareSilent, "/a", Finding::new("silent"));
         flood();
