@@ -78,17 +78,20 @@ impl FailedStart {
         Ok(failed)
     }
 
-    /// Records that the daemon is started again by hand, and returns the record before, if there is
-    /// one.
+    /// Records that the daemon is started again, and returns the record before, if there is one. A
+    /// start by hand counts as the first.
     pub fn begin_again(socket: &Path) -> Option<Self> {
         let before = Self::beside(socket)?;
+        if before.start_by_hand.is_none() {
+            return Some(before);
+        }
         let again = Self {
+            time: Timestamp::now(),
+            count: 0,
             start_by_hand: None,
             ..before.clone()
         };
-        if again != before
-            && let Err(error) = again.store(socket)
-        {
+        if let Err(error) = again.store(socket) {
             tracing::warn!("the record of an earlier failed start stays: {error}");
         }
         Some(before)
@@ -221,7 +224,10 @@ mod tests {
         assert_eq!(FailedStart::last_beside(&sockets).as_ref(), Some(&last));
         assert_eq!(FailedStart::begin_again(&sockets[1]), Some(last));
         assert_eq!(FailedStart::last_beside(&sockets), None);
-        assert!(FailedStart::beside(&sockets[1]).is_some());
+        let again = FailedStart::beside(&sockets[1]).unwrap();
+        assert!(!again.is_lasting(), "callers wait for the new start");
+        let failed = FailedStart::record(&sockets[1], "port 1378 is in use", None).unwrap();
+        assert_eq!(failed.count, 1);
     }
 
     #[test]

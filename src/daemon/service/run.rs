@@ -190,9 +190,14 @@ async fn back_off(config: &Config, error: &RunError, signals: &mut Signals) {
     systemd::status(&error.to_string());
     tokio::select! {
         () = tokio::time::sleep(failed.pause()) => {}
-        _ = signals.terminate.recv() => {}
-        _ = signals.interrupt.recv() => {}
+        _ = signals.terminate.recv() => forget_failed_start(config),
+        _ = signals.interrupt.recv() => forget_failed_start(config),
     }
+}
+
+/// Removes the record of the failed starts, because no further one follows.
+fn forget_failed_start(config: &Config) {
+    let _ = FailedStart::clear(&config.socket);
 }
 
 /// The signals that the daemon handles.
