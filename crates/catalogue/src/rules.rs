@@ -15,7 +15,7 @@
 //! 5. The version that [`rank`] puts first has the name.
 //!
 //! `Merged::order` and [`precedence`] rank candidates. A version precedes one that proved unserved
-//! (`unserved`): no holder gave a right byte of it, or its author left several others unserved.
+//! (`unserved`): holders left a reader without it, or its author left several others unserved.
 //! Then a candidate of a live author precedes one of an author that is gone. Then the newest
 //! version time wins. At equal times, a file precedes a link. Of two files the hash that is smaller
 //! as hex wins, and of two links the smaller target. Then the smaller NodeId wins, then the lower

@@ -1,4 +1,5 @@
-//! Contents that proved unserved: each holder left every request unanswered, or sent wrong bytes.
+//! Contents that proved unserved: no holder gave all of it, and a holder left a reader without an
+//! answer or sent wrong bytes.
 //!
 //! A dishonest author can date a version ahead of all others and then serve no byte of it. Without
 //! this module that version would keep the name, and every read of the name would fail. An unserved

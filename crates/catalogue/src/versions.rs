@@ -37,7 +37,7 @@ pub enum Rule {
     AuthorGone,
     /// It has the name: a version that would precede it proved unserved.
     OthersUnserved,
-    /// It lost: no holder gave a right byte of it, or its author left several other versions
+    /// It lost: its holders left a reader without it, or its author left several other versions
     /// unserved, or left readers without its former versions of the name.
     Unserved,
     /// It waits: its time is more than [`EARLY_TOLERANCE_SECONDS`](super::EARLY_TOLERANCE_SECONDS)

@@ -7,7 +7,8 @@
 //!
 //! A version counts as soon as one read of it ended without an answer of the author, whatever the
 //! author gave of it before. Otherwise an author could give the beginning of each version and keep
-//! the rest. For the same reason only a version that the author gave whole ends the count. An honest
+//! the rest. For the same reason only a version that is here whole, and of which the author gave bytes,
+//! ends the count. An honest
 //! node whose file changes while it is read differs in that it answers: it says that the version is
 //! gone.
 //!

@@ -194,7 +194,8 @@ fn ledgers_stop_their_exchange_about_an_administrator_at_its_limit() {
     );
 }
 
-/// What they heard of it differs for good, and so do their members. One statement ends that.
+/// The nodes heard different statements of it, so their members differ for good. One statement
+/// ends that.
 #[test]
 fn ledgers_that_differ_about_an_administrator_agree_after_it_is_expelled_with_its_members() {
     let ledger = cluster();
