@@ -391,7 +391,7 @@ fn honest_author_on_a_slow_link_keeps_its_name_and_is_not_named() {
 
 #[test]
 fn author_that_crashes_while_each_version_is_read_is_not_named() {
-    each_seed(6, |seed| {
+    each_seed(15, |seed| {
         let mut churn = Churn::begin(seed);
         for round in 0..8 {
             churn.replace();

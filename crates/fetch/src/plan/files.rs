@@ -41,6 +41,12 @@ impl FileTable {
         self.files.iter()
     }
 
+    /// Records that a node has returned. It owes no answer from before.
+    pub(super) fn forgive(&mut self, node: &NodeId) {
+        let files = self.files.values_mut();
+        files.for_each(|file| file.suppliers.record_return(node));
+    }
+
     /// Returns the contents of all open files.
     pub(super) fn contents(&self) -> Vec<ContentKey> {
         self.files.keys().copied().collect()

@@ -299,15 +299,13 @@ impl Plan {
     pub fn peer_is(&mut self, node: NodeId, news: PeerNews) {
         match news {
             PeerNews::Returned => {
-                if let Some(peer) = self.state.peers.get_mut(&node) {
-                    peer.rested();
-                    self.state.wake(node);
-                }
+                self.state.files.forgive(&node);
+                self.state.end_rest(node);
             }
             PeerNews::Answered => {
                 let peer = self.state.peers.get(&node);
                 if peer.is_some_and(|it| it.backoff.unanswered() > 0) {
-                    self.peer_is(node, PeerNews::Returned);
+                    self.state.end_rest(node);
                 }
             }
             PeerNews::Unreachable { now, asked_at } => {

@@ -202,6 +202,14 @@ impl FetchState {
         Some(entry)
     }
 
+    /// Ends the rest of a peer that can be asked again.
+    pub(super) fn end_rest(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.rested();
+            self.wake(node);
+        }
+    }
+
     /// Cancels a request whose answer is not needed, or not from this peer.
     pub(super) fn take_back(&mut self, id: RequestId, why: TakeBackReason) -> Option<OpenRequest> {
         let entry = self.take_request(id)?;

@@ -130,6 +130,13 @@ impl SupplierSet {
         self.refused_at = Some(now);
     }
 
+    /// Records that a node has returned, perhaps after a crash. It owes no answer from before.
+    pub(super) fn record_return(&mut self, node: &NodeId) {
+        if let Some(state) = self.nodes.get_mut(node) {
+            state.owes_since = None;
+        }
+    }
+
     /// Records verified bytes of a node.
     pub(super) fn record_bytes(&mut self, node: NodeId, bytes: u64) {
         self.nodes.entry(node).or_default().received_bytes += bytes;
