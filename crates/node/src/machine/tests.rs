@@ -37,6 +37,13 @@ struct MachineBench {
     heads: BTreeMap<usize, Vec<(Instant, u64)>>,
 }
 
+/// Reports the only other member as up, as after its restart.
+fn come_up_anew(machine: &mut Machine, now: Instant) {
+    machine.view();
+    let member = machine.cluster.live().next().unwrap();
+    machine.handle_cluster_event(now, ClusterEvent::Up(member));
+}
+
 /// Makes a machine take a member for failed.
 fn go_down(machine: &mut Machine, now: Instant, node: NodeId) {
     let why = DownReason::Failed;
@@ -533,9 +540,7 @@ fn a_member_that_did_not_answer_is_not_read_and_is_asked_again() {
     let mut bench = MachineBench::new(2);
     let (now, peer) = (bench.now, bench.id(1));
     let machine = &mut bench.machines[0];
-    machine.view();
-    let member = machine.cluster.live().next().unwrap();
-    machine.handle_cluster_event(now, ClusterEvent::Up(member));
+    come_up_anew(machine, now);
     machine.handle_timeout(now);
     while let Some(question) = machine.poll_request() {
         machine.handle_response(now, question.id, None);

@@ -120,9 +120,7 @@ fn a_member_that_cannot_be_dialled_is_read_once_it_asks() {
     let mut bench = MachineBench::new(2);
     let (now, peer) = (bench.now, bench.id(1));
     let machine = &mut bench.machines[0];
-    machine.view();
-    let member = machine.cluster.live().next().unwrap();
-    machine.handle_cluster_event(now, ClusterEvent::Up(member));
+    come_up_anew(machine, now);
     assert!(!is_read(machine, peer));
     let heads = machine.catalogue().logs().heads();
     machine.answer(now, peer, &Request::Heads { heads });
