@@ -3,9 +3,9 @@
 //! 5).
 //!
 //! To *seal* is to encrypt a record, and to *open* is to decrypt one. This crate seals the caller's
-//! bytes into the output buffer. It opens a received record into the caller's buffer if the record
-//! fits there. rustls itself would copy each byte once when it sends, and three times when it
-//! receives.
+//! bytes into the output buffer, and opens a received record into the caller's buffer if that is
+//! long enough. With rustls alone, each byte is copied once more to send it, and three times more to
+//! receive it.
 //!
 //! ```text
 //!  connect, accept ──▶ handshake (rustls, unbuffered) ──▶ KernelConnection

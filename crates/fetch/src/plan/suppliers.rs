@@ -3,8 +3,8 @@
 //!
 //! A node owes an answer from the time of its oldest open request, or of its last answer if further
 //! requests are open then. Bytes, refusals, and delays by this node count as answers. A lost
-//! connection does not. So a node that gives the beginning of a file and then nothing is as silent
-//! as a node that gives nothing at all.
+//! connection does not, but a node that has returned owes nothing from before. So a node that gives
+//! the beginning of a file and then nothing is as silent as a node that gives nothing at all.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
