@@ -45,18 +45,45 @@ pub struct PiecePool {
 impl PiecePool {
     /// Returns an empty buffer with room for `length_bytes` at least.
     pub fn take(&self, length_bytes: usize) -> PieceBuffer {
-        let is_piece = (PIECE_MIN_BYTES..=PLACE_BYTES).contains(&length_bytes);
-        match is_piece.then(|| self.take_place()).flatten() {
+        match self.take_place(length_bytes) {
             Some(bytes) => PieceBuffer {
                 bytes,
                 home: Some(self.clone()),
             },
-            None => PieceBuffer::on_heap(length_bytes),
+            None => PieceBuffer {
+                bytes: BytesMut::with_capacity(length_bytes),
+                home: None,
+            },
         }
     }
 
-    /// Takes a place of the first slab that has one, so that few huge pages are in use.
-    fn take_place(&self) -> Option<BytesMut> {
+    /// Returns a buffer of `length_bytes` initialized bytes with arbitrary content, to be overwritten.
+    /// tokio clears uninitialized memory before it reads into it. A place keeps its old bytes.
+    #[allow(
+        unsafe_code,
+        reason = "no safe call gives a BytesMut the length of its initialized capacity"
+    )]
+    pub fn take_filled(&self, length_bytes: usize) -> PieceBuffer {
+        match self.take_place(length_bytes) {
+            Some(mut bytes) => {
+                assert!(length_bytes <= bytes.capacity());
+                // SAFETY: the bytes of a place were zeroed with their slab, and its users only
+                // write to them (`PieceBuffer::bytes_mut`). A buffer that was allocated again does
+                // not return to its slab (`Slab::contains`). The capacity is checked above.
+                unsafe { bytes.set_len(length_bytes) };
+                let home = Some(self.clone());
+                PieceBuffer { bytes, home }
+            }
+            None => PieceBuffer::zeroed(length_bytes),
+        }
+    }
+
+    /// Takes a place of the first slab that has one, so that few huge pages are in use. Returns `None`
+    /// if the length is not that of a piece, or if all places are taken.
+    fn take_place(&self, length_bytes: usize) -> Option<BytesMut> {
+        if !(PIECE_MIN_BYTES..=PLACE_BYTES).contains(&length_bytes) {
+            return None;
+        }
         let mut slabs = self.slabs.lock();
         if let Some(place) = slabs.iter_mut().find_map(Slab::take) {
             return Some(place);
@@ -94,14 +121,18 @@ struct Slab {
 
 impl Slab {
     fn allocate() -> Self {
-        let mut unaligned = BytesMut::with_capacity(SLAB_BYTES + HUGE_BYTES);
+        // With the daemon's settings, the C library maps memory of this size anew, and the kernel
+        // clears each page at its first use.
+        let mut unaligned = BytesMut::zeroed(SLAB_BYTES + HUGE_BYTES);
         let address = unaligned.as_ptr().addr();
         let mut rest = unaligned.split_off(address.next_multiple_of(HUGE_BYTES) - address);
         prefer_huge_pages(&mut rest);
         let start = rest.as_ptr().addr();
         let next = |_| {
             let behind = rest.split_off(PLACE_BYTES);
-            mem::replace(&mut rest, behind)
+            let mut place = mem::replace(&mut rest, behind);
+            place.clear();
+            place
         };
         let mut free: Vec<_> = (0..SLAB_PLACES).map(next).collect();
         free.reverse();
@@ -135,9 +166,9 @@ impl Slab {
 /// harm.
 #[allow(unsafe_code, reason = "no safe crate advises the kernel about memory")]
 fn prefer_huge_pages(memory: &mut BytesMut) {
-    let start = memory.spare_capacity_mut().as_mut_ptr();
+    assert!(memory.len() >= SLAB_BYTES);
     // SAFETY: the memory is allocated, and the advice changes none of its bytes.
-    unsafe { libc::madvise(start.cast(), SLAB_BYTES, libc::MADV_HUGEPAGE) };
+    unsafe { libc::madvise(memory.as_mut_ptr().cast(), SLAB_BYTES, libc::MADV_HUGEPAGE) };
 }
 
 /// Buffer of a pool or of the heap. A place returns to its pool when this buffer or, after
@@ -148,15 +179,16 @@ pub struct PieceBuffer {
 }
 
 impl PieceBuffer {
-    /// Allocates an empty buffer without a pool.
-    pub fn on_heap(length_bytes: usize) -> Self {
+    /// Allocates a buffer of zeros without a pool.
+    pub fn zeroed(length_bytes: usize) -> Self {
         Self {
-            bytes: BytesMut::with_capacity(length_bytes),
+            bytes: BytesMut::zeroed(length_bytes),
             home: None,
         }
     }
 
-    /// Returns the buffer for bytes to be appended to it.
+    /// Returns the buffer, for bytes to be appended to it or overwritten in it. The memory behind its
+    /// end must stay initialized.
     pub fn bytes_mut(&mut self) -> &mut BytesMut {
         &mut self.bytes
     }
@@ -223,6 +255,21 @@ mod tests {
             assert_eq!(is_place(&pool, &buffer), expected, "{length}");
             assert!(buffer.bytes.capacity() >= length && buffer.bytes.is_empty());
         }
+    }
+
+    #[test]
+    fn a_filled_buffer_has_its_length_in_a_place_and_on_the_heap() {
+        let pool = PiecePool::default();
+        for length in [0, 10, PIECE_MIN_BYTES, PLACE_BYTES, PLACE_BYTES + 1] {
+            let mut buffer = pool.take_filled(length);
+            assert_eq!(buffer.bytes_mut().len(), length);
+            buffer.bytes_mut().fill(1);
+        }
+        // The first place was used twice. It keeps its bytes, but an appender sees none of them.
+        assert_eq!(pool.take_filled(PIECE).bytes[..], [1; PIECE]);
+        assert!(pool.take(PIECE).bytes.is_empty());
+        let never_used = [pool.take(PIECE), pool.take_filled(PIECE)];
+        assert_eq!(never_used[1].bytes[..], [0; PIECE]);
     }
 
     #[test]

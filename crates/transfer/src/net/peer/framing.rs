@@ -186,12 +186,13 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         mut tell: impl FnMut(usize),
     ) -> Result<Bytes, DropReason> {
         let (mut room, start) = room_for(self.pool, length_bytes);
-        let body = room.bytes_mut();
-        let mut rest = (&mut self.stream).take(length_bytes as u64);
-        while body.len() < start + length_bytes {
-            match rest.read_buf(body).await {
+        let body = &mut room.bytes_mut()[start..];
+        let mut filled = 0;
+        while filled < length_bytes {
+            match self.stream.read(&mut body[filled..]).await {
                 Ok(0) => return Err(DropReason::PeerClosed),
                 Ok(length) => {
+                    filled += length;
                     self.pulse.beat();
                     self.pieces.add(length);
                     tell(length);
@@ -210,17 +211,17 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
 /// disk from here.
 fn room_for(pool: Option<&PiecePool>, length_bytes: usize) -> (PieceBuffer, usize) {
     if length_bytes < ALIGNED_MIN_BYTES {
-        return (PieceBuffer::on_heap(length_bytes), 0);
+        return (PieceBuffer::zeroed(length_bytes), 0);
     }
     let room_bytes = length_bytes + ALIGNED_TO_BYTES;
     let mut room = match pool {
-        Some(pool) => pool.take(room_bytes),
-        None => PieceBuffer::on_heap(room_bytes),
+        Some(pool) => pool.take_filled(room_bytes),
+        None => PieceBuffer::zeroed(room_bytes),
     };
     let bytes = room.bytes_mut();
     let end = bytes.as_ptr().addr() + length_bytes;
     let start = end.next_multiple_of(ALIGNED_TO_BYTES) - end;
-    bytes.resize(start, 0);
+    bytes.truncate(start + length_bytes);
     (room, start)
 }
 
