@@ -32,7 +32,7 @@ use p2pfs_fs::{
 };
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_share::ShareSet;
-use p2pfs_transfer::batches::Batches;
+use p2pfs_transfer::batches::{Batches, SmallFile};
 use p2pfs_transfer::{FetchTicket, Fetcher};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::ByteRange;
@@ -192,6 +192,33 @@ impl NodeContent {
         if let Some(end) = watch.closed(&view, || self.fetcher.supply(&content)) {
             // If the queue is full, the next version that is given whole reports it.
             let _busy = self.read_ends.try_send(end);
+        }
+    }
+
+    /// Closes the cached files that are kept open for expected readers.
+    pub fn close_idle(&self) {
+        self.batches.close_idle();
+    }
+
+    fn ask_in_batches(&self, files: &[WholeFile]) {
+        let small = |file: &WholeFile| SmallFile::new(file.hash, file.size_bytes);
+        let files: Vec<SmallFile> = files.iter().map(small).collect();
+        self.batches.ask(&files);
+    }
+
+    /// Reads bytes of a file that arrived in a batch and is not stored in the cache yet. Returns
+    /// [`ReadNow::Wait`] if there is no such file, or if it ends before the range.
+    fn read_batched(&self, version: &FixedVersion, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        let Some(bytes) = self.batches.here(&version.small()) else {
+            return ReadNow::Wait;
+        };
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        match bytes.get(start..).and_then(|rest| rest.get(..buffer.len())) {
+            Some(part) => {
+                buffer.copy_from_slice(part);
+                ReadNow::Done(part.len())
+            }
+            None => ReadNow::Wait,
         }
     }
 

@@ -58,14 +58,13 @@
 //! | the event loop, its state and its publications | `run`, `commands`, `own_thread`, `receivers`, `cache_news`, `wake`, `machine`, `pulls`; `persist`, `store`, `vacated`; `published`, `views`, `names` |
 //! | requests of other nodes answered outside of the loop | `prompt`, `claims`, `offers` |
 //! | the address of this node | `address`, `reach` |
-//! | the filesystem's reads | `content`, `fixed`, `ahead`, `open_versions` |
+//! | the filesystem's reads | `content`, `fixed`, `open_versions` |
 //! | files and bytes pushed to and by other nodes | `giving`, `file_sender`, `parcel`, `mailbox`, `inbox` |
 //! | peers of other protocols | `foreign`, `traffic` |
 //! | misbehaviour, and two machines with one key | `offence`, `offenders`, `floods`, `copied` |
 //! | the interface for programs and the daemon | `api`, `handle`, `events`, `conditions` |
 
 mod address;
-mod ahead;
 pub mod api;
 mod cache_news;
 mod checks;
