@@ -26,12 +26,11 @@
 //! | state of a peer, and which peers have one | `peers`, `peer`, `link`, `backoff`, `silence`, `past`, `record` |
 //! | how long a wait goes on | `patience`, `pause` |
 //! | all of it together, changed consistently | `state` |
-//! | choice of the next file, range and peer | `queue`, `schedule`; `ahead` for sequential readers; `swarm_policy`, `swarm` and `stripes` for files that many nodes want |
+//! | choice of the next file, range and peer | `queue`, `schedule`; `swarm_policy`, `swarm` and `stripes` for files that many nodes want |
 //! | late requests | `hedge`, `hedge_policy` |
 //! | ends of waits | `waits` |
 //! | reports for users and traces | `report`, `decisions` |
 
-pub mod ahead;
 mod backoff;
 mod decisions;
 mod demands;
@@ -87,7 +86,6 @@ use requests::{OpenRequest, RequestState};
 use schedule::Scheduler;
 use state::{FetchState, Timer};
 
-pub use ahead::ReadAheadBudget;
 pub use backoff::SHUN;
 pub use decisions::{Decision, HedgeRefusal, HoldBack, RequestCause, TakeBackReason};
 pub use files::FileTable;
@@ -98,7 +96,7 @@ pub use record::{PEER_RECORDS_MAX, PeerRecord};
 pub use report::{FetchReport, SourceReport};
 pub use requests::RequestTable;
 pub use state::Outbox;
-pub use streams::{AHEAD_MAX_BYTES, AHEAD_OF_ALL_MAX_BYTES, STREAMS_MAX};
+pub use streams::{AHEAD_MAX_BYTES, AHEAD_OF_ALL_MAX_BYTES, ReadAheadBudget, STREAMS_MAX};
 pub use suppliers::{Supplier, Supply};
 pub use swarm::STRIPE_BYTES;
 pub use terms::{
