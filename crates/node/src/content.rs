@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::events::{EventLog, Fetched};
@@ -33,7 +32,7 @@ use p2pfs_fs::{
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_share::ShareSet;
 use p2pfs_transfer::batches::{Batches, SmallFile};
-use p2pfs_transfer::{FetchTicket, Fetcher};
+use p2pfs_transfer::{FetchTicket, Fetcher, ReadReply as TransferReply};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::read_full_at;
@@ -165,9 +164,9 @@ impl NodeContent {
 
     /// Returns how long a read of a version waits without progress.
     fn patience(&self, version: &FixedVersion, now: &View) -> Duration {
-        let (hash, size_bytes) = (version.hash(), version.size_bytes());
-        let is_listed = now.contents().is_named(&hash) || now.contents().is_elsewhere(&hash);
-        let content = ContentKey::new(hash, size_bytes);
+        let content = version.content();
+        let (hash, contents) = (&content.hash, now.contents());
+        let is_listed = contents.is_named(hash) || contents.is_elsewhere(hash);
         if is_listed || self.fetcher.has_holder(&content) {
             self.read_deadline
         } else {
@@ -178,7 +177,7 @@ impl NodeContent {
     /// Returns the means to record that a read of a version failed.
     fn failure_of(&self, version: &FixedVersion) -> FailureRecord {
         FailureRecord {
-            content: ContentKey::new(version.hash(), version.size_bytes()),
+            content: version.content(),
             path: version.path().clone(),
             view: self.published.view.clone(),
             events: self.reads.events.clone(),
@@ -187,9 +186,9 @@ impl NodeContent {
 
     /// Records the close of a version of which bytes were fetched.
     fn record_close(&self, version: &FixedVersion, watch: &WatchedVersion) {
-        let content = ContentKey::new(version.hash(), version.size_bytes());
         let view = self.published.view.load();
-        if let Some(end) = watch.closed(&view, || self.fetcher.supply(&content)) {
+        let supply = || self.fetcher.supply(&version.content());
+        if let Some(end) = watch.closed(&view, supply) {
             // If the queue is full, the next version that is given whole reports it.
             let _busy = self.read_ends.try_send(end);
         }
@@ -200,16 +199,10 @@ impl NodeContent {
         self.batches.close_idle();
     }
 
-    fn ask_in_batches(&self, files: &[WholeFile]) {
-        let small = |file: &WholeFile| SmallFile::new(file.hash, file.size_bytes);
-        let files: Vec<SmallFile> = files.iter().map(small).collect();
-        self.batches.ask(&files);
-    }
-
     /// Reads bytes of a file that arrived in a batch and is not stored in the cache yet. Returns
     /// [`ReadNow::Wait`] if there is no such file, or if it ends before the range.
-    fn read_batched(&self, version: &FixedVersion, offset: u64, buffer: &mut [u8]) -> ReadNow {
-        let Some(bytes) = self.batches.here(&version.small()) else {
+    fn read_batched(&self, file: &SmallFile, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        let Some(bytes) = self.batches.here(file) else {
             return ReadNow::Wait;
         };
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
@@ -229,7 +222,8 @@ impl NodeContent {
         ahead: bool,
         reply: ReadReply,
     ) -> ReadTicket {
-        let (hash, view) = (version.hash(), Arc::clone(&self.published.view));
+        let (content, view) = (version.content(), Arc::clone(&self.published.view));
+        let ContentKey { hash, size_bytes } = content;
         let now = view.load();
         let failure = self.failure_of(version);
         // No other node has the content, and the own file that had it has changed.
@@ -242,13 +236,13 @@ impl NodeContent {
         }
         let deadline = Instant::now() + self.patience(version, &now);
         let waiting = self.reads.begin_waiting();
-        let (fetcher, size_bytes) = (&self.fetcher, version.size_bytes());
+        let fetcher = &self.fetcher;
         let (read_ends, watch, sources) = (self.read_ends.clone(), watch.clone(), fetcher.clone());
-        let answer = Box::new(move |result: Result<Bytes, TransferError>| {
+        let answer: TransferReply = Box::new(move |result| {
             drop(waiting);
             let now = view.load();
             let outcome = result.as_ref().map(|_| ());
-            let supply = || sources.supply(&ContentKey::new(hash, size_bytes));
+            let supply = || sources.supply(&content);
             if let Some(end) = watch.end_of(Instant::now(), outcome, &now, supply) {
                 // If the queue is full, the next read reports it.
                 let _busy = read_ends.try_send(end);
@@ -259,9 +253,12 @@ impl NodeContent {
                 ended
             }));
         });
-        let answer = match self.batches.read(version.small(), range, deadline, answer) {
-            Ok(ticket) => return ReadTicket(ticket),
-            Err(answer) => answer,
+        let answer = match version.small() {
+            Some(file) => match self.batches.read(file, range, deadline, answer) {
+                Ok(ticket) => return ReadTicket(ticket),
+                Err(unused) => unused,
+            },
+            None => answer,
         };
         let ticket = if ahead {
             fetcher.read(hash, size_bytes, range, deadline, answer)
@@ -320,7 +317,7 @@ impl Drop for OpenVersion {
         };
         if version.is_partial() {
             // The fetched bytes change the file's block count.
-            let changed = Outdated::CachedBytes(version.hash());
+            let changed = Outdated::CachedBytes(version.content().hash);
             let _busy = self.content.changes.try_send(changed);
         }
         self.content.record_close(version, &self.watch);
@@ -333,8 +330,10 @@ impl OpenContent for OpenVersion {
             return self.read_here(offset, buffer);
         };
         let mut read = self.read_here(offset, buffer);
-        if read == ReadNow::Wait {
-            read = self.content.read_batched(version, offset, buffer);
+        if read == ReadNow::Wait
+            && let Some(file) = version.small()
+        {
+            read = self.content.read_batched(&file, offset, buffer);
             if matches!(read, ReadNow::Done(_)) {
                 self.count.miss(&self.content.reads);
             }
@@ -342,8 +341,7 @@ impl OpenContent for OpenVersion {
         if version.is_partial() && matches!(read, ReadNow::Done(_)) {
             // Local reads advance the reader too, and read-ahead must know the reader's position.
             let range = ByteRange::at(offset, buffer.len() as u64);
-            let content = ContentKey::new(version.hash(), version.size_bytes());
-            self.content.fetcher.record_read(content, range);
+            self.content.fetcher.record_read(version.content(), range);
         }
         read
     }
@@ -422,7 +420,9 @@ impl Content for NodeContent {
 
     fn ask_ahead(&self, files: &[WholeFile]) {
         if !self.fetcher.is_metered() {
-            self.ask_in_batches(files);
+            let small = |file: &WholeFile| SmallFile::new(file.hash, file.size_bytes);
+            let files: Vec<SmallFile> = files.iter().map(small).collect();
+            self.batches.ask(&files);
         }
     }
 

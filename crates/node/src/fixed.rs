@@ -11,16 +11,15 @@ use arc_swap::ArcSwapOption;
 use p2pfs_cache::{Cache, CacheError, CacheFile, ReadOutcome};
 use p2pfs_fs::{FileVersion, FsError, ReadNow};
 use p2pfs_share::{ShareError, ShareFile, ShareSet};
-use p2pfs_transfer::batches::SmallFile;
-use p2pfs_types::digest::ContentHash;
+use p2pfs_transfer::batches::{BATCH_FILE_MAX_BYTES, SmallFile};
+use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::path::SharedPath;
 
 pub(super) struct FixedVersion {
     /// The path under which the version was opened.
     path: SharedPath,
-    hash: ContentHash,
-    size_bytes: u64,
+    content: ContentKey,
     /// The cache file, held open so that it is not evicted. `None` if the cache could not open it,
     /// or if the cache did not have it and an own share had the content.
     cached: Option<CacheFile>,
@@ -61,8 +60,7 @@ impl FixedVersion {
         };
         let mut version = Self {
             path: file.path.clone(),
-            hash: file.hash,
-            size_bytes: file.size_bytes,
+            content: ContentKey::new(file.hash, file.size_bytes),
             cached,
             local: ArcSwapOption::from(local),
             here: ExtentSet::new(),
@@ -85,16 +83,13 @@ impl FixedVersion {
         &self.path
     }
 
-    pub(crate) fn hash(&self) -> ContentHash {
-        self.hash
+    pub(crate) fn content(&self) -> ContentKey {
+        self.content
     }
 
-    pub(crate) fn size_bytes(&self) -> u64 {
-        self.size_bytes
-    }
-
-    pub(crate) fn small(&self) -> SmallFile {
-        SmallFile::new(self.hash, self.size_bytes)
+    /// Returns the content if it is small enough to arrive in a batch.
+    pub(crate) fn small(&self) -> Option<SmallFile> {
+        (self.content.size_bytes <= BATCH_FILE_MAX_BYTES).then_some(self.content)
     }
 
     /// Returns whether some bytes may still have to come from other nodes.
@@ -140,7 +135,7 @@ impl FixedVersion {
     /// Reads the bytes that are here, without waiting for the network.
     pub(crate) fn read_local(&self, shares: &ShareSet, offset: u64, buffer: &mut [u8]) -> ReadNow {
         let wanted = ByteRange::at(offset, buffer.len() as u64);
-        if wanted.end > self.size_bytes {
+        if wanted.end > self.content.size_bytes {
             return ReadNow::Failed(FsError::Fault);
         }
         if let Some(ReadNow::Done(length)) = self.read_cached(offset, buffer) {
@@ -160,10 +155,11 @@ impl FixedVersion {
     /// Returns a file in the own shares that has the content now, even if it did not exist when the
     /// version was opened.
     fn find_local(&self, shares: &ShareSet) -> Option<Arc<ShareFile>> {
-        if !shares.holds(&self.hash) {
+        let ContentKey { hash, size_bytes } = self.content;
+        if !shares.holds(&hash) {
             return None;
         }
-        let local = of_size(shares.source(&self.hash), self.size_bytes)?;
+        let local = of_size(shares.source(&hash), size_bytes)?;
         self.local.store(Some(local.clone()));
         Some(local)
     }
@@ -211,6 +207,7 @@ mod tests {
     use super::*;
     use p2pfs_cache::CacheConfig;
     use p2pfs_share::{ShareConfig, ShareSpec};
+    use p2pfs_types::digest::ContentHash;
 
     #[test]
     fn an_open_version_is_read_from_an_own_share_that_acquired_its_bytes() {

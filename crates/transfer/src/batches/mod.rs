@@ -88,9 +88,7 @@ impl Batches {
 
     /// Returns the bytes of a file that arrived in a batch and is not in the cache.
     pub fn here(&self, file: &SmallFile) -> Option<Bytes> {
-        // reads of large files, which no batch has, take no lock
-        let is_small = file.size_bytes <= BATCH_FILE_MAX_BYTES;
-        is_small.then(|| self.inner.table.lock().here(file))?
+        self.inner.table.lock().here(file)
     }
 
     /// Reads a range of a file that is in a queued batch or in one in flight. If the batch fails or
@@ -106,9 +104,6 @@ impl Batches {
         deadline: Instant,
         reply: ReadReply,
     ) -> Result<u64, ReadReply> {
-        if file.size_bytes > BATCH_FILE_MAX_BYTES {
-            return Err(reply);
-        }
         let reading = BatchRead {
             file,
             range,
