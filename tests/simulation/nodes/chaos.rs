@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use p2pfs_catalogue::Rule;
 use p2pfs_membership::Leave;
+use p2pfs_node::machine::UNSERVED_FOR;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex};
 use rand::RngExt;
 
@@ -108,6 +110,15 @@ fn no_reader_waits_too_long(world: &World) {
     }
 }
 
+/// Returns whether a running node ranks a version behind, because it could not be had.
+fn ranks_behind(world: &World) -> bool {
+    let live = world.live().into_iter();
+    let views = live.map(|node| &world.running(node).view);
+    let mut versions =
+        views.flat_map(|view| NAMES.iter().flat_map(|name| view.versions(&path(name))));
+    versions.any(|version| version.rule == Rule::Unserved)
+}
+
 /// Runs nodes through faults and then calm. Returns the trace.
 fn ordeal(seed: u64) -> blake3::Hash {
     let count = 3 + (seed % 4) as usize;
@@ -127,6 +138,12 @@ fn ordeal(seed: u64) -> blake3::Hash {
         }
     }
     world.run_for(31 * SECOND);
+    let agreed = world.run_until(60 * SECOND, agrees);
+    if agreed.is_none() {
+        // Such a mark ends by itself, and only this node has it.
+        assert!(ranks_behind(&world), "{}", explain(&world));
+        world.run_for(UNSERVED_FOR);
+    }
     settle(&mut world, 60 * SECOND);
     world.run_for(10 * SECOND);
     assert!(agrees(&world), "{}", explain(&world));
