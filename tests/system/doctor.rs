@@ -139,6 +139,95 @@ fn doctor_is_quick_behind_a_closed_firewall_and_status_agrees_on_both_sides() {
 
 #[apply(promise)]
 #[takes("nft")]
+fn doctor_of_the_outer_side_tells_a_closed_firewall_from_a_machine_that_is_off() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("2", &[]);
+    let [inner, outer] = ["n1", "n2"].map(|host| start_node(&lab, host, folder.path(), &[]));
+    let mut wait = Command::new(P2PFS);
+    wait.args(["wait", "--mounted", "--peers", "1", "--file", "n1.txt"]);
+    wait.args(["--timeout", "60s", "--socket"]);
+    run(wait.arg(folder.path().join("n2/sock"))).expect_ok();
+    let told = |code: i32, words: &str| {
+        eventually(words, HANG_LIMIT, || {
+            let begun = Instant::now();
+            let (status, said) = doctor(&lab, "n2", folder.path());
+            let took = begun.elapsed();
+            assert!(took < CHECKUP_MAX, "{took:?}: {said}");
+            status == Some(code) && said.contains(words)
+        });
+    };
+    drop_incoming(&lab, "n1", "meta l4proto { tcp, udp } th dport 1378");
+    let closed = "but its machine answers on another port: a firewall is closed; on n1, let TCP and \
+                  UDP port 1378 through its firewall";
+    told(1, closed);
+    let (_, said) = doctor(&lab, "n2", folder.path());
+    let silent = "peer n1: 10.77.0.1:1378 does not answer over TCP within 1.5 s, ";
+    assert!(said.contains(silent), "{said}");
+    eventually("status agrees", HANG_LIMIT, || {
+        let said = status(&lab, "n2", folder.path());
+        said.contains("error peer n1: 10.77.0.1:1378 does not") && said.contains(closed)
+    });
+    eventually("the inner side is told too", HANG_LIMIT, || {
+        let (_, said) = doctor(&lab, "n1", folder.path());
+        said.contains("peer n2: answers over TCP, and no datagram")
+            && said.contains("UDP port 1378")
+    });
+    let clear = || run(lab.on("n1").args(["nft", "delete table inet test"])).expect_ok();
+    clear();
+    drop_incoming(&lab, "n1", "meta l4proto { tcp, udp, icmp }");
+    told(
+        0,
+        "within the last minute: most likely a firewall drops the packets; on n1, let TCP",
+    );
+    clear();
+    told(0, "peer n1: is reached, and reaches this node");
+    inner.signal(libc::SIGKILL);
+    inner.finish(HANG_LIMIT);
+    told(
+        0,
+        "peer n1: 10.77.0.1:1378 refuses connections, so its machine is on",
+    );
+    for (host, change) in [("n1", "link set eth0 down"), ("n2", "neighbour flush all")] {
+        run(lab.on(host).arg("ip").args(change.split(' '))).expect_ok();
+    }
+    told(
+        0,
+        "no machine of the local network has its address; turn n1 on",
+    );
+    stop([outer]);
+}
+
+#[apply(promise)]
+#[takes("nft")]
+fn doctor_names_a_closed_firewall_while_other_nodes_are_alive() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("3", &[]);
+    let hosts = ["n1", "n2", "n3"];
+    let [inner, outer, third] = hosts.map(|host| start_node(&lab, host, folder.path(), &[]));
+    let mut wait = Command::new(P2PFS);
+    wait.args(["wait", "--mounted", "--peers", "2", "--file", "n1.txt"]);
+    wait.args(["--timeout", "60s", "--socket"]);
+    run(wait.arg(folder.path().join("n2/sock"))).expect_ok();
+    let told = |code: i32, words: &str| {
+        eventually(words, HANG_LIMIT, || {
+            let (status, said) = doctor(&lab, "n2", folder.path());
+            status == Some(code) && said.contains(words)
+        });
+    };
+    drop_incoming(&lab, "n1", "meta l4proto { tcp, udp } th dport 1378");
+    told(1, "a firewall is closed; on n1, let TCP and UDP port 1378");
+    run(lab.on("n1").args(["nft", "delete table inet test"])).expect_ok();
+    // A machine or a daemon that is off is normal.
+    inner.signal(libc::SIGKILL);
+    inner.finish(HANG_LIMIT);
+    told(0, "note peer n1: 10.77.0.1:1378 refuses connections");
+    stop([outer, third]);
+}
+
+#[apply(promise)]
+#[takes("nft")]
 fn failed_read_behind_a_new_firewall_is_a_warning_of_status_without_doctor() {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
@@ -214,8 +303,8 @@ fn doctor_and_status_find_closed_silent_and_foreign_seeds() {
     assert_eq!(code, Some(1), "{said}");
     let faults = [
         "seed 10.77.0.1:1389: 10.77.0.1:1389 refuses connections; start p2pfs there",
-        "seed 10.77.0.1:1390: 10.77.0.1:1390 does not answer; turn it on, or let TCP and UDP port \
-         1390 through its firewall",
+        "but its machine answers on another port: a firewall is closed; on 10.77.0.1, let TCP and \
+         UDP port 1390 through its firewall",
         "seed 10.77.0.1:1378: 10.77.0.1:1378 has another secret: it is in another cluster",
         "seed no.such.name:1378: its name does not resolve",
     ];

@@ -59,7 +59,7 @@ async fn doctor(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Failu
 async fn check_all(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Failure> {
     conditions::review(services).await;
     let network = network::check_network(services);
-    let (network, last_known) = tokio::join!(network, network::check_last_known(services));
+    let (network, absent) = tokio::join!(network, network::check_absent(services));
     // Read after the checks of the network, which end conditions that no longer hold.
     let standing = conditions::standing(services, sight.audience());
     let stands = |part: &str| standing.iter().any(|it| it.condition.text().part == part);
@@ -70,15 +70,16 @@ async fn check_all(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Fa
     }
     checks.extend(network?);
     checks.extend(check_shares(services, sight));
-    if let Some(last_known) = last_known? {
-        let seedless = services.settings.in_force.load().config.seeds.is_empty();
-        match membership::check_membership(services) {
-            // The condition says the same of nodes that were there.
-            None if last_known.is_empty() && seedless => checks.extend(
-                (!stands(PEERS_CHECK)).then(|| membership::check_peerless(services, PEERS_CHECK)),
-            ),
-            _ => checks.extend(last_known),
-        }
+    let (mut absent, is_alone) = absent?;
+    // A seed that is given by a name has the same finding.
+    absent.retain(|it| checks.iter().all(|check| check.found != it.found));
+    let is_peerless = is_alone && absent.is_empty();
+    checks.extend(absent);
+    let seedless = services.settings.in_force.load().config.seeds.is_empty();
+    // The condition says the same of nodes that were there.
+    if is_peerless && seedless && !stands(PEERS_CHECK) {
+        let is_member = membership::check_membership(services).is_none();
+        checks.extend(is_member.then(|| membership::check_peerless(services, PEERS_CHECK)));
     }
     let checks = with_conditions(checks, &standing);
     Ok(Checkup { checks })

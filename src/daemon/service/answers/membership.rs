@@ -3,6 +3,8 @@
 //! A node that was expelled while it was away learns of the expulsion from the first member that it
 //! dials. A node that a member refuses without a reason reports the possible causes.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,16 +12,18 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::Services;
-use super::network::{ClockGap, unheard};
+use super::network::{ClockGap, alive_of, unheard};
+use super::presence::{ProbedMachine, probe};
 use super::trust::time_of;
 use crate::daemon::control::{Check, CheckState};
 use crate::daemon::service::seeds;
-use p2pfs_node::Probed;
+use p2pfs_node::api::MemberState;
+use p2pfs_node::{MemberReport, Probed};
 use p2pfs_types::id::NodeId;
 
-/// Maximum known members to dial if no other node is alive. If one member refuses this node, the
-/// others most likely do, too.
-const ASKED_WHEN_ALONE: usize = 4;
+/// Maximum nodes to dial that are not alive. If one member refuses this node, or none answers, the
+/// others most likely are like it.
+const ABSENT_PROBED_MAX: usize = 4;
 /// Remedy for an expelled node.
 const COME_BACK: &str = "to come back: p2pfs invite on a member that may invite, then p2pfs join - \
                          here";
@@ -83,45 +87,95 @@ pub(super) fn refused(services: &Services, name: String, address: SocketAddr) ->
     }
 }
 
-/// Probes some of the last known members that are not seeds. Reports members that refuse this node.
-/// For members that answer over TCP, reports why no datagram arrives from them.
-pub(super) async fn check_last_known(services: &Services, patience: Duration) -> Vec<Check> {
-    if !services.node.membership().keyring().has_ledger() {
-        return vec![];
-    }
+/// Probes some of the nodes that are not alive and not seeds: members that are suspect or down, and,
+/// if no other node is alive, the last known addresses. Reports those that refuse this node, those
+/// that answer over TCP only, and for the others why they do not answer.
+pub(super) async fn check_absent(
+    services: &Services,
+    members: &[MemberReport],
+    patience: Duration,
+) -> Vec<Check> {
+    let is_alone = alive_of(members) == 0;
     let seeds = seeds::addresses(&services.settings.in_force.load().config.seeds);
-    let mut known = services.node.peers().last_addresses();
-    known.retain(|address| !seeds.contains(address));
+    let mut absent = gone(members);
+    if is_alone {
+        let last = services.node.peers().last_addresses().into_iter();
+        absent.extend(last.map(|address| (None, address)));
+    }
     let mut asked = JoinSet::new();
-    for address in known.into_iter().take(ASKED_WHEN_ALONE) {
-        let node = services.node.clone();
+    let mut dialled = BTreeSet::from_iter(seeds);
+    absent.retain(|(_, address)| dialled.insert(*address));
+    for (node, address) in absent.into_iter().take(ABSENT_PROBED_MAX) {
+        let own = services.node.clone();
         asked.spawn(async move {
             let deadline = Instant::now() + patience;
-            let probed = node.peers().probe(address, patience).await;
-            let reached = match probed {
+            let machine = probe(&own, address, patience).await;
+            let reached = match machine.probed {
                 Probed::Member(there) => {
-                    let asked = node.peers().ask_to_dial_back(there, address);
+                    let asked = own.peers().ask_to_dial_back(there, address);
                     timeout_at(deadline, asked).await.ok().and_then(Result::ok)
                 }
                 _ => None,
             };
-            (address, probed, reached.and_then(|it| ClockGap::now(&it)))
+            (node, machine, reached.and_then(|it| ClockGap::now(&it)))
         });
     }
     let answers = asked.join_all().await.into_iter();
-    let found = answers.filter_map(|(address, probed, gap)| match probed {
-        Probed::Stranger(node) if refuses(services, &node) => {
-            let name = format!("peer {}", services.node.peers().name_of(&node));
+    let found = answers.filter_map(|(node, machine, gap)| {
+        let check = absent_trouble(services, node, &machine, gap.as_ref())?;
+        // A machine that is switched off is normal while others are there.
+        let is_off = check.state == CheckState::Warning && gap.is_none();
+        Some(if is_off && !is_alone {
+            as_note(&check)
+        } else {
+            check
+        })
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    found
+}
+
+/// Returns the members that are suspect or down, with their addresses, the latest first.
+fn gone(members: &[MemberReport]) -> Vec<(Option<NodeId>, SocketAddr)> {
+    let is_gone =
+        |it: &&MemberReport| matches!(it.status.state, MemberState::Suspect | MemberState::Down);
+    let mut gone: Vec<_> = members.iter().filter(is_gone).collect();
+    gone.sort_by_key(|it| Reverse(it.since));
+    let contacts = gone.into_iter().map(|it| it.status.member);
+    contacts.map(|it| (Some(it.node), it.address)).collect()
+}
+
+/// Explains why a node that is not alive does not answer. Only its address is known if `node` is
+/// `None`. Returns `None` if there is nothing to say.
+fn absent_trouble(
+    services: &Services,
+    node: Option<NodeId>,
+    machine: &ProbedMachine,
+    gap: Option<&ClockGap>,
+) -> Option<Check> {
+    let address = machine.address;
+    let name_of = |node: &NodeId| services.node.peers().name_of(node);
+    match &machine.probed {
+        Probed::Member(there) => Some(unheard(&name_of(there), address.port(), gap)),
+        Probed::Stranger(there) if refuses(services, there) || node == Some(*there) => {
+            let name = format!("peer {}", name_of(there));
             Some(refused(services, name, address))
         }
-        Probed::Member(node) => Some(unheard(
-            &services.node.peers().name_of(&node),
-            address.port(),
-            gap.as_ref(),
-        )),
-        _ => None,
-    });
-    found.collect()
+        _ => {
+            let (name, host) = match &node {
+                Some(node) => (name_of(node), name_of(node)),
+                None => (address.to_string(), address.ip().to_string()),
+            };
+            machine.trouble(&format!("peer {name}"), &host)
+        }
+    }
+}
+
+/// Returns a check as a note.
+fn as_note(check: &Check) -> Check {
+    let remedy = check.remedy.as_deref().unwrap_or_default();
+    Check::note(&check.name, format!("{}; {remedy}", check.found))
 }
 
 /// Reports that no other node is there and no seed is configured, as the check `name`.

@@ -25,6 +25,7 @@ pub(super) mod news;
 mod node;
 mod pace;
 mod paths;
+mod presence;
 pub(super) mod shares;
 pub(super) mod status;
 mod top;

@@ -12,9 +12,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::membership::SAME_SECRET;
 use super::pace::PING_PROBES;
+use super::presence::{ProbedMachine, let_through, probe};
 use super::{Services, Sight, membership, nearby, told};
 use crate::daemon::config::Seed;
-use crate::daemon::control::{Check, Failure, FailureKind, Pong};
+use crate::daemon::control::{Check, CheckState, Failure, FailureKind, Pong};
 use crate::daemon::service::conditions::CLOCK_CHECK;
 use crate::daemon::service::isolation;
 use crate::daemon::service::seeds::resolve;
@@ -143,12 +144,11 @@ pub(super) async fn check_network(services: &Arc<Services>) -> Result<Vec<Check>
     Ok(membership::unless_copied(services, checks))
 }
 
-/// Checks the last known members if no other node is alive. Returns `None` if one is.
-pub(super) async fn check_last_known(services: &Services) -> Result<Option<Vec<Check>>, Failure> {
-    Ok(match alive_of(&members(services).await?) {
-        0 => Some(membership::check_last_known(services, CHECKUP_PATIENCE).await),
-        _ => None,
-    })
+/// Checks nodes that are not alive. Also returns whether no other node is alive.
+pub(super) async fn check_absent(services: &Services) -> Result<(Vec<Check>, bool), Failure> {
+    let members = members(services).await?;
+    let absent = membership::check_absent(services, &members, CHECKUP_PATIENCE).await;
+    Ok((absent, alive_of(&members) == 0))
 }
 
 /// Returns whether no other node is alive.
@@ -160,7 +160,8 @@ pub(in crate::daemon::service) async fn is_alone(services: &Services) -> bool {
 /// Reports why no other node is there.
 pub(in crate::daemon::service) async fn check_why_alone(services: &Arc<Services>) -> Vec<Check> {
     let mut checks = check_seeds(services, WATCH_PATIENCE).await;
-    checks.extend(membership::check_last_known(services, WATCH_PATIENCE).await);
+    let members = members(services).await.unwrap_or_default();
+    checks.extend(membership::check_absent(services, &members, WATCH_PATIENCE).await);
     match membership::check_membership(services) {
         // An expulsion of this node, or a copied key, explains why no other node is there. Both are
         // conditions of their own, which every answer includes.
@@ -226,20 +227,19 @@ async fn check_seed(services: &Services, seed: &Seed, patience: Duration) -> Che
             last.get_or_insert(other_family(&name, address));
             continue;
         }
-        let probed = services.node.peers().probe(address, patience).await;
-        if let Probed::Member(node) = probed {
-            return check_heard(services, name, node, address, patience).await;
-        }
-        if probed == Probed::Ourselves {
-            return Check::ok(name, "is this node itself");
-        }
-        if let Probed::Stranger(node) = &probed
-            && membership::refuses(services, node)
-        {
-            return membership::refused(services, name, address);
+        let machine = probe(&services.node, address, patience).await;
+        match &machine.probed {
+            Probed::Member(node) => {
+                return check_heard(services, name, *node, address, patience).await;
+            }
+            Probed::Ourselves => return Check::ok(name, "is this node itself"),
+            Probed::Stranger(node) if membership::refuses(services, node) => {
+                return membership::refused(services, name, address);
+            }
+            _ => {}
         }
         let has_certificates = services.node.membership().keyring().has_ledger();
-        last = Some(seed_trouble(&name, address, &probed, has_certificates));
+        last = Some(seed_trouble(&name, seed.host(), &machine, has_certificates));
     }
     last.unwrap_or_else(|| {
         let remedy = "mend the name in seeds, or the resolver of this machine";
@@ -408,16 +408,19 @@ fn other_family(name: &str, address: SocketAddr) -> Check {
 /// Explains why a seed does not lead into this node's cluster. The remedy for another secret is an
 /// invitation, or the same secret file in a cluster without certificates, which refuses
 /// invitations.
-fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed, has_certificates: bool) -> Check {
-    let port = address.port();
-    let (found, remedy) = match probed {
+fn seed_trouble(name: &str, host: &str, seed: &ProbedMachine, has_certificates: bool) -> Check {
+    let address = seed.address;
+    let (found, remedy) = match &seed.probed {
+        // A node that is named as a seed has to be there.
+        Probed::Silent | Probed::Unreachable(_) => {
+            return Check {
+                state: CheckState::Failed,
+                ..seed.unanswered(name, host)
+            };
+        }
         Probed::Closed => (
             format!("{address} refuses connections"),
             "start p2pfs there, or mend the port in seeds".to_owned(),
-        ),
-        Probed::Silent => (
-            format!("{address} does not answer"),
-            format!("turn it on, or let TCP and UDP port {port} through its firewall"),
         ),
         Probed::Stalled => (
             format!("{address} takes connections and does not answer"),
@@ -431,11 +434,6 @@ fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed, has_certificat
              older p2pfs there takes this node for no member: p2pfs trust there shows it"
                 .to_owned(),
         ),
-        Probed::Unreachable(why) => {
-            let (why, remedy) = told(why);
-            let remedy = remedy.unwrap_or("mend the network, or the address in seeds");
-            (format!("{address}: {why}"), remedy.to_owned())
-        }
         Probed::Other => (
             format!("what answers on {address} is not p2pfs"),
             "mend the address in seeds".to_owned(),
@@ -453,8 +451,8 @@ fn seed_trouble(name: &str, address: SocketAddr, probed: &Probed, has_certificat
 }
 
 /// Explains why a peer could not be asked.
-fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
-    let name = format!("peer {name}");
+fn peer_trouble(machine: &str, address: SocketAddr, error: &NodeError) -> Check {
+    let name = format!("peer {machine}");
     if let NodeError::Net(NetError::OpenFiles { why, .. }) = error {
         let (why, remedy) = told(why);
         return Check::failed(name, why, remedy.unwrap_or_default());
@@ -463,9 +461,8 @@ fn peer_trouble(name: &str, address: SocketAddr, error: &NodeError) -> Check {
         NodeError::Net(NetError::Unreachable { kind, .. }) => match kind {
             ErrorKind::ConnectionRefused => "start p2pfs there, if it is to run".to_owned(),
             ErrorKind::TimedOut => format!(
-                "let TCP and UDP port {} through its firewall; fine for a node behind a NAT that \
-                 only reads",
-                address.port()
+                "{}; fine for a node behind a NAT that only reads",
+                let_through(machine, address.port())
             ),
             _ => "mend the network between the two".to_owned(),
         },
