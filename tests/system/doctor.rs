@@ -70,8 +70,9 @@ fn doctor_finds_a_firewall_from_either_side_over_tcp_and_udp() {
         "{said}"
     );
     // The node's name is in its log, which the other node could not read.
+    // From here, n1 could also be a node behind a NAT, which is well.
     let (code, said) = doctor(&lab, "n2", &tcp);
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(": cannot reach 10.77.0.1:1378"), "{said}");
     assert!(
         said.contains("let TCP and UDP port 1378 through its firewall"),
@@ -80,10 +81,11 @@ fn doctor_finds_a_firewall_from_either_side_over_tcp_and_udp() {
     run(lab.on("n1").args(["nft", "delete table inet test"])).expect_ok();
     for host in ["n1", "n2"] {
         // A connection that was begun before the mend may still fail.
-        let well = || doctor(&lab, host, &tcp);
-        eventually("doctor is well again", HANG_LIMIT, || well().0 == Some(0));
-        let (_, said) = well();
-        assert!(said.contains("is reached, and reaches this node"), "{said}");
+        let both_ways = "is reached, and reaches this node";
+        eventually("doctor is well again", HANG_LIMIT, || {
+            let (code, said) = doctor(&lab, host, &tcp);
+            code == Some(0) && said.contains(both_ways)
+        });
     }
     stop(nodes);
     drop_incoming(&lab, "n1", "udp dport 1378");
@@ -114,22 +116,26 @@ fn doctor_is_quick_behind_a_closed_firewall_and_status_agrees_on_both_sides() {
     drop_incoming(&lab, "n1", "tcp dport 1378");
     let nodes = ["n1", "n2"].map(|host| start_node(&lab, host, folder.path(), &[]));
     let sentences = [
-        ("n1", "peer n2: cannot reach this node: 10.77.0.1:1378"),
-        ("n2", ": cannot reach 10.77.0.1:1378"),
+        (
+            "n1",
+            Some(1),
+            "peer n2: cannot reach this node: 10.77.0.1:1378",
+        ),
+        ("n2", Some(0), ": cannot reach 10.77.0.1:1378"),
     ];
-    for (host, sentence) in sentences {
+    for (host, status_code, sentence) in sentences {
         wait_for_peer(host, folder.path());
         let begun = Instant::now();
         let (code, said) = doctor(&lab, host, folder.path());
         let took = begun.elapsed();
-        assert_eq!(code, Some(1), "{said}");
+        assert_eq!(code, status_code, "{said}");
         assert!(said.contains(sentence), "{said}");
         assert!(took < CHECKUP_MAX, "{took:?}: {said}");
         let said = status(&lab, host, folder.path());
         assert!(said.contains(sentence), "{host}: {said}");
     }
     run(lab.on("n1").args(["nft", "delete table inet test"])).expect_ok();
-    for (host, sentence) in sentences {
+    for (host, _, sentence) in sentences {
         eventually("status is well again", HANG_LIMIT, || {
             !status(&lab, host, folder.path()).contains(sentence)
         });
@@ -254,7 +260,7 @@ fn failed_read_behind_a_new_firewall_is_a_warning_of_status_without_doctor() {
     });
     // The cause follows from the periodic check.
     eventually("the peer is checked", HANG_LIMIT, || {
-        said().contains("error peer n1: ")
+        said().contains("warning peer n1: ")
     });
     run(lab.on("n1").args(["nft", "delete table inet test"])).expect_ok();
     eventually("reads work and status is well again", HANG_LIMIT, || {

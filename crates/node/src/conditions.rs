@@ -171,6 +171,10 @@ conditions! {
     CutOff "cut-off" Error "network" "c999073a1ebc47138a19d6a7589aebe7"
         "Something cuts this node off from others: a seed, a firewall or a clock."
         "do what the line says";
+    Unreached "unreached" Warning "network" "dc877da2383a46e98c65fe8690782e6e"
+        "No connection to this node, or to another living one, can be made. This is normal \
+         behind a NAT, where a node only reads."
+        "fine for a node behind a NAT that only reads; else do what the line says";
     TokenWaits "token-waits" Warning "token" "ed80cb674fd94e8c8fcd91bad30ea30e"
         "The token of before the start could not be used, or not yet. The condition ends \
          when this node joins."

@@ -48,6 +48,9 @@ described! {
         /// The cause, if `found` has figures that change while the cause stays.
         #[serde(skip)]
         pub cause: Option<String>,
+        /// Whether the warning stands as a condition until a later check finds it mended.
+        #[serde(skip)]
+        pub is_condition: bool,
     }
 }
 
@@ -96,6 +99,16 @@ impl Check {
             found: found.into(),
             remedy: None,
             cause: None,
+            is_condition: false,
+        }
+    }
+
+    /// Makes a warning stand as a condition until a later check finds it mended.
+    #[must_use]
+    pub fn as_condition(self) -> Self {
+        Self {
+            is_condition: true,
+            ..self
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::answers::membership;
 use super::former_names;
 use super::services::Services;
-use crate::daemon::control::{Check, CheckState};
+use crate::daemon::control::Check;
 use p2pfs_node::{Audience, Condition, Finding, Severity, StandingCondition};
 
 /// How long an answer waits for a review. The disks of state and cache may not answer in that time.
@@ -37,15 +37,15 @@ pub(super) fn check_of(standing: &StandingCondition) -> Check {
     }
 }
 
-/// Returns the finding of a failed check.
+/// Returns the finding of a check that begins a condition.
 pub(super) fn finding_of(check: &Check) -> Finding {
     let finding = Finding {
         cause: check.cause.clone(),
         ..Finding::new(format!("{}: {}", check.name, check.found))
     };
     match &check.remedy {
-        Some(remedy) if check.state == CheckState::Failed => finding.remedy(remedy),
-        _ => finding,
+        Some(remedy) => finding.remedy(remedy),
+        None => finding,
     }
 }
 

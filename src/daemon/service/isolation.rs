@@ -16,6 +16,9 @@ const LOOK_PERIOD: Duration = Duration::from_secs(10);
 /// One check in this many also asks peers whether they reach this node.
 const LOOKS_A_QUESTION: u32 = 6;
 
+/// The conditions that the checks begin and end.
+pub(super) const CONDITIONS: [Condition; 2] = [Condition::CutOff, Condition::Unreached];
+
 /// Checks forever. Each new finding and its end are logged once.
 pub(super) async fn watch(services: Arc<Services>) {
     tokio::time::sleep(FIRST_LOOK).await;
@@ -25,7 +28,7 @@ pub(super) async fn watch(services: Arc<Services>) {
         // An open finding is checked each time, so that it is not reported longer than it holds. So
         // is a peer that leaves requests unanswered, because a reader has just failed.
         let mut standing = services.node.events().standing().into_iter();
-        let stands = standing.any(|it| it.condition == Condition::CutOff);
+        let stands = standing.any(|it| CONDITIONS.contains(&it.condition));
         let is_any_mute = !services.node.peers().mute().is_empty();
         let is_due = look.is_multiple_of(LOOKS_A_QUESTION) || stands || is_any_mute;
         let found = match network::is_alone(&services).await {
@@ -37,16 +40,23 @@ pub(super) async fn watch(services: Arc<Services>) {
     }
 }
 
-/// Makes exactly the failed ones of these checks stand as conditions. Does nothing while the daemon
-/// stops, because checks then fail without a fault.
-pub(super) fn tell(services: &Services, mut found: Vec<Check>) {
+/// Makes exactly the failed ones of these checks, and the warnings among them that are conditions, stand as conditions. Does
+/// nothing while the daemon stops, because checks then fail without a fault.
+pub(super) fn tell(services: &Services, found: Vec<Check>) {
     if services.lifecycle.is_stopping() {
         return;
     }
-    found.retain(|check| check.state == CheckState::Failed);
-    let found = found.iter().map(|it| (it.name.clone(), finding_of(it)));
-    services
-        .node
-        .events()
-        .replace(Condition::CutOff, found.collect());
+    for condition in CONDITIONS {
+        let begun = found.iter().filter(|it| begun_by(it) == Some(condition));
+        let begun = begun.map(|it| (it.name.clone(), finding_of(it)));
+        services.node.events().replace(condition, begun.collect());
+    }
+}
+
+/// Returns the condition that a check begins.
+fn begun_by(check: &Check) -> Option<Condition> {
+    match check.state {
+        CheckState::Failed => Some(Condition::CutOff),
+        _ => check.is_condition.then_some(Condition::Unreached),
+    }
 }

@@ -100,9 +100,9 @@ fn with_conditions(mut checks: Vec<Check>, standing: &[StandingCondition]) -> Ve
 fn reports(check: &Check, standing: &StandingCondition) -> bool {
     let (subject, is_ok) = (&*standing.subject, check.state == CheckState::Ok);
     match standing.condition {
-        // The subject of this condition is the name of the periodic check that failed. The doctor
-        // has just repeated that check, so its result counts, even if it is good.
-        Condition::CutOff => check.name == subject,
+        // The subject of these conditions is the name of the periodic check that began them. The
+        // doctor has just repeated that check, so its result counts, even if it is good.
+        Condition::CutOff | Condition::Unreached => check.name == subject,
         // The subject of this condition is the name of the peer.
         Condition::PeerMute => !is_ok && check.name.strip_prefix("peer ") == Some(subject),
         Condition::FolderGone => !is_ok && check.name == MOUNT_CHECK,

@@ -46,15 +46,15 @@ pub(in crate::daemon::service) fn check_membership(services: &Services) -> Optio
     })
 }
 
-/// If another machine uses this node's key, replaces the remedies of all failed checks of seeds and
-/// peers. A peer may have reported about the other machine, so a firewall may not be the cause.
+/// If another machine uses this node's key, replaces the remedies of all warnings and failed checks
+/// of seeds and peers. A peer may have reported about the other machine, so a firewall may not be the cause.
 pub(super) fn unless_copied(services: &Services, mut checks: Vec<Check>) -> Vec<Check> {
     let is_copied = services.node.health().is_copied();
     let is_of_others =
         |check: &Check| check.name.starts_with("seed ") || check.name.starts_with("peer ");
     let doubtful = checks
         .iter_mut()
-        .filter(|it| is_copied && it.state == CheckState::Failed && is_of_others(it));
+        .filter(|it| is_copied && it.remedy.is_some() && is_of_others(it));
     doubtful.for_each(|check| {
         check.remedy = Some("do what the line of the key says".to_owned());
     });

@@ -22,6 +22,7 @@ use crate::daemon::service::seeds::resolve;
 use p2pfs_node::api::MemberState;
 use p2pfs_node::{
     Condition, GENERATION_AHEAD_MAX_S, MemberReport, NetError, Node, NodeError, Probed, Reached,
+    StandingCondition,
 };
 use p2pfs_types::age::age_text;
 use p2pfs_types::id::NodeId;
@@ -171,8 +172,8 @@ pub(in crate::daemon::service) async fn check_why_alone(services: &Arc<Services>
     }
 }
 
-/// Checks whether other nodes reach this node, and checks again the peers about which a `CutOff`
-/// condition is open.
+/// Checks whether other nodes reach this node, and checks again the peers about which a condition
+/// of [`isolation`] is open.
 pub(in crate::daemon::service) async fn check_reached(services: &Services) -> Vec<Check> {
     let checks = check_peers(services, ASKED_IN_PASSING, WATCH_PATIENCE).await;
     unless_copied_at_all(services, checks.unwrap_or_default())
@@ -277,13 +278,16 @@ async fn check_heard(
 }
 
 /// Checks live peers: dials them, and asks them to dial back. Checks the peers about which a
-/// `CutOff` condition is open, those that leave requests unanswered, and up to `limit` others.
+/// condition of [`isolation`] is open, those that leave requests unanswered, and up to `limit` others.
 async fn check_peers(
     services: &Services,
     limit: usize,
     patience: Duration,
 ) -> Result<Vec<Check>, Failure> {
-    let standing = services.node.events().standing_of(Condition::CutOff);
+    let events = services.node.events();
+    let standing = isolation::CONDITIONS
+        .map(|it| events.standing_of(it))
+        .concat();
     let stands = |name: &str| {
         let names = [format!("peer {name}"), format!("{CLOCK_CHECK}{name}")];
         standing.iter().any(|it| names.contains(&it.subject))
@@ -319,10 +323,7 @@ async fn check_peers(
             Ok(PeerAnswer::StillDialling) => {
                 let last = standing.iter().find(|it| it.subject == peer);
                 checks.push(match last {
-                    Some(last) => Check {
-                        cause: last.finding.cause.clone(),
-                        ..Check::failed(&peer, told_of(&peer, &last.finding.found), last.remedy())
-                    },
+                    Some(last) => again(&peer, last),
                     None => unreached(peer, here, &format!("{here} does not answer")),
                 });
             }
@@ -338,6 +339,20 @@ async fn check_peers(
 
 fn name_of(services: &Services, member: &MemberReport) -> String {
     services.node.peers().name_of(&member.status.member.node)
+}
+
+/// Returns the check that began a condition.
+fn again(name: &str, standing: &StandingCondition) -> Check {
+    let (found, remedy) = (told_of(name, &standing.finding.found), standing.remedy());
+    let check = if standing.is_error() {
+        Check::failed(name, found, remedy)
+    } else {
+        Check::warning(name, found, remedy).as_condition()
+    };
+    Check {
+        cause: standing.finding.cause.clone(),
+        ..check
+    }
 }
 
 /// Returns the finding of a condition without the name of its check.
@@ -457,18 +472,20 @@ fn peer_trouble(machine: &str, address: SocketAddr, error: &NodeError) -> Check 
         let (why, remedy) = told(why);
         return Check::failed(name, why, remedy.unwrap_or_default());
     }
+    let found = error.to_string();
     let remedy = match error {
         NodeError::Net(NetError::Unreachable { kind, .. }) => match kind {
             ErrorKind::ConnectionRefused => "start p2pfs there, if it is to run".to_owned(),
-            ErrorKind::TimedOut => format!(
-                "{}; fine for a node behind a NAT that only reads",
-                let_through(machine, address.port())
-            ),
+            ErrorKind::TimedOut => {
+                let pass = let_through(machine, address.port());
+                let remedy = format!("{pass}; fine for a node behind a NAT that only reads");
+                return Check::warning(name, found, remedy).as_condition();
+            }
             _ => "mend the network between the two".to_owned(),
         },
         _ => "ask again; if it stays so, p2pfs doctor there looks for the reason".to_owned(),
     };
-    Check::failed(name, error.to_string(), remedy)
+    Check::failed(name, found, remedy)
 }
 
 /// Reports that other machines cannot reach the node's address. The remedy depends on the
@@ -510,7 +527,7 @@ fn unreached(peer: String, here: SocketAddr, trouble: &str) -> Check {
     // Only addresses of this machine can be bound. A router has the other ones.
     let is_of_router = |at: SocketAddr| UdpSocket::bind((at.ip(), 0)).is_err();
     match dialled.filter(|at| at.ip() != here.ip() && is_of_router(*at)) {
-        Some(at) => Check::failed(
+        Some(at) => Check::warning(
             peer,
             format!(
                 "cannot reach this node behind the NAT of {}, so other nodes do not see its shares",
@@ -520,7 +537,8 @@ fn unreached(peer: String, here: SocketAddr, trouble: &str) -> Check {
                 "fine for a node that only reads; to share, forward TCP and UDP port {port} on the \
                  router to this machine"
             ),
-        ),
+        )
+        .as_condition(),
         None => Check::failed(
             peer,
             format!("cannot reach this node: {trouble}"),

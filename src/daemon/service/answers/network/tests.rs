@@ -3,6 +3,7 @@
 use super::*;
 use crate::daemon::control::CheckState;
 use crate::daemon::service::conditions::finding_of;
+use p2pfs_node::Severity;
 
 #[test]
 fn a_user_is_not_told_to_listen_on_the_current_address() {
@@ -78,6 +79,22 @@ fn findings_with_the_present_times_have_one_cause() {
     }
 }
 
+/// Returns whether status and doctor show the finding of a check as a warning.
+fn is_lasting_warning(check: &Check) -> bool {
+    let severity = Condition::Unreached.text().severity;
+    check.state == CheckState::Warning && check.is_condition && severity == Severity::Warning
+}
+
+#[test]
+fn what_is_fine_behind_a_nat_is_a_warning() {
+    let address = "10.0.0.2:1378".parse().unwrap();
+    let kind = ErrorKind::TimedOut;
+    let error = NodeError::Net(NetError::Unreachable { address, kind });
+    let check = peer_trouble("b", address, &error);
+    assert!(check.sentence().contains("fine for a node behind a NAT"));
+    assert!(is_lasting_warning(&check), "{}", check.sentence());
+}
+
 #[test]
 fn a_firewall_is_blamed_for_silence_and_not_for_a_down_or_refusing_peer() {
     let address = "10.0.0.2:1378".parse().unwrap();
@@ -131,6 +148,9 @@ fn a_peer_that_cannot_dial_through_the_router_names_the_nat_and_no_firewall() {
         };
         let said = reached_checks("b", here, &reached, 0)[0].sentence();
         assert!(said.contains("behind the NAT of 203.0.113.7"), "{said}");
+        assert!(is_lasting_warning(
+            &reached_checks("b", here, &reached, 0)[0]
+        ));
         assert!(said.contains("other nodes do not see its shares"), "{said}");
         assert!(!said.contains("firewall"), "{said}");
     }
