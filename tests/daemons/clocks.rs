@@ -75,6 +75,36 @@ fn a_start_with_a_clock_a_day_wrong_is_named_by_both_sides_even_without_a_seed()
 
 #[apply(promise)]
 #[takes("faketime")]
+fn a_clock_20_years_behind_is_one_error() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, mut two) = one_and_two(&mut cluster);
+    set_clock(&mut two, "-20y");
+    two.launch();
+    let told = |node: &Node| {
+        let checkup = node.cli(&["doctor", "--json"]).stdout;
+        let checkup: serde_json::Value = serde_json::from_slice(&checkup).unwrap();
+        let checks = checkup["checks"].as_array().unwrap().clone();
+        let is_told =
+            |it: &serde_json::Value| it["state"] == "failed" && it.to_string().contains("clock");
+        checks.into_iter().filter(is_told).collect::<Vec<_>>()
+    };
+    // The other side sees the gap once its probe of the node has been answered.
+    eventually("one sees it", HANG_LIMIT, || !told(&one).is_empty());
+    let errors = told(&two);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0]["name"], "clock");
+    assert_eq!(
+        errors[0]["remedy"],
+        "set the clock: timedatectl set-ntp true"
+    );
+    let status = two.cli(&["status", "--json"]).expect_json();
+    let of_clocks = status["errors"].as_array().unwrap().clone();
+    assert_eq!(of_clocks.len(), 1, "{status}");
+    two.stop();
+}
+
+#[apply(promise)]
+#[takes("faketime")]
 fn files_dated_in_the_future_cause_a_warning_until_the_clock_is_set() {
     let mut cluster = Cluster::with_own_secrets();
     let (_one, mut two) = one_and_two(&mut cluster);

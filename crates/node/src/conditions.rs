@@ -19,6 +19,10 @@ const CAUSES_TOLD_MAX: usize = 8;
 /// are not recorded. A share may have very many names with trouble.
 pub(crate) const SUBJECTS_MAX: usize = 20;
 
+/// Cause of the findings about the gap between this machine's clock and another one.
+/// [`Condition::ClockBehind`] explains all of them.
+pub const CLOCK_CAUSE: &str = "clock";
+
 /// How grave a condition is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -118,7 +122,7 @@ conditions! {
     NoMulticast "no-multicast" Warning "mdns" "c1c6cb81945f49a79c7e3b8677b41fd4"
         "Nodes of the local network are not found by themselves."
         "name a seed, or connect this machine to a network";
-    ClockBehind "clock-behind" Warning "clock" "d0cf40a03070478893005caa19718106"
+    ClockBehind "clock-behind" Error "clock" "d0cf40a03070478893005caa19718106"
         "The clock of this machine is years behind."
         "set the clock: timedatectl set-ntp true";
     ClockAhead "clock-ahead" Error "clock" "5dae5d08ad7e4fc48b0628611033203a"
@@ -353,7 +357,7 @@ impl LatestFinding {
 pub(super) struct StandingConditions(BTreeMap<(Condition, String), LatestFinding>);
 
 impl StandingConditions {
-    /// Records a finding. Returns the begin if the condition did not stand for this subject before,
+    /// Records a finding, unless another condition explains it. Returns the begin if the condition did not stand for this subject before,
     /// and the new cause if it stood with another one. Each cause is returned once. A new subject
     /// beyond [`SUBJECTS_MAX`] is not recorded.
     pub(super) fn begin(
@@ -362,6 +366,9 @@ impl StandingConditions {
         subject: &str,
         finding: Finding,
     ) -> Option<Turn> {
+        if self.is_explained(condition, &finding) {
+            return None;
+        }
         let key = (condition, subject.to_owned());
         let standing = StandingCondition {
             condition,
@@ -377,6 +384,30 @@ impl StandingConditions {
         }
         self.0.insert(key, LatestFinding::new(finding));
         Some(Turn::Begun(standing))
+    }
+
+    /// Returns whether a finding has its cause in another condition that stands. That condition
+    /// tells the remedy.
+    fn is_explained(&self, condition: Condition, finding: &Finding) -> bool {
+        let is_of_a_clock = match condition {
+            Condition::ClockAhead => true,
+            Condition::CutOff => finding.cause.as_deref() == Some(CLOCK_CAUSE),
+            _ => false,
+        };
+        is_of_a_clock && self.stands(Condition::ClockBehind, "")
+    }
+
+    /// Ends the conditions that another condition explains, which has begun after them.
+    pub(super) fn end_explained(&mut self) -> Vec<Turn> {
+        let all: Vec<_> = self.all().collect();
+        let explained = all
+            .into_iter()
+            .filter(|it| self.is_explained(it.condition, &it.finding));
+        let explained: Vec<_> = explained.collect();
+        let ended = explained
+            .iter()
+            .filter_map(|it| self.end(it.condition, &it.subject));
+        ended.collect()
     }
 
     /// Ends a condition of one subject.
@@ -532,6 +563,32 @@ mod tests {
                 .begin(Condition::StateFull, "", Finding::new("full"))
                 .is_some()
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_years_behind_is_the_only_condition_about_clocks() {
+        let mut standing = StandingConditions::default();
+        let gap = || Finding::new("20 years behind it").of_cause(CLOCK_CAUSE);
+        let closed = || Finding::new("a firewall is closed");
+        standing.begin(Condition::ClockAhead, "one", gap());
+        standing.begin(Condition::CutOff, "clock of one", gap());
+        standing.begin(Condition::CutOff, "peer two", closed());
+        standing.begin(Condition::ClockBehind, "", Finding::new("far behind"));
+        let ended = standing.end_explained();
+        assert_eq!(subjects(&ended), [(false, "one"), (false, "clock of one")]);
+        let found = [("clock of one", gap()), ("peer two", closed())];
+        let found = found.map(|(subject, finding)| (subject.to_owned(), finding));
+        assert_eq!(standing.replace(Condition::CutOff, found.to_vec()), []);
+        assert!(
+            standing
+                .begin(Condition::ClockAhead, "one", gap())
+                .is_none()
+        );
+        let stand: Vec<_> = standing.all().map(|it| it.condition).collect();
+        assert_eq!(stand, [Condition::ClockBehind, Condition::CutOff]);
+        standing.end(Condition::ClockBehind, "");
+        let turns = standing.replace(Condition::CutOff, found.to_vec());
+        assert_eq!(subjects(&turns), [(true, "clock of one")]);
     }
 
     #[test]

@@ -12,7 +12,9 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::conditions::{Condition, Finding, StandingCondition, StandingConditions, Turn};
+use super::conditions::{
+    CLOCK_CAUSE, Condition, Finding, StandingCondition, StandingConditions, Turn,
+};
 use super::copied::{CopiedKey, hostname};
 use super::failed_reads::{FailedReads, ReadFailure};
 use super::foreign::ForeignPeer;
@@ -322,9 +324,12 @@ impl EventLog {
         self.warn_whom(message, Audience::Everybody);
     }
 
-    /// Records that a condition stands for a subject.
+    /// Records that a condition stands for a subject. Ends the conditions that this one explains.
     pub fn begin(&self, condition: Condition, subject: &str, finding: Finding) {
-        self.turn(|standing| standing.begin(condition, subject, finding));
+        self.turn(|standing| {
+            let begun = standing.begin(condition, subject, finding);
+            begun.into_iter().chain(standing.end_explained())
+        });
     }
 
     /// Records that a condition is over for a subject.
@@ -513,7 +518,7 @@ impl EventLog {
                 gap.as_secs() / 60,
                 both_times(gap)
             );
-            let finding = Finding::new(said).of_cause("clock");
+            let finding = Finding::new(said).of_cause(CLOCK_CAUSE);
             // This clock never reaches a time beyond the range of `SystemTime`.
             let finding = match SystemTime::now().checked_add(gap - CLOCK_GAP_MAX) {
                 Some(until) => finding.until(until),

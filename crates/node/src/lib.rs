@@ -121,7 +121,7 @@ pub use api::{
     NodeCache, NodeHealth, NodeMembership, NodePeers, NodePins, NodeShares, NodeTraffic, Reached,
     Reader,
 };
-pub use conditions::{Condition, ConditionText, Finding, Severity, StandingCondition};
+pub use conditions::{CLOCK_CAUSE, Condition, ConditionText, Finding, Severity, StandingCondition};
 pub use config::{NetworkConfig, NodeConfig};
 pub use content::NodeContent;
 pub use copied::hostname;

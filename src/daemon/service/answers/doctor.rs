@@ -12,7 +12,7 @@ use crate::daemon::control::{
 use crate::daemon::service::conditions;
 use crate::daemon::service::conditions::check_of;
 use crate::daemon::service::users::user_name;
-use p2pfs_node::{Condition, StandingCondition};
+use p2pfs_node::{CLOCK_CAUSE, Condition, StandingCondition};
 
 /// Name of the check of the mount.
 const MOUNT_CHECK: &str = "mount";
@@ -88,6 +88,13 @@ async fn check_all(services: &Arc<Services>, sight: Sight) -> Result<Checkup, Fa
 /// Puts the standing conditions before the checks. Leaves out each condition that one of the checks
 /// reports in more detail.
 fn with_conditions(mut checks: Vec<Check>, standing: &[StandingCondition]) -> Vec<Check> {
+    // A clock that is years behind differs from all others. Its line has the remedy.
+    if standing
+        .iter()
+        .any(|it| it.condition == Condition::ClockBehind)
+    {
+        checks.retain(|check| check.cause.as_deref() != Some(CLOCK_CAUSE));
+    }
     let is_reported = |it: &&StandingCondition| checks.iter().any(|check| reports(check, it));
     let unreported = standing.iter().filter(|it| !is_reported(it));
     let unreported: Vec<_> = unreported.map(check_of).collect();
@@ -289,6 +296,14 @@ mod tests {
             let name = condition.text().name;
             assert_eq!(troubles(None, &standing(*condition, "")), 1, "{name}");
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_years_behind_is_the_only_line_about_clocks() {
+        let off = Check::failed("clock of one", "it is behind", "set one").of_cause(CLOCK_CAUSE);
+        let shown = with_conditions(vec![off], &[standing(Condition::ClockBehind, "")]);
+        assert_eq!(shown.len(), 1);
+        assert!(shown[0].sentence().starts_with("clock: "), "{shown:?}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::daemon::service::isolation;
 use crate::daemon::service::seeds::resolve;
 use p2pfs_node::api::MemberState;
 use p2pfs_node::{
-    Condition, GENERATION_AHEAD_MAX_S, MemberReport, NetError, Node, NodeError, Probed, Reached,
+    CLOCK_CAUSE, GENERATION_AHEAD_MAX_S, MemberReport, NetError, Node, NodeError, Probed, Reached,
     StandingCondition,
 };
 use p2pfs_types::age::age_text;
@@ -52,8 +52,6 @@ const LOOK_PERIOD: Duration = Duration::from_millis(100);
 /// version may be dated ahead of the clock without having to wait, and more than the error of a
 /// clock with a time server.
 const CLOCK_GAP_MAX: Duration = Duration::from_secs(30);
-/// Cause of the findings that show the times of two clocks.
-const CLOCK_CAUSE: &str = "clock";
 
 pub(super) async fn members(services: &Services) -> Result<Vec<MemberReport>, Failure> {
     Ok(services.node.peers().members().await?)

@@ -3,7 +3,7 @@
 use super::*;
 use crate::daemon::control::CheckState;
 use crate::daemon::service::conditions::finding_of;
-use p2pfs_node::Severity;
+use p2pfs_node::{Condition, Severity};
 
 #[test]
 fn a_user_is_not_told_to_listen_on_the_current_address() {
