@@ -407,7 +407,9 @@ fn check_config_prints_the_effective_settings() {
     let printed = stdout(&output);
     for line in [
         format!("# from {}", config.display()),
-        "# warning: P2PFS_CACHESIZE in the environment is not a setting and was ignored".to_owned(),
+        "# warning: P2PFS_CACHESIZE in the environment is not a setting and was ignored; did you \
+         mean P2PFS_CACHE_SIZE?"
+            .to_owned(),
         "name = \"flag\"".to_owned(),
         "seeds = [\"a:1\"]".to_owned(),
         "size = \"1GiB\"".to_owned(),

@@ -11,9 +11,12 @@ fn an_unknown_key_is_refused_with_its_line_and_the_known_keys() {
     let text = "name = 'a'\n\n[cache]\nsize = '1GiB'\nsise = '2GiB'\n";
     assert_eq!(
         file_error(text),
-        "p2pfs.toml:5:1: cache.sise: unknown field `sise`, expected `size` or `floor`"
+        "p2pfs.toml:5:1: cache.sise: unknown field `sise`, expected `size` or `floor`; did \
+         you mean size?"
     );
-    assert!(file_error("[cash]\n").starts_with("p2pfs.toml:1:2: cash: unknown field `cash`"));
+    let misspelt = file_error("[cash]\n");
+    assert!(misspelt.starts_with("p2pfs.toml:1:2: cash: unknown field `cash`"));
+    assert!(misspelt.ends_with("; did you mean [cache]?"), "{misspelt}");
     assert!(file_error("[[share]]\ndir='/a'\n[[share]]\ndirr='/b'\n").contains(":4:1: share.dirr"));
 }
 
@@ -356,6 +359,7 @@ fn a_misspelt_variable_is_reported() {
     .unwrap();
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].contains("P2PFS_CACHESIZE"));
+    assert!(loaded.warnings[0].ends_with("; did you mean P2PFS_CACHE_SIZE?"));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
+use super::alike::suggestion;
 use super::error::{ConfigError, is_leading_zero, line_and_column, one_line};
 use super::layer::check_alone;
 
@@ -219,10 +220,10 @@ impl Document<'_> {
         let Err(message) = check_alone(&alone) else {
             return true;
         };
-        let span = if message.starts_with("unknown field") {
-            name.span()
+        let (span, meant) = if message.starts_with("unknown field") {
+            (name.span(), suggestion(keys))
         } else {
-            value.span()
+            (value.span(), String::new())
         };
         let (line, column) = line_and_column(self.text, span.start);
         if self.errors.iter().any(|known| known.is_no_toml_at(line)) {
@@ -233,7 +234,7 @@ impl Document<'_> {
             line,
             column,
             key: keys.join("."),
-            message: one_line(&message),
+            message: one_line(&message) + &meant,
             is_toml: true,
         });
         false

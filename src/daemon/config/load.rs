@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::alike::variable_alike;
 use super::environment::Environment;
 use super::error::{ConfigError, line_and_column, one_line};
 use super::file::read;
@@ -143,7 +144,7 @@ fn load_with(
     let unknown = sources.environment.unknown();
     let warnings = unknown
         .iter()
-        .map(|name| format!("{name} in the environment is not a setting and was ignored"))
+        .map(|name| not_a_setting(name))
         .chain(superseded)
         .collect();
     let shown = shown(&config, &merged.origins);
@@ -153,6 +154,13 @@ fn load_with(
         warnings,
         shown,
     })
+}
+
+/// Returns the warning for a variable that is not a setting.
+fn not_a_setting(name: &str) -> String {
+    let meant = variable_alike(name).map(|meant| format!("; did you mean {meant}?"));
+    let ignored = format!("{name} in the environment is not a setting and was ignored");
+    ignored + &meant.unwrap_or_default()
 }
 
 /// Returns the files to read, in order.

@@ -11,6 +11,7 @@
 //! Begin with a file of `sections`: each field there is a whole setting.
 
 mod account;
+mod alike;
 mod check;
 mod document;
 mod dscp;
