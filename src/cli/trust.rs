@@ -19,7 +19,7 @@ use super::questions;
 use super::remark;
 use super::text::{escape, escape_path, local_time, printable};
 use crate::daemon::config::units::{self, write_count};
-use crate::daemon::config::{Config, load_texts, readers_of, saved};
+use crate::daemon::config::{Config, Sources, load_texts, readers_of, saved};
 use crate::daemon::control::{
     Admitted, Call, Client, ClientError, Expelled, FailureKind, GoneNode, Invitation, Joined, Left,
     Named, Nothing, Process, Rotated, Settings, Shares, Status, Trust, TrustedNode,
@@ -126,7 +126,8 @@ pub struct JoinOptions {
     /// Do not ask before this node drops its current cluster
     #[arg(short, long)]
     yes: bool,
-    /// The configuration of the daemon, if it does not run yet
+    /// The configuration of the daemon to join; stores the token in its state directory if that
+    /// does not run
     #[arg(
         long,
         value_name = "FILE",
@@ -189,9 +190,7 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
     let token = check(&token)?.to_owned();
     match options.reporting.try_open() {
         Ok(mut client) => {
-            if let Some(state) = &options.state
-                && !is_state_of(&mut client, state)?
-            {
+            if !is_meant(&mut client, &options)? {
                 return keep(options, &token, true, output);
             }
             if !options.yes && questions::has_terminal() {
@@ -213,9 +212,46 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
     }
 }
 
-/// Returns whether `state` is the state directory of the daemon.
-fn is_state_of(client: &mut Client, state: &Path) -> Result<bool, CliError> {
+/// Returns whether the options name no other daemon than this one: neither another state directory
+/// nor a configuration with another one.
+fn is_meant(client: &mut Client, options: &JoinOptions) -> Result<bool, CliError> {
+    let (state, config) = (&options.state, &options.config);
+    if state.is_none() && config.is_none() {
+        return Ok(true);
+    }
     let settings: Settings = client.call(&Call::Settings {})?;
+    match (state, config) {
+        (Some(state), _) => is_state_of(&settings, state),
+        (None, Some(config)) if has_read(&settings, config) => Ok(true),
+        (None, _) => {
+            let loaded = load_texts(&sources(options)?).map_err(Box::new)?;
+            is_state_of(&settings, &loaded.config.state_dir)
+        }
+    }
+}
+
+/// Returns whether the daemon has read this configuration.
+fn has_read(settings: &Settings, config: &Path) -> bool {
+    let named = config.canonicalize();
+    let mut files = settings.files.iter().map(|it| Path::new(it).canonicalize());
+    named.is_ok_and(|named| files.any(|file| file.is_ok_and(|file| file == named)))
+}
+
+/// Returns the sources of the settings of the daemon that the options name.
+fn sources(options: &JoinOptions) -> Result<Sources, CliError> {
+    let daemon = DaemonOptions {
+        config: options.config.clone(),
+        places: PlaceOptions {
+            state: options.state.clone(),
+            ..PlaceOptions::default()
+        },
+        ..DaemonOptions::default()
+    };
+    daemon.sources()
+}
+
+/// Returns whether `state` is the state directory of the daemon with these settings.
+fn is_state_of(settings: &Settings, state: &Path) -> Result<bool, CliError> {
     let mut lines = settings.settings.iter();
     let Some(setting) = lines.find(|it| it.key == "state_dir") else {
         return Ok(false);
@@ -319,16 +355,7 @@ fn keep(
     Invitation::check_token(token)?;
     let json = options.reporting.json;
     let asks = !options.yes && questions::has_terminal();
-    let JoinOptions { config, state, .. } = options;
-    let daemon = DaemonOptions {
-        config,
-        places: PlaceOptions {
-            state,
-            ..PlaceOptions::default()
-        },
-        ..DaemonOptions::default()
-    };
-    let loaded = load_texts(&daemon.sources()?).map_err(Box::new)?;
+    let loaded = load_texts(&sources(&options)?).map_err(Box::new)?;
     let state_dir = &loaded.config.state_dir;
     if saved::state_is_in_use(state_dir) {
         return Err(CliError::new(
@@ -355,7 +382,9 @@ fn keep(
     if json {
         return output.json(&serde_json::json!({"kept": Named::from_local(&file)}));
     }
-    let start = if is_beside {
+    let start = if let (true, None, Some(config)) = (is_beside, &options.state, &options.config) {
+        format!("p2pfs daemon --config {}", shell_word(config))
+    } else if is_beside {
         format!("p2pfs daemon --state {}", shell_word(state_dir))
     } else if rustix::process::geteuid().is_root() {
         "systemctl start p2pfs".to_owned()

@@ -107,6 +107,25 @@ fn join_for_another_state_directory_stores_the_token_there_and_not_in_the_runnin
 }
 
 #[test]
+fn join_for_another_configuration_stores_the_token_in_its_state_directory() {
+    let daemon = daemon_with_state();
+    let (token, config) = (whole_token(), daemon.path().join("named.toml"));
+    let state = daemon.path().join("other");
+    std::fs::write(&config, format!("state_dir = '{}'\n", state.display())).unwrap();
+    let join = ["join", "--config", "named.toml", &token];
+    let said = daemon.output(&join);
+    assert!(said.contains("no daemon runs on"), "{said}");
+    assert!(said.contains("p2pfs daemon --config "), "{said}");
+    let stored = std::fs::read_to_string(state.join("join-token"));
+    assert_eq!(stored.unwrap(), format!("{token}\n"));
+    let is_join = |call: &Call| matches!(call, Call::Join { .. });
+    assert!(!daemon.asked().iter().any(is_join));
+    // The state directory of the daemon that answers.
+    std::fs::write(&config, "state_dir = '/srv/state'\n").unwrap();
+    assert_eq!(daemon.output(&join), "joined the cluster\n");
+}
+
+#[test]
 fn join_for_the_state_directory_of_the_running_daemon_hands_it_the_token() {
     let daemon = daemon_with_state();
     let said = daemon.output(&["join", "--state", "/srv/state/", &whole_token()]);
