@@ -27,6 +27,7 @@ fn main() -> ExitCode {
                 }
             })
         },
+        refused: daemon::run::record_refusal,
         broker: |socket, allowed, by_configuration| {
             let place = socket.display().to_string();
             let ran = process::run(process::Settings {

@@ -11,7 +11,7 @@ use super::error::CliError;
 use super::output::Output;
 use super::questions;
 use crate::daemon::config::{
-    Environment, Loaded, Overrides, Place, Seed, Sources, inspect, load, units,
+    ConfigError, Environment, Loaded, Overrides, Place, Seed, Sources, inspect, load, units,
 };
 use p2pfs_types::id::NodeName;
 
@@ -118,10 +118,14 @@ impl DaemonOptions {
 /// Runs the daemon on its configuration. `sources` allow it to load the configuration again.
 pub type RunDaemon = fn(sources: Sources, loaded: Loaded) -> Result<(), CliError>;
 
+/// Records for other commands that the configuration of a daemon was refused.
+pub type RecordRefusal = fn(sources: &Sources, error: &ConfigError);
+
 /// Loads the configuration, and prints it or runs the daemon with it.
 pub(super) fn run(
     options: DaemonOptions,
     daemon: RunDaemon,
+    refused: RecordRefusal,
     output: &mut Output,
 ) -> Result<(), CliError> {
     let (check_only, quiet) = (options.check_config, options.quiet);
@@ -138,11 +142,15 @@ pub(super) fn run(
         }
     }
     let sources = options.sources()?;
-    let loaded = load(&sources).map_err(Box::new)?;
-    if check_only {
-        check(&loaded, quiet, output)
-    } else {
-        daemon(sources, loaded)
+    match load(&sources) {
+        Ok(loaded) if check_only => check(&loaded, quiet, output),
+        Ok(loaded) => daemon(sources, loaded),
+        Err(error) => {
+            if !check_only {
+                refused(&sources, &error);
+            }
+            Err(Box::new(error).into())
+        }
     }
 }
 

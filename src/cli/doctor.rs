@@ -30,6 +30,9 @@ const MOUNT_PATIENCE: Duration = Duration::from_secs(3);
 /// Device through which the server of a FUSE mount exchanges requests and replies with the kernel.
 pub(super) const FUSE_DEVICE: &str = "/dev/fuse";
 
+/// Name of the check of the configuration.
+const CONFIGURATION: &str = "configuration";
+
 /// Checks whether this process can open `/dev/fuse`. The error includes a remedy.
 pub type LookAtDevice = fn() -> Result<(), (io::Error, &'static str)>;
 
@@ -124,7 +127,13 @@ fn without_daemon(
     });
     let mut checks = vec![first];
     checks.extend((!is_told).then(|| device_as_seen(device)));
-    checks.extend(before_a_start(reason, config)?);
+    let mut more = before_a_start(reason, config)?;
+    let is_told = |check: &Check| {
+        let is_error = check.name == CONFIGURATION && check.state == CheckState::Failed;
+        is_error && reason.is_some_and(|reason| reason.contains(&check.found))
+    };
+    more.retain(|check| !is_told(check));
+    checks.extend(more);
     Ok(checks)
 }
 
@@ -221,7 +230,7 @@ fn before_a_start(reason: Option<&str>, config: Option<PathBuf>) -> Result<Vec<C
 /// Checks the configuration and the files that it names. Also returns the configuration if it is
 /// well formed.
 fn configuration(config: Option<PathBuf>) -> Result<(Vec<Check>, Option<Loaded>), CliError> {
-    let name = "configuration";
+    let name = CONFIGURATION;
     let options = DaemonOptions {
         config,
         ..DaemonOptions::default()
@@ -354,6 +363,28 @@ mod tests {
         assert_eq!(fuse_checks(Some("cannot open /dev/fuse: gone: broker")), 1);
         assert_eq!(fuse_checks(Some("the port is in use")), 1);
         assert_eq!(fuse_checks(None), 1);
+    }
+
+    #[test]
+    fn an_error_of_the_configuration_that_prevented_the_start_is_shown_once() {
+        let config = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&config, "cash = 1\n").unwrap();
+        let checks = |reason: Option<&str>| {
+            let first = Check::failed("daemon", reason.unwrap_or("stopped"), "mend it");
+            let path = Some(config.path().to_owned());
+            without_daemon(first, reason, path, || Ok(())).unwrap()
+        };
+        let of_configuration = |checks: &[Check]| {
+            let mut found = checks.iter().filter(|it| it.found.contains("cash"));
+            (found.next().cloned(), found.count())
+        };
+        let (told, more) = of_configuration(&checks(None));
+        assert_eq!(more, 0);
+        let reason = told.unwrap().found;
+        let (told, more) = of_configuration(&checks(Some(&reason)));
+        assert_eq!((told.unwrap().name, more), ("daemon".to_owned(), 0));
+        let (told, _) = of_configuration(&checks(Some("the port is in use")));
+        assert_eq!(told.unwrap().name, "configuration");
     }
 
     #[test]

@@ -321,6 +321,8 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 pub struct Programs {
     /// Runs the daemon.
     pub daemon: daemon::RunDaemon,
+    /// Records that the configuration of a daemon was refused.
+    pub refused: daemon::RecordRefusal,
     /// Runs the mount broker.
     pub broker: mount_broker::RunBroker,
     /// Checks whether the FUSE device can be opened.
@@ -360,7 +362,9 @@ fn run_start(
     output: &mut Output,
 ) -> Result<(), CliError> {
     match command {
-        StartCommand::Daemon(options) => daemon::run(options, programs.daemon, output),
+        StartCommand::Daemon(options) => {
+            daemon::run(options, programs.daemon, programs.refused, output)
+        }
         StartCommand::Demo(options) => demo::run(&options, programs.device),
         StartCommand::Wait(options) => wait::run(&options, output),
     }

@@ -450,6 +450,55 @@ fn commands_tell_that_a_start_with_status_78_is_not_tried_again() {
     }
 }
 
+#[apply(promise)]
+fn commands_tell_the_newest_refusal_of_the_configuration_and_no_earlier_failed_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let socket = at("sock");
+    let fails = |code: i32, config: &str| {
+        let config = format!("socket = '{}'\n{config}\n", socket.display());
+        fs::write(at("p2pfs.toml"), config).unwrap();
+        let mut start = program();
+        start.args(["daemon", "--config"]).arg(at("p2pfs.toml"));
+        for place in ["state", "cache"] {
+            start.arg(format!("--{place}")).arg(at(place));
+        }
+        // A service manager has this variable in its services.
+        let ended = run(start.env("NOTIFY_SOCKET", at("manager")));
+        assert_eq!(ended.status.code(), Some(code), "{}", ended.stderr);
+        let asked = run(program().args(["status", "--socket"]).arg(&socket));
+        let words: Vec<_> = asked.stderr.split_whitespace().collect();
+        words.join(" ")
+    };
+    // An address that this machine does not have.
+    let foreign = "listen = '192.0.2.1:1378'\nmount.enabled = false";
+    fails(1, foreign);
+    let said = fails(78, "listen = 'nowhere'\ncash = 1");
+    for part in [
+        "p2pfs.toml:2:10: listen: ",
+        "cash: unknown field",
+        "; mend it, then start",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("192.0.2.1"), "{said}");
+    // A check of the configuration is not a start.
+    let before = fs::read(at("sock.failed")).unwrap();
+    let mut check = program();
+    check.args(["daemon", "--check-config", "--config"]);
+    run(check
+        .arg(at("p2pfs.toml"))
+        .env("NOTIFY_SOCKET", at("manager")));
+    assert_eq!(fs::read(at("sock.failed")).unwrap(), before);
+    // The next start fails for its own reason.
+    fails(1, foreign);
+    let record = fs::read_to_string(at("sock.failed")).unwrap();
+    assert!(
+        record.contains("192.0.2.1") && !record.contains("nowhere"),
+        "{record}"
+    );
+}
+
 /// Requests the metrics over `stream` and returns the reply.
 fn reading(mut stream: impl Read + std::io::Write) -> String {
     let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";

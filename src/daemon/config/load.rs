@@ -105,6 +105,24 @@ pub fn load_texts(sources: &Sources) -> Result<Loaded, ConfigError> {
     load_with(sources, |shares| (shares, Vec::new()))
 }
 
+/// Returns the control socket of a configuration that is refused: the one that its valid values
+/// name.
+pub fn socket_of(sources: &Sources) -> PathBuf {
+    let mut merged = Merged::default();
+    for path in config_files(sources).unwrap_or_default() {
+        if let Ok(text) = read(&path) {
+            let _refused = merged.add_file(&path, &text);
+        }
+    }
+    let (environment, _refused) = sources.environment.layer();
+    merged.add(environment, "the environment");
+    let named = sources.overrides.socket.clone();
+    let configured = || Some(merged.settings(&sources.place).ok()?.socket);
+    named
+        .or_else(configured)
+        .unwrap_or_else(|| sources.place.socket.clone())
+}
+
 fn load_with(
     sources: &Sources,
     standing: impl FnOnce(Vec<ShareSettings>) -> (Vec<ShareSettings>, Vec<String>),

@@ -45,7 +45,7 @@ pub use environment::Environment;
 pub use error::ConfigError;
 pub use group::{ALL_NODES, GROUP_MARK, Group, check_readers, missing_group, readers_of};
 pub use inspect::{Inspection, inspect};
-pub use load::{Loaded, Overrides, Sources, load, load_texts};
+pub use load::{Loaded, Overrides, Sources, load, load_texts, socket_of};
 pub use mask::ModeMask;
 pub use metrics::MetricsAddress;
 pub use one_folder::folder_names;

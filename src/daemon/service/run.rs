@@ -34,7 +34,7 @@ use super::{
     conditions, confine, folder, former_names, isolation, journal, limits, metrics, own_dirs,
     reload, systemd, telling, watchdog,
 };
-use crate::daemon::config::{Config, Loaded, Place, Sources, saved};
+use crate::daemon::config::{Config, ConfigError, Loaded, Place, Sources, saved, socket_of};
 use crate::daemon::control::{
     ControlServer, FailedStart, MountActivity, MountStatus, Named, Policy, ServiceState,
 };
@@ -96,6 +96,19 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
     // A thread that still waits for a disk must not delay the end.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
+}
+
+/// Records that the configuration was refused, if a service manager runs the daemon. Otherwise
+/// commands would tell the reason of an earlier failed start.
+pub fn record_refusal(sources: &Sources, error: &ConfigError) {
+    if !systemd::is_managed() {
+        return;
+    }
+    let reason = error.to_string().lines().collect::<Vec<_>>().join("; ");
+    let by_hand = Some(StartedBy::start_of_this_process());
+    if let Err(why) = FailedStart::record(&socket_of(sources), &reason, by_hand) {
+        tracing::warn!("commands are not told of the refused configuration: {why}");
+    }
 }
 
 /// Returns the peers of other protocols that the configuration turns on.
