@@ -2,7 +2,7 @@
 //! clocks.
 
 use std::io::ErrorKind;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::membership::SAME_SECRET;
 use super::pace::PING_PROBES;
-use super::presence::{ProbedMachine, let_through, probe};
+use super::presence::{ProbedMachine, let_through, let_through_here, probe};
 use super::{Services, Sight, membership, nearby, told};
 use crate::daemon::config::Seed;
 use crate::daemon::control::{Check, CheckState, Failure, FailureKind, Pong};
@@ -192,14 +192,32 @@ async fn check_address(services: &Services) -> Check {
     if address.ip().is_loopback() {
         return loopback_alone(address, services.settings.at_start.listen);
     }
-    match services.node.peers().probe(address, CHECKUP_PATIENCE).await {
-        Probed::Ourselves => Check::ok("address", address.to_string()),
+    let probed = services.node.peers().probe(address, CHECKUP_PATIENCE).await;
+    address_check(address, &probed, is_of_this_machine(address.ip()))
+}
+
+/// Explains the result of dialling the own address.
+fn address_check(address: SocketAddr, probed: &Probed, is_here: bool) -> Check {
+    let name = "address";
+    match probed {
+        Probed::Ourselves => Check::ok(name, address.to_string()),
+        // No other machine takes part in this connection.
+        Probed::Silent if is_here => Check::failed(
+            name,
+            format!("{address} does not answer this machine itself: its firewall is closed"),
+            let_through_here(address.port()),
+        ),
         _ => Check::warning(
-            "address",
+            name,
             format!("{address} does not lead back here from this machine"),
             "fine behind a NAT that forwards it; else name the right one with listen",
         ),
     }
+}
+
+/// Returns whether this machine has an address. A router has the other ones.
+fn is_of_this_machine(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// Checks each seed of the configuration, all at once, because a silent one takes long.
@@ -522,9 +540,7 @@ fn unreached(peer: String, here: SocketAddr, trouble: &str) -> Check {
     let port = here.port();
     let words = trouble.split(' ').map(|word| word.trim_end_matches(':'));
     let dialled: Option<SocketAddr> = words.filter_map(|word| word.parse().ok()).next();
-    // Only addresses of this machine can be bound. A router has the other ones.
-    let is_of_router = |at: SocketAddr| UdpSocket::bind((at.ip(), 0)).is_err();
-    match dialled.filter(|at| at.ip() != here.ip() && is_of_router(*at)) {
+    match dialled.filter(|at| at.ip() != here.ip() && !is_of_this_machine(at.ip())) {
         Some(at) => Check::warning(
             peer,
             format!(
@@ -540,7 +556,7 @@ fn unreached(peer: String, here: SocketAddr, trouble: &str) -> Check {
         None => Check::failed(
             peer,
             format!("cannot reach this node: {trouble}"),
-            format!("let TCP and UDP port {port} through this machine's firewall"),
+            let_through_here(port),
         ),
     }
 }

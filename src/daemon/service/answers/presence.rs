@@ -208,10 +208,22 @@ impl ProbedMachine {
 
 /// Returns the remedy for a closed firewall of another machine.
 pub(super) fn let_through(machine: &str, port: u16) -> String {
+    let commands = commands(port);
     format!(
-        "on {machine}, let TCP and UDP port {port} through its firewall (ufw allow {port}, or \
-         firewall-cmd --add-port={port}/tcp --add-port={port}/udp) and run p2pfs doctor there"
+        "on {machine}, let TCP and UDP port {port} through its firewall ({commands}) and run p2pfs \
+         doctor there"
     )
+}
+
+/// Returns the remedy for a closed firewall of this machine.
+pub(super) fn let_through_here(port: u16) -> String {
+    let commands = commands(port);
+    format!("let TCP and UDP port {port} through this machine's firewall ({commands})")
+}
+
+/// Returns the commands of common firewalls that open a port.
+fn commands(port: u16) -> String {
+    format!("ufw allow {port}, or firewall-cmd --add-port={port}/tcp --add-port={port}/udp")
 }
 
 #[cfg(test)]

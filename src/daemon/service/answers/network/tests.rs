@@ -86,6 +86,26 @@ fn is_lasting_warning(check: &Check) -> bool {
 }
 
 #[test]
+fn own_address_that_this_machine_cannot_reach_has_a_closed_firewall_and_no_nat() {
+    let address = "10.0.0.1:1378".parse().unwrap();
+    let own = |probed, is_here| address_check(address, &probed, is_here);
+    let closed = own(Probed::Silent, true);
+    assert_eq!(closed.state, CheckState::Failed);
+    let said = closed.sentence();
+    assert!(
+        said.contains("port 1378 through this machine's firewall (ufw"),
+        "{said}"
+    );
+    assert!(!said.contains("NAT"), "{said}");
+    assert_eq!(own(Probed::Ourselves, true).state, CheckState::Ok);
+    for behind_a_nat in [own(Probed::Silent, false), own(Probed::Closed, true)] {
+        let said = behind_a_nat.sentence();
+        assert_eq!(behind_a_nat.state, CheckState::Warning, "{said}");
+        assert!(said.contains("fine behind a NAT"), "{said}");
+    }
+}
+
+#[test]
 fn what_is_fine_behind_a_nat_is_a_warning() {
     let address = "10.0.0.2:1378".parse().unwrap();
     let kind = ErrorKind::TimedOut;
