@@ -306,8 +306,11 @@ fn doctor_and_status_find_closed_silent_and_foreign_seeds() {
     let alone = start(&mut command);
     wait_until_mounted("n2", folder.path());
 
+    let begun = Instant::now();
     let (code, said) = doctor(&lab, "n2", folder.path());
+    let took = begun.elapsed();
     assert_eq!(code, Some(1), "{said}");
+    assert!(took < CHECKUP_MAX, "{took:?}: {said}");
     let faults = [
         "seed 10.77.0.1:1389: 10.77.0.1:1389 refuses connections; start p2pfs there",
         "but its machine answers on another port: a firewall is closed; on 10.77.0.1, let TCP and \

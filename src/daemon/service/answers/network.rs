@@ -237,7 +237,12 @@ pub(super) async fn check_seeds(services: &Arc<Services>, patience: Duration) ->
 
 async fn check_seed(services: &Services, seed: &Seed, patience: Duration) -> Check {
     let name = format!("seed {seed}");
-    let addresses = resolve(seed).await;
+    let deadline = Instant::now() + patience;
+    let Ok(addresses) = timeout_at(deadline, resolve(seed)).await else {
+        let remedy = "mend the resolver of this machine, or give the seed by its address";
+        return Check::failed(name, "its name does not resolve in time", remedy);
+    };
+    let patience = deadline.saturating_duration_since(Instant::now());
     let mut last = None;
     for address in addresses {
         if address.is_ipv6() && services.settings.at_start.listen.is_ipv4() {
