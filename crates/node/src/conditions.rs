@@ -131,10 +131,10 @@ conditions! {
         "set whichever is wrong: timedatectl set-ntp true";
     KeyCopied "key-copied" Error "key" "4c6984e2fd434f1588cabf99c8323a41"
         "Two machines run with the same key."
-        "one machine is a copy of the other. On the copy, the newer machine: stop p2pfs, \
-         remove its state directory and start p2pfs again. Then let it join by an \
-         invitation (p2pfs invite --name NAME on a member; not needed with a secret \
-         file), and add its shares again";
+        "one machine is a copy of the other. On the copy, the newer machine (on either, if \
+         you cannot tell which it is): stop p2pfs, remove its state directory and start \
+         p2pfs again. Then let it join by an invitation (p2pfs invite --name NAME on a \
+         member; not needed with a secret file), and add its shares again";
     ShareProblem "share-problem" Warning "share" "c03a8ff4cc9d42758ff89451419a0735"
         "Something of a share is not offered, or is seen late."
         "see p2pfs share";
