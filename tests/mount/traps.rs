@@ -317,6 +317,44 @@ fn hung_closes_delay_no_others() {
     eventually("all is closed", PATIENCE, || content.open_count() == 0);
 }
 
+/// Each lookup of a name that only a foreign peer may have waits for that peer.
+#[apply(promise)]
+fn thousands_of_waiting_lookups_of_one_user_delay_no_others() {
+    const LOOKUPS: usize = 3_000;
+    let content = Memory::new();
+    content.ask_foreign();
+    content.file("listed", b"listed".to_vec());
+    let mounted = Mounted::start(&content, |options| {
+        options.server.deadlines.metadata = Duration::from_secs(600);
+    });
+    let look_up = |number: usize| {
+        let path = mounted.at(&format!("absent-{number}"));
+        let small = thread::Builder::new().stack_size(1 << 17);
+        // Half of them query the attributes, and half open the file.
+        let look = move || match number % 2 {
+            0 => errno(fs::metadata(path)),
+            _ => errno(File::open(path)),
+        };
+        small.spawn(look).unwrap()
+    };
+    let waiting: Vec<_> = (0..LOOKUPS).map(look_up).collect();
+    eventually("all lookups wait", PATIENCE, || {
+        let begun = Instant::now();
+        assert_eq!(fs::metadata(mounted.at("listed")).unwrap().len(), 6);
+        assert_eq!(fs::read(mounted.at("listed")).unwrap(), b"listed");
+        assert!(rustix::fs::statvfs(mounted.dir()).is_ok());
+        assert!(names(mounted.dir()).contains("listed"));
+        assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+        content.foreign_calls() == LOOKUPS
+    });
+    assert!(mounted.mount.answers(AT_ONCE), "no watchdog ends it");
+    content.refuse_foreign();
+    for lookup in waiting {
+        assert_eq!(lookup.join().unwrap(), libc::ENOENT);
+    }
+    assert_eq!(mounted.mount.activity().waiting, 0);
+}
+
 /// A foreign file that was opened too late is closed without a request, and that close may block
 /// too.
 #[apply(promise)]

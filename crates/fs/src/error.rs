@@ -58,8 +58,8 @@ pub enum FsError {
     /// The maximum number of open files is reached.
     #[error("too many open files")]
     TooManyHandles,
-    /// Too many names are being queried from foreign peers, so this query was not started. A retry
-    /// helps.
+    /// The user's share of the queries to foreign peers is in use, so this query was not started. A
+    /// retry helps.
     #[error("too many names are being asked for")]
     Busy,
     /// The call is not supported. The kernel continues without it.

@@ -34,13 +34,14 @@ impl ForeignInodes {
         self.name_of(ino).is_some()
     }
 
-    /// Replies with the attributes, after querying the foreign peers if the file is not known.
-    /// Without `may_ask`, for a program that gets cached bytes only, an unknown name is absent.
+    /// Replies with the attributes, after querying the foreign peers for the user `asker` if the
+    /// file is not known. Without `asker`, for a program that gets cached bytes only, an unknown
+    /// name is absent.
     pub fn getattr(
         &self,
         ino: u64,
         handle: Option<u64>,
-        may_ask: bool,
+        asker: Option<u32>,
         reply: LaterReply<Attributes>,
     ) {
         let Some(name) = self.name_of(ino) else {
@@ -53,18 +54,17 @@ impl ForeignInodes {
         let answer = move |found: Result<ForeignFile, FsError>| {
             reply(found.map(|file| attributes.foreign_attributes(ino, &file)));
         };
-        match (
-            self.namespace.known_foreign(&name),
-            self.namespace.content.foreign(),
-        ) {
-            (Some(known), _) => answer(Ok(known)),
-            (None, Some(foreign)) if may_ask => foreign.find(&name, Box::new(answer)),
-            (None, _) => answer(Err(FsError::NotFound)),
+        if let Some(known) = self.namespace.known_foreign(&name) {
+            return answer(Ok(known));
+        }
+        match (self.namespace.content.foreign(), asker) {
+            (Some(foreign), Some(uid)) => foreign.find(&name, uid, Box::new(answer)),
+            _ => answer(Err(FsError::NotFound)),
         }
     }
 
-    /// Opens the file for reading, after querying the foreign peers if it is not known.
-    pub fn open(&self, ino: u64, flags: i32, reply: LaterReply<OpenReply>) {
+    /// Opens the file for reading, after querying the foreign peers for a user if it is not known.
+    pub fn open(&self, ino: u64, flags: i32, uid: u32, reply: LaterReply<OpenReply>) {
         if let Err(error) = super::files::check_reading(flags) {
             return reply(Err(error));
         }
@@ -84,7 +84,7 @@ impl ForeignInodes {
             }));
         };
         match self.namespace.content.foreign() {
-            Some(foreign) => foreign.open(&name, Box::new(opened)),
+            Some(foreign) => foreign.open(&name, uid, Box::new(opened)),
             None => opened(Err(FsError::NotFound)),
         }
     }

@@ -104,13 +104,15 @@ pub trait ForeignFiles: Send + Sync {
     /// Returns the names of the known files.
     fn names(&self) -> Vec<Box<[u8]>>;
 
-    /// Queries the foreign peers for a file. It calls `reply` exactly once, by its own deadline,
-    /// with [`FsError::NotFound`] if no peer had the file.
-    fn find(&self, name: &[u8], reply: LaterReply<ForeignFile>);
+    /// Queries the foreign peers for a file that a user looks up. It calls `reply` exactly once, by
+    /// its own deadline: with [`FsError::NotFound`] if no peer had the file, and with
+    /// [`FsError::Busy`] if too many queries of this user are in progress. The queries of one user
+    /// must leave room for those of others.
+    fn find(&self, name: &[u8], uid: u32, reply: LaterReply<ForeignFile>);
 
-    /// Opens a file and returns its size as well. It queries the foreign peers first if the file is
-    /// not known. It calls `reply` exactly once, by its own deadline.
-    fn open(&self, name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>);
+    /// Opens a file for a user and returns its size as well. It queries the foreign peers first if
+    /// the file is not known. It calls `reply` exactly once, by its own deadline.
+    fn open(&self, name: &[u8], uid: u32, reply: LaterReply<(Arc<dyn OpenContent>, u64)>);
 }
 
 /// One open version. A read uses it directly, without a lookup in a table. Dropping it closes it,

@@ -115,6 +115,14 @@ pub(super) fn looked_up(message: &[u8]) -> Option<&[u8]> {
         .next()
 }
 
+/// Returns the handle of the open file whose attributes a GETATTR requests, if there is one.
+pub(super) fn attributes_of_handle(message: &[u8]) -> Option<u64> {
+    const GETATTR_FH: u32 = 1;
+    let flags = u32_at(message, IN_HEADER_BYTES)?;
+    let handle = u64_at(message, IN_HEADER_BYTES + 8)?;
+    (flags & GETATTR_FH != 0).then_some(handle)
+}
+
 /// Returns the flags of an OPEN.
 pub(super) fn open_flags(message: &[u8]) -> Option<i32> {
     u32_at(message, IN_HEADER_BYTES).map(u32::cast_signed)
@@ -339,6 +347,7 @@ mod tests {
                 attribute_room(cut),
                 looked_up(cut),
                 open_flags(cut),
+                attributes_of_handle(cut),
             );
             let _ = (
                 answered(cut),

@@ -5,15 +5,19 @@
 //! unanswered requests like any other. If a disk under a share or the cache stalls, an interrupt or
 //! the deadline therefore still ends the wait. If the call then finishes later, the lookups or the
 //! handle of its answer are released. If all threads are busy, another one is started.
+//!
+//! GETATTR and OPEN of a file that foreign peers may have can wait for the network. The thread only
+//! begins these, and the answer follows from any thread. However many wait, they occupy no thread.
 
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::abi::{self, OUT_HEADER_BYTES, ReadIn, RequestHeader, Undo, opcode};
-use super::body::AnswerBody;
+use super::body::{ATTR_OUT_BYTES, AnswerBody};
 use super::device::MountContext;
 use super::readers::OpeningThread;
-use p2pfs_fs::{Caching, FsError, OpenReply, Reach};
+use p2pfs_fs::{Attributes, Caching, FsError, OpenReply, Reach};
 
 /// Flags of an answer to OPEN (`FOPEN_…`, include/uapi/linux/fuse.h).
 const DIRECT_IO: u32 = 1;
@@ -25,29 +29,45 @@ pub(super) struct NameAnswers {
     pub mount: MountContext,
 }
 
+/// A request that is answered later.
+#[derive(Clone, Copy)]
+struct LaterCall {
+    unique: u64,
+    opcode: u32,
+}
+
+impl LaterCall {
+    fn of(header: &RequestHeader) -> Self {
+        Self {
+            unique: header.unique,
+            opcode: header.opcode,
+        }
+    }
+}
+
 impl NameAnswers {
-    /// Answers a request, using `answer` as the buffer. Returns `false` without an answer if the
-    /// request may have to wait for foreign peers. The session must then answer it.
+    /// Answers a request, using `answer` as the buffer. If the answer depends on foreign peers, it
+    /// may follow later.
     pub(crate) fn answer(
-        &self,
+        self: &Arc<Self>,
         header: &RequestHeader,
         message: &[u8],
         answer: &mut [u8],
         begun: Instant,
-    ) -> bool {
-        let may_wait = matches!(header.opcode, opcode::GETATTR | opcode::OPEN);
-        if may_wait && self.mount.fs.foreign.is_foreign(header.nodeid) {
-            return false;
-        }
+    ) {
         if !self.mount.requests.expect(header, begun) {
-            self.mount
+            return self
+                .mount
                 .kernel
                 .answer_error(header.unique, FsError::Stopping);
-            return true;
         }
         self.mount
             .threads
             .ensure_one_reads(self.mount.liveness.waiting());
+        let may_wait = matches!(header.opcode, opcode::GETATTR | opcode::OPEN);
+        if may_wait && self.mount.fs.foreign.is_foreign(header.nodeid) {
+            return self.begin_foreign(header, message);
+        }
         let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
         let mut body = AnswerBody::new(room);
         let worked = match header.opcode {
@@ -60,28 +80,27 @@ impl NameAnswers {
         let length = if errno == 0 { body.length() } else { 0 };
         head.copy_from_slice(&abi::out_header(header.unique, errno, length));
         let answer = &answer[..OUT_HEADER_BYTES + length];
-        let Some(waiting) = self.mount.requests.table.take(header.unique) else {
+        if !self.deliver(header.unique, answer, errno != 0) && errno == 0 {
+            self.undo(header.opcode, answer);
+        }
+    }
+
+    /// Gives an answer to the kernel. Returns whether the kernel took it.
+    fn deliver(&self, unique: u64, answer: &[u8], is_error: bool) -> bool {
+        let Some(waiting) = self.mount.requests.table.take(unique) else {
             // The request was answered early, by an interrupt or the deadline.
-            self.mount.requests.table.take_late(header.unique);
-            if errno == 0 {
-                self.undo(header.opcode, answer);
-            }
-            return true;
+            return false;
         };
         self.mount
             .requests
             .counters
-            .record(header.opcode, waiting.since.elapsed(), errno != 0);
-        let written = self.mount.kernel.write(&[IoSlice::new(answer)]);
-        if written.is_err() && errno == 0 {
-            self.undo(header.opcode, answer);
-        }
-        true
+            .record(waiting.opcode, waiting.since.elapsed(), is_error);
+        self.mount.kernel.write(&[IoSlice::new(answer)]).is_ok()
     }
 
     /// Releases the references that the filesystem counted for an answer that the kernel did not
     /// take. May wait for a disk.
-    pub(crate) fn undo(&self, operation: u32, answer: &[u8]) {
+    fn undo(&self, operation: u32, answer: &[u8]) {
         match abi::undo(operation, answer) {
             Undo::Nothing => {}
             Undo::Lookups(inodes) => inodes
@@ -149,6 +168,91 @@ impl NameAnswers {
         };
         body.put_open(opened.handle, flags, backing);
         Ok(())
+    }
+
+    /// Begins a GETATTR or OPEN of a file that foreign peers may have. Its reply may be called from
+    /// any thread, before or after this returns. If it is dropped, the deadline ends the request.
+    fn begin_foreign(self: &Arc<Self>, header: &RequestHeader, message: &[u8]) {
+        let opener = self.mount.readers.opener(header.pid, header.uid);
+        if header.opcode == opcode::OPEN {
+            return self.open_foreign(header, message, opener);
+        }
+        let handle = abi::attributes_of_handle(message);
+        let asker = (opener.reach() != Reach::Cached).then_some(header.uid);
+        let (answers, call) = (Arc::downgrade(self), LaterCall::of(header));
+        let reply = move |found: Result<Attributes, FsError>| {
+            // Weak: a reply that is never called does not keep the mount alive.
+            if let Some(answers) = answers.upgrade() {
+                answers.answer_later(call, found, |body, found| body.put_attributes(&found));
+            }
+        };
+        let foreign = &self.mount.fs.foreign;
+        foreign.getattr(header.nodeid, handle, asker, Box::new(reply));
+    }
+
+    fn open_foreign(
+        self: &Arc<Self>,
+        header: &RequestHeader,
+        message: &[u8],
+        opener: OpeningThread,
+    ) {
+        let reach = opener.reach();
+        let (ino, uid) = (header.nodeid, header.uid);
+        let (answers, call) = (Arc::downgrade(self), LaterCall::of(header));
+        let reply = Box::new(move |opened: Result<OpenReply, FsError>| {
+            if let Some(answers) = answers.upgrade() {
+                if let Ok(opened) = opened {
+                    answers.record_opened(&opener, ino, opened);
+                }
+                answers.answer_later(call, opened, |body, opened| {
+                    body.put_open(opened.handle, DIRECT_IO, 0);
+                });
+            }
+        });
+        match abi::open_flags(message) {
+            // Opening the file means a transfer.
+            _ if reach == Reach::Cached => reply(Err(FsError::Denied)),
+            Some(flags) => self.mount.fs.foreign.open(ino, flags, uid, reply),
+            None => reply(Err(FsError::Fault)),
+        }
+    }
+
+    /// Gives the answer to a request that waited for foreign peers.
+    fn answer_later<T>(
+        self: &Arc<Self>,
+        call: LaterCall,
+        result: Result<T, FsError>,
+        put: impl FnOnce(&mut AnswerBody<'_>, T),
+    ) {
+        let mut answer = [0; OUT_HEADER_BYTES + ATTR_OUT_BYTES];
+        let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
+        let mut body = AnswerBody::new(room);
+        let errno = match result {
+            Ok(found) => {
+                put(&mut body, found);
+                0
+            }
+            Err(error) => error.errno(),
+        };
+        let length = body.length();
+        head.copy_from_slice(&abi::out_header(call.unique, errno, length));
+        let answer = &answer[..OUT_HEADER_BYTES + length];
+        if !self.deliver(call.unique, answer, errno != 0) && errno == 0 {
+            self.undo_elsewhere(call.opcode, answer);
+        }
+    }
+
+    /// Releases the references of an answer on a thread of its own. Closing a file may wait for the
+    /// disk, and the thread that calls a reply may have other work.
+    fn undo_elsewhere(self: &Arc<Self>, operation: u32, answer: &[u8]) {
+        if abi::undo(operation, answer) == Undo::Nothing {
+            return;
+        }
+        let (answers, late) = (self.clone(), answer.to_vec());
+        let started = super::spawn("fuse-undo", move || answers.undo(operation, &late));
+        if started.is_err() {
+            self.undo(operation, answer);
+        }
     }
 
     /// Lists a directory from a cookie on, as far as the buffer of the kernel allows.

@@ -7,6 +7,8 @@ use p2pfs_fs::{Attributes, DirectoryEntry, FileKind};
 
 /// Preferred read size reported to programs.
 const READ_BLOCK_BYTES: u32 = 4096;
+/// Size of `struct fuse_attr_out`, the longest body of an answer that is given later.
+pub(super) const ATTR_OUT_BYTES: usize = 104;
 
 /// Body of an answer, written field by field into a buffer.
 pub(super) struct AnswerBody<'a> {
@@ -206,7 +208,8 @@ mod tests {
         let entry = put(|body| body.put_entry(&ATTRIBUTES, Duration::ZERO));
         assert_eq!(entry.len(), 128);
         assert_eq!(put(|body| body.put_absence(Duration::ZERO)), [0; 128]);
-        assert_eq!(put(|body| body.put_attributes(&ATTRIBUTES)).len(), 104);
+        let attributes = put(|body| body.put_attributes(&ATTRIBUTES));
+        assert_eq!(attributes.len(), ATTR_OUT_BYTES);
         assert_eq!(put(|body| body.put_open(1, 2, 3)).len(), 16);
     }
 

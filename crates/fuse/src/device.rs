@@ -1,9 +1,10 @@
 //! Device: reads the requests of the kernel from /dev/fuse, and passes each to its handler.
 //!
-//! The device threads themselves answer requests that may wait for a disk: READ ([`super::reads`]),
-//! LOOKUP, GETATTR, OPEN and listings ([`super::answers`]), and RELEASE. They also handle
-//! interrupts and forgets, and give fixed answers. All other requests, and GETATTR and OPEN of
-//! files that foreign peers may have, pass through a socket pair to the session
+//! The device threads themselves answer requests that may wait: READ ([`super::reads`]), LOOKUP,
+//! GETATTR, OPEN and listings ([`super::answers`]), and RELEASE. They also handle interrupts and
+//! forgets, and give fixed answers. A thread may wait for a disk, but never for the network: a
+//! request that waits for it is begun, and answered later from another thread. All other requests
+//! are answered from memory. They pass through a socket pair to the session
 //! ([`super::session_link`]), and the answers return the same way. A request that reaches its
 //! deadline is answered with an error ([`super::requests`]). A thread that panics in a request
 //! answers it with EIO and continues.
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 use rustix::io::Errno;
 
-use super::abi::{self, IN_HEADER_BYTES, OUT_HEADER_BYTES, RequestHeader, Undo, opcode};
+use super::abi::{self, IN_HEADER_BYTES, OUT_HEADER_BYTES, RequestHeader, opcode};
 use super::answers::NameAnswers;
 use super::inline_reads::InlineRead;
 use super::interrupts::Interrupt;
@@ -57,7 +58,7 @@ pub(super) struct Device {
     pub mount: MountContext,
     pub reads: Arc<ReadServer>,
     pub session: SessionLink,
-    names: NameAnswers,
+    names: Arc<NameAnswers>,
 }
 
 impl Device {
@@ -84,9 +85,9 @@ impl Device {
             reads: Arc::new(ReadServer {
                 mount: mount.clone(),
             }),
-            names: NameAnswers {
+            names: Arc::new(NameAnswers {
                 mount: mount.clone(),
-            },
+            }),
             mount,
             session,
         };
@@ -144,11 +145,7 @@ impl Device {
             | opcode::GETATTR
             | opcode::OPEN
             | opcode::READDIR
-            | opcode::READDIRPLUS => {
-                if !self.names.answer(&header, message, answer, begun) {
-                    self.forward(&header, message);
-                }
-            }
+            | opcode::READDIRPLUS => self.names.answer(&header, message, answer, begun),
             // The VFS is read-only, so these should not arrive. If one does, it gets EROFS.
             changing if opcode::CHANGING.contains(&changing) => {
                 self.mount
@@ -159,6 +156,7 @@ impl Device {
         }));
         if taken.is_err() {
             inline_read.finish(header.unique, &self.mount.requests.table);
+            self.mount.requests.table.take(header.unique);
             self.mount
                 .kernel
                 .answer_error(header.unique, FsError::Fault);
@@ -225,7 +223,7 @@ impl Device {
     }
 
     /// Forwards the answers of the session to the kernel until the session is gone.
-    pub(crate) fn return_answers(self: &Arc<Self>) {
+    pub(crate) fn return_answers(&self) {
         let mut message = vec![0; PAIR_MESSAGE_MAX_BYTES];
         loop {
             match self.session.receive(&mut message) {
@@ -237,7 +235,7 @@ impl Device {
         }
     }
 
-    fn return_answer(self: &Arc<Self>, message: &[u8]) {
+    fn return_answer(&self, message: &[u8]) {
         let Some((unique, errno)) = abi::answered(message) else {
             return;
         };
@@ -246,9 +244,6 @@ impl Device {
         }
         let Some(waiting) = self.mount.requests.table.take(unique) else {
             // The request was answered early, by an interrupt or the deadline.
-            if let (Some(opcode), 0) = (self.mount.requests.table.take_late(unique), errno) {
-                self.undo_elsewhere(opcode, message);
-            }
             return;
         };
         self.mount
@@ -258,23 +253,8 @@ impl Device {
         if waiting.opcode == opcode::INIT {
             return self.session.finish_init(&self.mount.kernel, message);
         }
-        let written = self.mount.kernel.write(&[IoSlice::new(message)]);
-        if written.is_err() && errno == 0 {
-            self.undo_elsewhere(waiting.opcode, message);
-        }
-    }
-
-    /// Releases the references of a late session answer in a separate thread. Closing a file may
-    /// wait for the disk, and this thread forwards all answers.
-    fn undo_elsewhere(self: &Arc<Self>, operation: u32, answer: &[u8]) {
-        if abi::undo(operation, answer) == Undo::Nothing {
-            return;
-        }
-        let (device, late) = (self.clone(), answer.to_vec());
-        let started = super::spawn("fuse-undo", move || device.names.undo(operation, &late));
-        if started.is_err() {
-            self.names.undo(operation, answer);
-        }
+        // No answer of the session refers to an inode or a handle, so a lost one leaves nothing.
+        let _ = self.mount.kernel.write(&[IoSlice::new(message)]);
     }
 
     /// Sends the kept handshake request of the previous process to the session.

@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(table.count(), 0);
         inline_read.begin(6, read());
         hands.move_all_to_table(&table);
-        assert!(table.take_early(6).is_some());
+        assert!(table.take(6).is_some());
         assert!(!inline_read.finish(6, &table));
         hands.remove_thread(&inline_read);
         inline_read.begin(8, read());
@@ -152,9 +152,7 @@ mod tests {
             while !threads.iter().all(|thread| thread.is_finished()) {
                 hands.move_all_to_table(&table);
                 let all = 0..10_000;
-                early += all
-                    .filter(|unique| table.take_early(*unique).is_some())
-                    .count() as u64;
+                early += all.filter(|unique| table.take(*unique).is_some()).count() as u64;
             }
             threads.map(|thread| thread.join().unwrap()).iter().sum()
         });

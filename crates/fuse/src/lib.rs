@@ -19,12 +19,13 @@
 //! | a killed reader leaves its read-aheads in flight | each has its own deadline | `tests/mount/traps.rs requests_of_a_killed_reader_end_by_their_deadline` |
 //! | each close, and so each exec, sends a FLUSH | ENOSYS, once | `tests/mount/traps.rs closing_sends_no_request`, `tests/mount/traps.rs a_process_with_files_open_on_its_own_mount_can_start_others` |
 //! | a wait inside LOOKUP blocks its directory | a provisional inode at once; GETATTR and OPEN wait | `tests/daemons`, `a_lookup_delays_no_other_request` |
+//! | thousands of lookups that wait for a foreign peer fill the queue of the threads that pass them on | the thread that takes a lookup begins it; its answer needs no queue | `tests/mount/traps.rs thousands_of_waiting_lookups_of_one_user_delay_no_others` |
 //! | a cached listing hides a new name | the listing is invalidated together with the name | `tests/mount/changes.rs a_new_name_appears_in_a_cached_listing_and_a_removed_one_disappears` |
 //! | a request whose interrupt is refused once can never be interrupted again | the device answers FUSE_INTERRUPT | `tests/mount/waits.rs an_interrupted_direct_read_is_gone_at_once`, `tests/daemons/nodes/waits.rs readers_of_every_kind_end_at_once_on_ctrl_c` |
 //! | a read at a stalled disk ignores its interrupt, and a refused interrupt is sent again at once | slow inline work moves into the table; no interrupt is refused | `tests/mount/traps.rs hung_reads_end_by_a_signal_or_the_deadline_and_delay_no_others` |
 //! | a handler that never answers hangs its caller | the device answers at a deadline | `tests/mount/waits.rs a_hung_open_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing` |
 //! | a disk under a share or the cache stalls | another thread is started if all are busy | `tests/mount/traps.rs hung_calls_delay_no_others`, `tests/mount/traps.rs hung_listings_delay_no_others`, `tests/mount/traps.rs hung_closes_delay_no_others` |
-//! | the thread that returns all answers closes the files of unwanted answers | a separate thread closes them | `tests/mount/traps.rs the_close_of_an_undelivered_open_delays_no_others` |
+//! | a stalled disk holds the thread of a foreign peer's answer, which closes the file of an unwanted answer | a separate thread closes it | `tests/mount/traps.rs the_close_of_an_undelivered_open_delays_no_others` |
 //! | pages keep damaged bytes of the cache after these were found and dropped | the kernel drops its pages before a verification reports | `tests/mount/reads.rs no_reader_gets_damaged_bytes_after_the_verification_that_finds_them` |
 //! | the kernel refuses one inode opened in two modes | the first open decides, until the last release | `tests/mount/reads.rs an_open_never_fails_while_a_file_becomes_complete` |
 
@@ -200,7 +201,6 @@ impl ServedMount {
         let device = &self.device;
         let handlers = session::Handlers {
             fs,
-            readers: device.mount.readers.clone(),
             wants_passthrough: options.passthrough,
             agreed: tell,
         };

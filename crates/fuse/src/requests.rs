@@ -66,7 +66,7 @@ impl Requests {
     /// Answers a request with an error before its handler does. Returns `false`, and does nothing,
     /// if the request was already answered.
     pub(crate) fn end_early(&self, unique: u64, why: FsError) -> bool {
-        let Some(waiting) = self.table.take_early(unique) else {
+        let Some(waiting) = self.table.take(unique) else {
             return false;
         };
         if why == FsError::DeadlinePassed {

@@ -4,8 +4,6 @@
 //! Each handler converts its arguments into one call of the filesystem and one reply. A handler
 //! never waits, not even for a disk. A panic in a handler becomes EIO, and the thread continues.
 
-mod opening;
-
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,17 +11,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    AccessFlags, Config, Errno, FileAttr, FileHandle, FileType, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyXattr, Request, Session, SessionACL,
+    AccessFlags, Config, Errno, FileHandle, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
+    ReplyData, ReplyEmpty, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request, Session,
+    SessionACL,
 };
 
 use super::device::TRANSFER_MAX_BYTES;
-use super::readers::Readers;
-use p2pfs_fs::{Attributes, FileKind, Filesystem, FsError, NAME_MAX_BYTES, Reach, Timestamp};
+use p2pfs_fs::{Filesystem, FsError, NAME_MAX_BYTES};
 
 /// Maximum number of read-aheads in flight. With the kernel's default of 12, a dozen read-aheads of
 /// an unreachable file would starve all other files.
@@ -32,7 +28,7 @@ pub const BACKGROUND_MAX: u16 = 8192;
 /// read-ahead.
 const CONGESTION_THRESHOLD: u16 = 6144;
 /// Number of threads for the handlers, which work in memory. The device handles operations that may
-/// wait for a disk.
+/// wait for a disk or for foreign peers.
 const THREADS: usize = 2;
 /// Block size of `statfs`.
 const STATFS_BLOCK_BYTES: u32 = 4096;
@@ -58,23 +54,16 @@ pub(super) fn run(pair: OwnedFd, handlers: Handlers) -> io::Result<()> {
 /// Context of the session.
 pub(super) struct Handlers {
     pub fs: Arc<Filesystem>,
-    pub readers: Arc<Readers>,
     /// Whether the kernel may read complete files by passthrough.
     pub wants_passthrough: bool,
     /// Receives the result of the handshake: whether passthrough is wanted and supported.
     pub agreed: Sender<io::Result<bool>>,
 }
 
-/// Runs the part of a handler that calls the filesystem, so that a panic does not end the thread of
-/// the session. Returns `None` after a panic, which the panic hook reports. A reply that the call
-/// has taken is dropped by the panic, and `fuser` then answers EIO.
-fn guard<T>(call: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(call)).ok()
-}
-
-/// Calls the filesystem; a panic becomes EIO.
+/// Calls the filesystem. A panic becomes EIO, so that it does not end the thread of the session.
 fn ask<T>(call: impl FnOnce() -> Result<T, FsError>) -> Result<T, Errno> {
-    guard(call).unwrap_or(Err(FsError::Fault)).map_err(errno)
+    let called = catch_unwind(AssertUnwindSafe(call));
+    called.unwrap_or(Err(FsError::Fault)).map_err(errno)
 }
 
 fn errno(error: FsError) -> Errno {
@@ -88,36 +77,11 @@ impl fuser::Filesystem for Handlers {
         Ok(())
     }
 
-    fn forget(&self, _: &Request, ino: INodeNo, lookups: u64) {
-        let _panicked = guard(|| self.fs.inodes.forget(ino.0, lookups));
-    }
-
-    fn getattr(&self, request: &Request, ino: INodeNo, fh: Option<FileHandle>, reply: ReplyAttr) {
-        // The threads of the device (`device`) answer all other GETATTRs themselves, and forward
-        // those of files that foreign peers may have.
-        let _panicked = guard(|| {
-            let asker = self.readers.opener(request.pid(), request.uid());
-            let may_ask = asker.reach() != Reach::Cached;
-            let answer = move |found: Result<Attributes, FsError>| match found {
-                Ok(attributes) => reply.attr(&attributes.lifetime, &attr(&attributes)),
-                Err(error) => reply.error(errno(error)),
-            };
-            let handle = fh.map(|handle| handle.0);
-            self.fs
-                .foreign
-                .getattr(ino.0, handle, may_ask, Box::new(answer));
-        });
-    }
-
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
         match ask(|| self.fs.inodes.readlink(ino.0)) {
             Ok(target) => reply.data(&target),
             Err(errno) => reply.error(errno),
         }
-    }
-
-    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let _panicked = guard(|| self.open_file(request, ino, flags, reply));
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -209,78 +173,13 @@ fn answer_xattr(reply: ReplyXattr, value: Result<Vec<u8>, Errno>, room: u32) {
     }
 }
 
-fn attr(attributes: &Attributes) -> FileAttr {
-    let mtime = system_time(attributes.mtime);
-    FileAttr {
-        ino: INodeNo(attributes.ino),
-        size: attributes.size_bytes,
-        blocks: attributes.blocks,
-        atime: mtime,
-        mtime,
-        ctime: mtime,
-        crtime: mtime,
-        kind: file_type(attributes.kind),
-        perm: attributes.mode,
-        nlink: attributes.links,
-        uid: attributes.uid,
-        gid: attributes.gid,
-        rdev: 0,
-        blksize: STATFS_BLOCK_BYTES,
-        flags: 0,
-    }
-}
-
-fn file_type(kind: FileKind) -> FileType {
-    match kind {
-        FileKind::Directory => FileType::Directory,
-        FileKind::Regular => FileType::RegularFile,
-        FileKind::Symlink => FileType::Symlink,
-    }
-}
-
-/// Converts a timestamp. Times before 1970 are negative; an unrepresentable time becomes 1970.
-fn system_time(time: Timestamp) -> SystemTime {
-    let whole = Duration::from_secs(time.seconds.unsigned_abs());
-    let base = match time.seconds {
-        0.. => UNIX_EPOCH.checked_add(whole),
-        _ => UNIX_EPOCH.checked_sub(whole),
-    };
-    let part = Duration::from_nanos(u64::from(time.nanoseconds));
-    base.and_then(|base| base.checked_add(part))
-        .unwrap_or(UNIX_EPOCH)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_time_keeps_its_nanoseconds_before_and_after_1970() {
-        let after = system_time(Timestamp {
-            seconds: 5,
-            nanoseconds: 7,
-        });
-        assert_eq!(after, UNIX_EPOCH + Duration::new(5, 7));
-        let before = system_time(Timestamp {
-            seconds: -5,
-            nanoseconds: 7,
-        });
-        assert_eq!(
-            before,
-            UNIX_EPOCH - Duration::from_secs(5) + Duration::from_nanos(7)
-        );
-        let absurd = Timestamp {
-            seconds: i64::MAX,
-            nanoseconds: u32::MAX,
-        };
-        assert!(system_time(absurd) >= UNIX_EPOCH);
-    }
-
-    #[test]
     fn a_panicking_handler_causes_only_an_error() {
         let asked: Result<(), Errno> = ask(|| panic!("a bug"));
         assert_eq!(asked.map_err(i32::from), Err(libc::EIO));
-        let guarded: Option<()> = guard(|| panic!("a bug"));
-        assert_eq!(guarded, None);
     }
 }

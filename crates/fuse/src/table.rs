@@ -5,13 +5,13 @@
 //! bounds the table: each entry has a waiting process or is a read-ahead, of which there are at
 //! most [`BACKGROUND_MAX`](super::BACKGROUND_MAX).
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::abi::{ReadIn, RequestHeader, opcode};
+use super::abi::{ReadIn, RequestHeader};
 use super::reading::{FileReads, WaitingReads};
 use p2pfs_fs::PendingRead;
 
@@ -19,11 +19,6 @@ use p2pfs_fs::PendingRead;
 /// than such an answer takes on a busy machine, and shorter than people notice (200 ms for any
 /// interrupt). An interrupted request that is not found is searched for during the same time.
 pub(super) const SIGNAL_GRACE: Duration = Duration::from_millis(150);
-
-/// Number of early answered requests that are remembered, so that the late answers of their
-/// handlers can be undone. The oldest is dropped first. Its late answer, if any, then leaks lookups
-/// or a handle until the mount ends.
-const LATE_MAX: usize = 256;
 
 /// A request that waits for its answer.
 #[derive(Clone)]
@@ -111,7 +106,6 @@ pub(super) struct RequestTable {
 struct TableState {
     waiting: HashMap<u64, PendingRequest>,
     deadlines: BTreeSet<(Instant, u64)>,
-    late: VecDeque<(u64, u32)>,
     /// Time at which a request of each operation was last taken out of the table.
     taken: HashMap<u32, Instant>,
     /// Time until which the thread that waits for expired requests sleeps; `None` until it is
@@ -145,22 +139,6 @@ impl RequestTable {
     /// Takes a request out of the table to answer it.
     pub(crate) fn take(&self, unique: u64) -> Option<PendingRequest> {
         self.state.lock().take(unique)
-    }
-
-    /// Takes a request out of the table to answer it before its handler. The answer of the handler
-    /// is late from now on. Returns `None` if the request was already answered.
-    pub(crate) fn take_early(&self, unique: u64) -> Option<PendingRequest> {
-        let mut state = self.state.lock();
-        let waiting = state.take(unique)?;
-        state.record_late(unique, &waiting);
-        Some(waiting)
-    }
-
-    /// Returns the operation of a request that was answered early and whose handler answers now.
-    pub(crate) fn take_late(&self, unique: u64) -> Option<u32> {
-        let mut state = self.state.lock();
-        let at = state.late.iter().position(|(late, _)| *late == unique)?;
-        state.late.remove(at).map(|(_, opcode)| opcode)
     }
 
     /// Sets the read that will answer the request. Returns the read if the request was answered
@@ -216,7 +194,7 @@ impl RequestTable {
     }
 
     /// Waits until requests are past their deadline and returns copies of them. Each must be [taken
-    /// out](RequestTable::take_early) and answered, or [postponed](RequestTable::postpone). Returns
+    /// out](RequestTable::take) and answered, or [postponed](RequestTable::postpone). Returns
     /// `None` once the table is closed.
     pub(crate) fn wait_expired(&self) -> Option<Vec<(u64, PendingRequest)>> {
         let mut state = self.state.lock();
@@ -280,14 +258,6 @@ impl TableState {
         }
         expired
     }
-
-    fn record_late(&mut self, unique: u64, waiting: &PendingRequest) {
-        // A late answer to a read leaves nothing to undo.
-        if waiting.opcode != opcode::READ {
-            self.late.truncate(LATE_MAX - 1);
-            self.late.push_front((unique, waiting.opcode));
-        }
-    }
 }
 
 #[cfg(test)]
@@ -304,44 +274,7 @@ mod tests {
         assert!(table.insert(2, PendingRequest::new(15, now, now + FAR)));
         assert_eq!(table.take(2).unwrap().opcode, 15);
         assert!(table.take(2).is_none());
-        assert_eq!((table.count(), table.take_late(2)), (0, None));
-    }
-
-    #[test]
-    fn a_late_handler_is_known_by_its_operation() {
-        let (table, now) = (RequestTable::default(), Instant::now());
-        for unique in 0..300 {
-            table.insert(unique, PendingRequest::new(14, now, now + FAR));
-            assert!(table.take_early(unique).is_some());
-        }
-        assert_eq!(table.take_late(299), Some(14));
-        assert_eq!(table.take_late(299), None, "once");
-        assert_eq!(table.take_late(0), None, "the oldest are forgotten");
-        table.insert(500, PendingRequest::new(1, now, now));
-        assert_eq!(table.wait_expired().unwrap().len(), 1);
-        assert!(table.take_early(500).is_some());
-        assert_eq!(table.take_late(500), Some(1));
-    }
-
-    #[test]
-    fn an_early_answer_marks_its_request_as_late_at_once() {
-        let (table, now) = (RequestTable::default(), Instant::now());
-        let some = || 0..LATE_MAX as u64;
-        for _ in 0..100 {
-            for unique in some() {
-                table.insert(unique, PendingRequest::new(14, now, now + FAR));
-            }
-            thread::scope(|scope| {
-                scope.spawn(|| some().for_each(|unique| drop(table.take_early(unique))));
-                for unique in some() {
-                    // The handler answers as soon as the request no longer waits.
-                    while table.patience_of(unique).is_some() {
-                        thread::yield_now();
-                    }
-                    assert_eq!(table.take_late(unique), Some(14));
-                }
-            });
-        }
+        assert_eq!(table.count(), 0);
     }
 
     #[test]
@@ -357,7 +290,7 @@ mod tests {
             .map(|(unique, _)| unique)
             .collect();
         assert_eq!(expired, vec![2, 6]);
-        let taken = expired.iter().filter_map(|id| table.take_early(*id));
+        let taken = expired.iter().filter_map(|id| table.take(*id));
         assert_eq!((taken.count(), table.count()), (2, 1));
     }
 
@@ -373,7 +306,7 @@ mod tests {
         assert!(table.take(4).is_some());
         let again = table.wait_expired().unwrap();
         assert_eq!(again.len(), 1);
-        assert!(table.take_early(2).is_some() && table.take_early(2).is_none());
+        assert!(table.take(2).is_some() && table.take(2).is_none());
         table.postpone(2, now);
         assert!(table.close().is_empty());
     }

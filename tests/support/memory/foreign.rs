@@ -10,11 +10,14 @@ use super::{MTIME, Memory, Open, State};
 
 type ForeignOpen = LaterReply<(Arc<dyn OpenContent>, u64)>;
 
-/// The names of the peer's files, and the opens that wait for it.
+/// The names of the peer's files, and the calls that wait for it.
 #[derive(Default)]
 pub(super) struct ForeignPeer {
     names: Vec<Box<[u8]>>,
     opens: Vec<ForeignOpen>,
+    /// Whether it may have any name.
+    may_have: bool,
+    lookups: Vec<LaterReply<ForeignFile>>,
 }
 
 impl Memory {
@@ -39,9 +42,34 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// Lets the peer be asked for each name of the root that is not listed. The calls wait for
+    /// [`Memory::refuse_foreign`].
+    pub(crate) fn ask_foreign(&self) {
+        self.state.lock().foreign.may_have = true;
+    }
+
+    /// Returns the number of calls that wait for the peer.
+    pub(crate) fn foreign_calls(&self) -> usize {
+        let foreign = &self.state.lock().foreign;
+        foreign.lookups.len() + foreign.opens.len()
+    }
+
+    /// Ends all calls that wait for the peer: it has none of the files.
+    pub(crate) fn refuse_foreign(&self) {
+        let foreign = std::mem::take(&mut self.state.lock().foreign);
+        for reply in foreign.lookups {
+            reply(Err(FsError::NotFound));
+        }
+        for reply in foreign.opens {
+            reply(Err(FsError::NotFound));
+        }
+    }
+}
+
 impl ForeignFiles for Memory {
     fn may_have(&self, _name: &[u8]) -> bool {
-        false
+        self.state.lock().foreign.may_have
     }
 
     fn known(&self, name: &[u8]) -> Option<ForeignFile> {
@@ -59,11 +87,11 @@ impl ForeignFiles for Memory {
         Vec::new()
     }
 
-    fn find(&self, _name: &[u8], reply: LaterReply<ForeignFile>) {
-        reply(Err(FsError::NotFound));
+    fn find(&self, _name: &[u8], _uid: u32, reply: LaterReply<ForeignFile>) {
+        self.state.lock().foreign.lookups.push(reply);
     }
 
-    fn open(&self, _name: &[u8], reply: ForeignOpen) {
+    fn open(&self, _name: &[u8], _uid: u32, reply: ForeignOpen) {
         self.state.lock().foreign.opens.push(reply);
         self.changed.notify_all();
     }

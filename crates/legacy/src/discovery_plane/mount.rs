@@ -53,7 +53,7 @@ impl ForeignFiles for Legacy {
             .collect()
     }
 
-    fn find(&self, name: &[u8], reply: LaterReply<ForeignFile>) {
+    fn find(&self, name: &[u8], _uid: u32, reply: LaterReply<ForeignFile>) {
         let Ok(name) = Name::new(name) else {
             return reply(Err(FsError::NotFound));
         };
@@ -63,7 +63,7 @@ impl ForeignFiles for Legacy {
         });
     }
 
-    fn open(&self, name: &[u8], reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
+    fn open(&self, name: &[u8], _uid: u32, reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
         let Ok(name) = Name::new(name) else {
             return reply(Err(FsError::NotFound));
         };
