@@ -25,9 +25,11 @@ pub const LIMITS: &[Limit] = &[
         name: "legacy::discovery::asking::ASKS_MAX",
         value: LimitValue::Count(crate::discovery::asking::ASKS_MAX as u64),
         text: "maximum number of open questions, each for one file name. A further one evicts \
-               one whose lookup is over, or is refused.",
+               one whose lookup is over. A user has at most as many as there are free places, \
+               which is half of all if no other user has any; a further one is refused.",
         tests: LimitTests::By(&[
             "crates/legacy/src/discovery/tests/storms.rs questions_are_bounded_and_those_past_their_lookup_are_dropped",
+            "crates/legacy/src/discovery/tests/storms.rs questions_of_one_user_leave_room_for_those_of_another",
         ]),
     },
     Limit {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use p2pfs_legacy::discovery::{
-    CANDIDATES_MAX, LegacyConfig, LegacyEvent, LegacyMachine, MEMBERS_MAX, Patience,
+    CANDIDATES_MAX, LegacyConfig, LegacyEvent, LegacyMachine, MEMBERS_MAX, Requester,
 };
 use p2pfs_legacy::mesh::{ConnId, KNOWN_MAX, MeshConfig, MeshEvent, MeshMachine};
 use p2pfs_legacy::wire::discovery::{MemberName, Name};
@@ -58,7 +58,7 @@ pub fn legacy(choose: &mut Unstructured<'_>) -> Result<()> {
                     name.as_bytes() == b"a"
                 });
             }
-            5 => drop(machine.ask(now, &name, Patience::Lookup, &[])),
+            5 => drop(machine.ask(now, &name, Requester::program(1000), &[])),
             6 => machine.tried(now, &name, address(choose)?, choose.arbitrary()?),
             _ => {
                 now += Duration::from_millis(choose.int_in_range(0..=12_000)?);

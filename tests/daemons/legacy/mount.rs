@@ -19,6 +19,8 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 
 const LOOKUP: Duration = Duration::from_secs(3);
+/// Maximum lookups of one user while no other has any.
+const LOOKUPS_OF_A_USER: usize = 512;
 const SOON: Duration = Duration::from_secs(60);
 /// Maximum duration of a call that does not wait, on a slow machine.
 const AT_ONCE: Duration = Duration::from_millis(1000);
@@ -182,7 +184,6 @@ fn an_available_name_among_many_lookups_is_found() {
 
 #[apply(promise)]
 fn names_beyond_the_limit_of_lookups_are_refused_and_not_absent() {
-    const LIMIT: usize = 1024;
     let lookup = Duration::from_secs(25);
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);
@@ -191,7 +192,7 @@ fn names_beyond_the_limit_of_lookups_are_refused_and_not_absent() {
         config: settings(&[&peer]).replace("'3s'", "'25s'"),
         ..NodeOptions::new("lab")
     });
-    let all = look_up(&node, LIMIT + 100);
+    let all = look_up(&node, LOOKUPS_OF_A_USER + 100);
     let all: Vec<_> = all.into_iter().map(|one| one.join().unwrap()).collect();
     let refused = all.iter().filter(|(errno, _)| *errno == libc::EAGAIN);
     let refused_count = refused.count();
@@ -212,6 +213,51 @@ fn names_beyond_the_limit_of_lookups_are_refused_and_not_absent() {
     assert_eq!(asked(&peer, &name), 0);
     peer.gives_file(&name, b"here after all");
     assert_eq!(fs::read(node.mounted(&name)).unwrap(), b"here after all");
+}
+
+mod for_root {
+    use std::thread::JoinHandle;
+
+    use super::*;
+    use crate::support::promise::root;
+
+    const NEEDS: &[Need] = &[root, mount];
+
+    #[apply(promise)]
+    #[takes("setpriv")]
+    fn lookups_of_one_user_leave_room_for_those_of_another() {
+        let mut cluster = Cluster::new();
+        let peer = OldPeer::start(Duration::ZERO);
+        peer.gives_file("theirs", b"theirs");
+        let node = cluster.start_with(NodeOptions {
+            more: vec!["--legacy".to_owned()],
+            config: settings(&[&peer]).replace("'3s'", "'25s'"),
+            ..NodeOptions::new("lab")
+        });
+        node.write("ours", b"ours");
+        node.wait_for_file("ours");
+        let waiting = look_up(&node, LOOKUPS_OF_A_USER + 100);
+        eventually("this user is refused", SOON, || {
+            waiting.iter().any(JoinHandle::is_finished)
+        });
+        // The folders above the mount are closed to other users.
+        let read = "cd $0 && exec setpriv --reuid 65534 --regid 65534 --clear-groups cat $1";
+        let as_another = |name: &str| {
+            let mut shell = Command::new("sh");
+            run(shell.args(["-c", read]).arg(&node.mount).arg(name)).expect_ok()
+        };
+        let begun = Instant::now();
+        assert_eq!(as_another("ours"), "ours");
+        run(Command::new("df").arg(&node.mount)).expect_ok();
+        assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+        assert_eq!(as_another("theirs"), "theirs");
+        let still = |lookup: &&JoinHandle<_>| !lookup.is_finished();
+        assert_ne!(waiting.iter().filter(still).count(), 0, "it found a place");
+        for lookup in waiting {
+            let (errno, _) = lookup.join().unwrap();
+            assert!([libc::EAGAIN, libc::ENOENT].contains(&errno), "{errno}");
+        }
+    }
 }
 
 #[apply(promise)]

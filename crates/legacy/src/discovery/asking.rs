@@ -1,5 +1,6 @@
 //! The questions of this node to legacy peers, each for one file name. Several requesters of one
-//! name share a question; the number of questions and the lifetime of each are bounded.
+//! name share a question; the number of questions and the lifetime of each are bounded. The
+//! questions of one user always leave room for those of another.
 //!
 //! Questions are sent in the order of arrival, as soon as the rate of [`ASKS_PER_S`] permits. The
 //! time of a lookup begins when its question is sent. An answer does not name a file. The peer that
@@ -14,8 +15,9 @@ use super::LegacyEvent;
 use crate::wire::discovery::Name;
 use p2pfs_types::bucket::TokenBucket;
 
-/// Maximum open questions. A further one evicts a question whose lookup is over, or is refused if
-/// there is none.
+/// Maximum open questions. A further one evicts a question whose lookup is over. Of the questions
+/// whose lookup runs, a user may have as many as there are free places: half of all if no other
+/// user has any. One user therefore always leaves room for the next.
 pub const ASKS_MAX: usize = 1024;
 /// Maximum questions sent in one burst.
 pub const ASKS_BURST: u32 = 64;
@@ -56,6 +58,33 @@ pub enum Patience {
     Whole,
 }
 
+/// A user that requests a file, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Requester {
+    /// User ID.
+    pub uid: u32,
+    /// How long the requester waits.
+    pub patience: Patience,
+}
+
+impl Requester {
+    /// Returns a program of a user that looks up a path.
+    pub fn program(uid: u32) -> Self {
+        Self {
+            uid,
+            patience: Patience::Lookup,
+        }
+    }
+
+    /// Returns a person that waits for as long as the question is open.
+    pub fn person(uid: u32) -> Self {
+        Self {
+            uid,
+            patience: Patience::Whole,
+        }
+    }
+}
+
 /// Why no peer is asked, or why a lookup ended without a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Absence {
@@ -68,13 +97,15 @@ pub enum Absence {
     /// No peer is known.
     #[error("no legacy peer is known")]
     NoMembers,
-    /// [`ASKS_MAX`] other questions are open, or the lookup ended before all responders of the name
-    /// were tried ([`LegacyEvent::LookupBusy`]).
+    /// The user has as many open questions as there are free places for others, or the lookup ended
+    /// before all responders of the name were tried ([`LegacyEvent::LookupBusy`]).
     #[error("too many names are being asked for: try again in a moment")]
     Busy,
 }
 
 struct OpenQuestion {
+    /// The user whose request opened or last renewed the question.
+    uid: u32,
     /// Time when the question was sent; until then, the time of the request.
     asked_at: Instant,
     /// Whether the question was sent since it was opened or last renewed.
@@ -152,8 +183,9 @@ impl OpenQuestions {
         &mut self,
         now: Instant,
         name: &Name,
-        patience: Patience,
+        requester: Requester,
     ) -> Result<Option<Name>, Absence> {
+        let Requester { uid, patience } = requester;
         let is_absent = self
             .absent_until
             .get(name)
@@ -162,23 +194,38 @@ impl OpenQuestions {
             return Err(Absence::AskedLately);
         }
         let (ends, is_persons) = (now + self.waiting, patience == Patience::Whole);
+        let begins_lookup = self.open.get(name).is_none_or(|ask| ask.lookup_is_over);
+        if begins_lookup && !self.has_place_for(uid) {
+            return Err(Absence::Busy);
+        }
         if let Some(ask) = self.open.get_mut(name) {
             ask.is_persons |= is_persons;
             if ask.lookup_is_over || is_persons {
                 ask.ends = ends;
             }
             if ask.lookup_is_over {
-                ask.renew(now);
+                ask.renew(now, uid);
                 self.unput.push_back(name.clone());
             }
             return Ok(None);
         }
         let gave_way = self.make_room()?;
-        let mut ask = OpenQuestion::new(now, ends);
+        let mut ask = OpenQuestion::new(now, ends, uid);
         ask.is_persons = is_persons;
         self.open.insert(name.clone(), ask);
         self.unput.push_back(name.clone());
         Ok(gave_way)
+    }
+
+    /// Returns whether a user may have a further question: it has fewer than there are free places.
+    fn has_place_for(&self, uid: u32) -> bool {
+        let running = self.open.values().filter(|ask| !ask.is_late());
+        let (mut all, mut own) = (0, 0);
+        for ask in running {
+            all += 1;
+            own += usize::from(ask.uid == uid);
+        }
+        own < ASKS_MAX - all
     }
 
     fn make_room(&mut self) -> Result<Option<Name>, Absence> {
@@ -443,8 +490,9 @@ impl RunningTries {
 }
 
 impl OpenQuestion {
-    fn new(now: Instant, ends: Instant) -> Self {
+    fn new(now: Instant, ends: Instant, uid: u32) -> Self {
         Self {
+            uid,
             asked_at: now,
             is_put: false,
             is_persons: false,
@@ -458,7 +506,8 @@ impl OpenQuestion {
 
     /// Resets the question so that it is sent again. Responders that were kept while another one
     /// delivered the file are tried now.
-    fn renew(&mut self, now: Instant) {
+    fn renew(&mut self, now: Instant, uid: u32) {
+        self.uid = uid;
         self.asked_at = now;
         self.is_put = false;
         self.lookup_is_over = false;

@@ -26,8 +26,8 @@ use crate::wire::discovery::{Datagram, MemberName, Name, encode_file, encode_get
 
 pub use answering::ANSWERS_MAX;
 pub use asking::{
-    ASKS_BURST, ASKS_MAX, ASKS_PER_S, Absence, LATE_MAX, NEGATIVE, Patience, TRIES_AT_ONE_MAX,
-    TRIES_MAX,
+    ASKS_BURST, ASKS_MAX, ASKS_PER_S, Absence, LATE_MAX, NEGATIVE, Patience, Requester,
+    TRIES_AT_ONE_MAX, TRIES_MAX,
 };
 pub use offence::{DiscoveryOffence, OFFENDERS_MAX};
 pub use probes::is_probe;
@@ -271,16 +271,16 @@ impl LegacyMachine {
         &mut self,
         now: Instant,
         name: &Name,
-        patience: Patience,
+        requester: Requester,
         except: &[SocketAddrV4],
     ) -> Result<(), Absence> {
-        if patience == Patience::Lookup && is_probe(name) {
+        if requester.patience == Patience::Lookup && is_probe(name) {
             return Err(Absence::NeverAsked);
         }
         if self.roster.asked().is_empty() {
             return Err(Absence::NoMembers);
         }
-        if let Some(over) = self.asks.open(now, name, patience)? {
+        if let Some(over) = self.asks.open(now, name, requester)? {
             self.counters.overflow += 1;
             self.push_event(LegacyEvent::AskOver(over));
         }

@@ -6,6 +6,8 @@ mod hostile;
 mod storms;
 
 const OWN: &str = "10.0.0.1:1378";
+/// The user of most requests.
+const USER: u32 = 1000;
 
 fn address(text: &str) -> SocketAddrV4 {
     text.parse().unwrap()
@@ -88,8 +90,12 @@ impl DiscoveryWorld {
     }
 
     fn ask(&mut self, text: &str) -> Result<(), Absence> {
-        self.machine
-            .ask(self.now, &name(text), Patience::Lookup, &[])
+        self.ask_as(USER, text)
+    }
+
+    fn ask_as(&mut self, uid: u32, text: &str) -> Result<(), Absence> {
+        let requester = Requester::program(uid);
+        self.machine.ask(self.now, &name(text), requester, &[])
     }
 
     fn members(&self) -> Vec<String> {
@@ -395,7 +401,7 @@ fn a_recently_failed_responder_is_skipped() {
     let failed = [address("10.0.0.2:5002")];
     let asked = world
         .machine
-        .ask(world.now, &name("a.txt"), Patience::Whole, &failed);
+        .ask(world.now, &name("a.txt"), Requester::person(USER), &failed);
     assert_eq!(asked, Ok(()));
     world.hear("10.0.0.2:1378", b"File,1,5002\n");
     world.hear("10.0.0.3:1378", b"File,1,5003\n");
@@ -485,7 +491,7 @@ fn hidden_names_and_probes_are_asked_only_on_explicit_request() {
     }
     let whole = world
         .machine
-        .ask(world.now, &name(".profile"), Patience::Whole, &[]);
+        .ask(world.now, &name(".profile"), Requester::person(USER), &[]);
     assert_eq!(whole, Ok(()));
     assert_eq!(
         DiscoveryWorld::new(&[]).ask("a.txt"),

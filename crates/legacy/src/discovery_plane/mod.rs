@@ -33,7 +33,7 @@ use crate::wire::discovery::{MemberName, NameError};
 use p2pfs_catalogue::Change;
 use p2pfs_node::OpenVersions;
 
-pub use crate::discovery::{LegacyMember, Patience};
+pub use crate::discovery::{LegacyMember, Patience, Requester};
 pub use crate::wire::discovery::{Name, printable};
 pub use copy::RemoteCopy;
 pub use error::CopyError;
@@ -92,7 +92,7 @@ pub type LookupResult = Result<Arc<RemoteFile>, LegacyAbsence>;
 enum LegacyCommand {
     Ask {
         name: Name,
-        patience: Patience,
+        requester: Requester,
         except: Vec<SocketAddrV4>,
         reply: oneshot::Sender<LookupResult>,
     },
@@ -127,13 +127,13 @@ impl Legacy {
     pub async fn find(
         &self,
         name: Name,
-        patience: Patience,
+        requester: Requester,
         except: &[SocketAddrV4],
     ) -> LookupResult {
         let (reply, answer) = oneshot::channel();
         let command = LegacyCommand::Ask {
             name,
-            patience,
+            requester,
             except: except.to_vec(),
             reply,
         };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::{CopyError, Legacy, LegacyAbsence, RemoteBytes, RemoteFile};
-use crate::discovery::{Absence, NEGATIVE, Patience, is_probe};
+use crate::discovery::{Absence, NEGATIVE, Requester, is_probe};
 use crate::wire::discovery::Name;
 use p2pfs_fs::{
     ForeignFile, ForeignFiles, FsError, LaterReply, OpenContent, ReadNow, ReadReply, ReadTicket,
@@ -53,24 +53,24 @@ impl ForeignFiles for Legacy {
             .collect()
     }
 
-    fn find(&self, name: &[u8], _uid: u32, reply: LaterReply<ForeignFile>) {
+    fn find(&self, name: &[u8], uid: u32, reply: LaterReply<ForeignFile>) {
         let Ok(name) = Name::new(name) else {
             return reply(Err(FsError::NotFound));
         };
         let legacy = self.clone();
         self.runtime.spawn(async move {
-            reply(legacy.look_up(name).await.map(|file| shown(&file)));
+            reply(legacy.look_up(name, uid).await.map(|file| shown(&file)));
         });
     }
 
-    fn open(&self, name: &[u8], _uid: u32, reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
+    fn open(&self, name: &[u8], uid: u32, reply: LaterReply<(Arc<dyn OpenContent>, u64)>) {
         let Ok(name) = Name::new(name) else {
             return reply(Err(FsError::NotFound));
         };
         let legacy = self.clone();
         self.runtime.spawn(async move {
             let limit = legacy.lookup + OPEN_LIMIT;
-            let opened = tokio::time::timeout(limit, legacy.open_bytes(name)).await;
+            let opened = tokio::time::timeout(limit, legacy.open_bytes(name, uid)).await;
             let bytes = opened.unwrap_or(Err(FsError::DeadlinePassed));
             reply(bytes.and_then(|bytes| legacy.opened(bytes)));
         });
@@ -129,8 +129,9 @@ impl Legacy {
         Ok((Arc::new(open), size_bytes))
     }
 
-    async fn look_up(&self, name: Name) -> Result<Arc<RemoteFile>, FsError> {
-        match self.find(name.clone(), Patience::Lookup, &[]).await {
+    async fn look_up(&self, name: Name, uid: u32) -> Result<Arc<RemoteFile>, FsError> {
+        let requester = Requester::program(uid);
+        match self.find(name.clone(), requester, &[]).await {
             Ok(file) => Ok(file),
             Err(LegacyAbsence::Stopping) => Err(FsError::Stopping),
             // It is unknown whether the file exists.
@@ -144,13 +145,14 @@ impl Legacy {
     }
 
     /// Opens the file at the first responder that begins to send it.
-    async fn open_bytes(&self, name: Name) -> Result<RemoteBytes, FsError> {
+    async fn open_bytes(&self, name: Name, uid: u32) -> Result<RemoteBytes, FsError> {
         let (mut failure, mut passed) = (None, Vec::new());
         while passed.len() < RESPONDERS_MAX {
             let file = match failure {
-                None => self.look_up(name.clone()).await?,
+                None => self.look_up(name.clone(), uid).await?,
                 Some(failure) => {
-                    let next = self.find(name.clone(), Patience::Lookup, &passed).await;
+                    let requester = Requester::program(uid);
+                    let next = self.find(name.clone(), requester, &passed).await;
                     next.map_err(|_| failure)?
                 }
             };

@@ -18,7 +18,9 @@ use super::{
     LegacyAbsence, LegacyCommand, LegacyInlet, LegacySettings, LookupResult, RefusalLog,
     RemoteFile, RemoteFiles, ThrottledTransfer, serve,
 };
-use crate::discovery::{ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachine, Patience};
+use crate::discovery::{
+    ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachine, Patience, Requester,
+};
 use crate::net::discovery::{Admission, LegacyError};
 use crate::wire::discovery::{MemberName, Name};
 use p2pfs_catalogue::Change;
@@ -277,17 +279,17 @@ impl LegacyPlane {
             }
             LegacyCommand::Ask {
                 name,
-                patience,
+                requester,
                 except,
                 reply,
-            } => self.ask(name, patience, &except, reply),
+            } => self.ask(name, requester, &except, reply),
         }
     }
 
     fn ask(
         &mut self,
         name: Name,
-        patience: Patience,
+        requester: Requester,
         except: &[SocketAddrV4],
         reply: oneshot::Sender<LookupResult>,
     ) {
@@ -296,10 +298,11 @@ impl LegacyPlane {
             let _gone = reply.send(Ok(known));
             return;
         }
-        match self.machine.ask(Instant::now(), &name, patience, except) {
+        match self.machine.ask(Instant::now(), &name, requester, except) {
             Ok(()) => {
                 let waiters = self.lookups.waiters.entry(name).or_default();
                 waiters.retain(|waiter| !waiter.reply.is_closed());
+                let patience = requester.patience;
                 waiters.push(LookupWaiter { patience, reply });
             }
             Err(absence) => {
@@ -493,7 +496,7 @@ impl LegacyPlane {
             let limit = ASKS_MAX;
             self.events.warn(format!(
                 "names that may be legacy peers' are refused for now: only {limit} are looked for \
-                 at a time"
+                 at a time, at most half of them for one user"
             ));
         }
     }

@@ -19,8 +19,9 @@ use crate::daemon::control::{
     Plane, ReplySink, SourceShare,
 };
 use p2pfs_legacy::LegacyPeers;
+use p2pfs_legacy::discovery::Absence;
 use p2pfs_legacy::discovery_plane::{
-    CopyError, Legacy, LegacyAbsence, LegacyMember, Name, Patience, RemoteCopy, RemoteFile,
+    CopyError, Legacy, LegacyAbsence, LegacyMember, Name, RemoteCopy, RemoteFile, Requester,
     printable,
 };
 use p2pfs_node::NodeError;
@@ -59,7 +60,7 @@ pub(super) async fn copy_from_legacy_peers(
         Failure::new(FailureKind::NotFound, format!("{shown}: {why}"))
     })?;
     let fetched = tokio::select! {
-        fetched = fetch(legacy, &name) => fetched?.ok_or(absent)?,
+        fetched = fetch(legacy, &name, caller_uid) => fetched?.ok_or(absent)?,
         () = reply.closed() => return Err(CallerGone.into()),
     };
     match fetched {
@@ -72,7 +73,11 @@ pub(super) async fn copy_from_legacy_peers(
 /// dropped. If no peer has the file, the name counts as absent for a while, and the next query is
 /// sent after that. Asks nothing while a node shares the name, or if the path is not a name in the
 /// root.
-pub(super) async fn keep_asking(services: &Services, file: Option<&Named>) -> Infallible {
+pub(super) async fn keep_asking(
+    services: &Services,
+    file: Option<&Named>,
+    caller_uid: u32,
+) -> Infallible {
     let path = file.and_then(|named| shared_path(named).ok());
     let name = path.filter(|path| path.components().count() == 1);
     let name = name.and_then(|path| Name::new(path.as_bytes()).ok().zip(Some(path)));
@@ -81,7 +86,8 @@ pub(super) async fn keep_asking(services: &Services, file: Option<&Named>) -> In
     };
     loop {
         if services.node.names().find(&path).is_err() {
-            let _found = legacy.find(name.clone(), Patience::Lookup, &[]).await;
+            let requester = Requester::program(caller_uid);
+            let _found = legacy.find(name.clone(), requester, &[]).await;
         }
         tokio::time::sleep(ASK_PERIOD).await;
     }
@@ -138,19 +144,27 @@ enum LegacyFetch {
 /// Fetches the whole file from the first of up to [`RESPONDERS_MAX`] responders that delivers it,
 /// unless the cache has no room for it. Returns `None` if no peer has the file, and the last
 /// failure if all responders failed.
-async fn fetch(legacy: &Legacy, name: &Name) -> Result<Option<LegacyFetch>, Failure> {
+async fn fetch(
+    legacy: &Legacy,
+    name: &Name,
+    caller_uid: u32,
+) -> Result<Option<LegacyFetch>, Failure> {
     let mut failed_at = Vec::new();
     let mut failure = None;
     while failed_at.len() < RESPONDERS_MAX {
-        // The first query, with [`Patience::Whole`], gave all legacy peers the time to answer. The
-        // shorter time of a lookup is enough for the answers of further holders.
-        let patience = match failure {
-            None => Patience::Whole,
-            Some(_) => Patience::Lookup,
+        // The first query, of a person, gave all legacy peers the time to answer. The shorter time
+        // of a lookup is enough for the answers of further holders.
+        let requester = match failure {
+            None => Requester::person(caller_uid),
+            Some(_) => Requester::program(caller_uid),
         };
-        let file = match legacy.find(name.clone(), patience, &failed_at).await {
+        let file = match legacy.find(name.clone(), requester, &failed_at).await {
             Ok(file) => file,
             Err(LegacyAbsence::Stopping) => return Err(NodeError::Stopping.into()),
+            // It is unknown whether a peer has the file.
+            Err(busy @ LegacyAbsence::NotAsked(Absence::Busy)) if failure.is_none() => {
+                return Err(Failure::new(FailureKind::Busy, busy.to_string()));
+            }
             Err(_) => break,
         };
         match whole(legacy, &file).await {

@@ -43,10 +43,11 @@ pub(super) async fn wait(
         }
         Ok(Nothing {})
     };
+    let asking = legacy::keep_asking(services, wanted.file.as_ref(), viewer.uid);
     let so = async {
         tokio::select! {
             outcome = so => outcome,
-            never = legacy::keep_asking(services, wanted.file.as_ref()) => match never {},
+            never = asking => match never {},
         }
     };
     match tokio::time::timeout(limit, so).await {

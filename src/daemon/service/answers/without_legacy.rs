@@ -17,7 +17,11 @@ pub(super) async fn copy_from_legacy_peers(
 }
 
 /// Waits forever, because no legacy peer can be asked for the file.
-pub(super) async fn keep_asking(_services: &Services, _file: Option<&Named>) -> Infallible {
+pub(super) async fn keep_asking(
+    _services: &Services,
+    _file: Option<&Named>,
+    _caller_uid: u32,
+) -> Infallible {
     std::future::pending().await
 }
 

@@ -11,6 +11,13 @@ fn ask_many(world: &mut DiscoveryWorld, count: usize) {
     }
 }
 
+/// Asks for names as a user until that is refused. Returns the number of questions.
+fn ask_until_busy(world: &mut DiscoveryWorld, uid: u32) -> usize {
+    let mut names = (0..).map(|n| format!("f{uid}-{n:04}"));
+    let refused = names.position(|name| world.ask_as(uid, &name) == Err(Absence::Busy));
+    refused.unwrap()
+}
+
 fn heard(world: &mut DiscoveryWorld) -> Vec<String> {
     let questions = world.sent().into_iter().map(|(_, text)| text);
     questions.filter(|text| text.starts_with("Get,")).collect()
@@ -31,13 +38,31 @@ fn tried_at(world: &mut DiscoveryWorld, at: &str) -> Vec<Name> {
 #[test]
 fn questions_are_bounded_and_those_past_their_lookup_are_dropped() {
     let mut world = DiscoveryWorld::new(&[PEER]);
-    ask_many(&mut world, ASKS_MAX);
+    let count: usize = (1..20).map(|uid| ask_until_busy(&mut world, uid)).sum();
+    assert_eq!(count, ASKS_MAX);
     assert_eq!(world.ask("one more"), Err(Absence::Busy));
     world.pass(seconds(12));
     world.events();
     assert_eq!(world.ask("one more"), Ok(()));
-    let first = LegacyEvent::AskOver(name("f0000"));
+    let first = LegacyEvent::AskOver(name("f1-0000"));
     assert_eq!(world.asking_events(), [first]);
+}
+
+#[test]
+fn questions_of_one_user_leave_room_for_those_of_another() {
+    let mut world = DiscoveryWorld::new(&[PEER]);
+    assert_eq!(ask_until_busy(&mut world, 1), ASKS_MAX / 2);
+    assert_eq!(ask_until_busy(&mut world, 2), ASKS_MAX / 4);
+    assert_eq!(world.ask_as(1, "one more"), Err(Absence::Busy));
+    assert_eq!(world.ask_as(3, "one more"), Ok(()));
+    // A question that is open already takes no further place.
+    assert_eq!(world.ask_as(1, "one more"), Ok(()));
+    let person = Requester::person(1);
+    let asked = world.machine.ask(world.now, &name("other"), person, &[]);
+    assert_eq!(asked, Err(Absence::Busy), "a person is a user as well");
+    // Questions whose lookup is over take no place of their user.
+    world.pass(seconds(20));
+    assert_eq!(world.ask_as(1, "other"), Ok(()));
 }
 
 #[test]
