@@ -101,6 +101,26 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
+        name: "transfer::net::peer::request_room::LARGE_REQUESTS_MAX_BYTES",
+        value: LimitValue::Bytes(crate::net::peer::request_room::LARGE_REQUESTS_MAX_BYTES as u64),
+        text: "requests of 4 KiB or more, of all peers, that wait or are answered; the next one \
+               is answered busy.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/net/peer/request_room.rs room_is_bounded_for_one_peer_and_for_all_and_returns",
+        ]),
+    },
+    Limit {
+        name: "transfer::net::peer::request_room::LARGE_REQUESTS_PER_PEER_BYTES",
+        value: LimitValue::Bytes(
+            crate::net::peer::request_room::LARGE_REQUESTS_PER_PEER_BYTES as u64,
+        ),
+        text: "such requests of one peer.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/net/peer/request_room.rs room_is_bounded_for_one_peer_and_for_all_and_returns",
+            "crates/transfer/src/net/peer/tests/requests.rs large_requests_are_bounded_by_their_bytes_and_leave_room_for_small_ones",
+        ]),
+    },
+    Limit {
         name: "transfer::server::askers::ASKERS_MAX",
         value: LimitValue::Count(crate::server::askers::ASKERS_MAX as u64),
         text: "how many askers of one file are remembered: what an offer can name \

@@ -21,6 +21,7 @@ mod pool;
 mod probe;
 mod queue_limit;
 mod register;
+pub(crate) mod request_room;
 mod send_budget;
 mod serve;
 mod split;
@@ -32,6 +33,7 @@ pub use dial::SentRequest;
 pub use limits::{ACCEPTED_CONNECTIONS, ConnectionLimits, ConnectionTimes, PeerLimits};
 pub use line::{OnAnswer, Progress};
 pub use probe::Probed;
+use request_room::RequestRoom;
 pub use serve::{AnswerBeside, Incoming, ReplyTo};
 
 use std::net::SocketAddr;
@@ -83,6 +85,7 @@ struct Shared {
     register: Register,
     distances: Arc<Distances>,
     incoming: mpsc::Sender<Incoming>,
+    request_room: RequestRoom,
     pieces: PiecePool,
 }
 
@@ -165,6 +168,7 @@ impl PeerNet {
             register: Register::default(),
             distances: Arc::new(Distances::new()),
             incoming,
+            request_room: RequestRoom::default(),
             pieces: PiecePool::default(),
         });
         let accepting = tokio::spawn(serve::accept_all(Arc::clone(&shared), listener));

@@ -17,6 +17,7 @@ use super::outbound::Outbound;
 use super::ping_pace::PingPace;
 use super::queue_limit::QueueLimitedStream;
 use super::register::AcceptedGuard;
+use super::request_room::TakenRoom;
 use super::send_budget::QueueTarget;
 use super::split::SplitConnection;
 use super::tcp_info::TcpGauge;
@@ -54,6 +55,8 @@ pub struct ReplyTo {
     id: u32,
     outbound: Arc<Outbound>,
     slot: Option<OwnedSemaphorePermit>,
+    /// Room for the bytes of the request, until it is answered.
+    _room: TakenRoom,
 }
 
 /// Handler of a proven member's request outside the node's event loop. It returns requests that it
@@ -300,19 +303,33 @@ impl ServedConnection<'_> {
                 continue;
             }
             pings.add_request();
+            let room = self.shared.request_room.take(self.from, body.len());
             let request = match Request::decode(header.kind, body) {
                 Ok(request) => request,
                 Err(error) => return reason_of(&error),
             };
+            // A request that has no room is dropped before it waits for its place.
+            let request = room.is_some().then_some(request);
             // Reading pauses here when too many requests are in flight. The peer's further requests
             // then wait in the connection.
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
                 return DropReason::ClosedHere;
             };
+            let (Some(request), Some(_room)) = (request, room) else {
+                self.shared.counters.lock().overloaded += 1;
+                outbound.answer(
+                    header.id,
+                    Frame::empty(header.id, Kind::Busy),
+                    Some(slot),
+                    None,
+                );
+                continue;
+            };
             let reply = ReplyTo {
                 id: header.id,
                 outbound: Arc::clone(outbound),
                 slot: Some(slot),
+                _room,
             };
             let incoming = Incoming {
                 from: self.from,

@@ -2,8 +2,10 @@
 
 use tokio::time::{Duration, sleep};
 
+use super::super::request_room::LARGE_REQUESTS_PER_PEER_BYTES;
 use super::super::*;
 use super::harness::*;
+use p2pfs_proto::wire::native::tcp::MEMBERS_MAX_BYTES;
 
 #[tokio::test]
 async fn a_request_is_answered_on_either_lane_over_warm_connections() {
@@ -274,6 +276,50 @@ async fn a_node_whose_queue_is_full_answers_busy_at_once() {
     assert_eq!(server.net.counters().overloaded, 1);
     assert!(server.requests.recv().await.is_some());
     drop(net);
+}
+
+#[tokio::test]
+async fn large_requests_are_bounded_by_their_bytes_and_leave_room_for_small_ones() {
+    const FITTING: usize = LARGE_REQUESTS_PER_PEER_BYTES / MEMBERS_MAX_BYTES;
+    let asker = Node::new(1);
+    let mut server = Node::new(1);
+    let seen = server.seen();
+    let members = bytes::Bytes::from(vec![0; MEMBERS_MAX_BYTES]);
+    let mut asked = tokio::task::JoinSet::new();
+    for _ in 0..=FITTING {
+        let (net, members) = (asker.net.clone(), members.clone());
+        let (node, address) = (seen.id, seen.addr);
+        asked.spawn(async move {
+            let request = Request::Members { members };
+            net.request(node, address, Lane::Urgent, request).await
+        });
+    }
+    let one = asked.join_next().await.unwrap().unwrap();
+    assert_eq!(one, Ok(Response::Busy), "one does not fit");
+    assert_eq!(server.net.counters().overloaded, 1);
+    // The others keep their room while they are answered. A small one has a place.
+    let answer = async {
+        let mut large = Vec::new();
+        for _ in 0..FITTING {
+            let Incoming { request, reply, .. } = server.requests.recv().await.unwrap();
+            assert!(matches!(request, Request::Members { .. }));
+            large.push(reply);
+        }
+        let small = server.requests.recv().await.unwrap();
+        small.reply.send(Response::NotHere);
+        let more = Request::Members { members };
+        let more = asker.net.request(seen.id, seen.addr, Lane::Urgent, more);
+        assert_eq!(more.await, Ok(Response::Busy));
+        for reply in large {
+            reply.send(Response::NotHere);
+        }
+    };
+    let small = asker.ask(&seen, Lane::Urgent);
+    let (small, ()) = tokio::join!(small, answer);
+    assert_eq!(small, Ok(Response::NotHere));
+    for answer in asked.join_all().await {
+        assert_eq!(answer, Ok(Response::NotHere));
+    }
 }
 
 #[tokio::test]
