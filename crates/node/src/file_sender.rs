@@ -477,9 +477,7 @@ fn taken(answer: Result<Response, NetError>, before: u64) -> Result<u64, Attempt
         Ok(Response::Busy) => Err(AttemptError::Busy),
         Ok(_) => Err(AttemptError::ForNow { to_bytes: before }),
         Err(error) if error.is_retryable() => Err(AttemptError::ForNow { to_bytes: before }),
-        Err(error) => Err(AttemptError::ForGood(PushError::Refused {
-            why: error.to_string(),
-        })),
+        Err(error) => Err(AttemptError::ForGood(PushError::Unasked(error))),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
+use p2pfs_transfer::net::NetError;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::read_full_at;
 
@@ -44,6 +45,9 @@ pub enum PushError {
     /// The peer has had its maximum number of files in transfer for too long.
     #[error("too many files are on their way to it: send this one when some of them have come")]
     Busy,
+    /// The request was not sent, or the peer does not know it.
+    #[error("{0}")]
+    Unasked(NetError),
     /// The peer refused the file.
     #[error("it refused: {why}")]
     Refused {
