@@ -19,7 +19,7 @@ use super::questions;
 use super::remark;
 use super::text::{escape, escape_path, local_time, printable};
 use crate::daemon::config::units::{self, write_count};
-use crate::daemon::config::{Config, Sources, load_texts, readers_of, saved};
+use crate::daemon::config::{Config, Environment, Sources, load_texts, readers_of, saved};
 use crate::daemon::control::{
     Admitted, Call, Client, ClientError, Expelled, FailureKind, GoneNode, Invitation, Joined, Left,
     Named, Nothing, Process, Rotated, Settings, Shares, Status, Trust, TrustedNode,
@@ -128,12 +128,7 @@ pub struct JoinOptions {
     yes: bool,
     /// The configuration of the daemon to join; stores the token in its state directory if that
     /// does not run
-    #[arg(
-        long,
-        value_name = "FILE",
-        env = "P2PFS_CONFIG",
-        hide_env_values = true
-    )]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The state directory of the daemon to join; stores the token there if that does not run
     #[arg(long, value_name = "DIR")]
@@ -216,15 +211,17 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
 /// nor a configuration with another one.
 fn is_meant(client: &mut Client, options: &JoinOptions) -> Result<bool, CliError> {
     let (state, config) = (&options.state, &options.config);
-    if state.is_none() && config.is_none() {
-        return Ok(true);
-    }
-    let settings: Settings = client.call(&Call::Settings {})?;
+    let mut settings = || client.call::<Settings>(&Call::Settings {});
     match (state, config) {
-        (Some(state), _) => is_state_of(&settings, state),
-        (None, Some(config)) if has_read(&settings, config) => Ok(true),
-        (None, _) => {
-            let loaded = load_texts(&sources(options)?).map_err(Box::new)?;
+        (None, None) => Ok(true),
+        (Some(state), _) => is_state_of(&settings()?, state),
+        (None, Some(config)) => {
+            let settings = settings()?;
+            if has_read(&settings, config) {
+                return Ok(true);
+            }
+            let sources = sources(options, Some(config.clone()))?;
+            let loaded = load_texts(&sources).map_err(Box::new)?;
             is_state_of(&settings, &loaded.config.state_dir)
         }
     }
@@ -237,10 +234,11 @@ fn has_read(settings: &Settings, config: &Path) -> bool {
     named.is_ok_and(|named| files.any(|file| file.is_ok_and(|file| file == named)))
 }
 
-/// Returns the sources of the settings of the daemon that the options name.
-fn sources(options: &JoinOptions) -> Result<Sources, CliError> {
+/// Returns the sources of the settings of a daemon with this configuration and the state directory
+/// of the options.
+fn sources(options: &JoinOptions, config: Option<PathBuf>) -> Result<Sources, CliError> {
     let daemon = DaemonOptions {
-        config: options.config.clone(),
+        config,
         places: PlaceOptions {
             state: options.state.clone(),
             ..PlaceOptions::default()
@@ -355,7 +353,15 @@ fn keep(
     Invitation::check_token(token)?;
     let json = options.reporting.json;
     let asks = !options.yes && questions::has_terminal();
-    let loaded = load_texts(&sources(&options)?).map_err(Box::new)?;
+    // `P2PFS_CONFIG` is read only here. If it stood for the flag `--config`, it would turn the
+    // token away from a running daemon, as the flag does.
+    let named = || {
+        Environment::of_this_process()
+            .path("P2PFS_CONFIG")
+            .map(Path::to_owned)
+    };
+    let config = options.config.clone().or_else(named);
+    let loaded = load_texts(&sources(&options, config)?).map_err(Box::new)?;
     let state_dir = &loaded.config.state_dir;
     if saved::state_is_in_use(state_dir) {
         return Err(CliError::new(

@@ -458,7 +458,9 @@ fn commands_tell_the_newest_refusal_of_the_configuration_and_no_earlier_failed_s
     let fails = |code: i32, config: &str| {
         let config = format!("socket = '{}'\n{config}\n", socket.display());
         fs::write(at("p2pfs.toml"), config).unwrap();
-        let mut start = program();
+        // The packaged service has this umask.
+        let masked = ["sh", "-c", "umask 077; exec \"$@\"", "sh"].map(str::to_owned);
+        let mut start = program_through(&masked);
         start.args(["daemon", "--config"]).arg(at("p2pfs.toml"));
         for place in ["state", "cache"] {
             start.arg(format!("--{place}")).arg(at(place));
@@ -466,6 +468,9 @@ fn commands_tell_the_newest_refusal_of_the_configuration_and_no_earlier_failed_s
         // A service manager has this variable in its services.
         let ended = run(start.env("NOTIFY_SOCKET", at("manager")));
         assert_eq!(ended.status.code(), Some(code), "{}", ended.stderr);
+        let record = fs::metadata(at("sock.failed")).unwrap();
+        let mode = record.permissions().mode() & 0o777;
+        assert_eq!(mode, 0o644, "commands of all users read it");
         let asked = run(program().args(["status", "--socket"]).arg(&socket));
         let words: Vec<_> = asked.stderr.split_whitespace().collect();
         words.join(" ")

@@ -77,7 +77,7 @@ fn a_copied_machine_is_named_by_all_without_blaming_a_firewall_or_losing_a_node(
         let found: Vec<_> = found.split_whitespace().collect();
         let found = found.join(" ");
         assert!(found.contains("error key: another machine"), "{found}");
-        let remedy = "On the copy, the newer machine (on either, if you cannot tell which it is): \
+        let remedy = "On the copy, the newer machine (on either, if it is unclear which it is): \
                       stop p2pfs, remove its state directory and start p2pfs again.";
         assert!(found.contains(remedy), "{found}");
         let invite = "by an invitation (p2pfs invite --name NAME on a member;";

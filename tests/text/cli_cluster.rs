@@ -120,6 +120,13 @@ fn join_for_another_configuration_stores_the_token_in_its_state_directory() {
     assert_eq!(stored.unwrap(), format!("{token}\n"));
     let is_join = |call: &Call| matches!(call, Call::Join { .. });
     assert!(!daemon.asked().iter().any(is_join));
+    // The variable is for commands without a daemon.
+    let mut by_variable = daemon.command();
+    by_variable
+        .args(["join", &token])
+        .env("P2PFS_CONFIG", &config);
+    let joined = by_variable.output().unwrap();
+    assert_eq!(joined.stdout, b"joined the cluster\n");
     // The state directory of the daemon that answers.
     std::fs::write(&config, "state_dir = '/srv/state'\n").unwrap();
     assert_eq!(daemon.output(&join), "joined the cluster\n");

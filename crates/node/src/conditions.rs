@@ -132,7 +132,7 @@ conditions! {
     KeyCopied "key-copied" Error "key" "4c6984e2fd434f1588cabf99c8323a41"
         "Two machines run with the same key."
         "one machine is a copy of the other. On the copy, the newer machine (on either, if \
-         you cannot tell which it is): stop p2pfs, remove its state directory and start \
+         it is unclear which it is): stop p2pfs, remove its state directory and start \
          p2pfs again. Then let it join by an invitation (p2pfs invite --name NAME on a \
          member; not needed with a secret file), and add its shares again";
     ShareProblem "share-problem" Warning "share" "c03a8ff4cc9d42758ff89451419a0735"
@@ -357,9 +357,10 @@ impl LatestFinding {
 pub(super) struct StandingConditions(BTreeMap<(Condition, String), LatestFinding>);
 
 impl StandingConditions {
-    /// Records a finding, unless another condition explains it. Returns the begin if the condition did not stand for this subject before,
+    /// Records a finding. Returns the begin if the condition did not stand for this subject before,
     /// and the new cause if it stood with another one. Each cause is returned once. A new subject
-    /// beyond [`SUBJECTS_MAX`] is not recorded.
+    /// beyond [`SUBJECTS_MAX`] is not recorded. If another condition explains the finding, ends the
+    /// condition of this subject instead.
     pub(super) fn begin(
         &mut self,
         condition: Condition,
@@ -367,7 +368,7 @@ impl StandingConditions {
         finding: Finding,
     ) -> Option<Turn> {
         if self.is_explained(condition, &finding) {
-            return None;
+            return self.end(condition, subject);
         }
         let key = (condition, subject.to_owned());
         let standing = StandingCondition {
@@ -573,9 +574,13 @@ mod tests {
         standing.begin(Condition::ClockAhead, "one", gap());
         standing.begin(Condition::CutOff, "clock of one", gap());
         standing.begin(Condition::CutOff, "peer two", closed());
+        standing.begin(Condition::CutOff, "seed three", closed());
         standing.begin(Condition::ClockBehind, "", Finding::new("far behind"));
         let ended = standing.end_explained();
         assert_eq!(subjects(&ended), [(false, "one"), (false, "clock of one")]);
+        // The cause of the silence of a seed shows later.
+        let turns = standing.begin(Condition::CutOff, "seed three", gap());
+        assert_eq!(subjects(turns.as_slice()), [(false, "seed three")]);
         let found = [("clock of one", gap()), ("peer two", closed())];
         let found = found.map(|(subject, finding)| (subject.to_owned(), finding));
         assert_eq!(standing.replace(Condition::CutOff, found.to_vec()), []);

@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -101,6 +102,8 @@ impl FailedStart {
         let path = path(socket);
         let new = path.with_added_extension("new");
         let mut file = create_anew(&new, RECORD_MODE)?;
+        // The service's umask takes the right to read from the mode of a new file.
+        file.set_permissions(fs::Permissions::from_mode(RECORD_MODE))?;
         file.write_all(&serde_json::to_vec(self)?)?;
         fs::rename(&new, &path)
     }

@@ -40,8 +40,9 @@ pub(super) async fn watch(services: Arc<Services>) {
     }
 }
 
-/// Makes exactly the failed ones of these checks, and the warnings among them that are conditions, stand as conditions. Does
-/// nothing while the daemon stops, because checks then fail without a fault.
+/// Makes exactly the failed ones of these checks, and the warnings among them that are conditions,
+/// stand as conditions. Does nothing while the daemon stops, because checks then fail without a
+/// fault.
 pub(super) fn tell(services: &Services, found: Vec<Check>) {
     if services.lifecycle.is_stopping() {
         return;

@@ -123,12 +123,17 @@ pub(super) async fn check_absent(
     let answers = asked.join_all().await.into_iter();
     let found = answers.filter_map(|(node, machine, gap)| {
         let check = absent_trouble(services, node, &machine, gap.as_ref())?;
-        // A machine that is switched off is normal while others are there.
-        let is_off = check.state == CheckState::Warning && gap.is_none();
-        Some(if is_off && !is_alone {
-            as_note(&check)
-        } else {
-            check
+        let check = unless_copied(services, vec![check]).pop()?;
+        Some(match check.state {
+            _ if is_alone => check,
+            // No condition of status says that a single node is absent.
+            CheckState::Failed => Check {
+                state: CheckState::Warning,
+                ..check
+            },
+            // A machine that is switched off is normal while others are there.
+            CheckState::Warning if gap.is_none() => as_note(&check),
+            _ => check,
         })
     });
     let mut found: Vec<_> = found.collect();

@@ -41,6 +41,10 @@ const START_MAX: SignedDuration = SignedDuration::from_secs(10);
 /// How long `p2pfs doctor` waits for other machines, so that it answers within 2 s. The second
 /// packet of a lost connection attempt leaves after 1 s.
 const CHECKUP_PATIENCE: Duration = Duration::from_millis(1500);
+/// Minimum time for the dial of a seed. With less, its silence says nothing.
+const DIAL_MIN: Duration = Duration::from_millis(500);
+/// Remedy for a resolver that takes too long.
+const SLOW_RESOLVER: &str = "mend the resolver of this machine, or give the seed by its address";
 /// How long the periodic checks wait: longer than a dial, a handshake and an answer take.
 pub(in crate::daemon::service) const WATCH_PATIENCE: Duration = Duration::from_secs(30);
 /// Round trips until a peer has answered that it was asked to dial back: a connection each way with
@@ -216,7 +220,7 @@ fn address_check(address: SocketAddr, probed: &Probed, is_here: bool) -> Check {
 }
 
 /// Returns whether this machine has an address. A router has the other ones.
-fn is_of_this_machine(ip: IpAddr) -> bool {
+pub(super) fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
 }
 
@@ -239,12 +243,18 @@ async fn check_seed(services: &Services, seed: &Seed, patience: Duration) -> Che
     let name = format!("seed {seed}");
     let deadline = Instant::now() + patience;
     let Ok(addresses) = timeout_at(deadline, resolve(seed)).await else {
-        let remedy = "mend the resolver of this machine, or give the seed by its address";
-        return Check::failed(name, "its name does not resolve in time", remedy);
+        return Check::failed(name, "its name does not resolve in time", SLOW_RESOLVER);
     };
-    let patience = deadline.saturating_duration_since(Instant::now());
-    let mut last = None;
+    let left = || deadline.saturating_duration_since(Instant::now());
+    if left() < DIAL_MIN {
+        let found = "its name resolved too late to dial it";
+        return Check::warning(name, found, SLOW_RESOLVER);
+    }
+    let (mut last, mut count) = (None, addresses.len());
     for address in addresses {
+        // A silent address leaves time for the next ones.
+        let patience = left() / u32::try_from(count).unwrap_or(u32::MAX);
+        count -= 1;
         if address.is_ipv6() && services.settings.at_start.listen.is_ipv4() {
             last.get_or_insert(other_family(&name, address));
             continue;
@@ -252,7 +262,7 @@ async fn check_seed(services: &Services, seed: &Seed, patience: Duration) -> Che
         let machine = probe(&services.node, address, patience).await;
         match &machine.probed {
             Probed::Member(node) => {
-                return check_heard(services, name, *node, address, patience).await;
+                return check_heard(services, name, *node, address, left()).await;
             }
             Probed::Ourselves => return Check::ok(name, "is this node itself"),
             Probed::Stranger(node) if membership::refuses(services, node) => {
@@ -284,11 +294,14 @@ async fn check_heard(
         HEARD_WITHIN.min(patience / 2)
     };
     let begun = Instant::now();
-    while begun.elapsed() < heard_within {
+    loop {
         let members = services.node.peers().members().await.unwrap_or_default();
         let mut live = members.iter().filter(|member| is_alive(member));
         if live.any(|member| member.status.member.node == node) {
             return Check::ok(name, format!("is {}", services.node.peers().name_of(&node)));
+        }
+        if begun.elapsed() >= heard_within {
+            break;
         }
         sleep(LOOK_PERIOD).await;
     }
@@ -497,9 +510,14 @@ fn peer_trouble(machine: &str, address: SocketAddr, error: &NodeError) -> Check 
     let remedy = match error {
         NodeError::Net(NetError::Unreachable { kind, .. }) => match kind {
             ErrorKind::ConnectionRefused => "start p2pfs there, if it is to run".to_owned(),
-            ErrorKind::TimedOut => {
+            // The peer is heard over UDP, so a firewall that rejects connections also looks like this.
+            ErrorKind::TimedOut | ErrorKind::HostUnreachable => {
                 let pass = let_through(machine, address.port());
                 let remedy = format!("{pass}; fine for a node behind a NAT that only reads");
+                return Check::warning(name, found, remedy).as_condition();
+            }
+            ErrorKind::NetworkUnreachable => {
+                let remedy = "mend the network between the two";
                 return Check::warning(name, found, remedy).as_condition();
             }
             _ => "mend the network between the two".to_owned(),

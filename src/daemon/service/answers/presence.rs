@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use super::network::is_of_this_machine;
 use super::told;
 use crate::daemon::control::Check;
 use p2pfs_node::{Node, Probed};
@@ -31,8 +32,11 @@ const IS_COMPLETE: u32 = 2;
 /// Whether the machine at an address is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MachinePresence {
-    /// It answers on another port, usually by a refusal.
+    /// It is this machine or one of the local network, and answers on another port, usually by a
+    /// refusal.
     Answers,
+    /// A machine answers on another port. It may be a router or a machine that has the address now.
+    Reachable,
     /// It is silent, and its hardware address is known, so it was in the local network at most
     /// about a minute ago.
     Neighbour,
@@ -97,10 +101,17 @@ async fn look_if_silent<T>(
 /// Looks for a machine by its other port and in the table of neighbours.
 async fn look(ip: IpAddr, patience: Duration) -> MachinePresence {
     let dialled = timeout(patience, TcpStream::connect((ip, OTHER_PORT))).await;
-    match dialled {
-        Ok(Ok(_)) => MachinePresence::Answers,
-        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => MachinePresence::Answers,
-        _ => in_table(ip, &fs::read_to_string(NEIGHBOURS).unwrap_or_default()),
+    let answers = match dialled {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
+        Err(_) => false,
+    };
+    let table = fs::read_to_string(NEIGHBOURS).unwrap_or_default();
+    match in_table(ip, &table) {
+        MachinePresence::Neighbour if answers => MachinePresence::Answers,
+        _ if answers && is_of_this_machine(ip) => MachinePresence::Answers,
+        _ if answers => MachinePresence::Reachable,
+        presence => presence,
     }
 }
 
@@ -142,57 +153,77 @@ impl ProbedMachine {
     /// It is an error if a firewall surely is the cause, and else a warning.
     pub(super) fn unanswered(&self, name: &str, machine: &str) -> Check {
         let address = self.address;
-        let (found, is_silent) = match &self.probed {
+        let check = match &self.probed {
             Probed::Unreachable(why) => match told(why) {
                 (why, Some(remedy)) => return Check::failed(name, why, remedy),
-                (why, None) => (format!("{address}: {why}"), false),
+                (why, None) => self.rejected(name, machine, format!("{address}: {why}")),
             },
             _ => {
                 let seconds = self.waited.as_secs_f64();
                 let found = format!("{address} does not answer over TCP within {seconds:.1} s");
-                (found, true)
+                self.silent(name, machine, found)
             }
         };
-        let pass = let_through(machine, address.port());
-        let check = match (self.presence, is_silent) {
-            (MachinePresence::Answers, _) => Check::failed(
+        // The finding has a figure.
+        check.of_cause(format!("{:?}", self.presence))
+    }
+
+    /// Explains an address that does not answer.
+    fn silent(&self, name: &str, machine: &str, found: String) -> Check {
+        let ip = self.address.ip();
+        let pass = let_through(machine, self.address.port());
+        match self.presence {
+            MachinePresence::Answers => Check::failed(
                 name,
                 format!("{found}, but its machine answers on another port: a firewall is closed"),
                 pass,
             ),
-            (MachinePresence::Neighbour, false) => Check::failed(
-                name,
-                format!("{found}, but its machine is in the local network: a firewall is closed"),
-                pass,
-            ),
-            (MachinePresence::Neighbour, true) => Check::warning(
+            MachinePresence::Reachable => Check::warning(
                 name,
                 format!(
-                    "{found}, nor on another port, but its machine was in the local network within \
-                     the last minute: most likely a firewall drops the packets"
+                    "{found}, but a machine at {ip} answers on another port, which may be a router \
+                     or another machine"
+                ),
+                format!("if that is {machine}, {pass}; otherwise turn {machine} on"),
+            ),
+            MachinePresence::Neighbour => Check::warning(
+                name,
+                format!(
+                    "{found}, also not on another port, but its machine was in the local network \
+                     within the last minute: most likely a firewall drops the packets"
                 ),
                 format!("{pass}; or turn {machine} on"),
             ),
-            (MachinePresence::Missing, _) => Check::warning(
-                name,
-                format!("{found}, and no machine of the local network has its address"),
-                format!(
-                    "turn {machine} on, or mend its network; if it has another address now, name \
-                     that as a seed"
-                ),
-            ),
-            (MachinePresence::Unknown, true) => Check::warning(
+            MachinePresence::Missing => missing(name, machine, &found),
+            MachinePresence::Unknown => Check::warning(
                 name,
                 format!(
-                    "{found}, nor on another port: either its machine is off, or a firewall drops \
-                     the packets"
+                    "{found}, also not on another port: either its machine is off, or a firewall \
+                     drops the packets"
+                ),
+                format!("turn {machine} on; if ping {ip} finds it on, {pass}"),
+            ),
+        }
+    }
+
+    /// Explains a connection that the system cannot establish. The system does not tell which
+    /// machine rejects it.
+    fn rejected(&self, name: &str, machine: &str, found: String) -> Check {
+        let port = self.address.port();
+        match self.presence {
+            MachinePresence::Answers | MachinePresence::Neighbour => Check::warning(
+                name,
+                format!(
+                    "{found}, but its machine is there: its firewall, or that of this machine, \
+                     rejects the connection"
                 ),
                 format!(
-                    "turn {machine} on; if ping {} finds it on, {pass}",
-                    address.ip()
+                    "let TCP to port {port} out of this machine; {}",
+                    let_through(machine, port)
                 ),
             ),
-            (MachinePresence::Unknown, false) => Check::warning(
+            MachinePresence::Missing => missing(name, machine, &found),
+            MachinePresence::Reachable | MachinePresence::Unknown => Check::warning(
                 name,
                 found,
                 format!(
@@ -200,10 +231,20 @@ impl ProbedMachine {
                      address as a seed"
                 ),
             ),
-        };
-        // The finding has a figure.
-        check.of_cause(format!("{:?}", self.presence))
+        }
     }
+}
+
+/// Explains an address that no machine of the local network has.
+fn missing(name: &str, machine: &str, found: &str) -> Check {
+    Check::warning(
+        name,
+        format!("{found}, and no machine of the local network has its address"),
+        format!(
+            "turn {machine} on, or mend its network; if it has another address now, name that as \
+             a seed"
+        ),
+    )
 }
 
 /// Returns the remedy for a closed firewall of another machine.
@@ -223,7 +264,10 @@ pub(super) fn let_through_here(port: u16) -> String {
 
 /// Returns the commands of common firewalls that open a port.
 fn commands(port: u16) -> String {
-    format!("ufw allow {port}, or firewall-cmd --add-port={port}/tcp --add-port={port}/udp")
+    format!(
+        "ufw allow {port}, or firewall-cmd --permanent --add-port={port}/tcp --add-port={port}/udp \
+         and firewall-cmd --reload"
+    )
 }
 
 #[cfg(test)]
@@ -267,10 +311,16 @@ IP address       HW type     Flags       HW address            Mask     Device
                 "a firewall is closed",
             ),
             (
+                Probed::Silent,
+                MachinePresence::Reachable,
+                CheckState::Warning,
+                "which may be a router",
+            ),
+            (
                 closed(),
                 MachinePresence::Neighbour,
-                CheckState::Failed,
-                "a firewall is closed",
+                CheckState::Warning,
+                "its firewall, or that of this machine",
             ),
             (
                 Probed::Silent,

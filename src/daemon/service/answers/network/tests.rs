@@ -108,11 +108,16 @@ fn own_address_that_this_machine_cannot_reach_has_a_closed_firewall_and_no_nat()
 #[test]
 fn what_is_fine_behind_a_nat_is_a_warning() {
     let address = "10.0.0.2:1378".parse().unwrap();
-    let kind = ErrorKind::TimedOut;
-    let error = NodeError::Net(NetError::Unreachable { address, kind });
-    let check = peer_trouble("b", address, &error);
-    assert!(check.sentence().contains("fine for a node behind a NAT"));
-    assert!(is_lasting_warning(&check), "{}", check.sentence());
+    let told = |kind| {
+        let error = NodeError::Net(NetError::Unreachable { address, kind });
+        peer_trouble("b", address, &error)
+    };
+    let silent = told(ErrorKind::TimedOut);
+    assert!(silent.sentence().contains("fine for a node behind a NAT"));
+    let unroutable = [ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable].map(told);
+    for check in [&silent].into_iter().chain(&unroutable) {
+        assert!(is_lasting_warning(check), "{}", check.sentence());
+    }
 }
 
 #[test]
