@@ -309,13 +309,13 @@ impl ServedConnection<'_> {
                 Err(error) => return reason_of(&error),
             };
             // A request that has no room is dropped before it waits for its place.
-            let request = room.is_some().then_some(request);
+            let admitted = room.map(|room| (request, room));
             // Reading pauses here when too many requests are in flight. The peer's further requests
             // then wait in the connection.
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
                 return DropReason::ClosedHere;
             };
-            let (Some(request), Some(_room)) = (request, room) else {
+            let Some((request, room)) = admitted else {
                 self.shared.counters.lock().overloaded += 1;
                 outbound.answer(
                     header.id,
@@ -329,7 +329,7 @@ impl ServedConnection<'_> {
                 id: header.id,
                 outbound: Arc::clone(outbound),
                 slot: Some(slot),
-                _room,
+                _room: room,
             };
             let incoming = Incoming {
                 from: self.from,
