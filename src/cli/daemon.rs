@@ -115,6 +115,18 @@ impl DaemonOptions {
     }
 }
 
+/// Returns the configuration that the flag names, or that `P2PFS_CONFIG` names without it. For
+/// commands that read the variable only after no daemon answered: if it stood for the flag, it would
+/// lead them away from a running daemon, as the flag does.
+pub(super) fn config_or_variable(flag: Option<PathBuf>) -> Option<PathBuf> {
+    let named = || {
+        Environment::of_this_process()
+            .path("P2PFS_CONFIG")
+            .map(Into::into)
+    };
+    flag.or_else(named)
+}
+
 /// Runs the daemon on its configuration. `sources` allow it to load the configuration again.
 pub type RunDaemon = fn(sources: Sources, loaded: Loaded) -> Result<(), CliError>;
 

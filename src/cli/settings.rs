@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::connect::Reporting;
-use super::daemon::DaemonOptions;
+use super::daemon::{DaemonOptions, config_or_variable};
 use super::error::CliError;
 use super::output::Output;
 use super::text::printable;
-use crate::daemon::config::{Environment, load};
+use crate::daemon::config::load;
 use crate::daemon::control::{Call, ClientError, Settings};
 
 /// The arguments of `p2pfs config`.
@@ -56,13 +56,8 @@ fn settings(reporting: &Reporting, options: ShowOptions) -> Result<Settings, Cli
             Err(error) => return Err(error.into()),
         }
     }
-    // `P2PFS_CONFIG` is read only here, after no daemon answered. If it stood for the flag
-    // `--config`, it would hide the settings of a running daemon, as the flag does.
-    let environment = Environment::of_this_process();
-    let named = options.config;
-    let named = named.or_else(|| environment.path("P2PFS_CONFIG").map(Into::into));
     let daemon = DaemonOptions {
-        config: named,
+        config: config_or_variable(options.config),
         ..DaemonOptions::default()
     };
     let loaded = load(&daemon.sources()?).map_err(Box::new)?;

@@ -11,7 +11,7 @@ use clap_complete::ArgValueCompleter;
 
 use super::complete;
 use super::connect::Reporting;
-use super::daemon::{DaemonOptions, PlaceOptions, absolute};
+use super::daemon::{DaemonOptions, PlaceOptions, absolute, config_or_variable};
 use super::error::CliError;
 use super::names::shared_name;
 use super::output::Output;
@@ -19,7 +19,7 @@ use super::questions;
 use super::remark;
 use super::text::{escape, escape_path, local_time, printable};
 use crate::daemon::config::units::{self, write_count};
-use crate::daemon::config::{Config, Environment, Sources, load_texts, readers_of, saved};
+use crate::daemon::config::{Config, Sources, load_texts, readers_of, saved};
 use crate::daemon::control::{
     Admitted, Call, Client, ClientError, Expelled, FailureKind, GoneNode, Invitation, Joined, Left,
     Named, Nothing, Process, Rotated, Settings, Shares, Status, Trust, TrustedNode,
@@ -353,14 +353,7 @@ fn keep(
     Invitation::check_token(token)?;
     let json = options.reporting.json;
     let asks = !options.yes && questions::has_terminal();
-    // `P2PFS_CONFIG` is read only here. If it stood for the flag `--config`, it would turn the
-    // token away from a running daemon, as the flag does.
-    let named = || {
-        Environment::of_this_process()
-            .path("P2PFS_CONFIG")
-            .map(Path::to_owned)
-    };
-    let config = options.config.clone().or_else(named);
+    let config = config_or_variable(options.config.clone());
     let loaded = load_texts(&sources(&options, config)?).map_err(Box::new)?;
     let state_dir = &loaded.config.state_dir;
     if saved::state_is_in_use(state_dir) {
