@@ -320,7 +320,7 @@ fn hung_closes_delay_no_others() {
 /// Each lookup of a name that only a foreign peer may have waits for that peer.
 #[apply(promise)]
 fn thousands_of_waiting_lookups_of_one_user_delay_no_others() {
-    const LOOKUPS: usize = 3_000;
+    const LOOKUPS: usize = 2_000;
     let content = Memory::new();
     content.ask_foreign();
     content.file("listed", b"listed".to_vec());
@@ -353,6 +353,29 @@ fn thousands_of_waiting_lookups_of_one_user_delay_no_others() {
         assert_eq!(lookup.join().unwrap(), libc::ENOENT);
     }
     assert_eq!(mounted.mount.activity().waiting, 0);
+    eventually("the kernel forgets the absent names", PATIENCE, || {
+        mounted.mount.activity().inodes < 10
+    });
+}
+
+/// The kernel keeps an inode of each name that it looked up until it is short of memory.
+#[apply(promise)]
+fn names_tried_at_random_leave_a_bounded_number_of_inodes() {
+    const TRIES: usize = 20_000;
+    const INODES_MAX: u64 = 4_096;
+    let content = Memory::new();
+    content.ask_foreign();
+    let mounted = Mounted::start(&content, |_| {});
+    let inodes = || mounted.mount.activity().inodes;
+    for number in 0..TRIES {
+        let made = errno(fs::create_dir(mounted.at(&format!("try-{number}"))));
+        assert!([libc::EEXIST, libc::EAGAIN].contains(&made), "{made}");
+        assert!(inodes() <= 2 * INODES_MAX, "{}", inodes());
+    }
+    eventually("the kernel forgets them", PATIENCE, || {
+        let made = errno(fs::create_dir(mounted.at("another")));
+        made == libc::EEXIST && inodes() < 10
+    });
 }
 
 /// A foreign file that was opened too late is closed without a request, and that close may block

@@ -19,6 +19,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::directory::Listings;
 use super::files::OpenFiles;
 use super::follow::OpenFollower;
@@ -29,6 +31,7 @@ use super::inodes::Inodes;
 use super::listing::Directories;
 use super::modes::Modes;
 use super::namespace::MountNamespace;
+use super::possible::PossibleNames;
 use super::resolver::InodeResolver;
 use super::staleness::KernelCaches;
 use super::stat::AttributeReader;
@@ -94,12 +97,18 @@ impl Filesystem {
             handles: handles.clone(),
             inherited: inherited.clone(),
         });
+        let possible = Arc::new(PossibleNames {
+            namespace: namespace.clone(),
+            caches: caches.clone(),
+            places: Mutex::default(),
+        });
         let inodes = Arc::new(InodeResolver {
             namespace: namespace.clone(),
             known: known.clone(),
             modes: modes.clone(),
             attributes: attributes.clone(),
             caches: caches.clone(),
+            possible: possible.clone(),
             inherited: inherited.clone(),
         });
         let directories = Directories {
@@ -123,6 +132,7 @@ impl Filesystem {
             inodes: known.clone(),
             handles: handles.clone(),
             attributes,
+            possible,
         };
         Self {
             follower: OpenFollower::new(namespace.clone(), known.clone()),

@@ -17,6 +17,7 @@ use super::handles::{FileState, Handle, Handles, OpenFile};
 use super::inode::Node;
 use super::inodes::Inodes;
 use super::namespace::{MountNamespace, in_root};
+use super::possible::PossibleNames;
 use super::stat::AttributeReader;
 use super::traits::{ForeignFile, LaterReply, OpenContent};
 
@@ -26,6 +27,7 @@ pub struct ForeignInodes {
     pub(super) inodes: Arc<Inodes>,
     pub(super) handles: Arc<Handles>,
     pub(super) attributes: Arc<AttributeReader>,
+    pub(super) possible: Arc<PossibleNames>,
 }
 
 impl ForeignInodes {
@@ -50,8 +52,10 @@ impl ForeignInodes {
         if let Some(open) = handle.and_then(|number| self.open_file(number)) {
             return reply(Ok(self.attributes.foreign_attributes(ino, &open)));
         }
-        let attributes = self.attributes.clone();
+        let (attributes, possible, sought) =
+            (self.attributes.clone(), self.possible.clone(), name.clone());
         let answer = move |found: Result<ForeignFile, FsError>| {
+            possible.note(&sought, &found);
             reply(found.map(|file| attributes.foreign_attributes(ino, &file)));
         };
         if let Some(known) = self.namespace.known_foreign(&name) {
@@ -71,8 +75,10 @@ impl ForeignInodes {
         let Some(name) = self.name_of(ino) else {
             return reply(Err(FsError::NotFound));
         };
-        let handles = self.handles.clone();
+        let (handles, possible, sought) =
+            (self.handles.clone(), self.possible.clone(), name.clone());
         let opened = move |opened: Result<(Arc<dyn OpenContent>, u64), FsError>| {
+            possible.note(&sought, &opened);
             reply(opened.and_then(|(content, size_bytes)| {
                 let state = FileState::Version { size_bytes };
                 let handle = Handle::File(OpenFile::new(ino, content, state));

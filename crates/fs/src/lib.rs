@@ -31,6 +31,7 @@ mod order;
 mod own_attributes;
 mod pages_behind;
 mod places;
+mod possible;
 mod recall;
 mod replaced;
 mod resolver;

@@ -108,15 +108,6 @@ impl MountNamespace {
         children
     }
 
-    /// Returns what a name stands for that no native node shares. It is a file if a foreign peer
-    /// has it or may have it.
-    pub(super) fn possible_foreign(&self, name: &Name) -> Option<ResolvedName> {
-        let name = in_root(name)?;
-        let foreign = self.content.foreign()?;
-        let is_possible = foreign.known(name).is_some() || foreign.may_have(name);
-        is_possible.then(|| self.foreign_listed())
-    }
-
     /// Returns the known foreign file of this name.
     pub(super) fn foreign_file_of(&self, name: &Name) -> Option<ForeignFile> {
         self.known_foreign(in_root(name)?)
@@ -133,7 +124,8 @@ impl MountNamespace {
         self.content.foreign()?.known(name)
     }
 
-    fn foreign_listed(&self) -> ResolvedName {
+    /// Returns what a name stands for whose file a foreign peer has or may have.
+    pub(super) fn foreign_listed(&self) -> ResolvedName {
         ResolvedName::new(Node::Foreign, self.started)
     }
 }

@@ -16,6 +16,7 @@ use super::inodes::Inodes;
 use super::modes::Modes;
 use super::names::{self, LIFETIME, ResolvedName};
 use super::namespace::MountNamespace;
+use super::possible::PossibleNames;
 use super::recall::recall;
 use super::replaced::OpenOwnFiles;
 use super::staleness::KernelCaches;
@@ -32,18 +33,20 @@ pub struct InodeResolver {
     pub(super) modes: Arc<Modes>,
     pub(super) attributes: Arc<AttributeReader>,
     pub(super) caches: Arc<KernelCaches>,
+    pub(super) possible: Arc<PossibleNames>,
     pub(super) inherited: Arc<OnceLock<Inherited>>,
 }
 
 impl InodeResolver {
-    /// Looks up a name in a directory, and counts the lookup on its inode. `.` and `..` are looked
-    /// up for callers that have only an inode number.
+    /// Looks up a name in a directory for the user `uid`, and counts the lookup on its inode. `.`
+    /// and `..` are looked up for callers that have only an inode number.
     ///
     /// # Errors
     /// [`FsError::NotFound`] if there is no such name. The kernel may cache that for
     /// [`InodeResolver::absence_lifetime`]. [`FsError::Gone`] if the number no longer stands for an
-    /// inode, [`FsError::NotADirectory`], [`FsError::NameTooLong`].
-    pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Entry, FsError> {
+    /// inode, [`FsError::NotADirectory`], [`FsError::NameTooLong`]. [`FsError::Busy`] if the user
+    /// lately looked up too many names that only foreign peers may have.
+    pub fn lookup(&self, parent: u64, name: &[u8], uid: u32) -> Result<Entry, FsError> {
         match name {
             b"." => return self.lookup_itself(parent),
             b".." => return self.lookup_above(parent),
@@ -55,9 +58,11 @@ impl InodeResolver {
         }
         let view = self.namespace.view();
         let child = names::child(&directory.name, name).ok_or(FsError::NotFound)?;
-        let listed = names::resolve(&view, &child);
-        let listed = listed.or_else(|| self.namespace.possible_foreign(&child));
-        Ok(self.enter(Some(parent), child, listed.ok_or(FsError::NotFound)?))
+        let listed = match names::resolve(&view, &child) {
+            Some(listed) => listed,
+            None => self.possible.look_up(&child, uid)?,
+        };
+        Ok(self.enter(Some(parent), child, listed))
     }
 
     /// Returns how long the kernel may cache that a directory does not have a name.

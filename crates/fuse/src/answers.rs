@@ -120,10 +120,11 @@ impl NameAnswers {
         body: &mut AnswerBody<'_>,
     ) -> Result<(), FsError> {
         let name = abi::looked_up(message).ok_or(FsError::Fault)?;
-        match self.mount.fs.inodes.lookup(header.nodeid, name) {
+        let inodes = &self.mount.fs.inodes;
+        match inodes.lookup(header.nodeid, name, header.uid) {
             Ok(entry) => body.put_entry(&entry.attributes, entry.lifetime),
             Err(FsError::NotFound) => {
-                body.put_absence(self.mount.fs.inodes.absence_lifetime(header.nodeid));
+                body.put_absence(inodes.absence_lifetime(header.nodeid));
             }
             Err(error) => return Err(error),
         }

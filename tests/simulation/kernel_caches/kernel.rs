@@ -238,7 +238,7 @@ impl Kernel {
         {
             return *ino;
         }
-        match self.fs.inodes.lookup(parent, name) {
+        match self.fs.inodes.lookup(parent, name, 0) {
             Ok(entry) => {
                 self.take_entry(at, entry.attributes, entry.lifetime);
                 self.forget_unused();
@@ -408,7 +408,7 @@ impl Kernel {
                 let fresh = self
                     .fs
                     .inodes
-                    .lookup(ino, name)
+                    .lookup(ino, name, 0)
                     .map(|entry| entry.attributes.ino);
                 if let Ok(fresh) = fresh {
                     self.fs.inodes.forget(fresh, 1);

@@ -50,7 +50,7 @@ fn names_are_cached_for_a_minute_and_own_files_and_hidden_names_for_a_second_at_
     world.put_one_of_each(random);
     let fs = Filesystem::new(world.clone(), options());
     let lifetimes = |parent, name: &str| {
-        let entry = fs.inodes.lookup(parent, name.as_bytes()).unwrap();
+        let entry = fs.inodes.lookup(parent, name.as_bytes(), 0).unwrap();
         (
             entry.lifetime.as_secs(),
             entry.attributes.lifetime.as_secs(),
@@ -62,7 +62,7 @@ fn names_are_cached_for_a_minute_and_own_files_and_hidden_names_for_a_second_at_
     assert_eq!(lifetimes(ROOT_INO, ".p2pfs"), (0, 0));
     let hidden = fs
         .inodes
-        .lookup(ROOT_INO, b".p2pfs")
+        .lookup(ROOT_INO, b".p2pfs", 0)
         .unwrap()
         .attributes
         .ino;

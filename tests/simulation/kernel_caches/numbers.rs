@@ -16,12 +16,12 @@ impl Kernel {
             return;
         };
         let stands = self.stands_for_its_name(ino);
-        match self.fs.inodes.lookup(ino, b".") {
+        match self.fs.inodes.lookup(ino, b".", 0) {
             Ok(entry) => {
                 assert_eq!(entry.attributes.ino, ino);
                 self.expect_identity(ino, entry.attributes.kind);
                 if entry.attributes.kind == FileKind::Directory {
-                    let above = self.fs.inodes.lookup(ino, b"..").unwrap().attributes;
+                    let above = self.fs.inodes.lookup(ino, b"..", 0).unwrap().attributes;
                     assert_eq!(above.kind, FileKind::Directory);
                     self.fs.inodes.forget(above.ino, 1);
                 }
@@ -70,7 +70,7 @@ impl Kernel {
         let mut at = ROOT_INO;
         let mut counted = vec![];
         for name in path.split(|byte| *byte == b'/') {
-            match self.fs.inodes.lookup(at, name) {
+            match self.fs.inodes.lookup(at, name, 0) {
                 Ok(entry) => at = entry.attributes.ino,
                 Err(_) => break,
             }
