@@ -2,8 +2,8 @@
 //! name share a question; the number of questions and the lifetime of each are bounded. The
 //! questions of one user always leave room for those of another.
 //!
-//! Questions are sent in the order of arrival, as soon as the rate of [`ASKS_PER_S`] permits. The
-//! time of a lookup begins when its question is sent. An answer does not name a file. The peer that
+//! Questions are sent as soon as the rate of [`ASKS_PER_S`] permits, those of one user in the order
+//! of arrival, and those of several users in turn. The time of a lookup begins when its question is sent. An answer does not name a file. The peer that
 //! sent it, a *responder*, is therefore tried for each open question that it was asked: a few tries
 //! at a time, those of the oldest question first. A *try* requests the file by TCP.
 
@@ -12,6 +12,7 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use super::LegacyEvent;
+use super::unsent::UnsentQuestions;
 use crate::wire::discovery::Name;
 use p2pfs_types::bucket::TokenBucket;
 
@@ -153,8 +154,7 @@ pub(super) struct OpenQuestions {
     lookup: Duration,
     waiting: Duration,
     open: BTreeMap<Name, OpenQuestion>,
-    /// Questions that are not sent yet, the oldest first.
-    unput: VecDeque<Name>,
+    unput: UnsentQuestions,
     pace: TokenBucket,
     absent_until: HashMap<Name, Instant>,
     /// Peers that were first to answer one of this node's questions, in the order of these answers.
@@ -169,7 +169,7 @@ impl OpenQuestions {
             lookup,
             waiting: waiting.max(lookup),
             open: BTreeMap::new(),
-            unput: VecDeque::new(),
+            unput: UnsentQuestions::default(),
             pace: TokenBucket::per_second(ASKS_PER_S, ASKS_BURST, now),
             absent_until: HashMap::new(),
             priority: VecDeque::new(),
@@ -205,7 +205,7 @@ impl OpenQuestions {
             }
             if ask.lookup_is_over {
                 ask.renew(now, uid);
-                self.unput.push_back(name.clone());
+                self.unput.push(uid, name.clone());
             }
             return Ok(None);
         }
@@ -213,7 +213,7 @@ impl OpenQuestions {
         let mut ask = OpenQuestion::new(now, ends, uid);
         ask.is_persons = is_persons;
         self.open.insert(name.clone(), ask);
-        self.unput.push_back(name.clone());
+        self.unput.push(uid, name.clone());
         Ok(gave_way)
     }
 
@@ -248,10 +248,10 @@ impl OpenQuestions {
     /// Returns the next question if the rate permits one, and records that it is sent to `asked`.
     pub(super) fn put_next(&mut self, now: Instant, asked: &[SocketAddrV4]) -> Option<Name> {
         loop {
-            let next = self.unput.front()?;
+            let next = self.unput.next()?;
             // skip a question that ended or was evicted since it was queued
             let Some(ask) = self.open.get_mut(next).filter(|ask| !ask.is_put) else {
-                self.unput.pop_front();
+                self.unput.skip();
                 continue;
             };
             if !self.pace.take(1, now) {
@@ -261,7 +261,7 @@ impl OpenQuestions {
             ask.asked_at = now;
             ask.lookup_ends = now + self.lookup;
             ask.peers.asked.extend(asked);
-            return self.unput.pop_front();
+            return self.unput.take();
         }
     }
 

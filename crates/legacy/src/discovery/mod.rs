@@ -14,6 +14,7 @@ mod offence;
 mod probes;
 pub mod rate;
 pub mod roster;
+mod unsent;
 
 #[cfg(test)]
 mod tests;

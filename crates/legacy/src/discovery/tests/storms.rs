@@ -88,6 +88,22 @@ fn many_lookups_are_paced_and_each_has_its_full_time() {
 }
 
 #[test]
+fn many_questions_of_one_user_do_not_delay_those_of_another() {
+    let mut world = DiscoveryWorld::new(&[PEER]);
+    ask_until_busy(&mut world, 1);
+    heard(&mut world);
+    for name in ["theirs", "also theirs"] {
+        assert_eq!(world.ask_as(2, name), Ok(()));
+    }
+    world.pass(Duration::from_millis(100));
+    let sent = heard(&mut world);
+    for name in ["Get,theirs\n", "Get,also theirs\n"] {
+        assert!(sent.contains(&name.to_owned()), "{sent:?}");
+    }
+    assert!(sent.iter().any(|text| text.starts_with("Get,f1-")));
+}
+
+#[test]
 fn among_many_names_the_available_one_is_found() {
     let mut world = DiscoveryWorld::new(&[PEER]);
     ask_many(&mut world, 300);
