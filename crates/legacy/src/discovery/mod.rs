@@ -278,7 +278,7 @@ impl LegacyMachine {
         if requester.patience == Patience::Lookup && is_probe(name) {
             return Err(Absence::NeverAsked);
         }
-        if self.roster.asked().is_empty() {
+        if !self.has_peers() {
             return Err(Absence::NoMembers);
         }
         if let Some(over) = self.asks.open(now, name, requester)? {
@@ -382,6 +382,11 @@ impl LegacyMachine {
             }
         };
         listed.into_iter().map(member).collect()
+    }
+
+    /// Returns whether a peer is known that can be asked.
+    pub fn has_peers(&self) -> bool {
+        self.roster.has_asked()
     }
 
     /// Returns the counters.

@@ -402,6 +402,11 @@ impl MemberRoster {
     pub(super) fn asked(&self) -> Vec<SocketAddrV4> {
         self.listed().map(|(address, _)| address).collect()
     }
+
+    /// Returns whether a question would be sent to anybody.
+    pub(super) fn has_asked(&self) -> bool {
+        self.listed().next().is_some()
+    }
 }
 
 #[cfg(test)]

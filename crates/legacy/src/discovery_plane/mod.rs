@@ -106,7 +106,7 @@ pub struct Legacy {
     files: RemoteFiles,
     runtime: tokio::runtime::Handle,
     refusals: RefusalLog,
-    dropped: Arc<DroppedDatagrams>,
+    shared: Arc<SharedState>,
     /// How long a program waits for the answer to a lookup.
     lookup: Duration,
     /// How long a read waits without progress.
@@ -156,7 +156,7 @@ impl Legacy {
 
     /// Returns how many datagrams were dropped, before the plane's queue and by its state machine.
     pub fn dropped(&self) -> u64 {
-        self.dropped.sum()
+        self.shared.dropped()
     }
 
     /// Warns, once for each name, that legacy peers are not asked for the name.
@@ -170,17 +170,20 @@ impl Legacy {
     }
 }
 
-/// Numbers of dropped datagrams.
+/// What the plane and its handles share beside the queues.
 #[derive(Debug, Default)]
-struct DroppedDatagrams {
+struct SharedState {
     /// Datagrams that found no room in the queue of the plane.
     unqueued: AtomicU64,
     /// [`LegacyCounters::dropped`](crate::discovery::LegacyCounters::dropped) of the state machine.
     of_machine: AtomicU64,
+    /// Whether a legacy peer is known that can be asked.
+    has_peers: AtomicBool,
 }
 
-impl DroppedDatagrams {
-    fn sum(&self) -> u64 {
+impl SharedState {
+    /// Returns the number of dropped datagrams.
+    fn dropped(&self) -> u64 {
         self.unqueued.load(Ordering::Relaxed) + self.of_machine.load(Ordering::Relaxed)
     }
 }
@@ -192,7 +195,7 @@ pub(crate) struct LegacyInlet {
     datagrams: mpsc::Sender<(SocketAddr, Bytes)>,
     changes: mpsc::Sender<Vec<Change>>,
     missed: Arc<AtomicBool>,
-    dropped: Arc<DroppedDatagrams>,
+    shared: Arc<SharedState>,
 }
 
 impl LegacyInlet {
@@ -202,7 +205,7 @@ impl LegacyInlet {
             .datagrams
             .try_send((from, Bytes::copy_from_slice(datagram)));
         if queued.is_err() {
-            self.dropped.unqueued.fetch_add(1, Ordering::Relaxed);
+            self.shared.unqueued.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -220,19 +223,19 @@ mod tests {
     #[test]
     fn a_datagram_without_room_in_the_queue_is_counted_as_dropped() {
         let (datagrams, mut queue) = mpsc::channel(1);
-        let dropped = Arc::<DroppedDatagrams>::default();
-        dropped.of_machine.store(5, Ordering::Relaxed);
+        let shared = Arc::<SharedState>::default();
+        shared.of_machine.store(5, Ordering::Relaxed);
         let inlet = LegacyInlet {
             datagrams,
             changes: mpsc::channel(1).0,
             missed: Arc::default(),
-            dropped: dropped.clone(),
+            shared: shared.clone(),
         };
         let from = SocketAddr::from(([127, 0, 0, 1], 1378));
         inlet.datagram(from, b"queued");
-        assert_eq!(dropped.sum(), 5);
+        assert_eq!(shared.dropped(), 5);
         inlet.datagram(from, b"too many");
-        assert_eq!(dropped.sum(), 6);
+        assert_eq!(shared.dropped(), 6);
         assert_eq!(queue.try_recv().unwrap().1, Bytes::from_static(b"queued"));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::{CopyError, Legacy, LegacyAbsence, RemoteBytes, RemoteFile};
@@ -37,7 +38,7 @@ impl ForeignFiles for Legacy {
                 .get(&name)
                 .is_some_and(|until| *until > Instant::now())
         };
-        !is_probe(&name) && !is_absent()
+        self.shared.has_peers.load(Ordering::Relaxed) && !is_probe(&name) && !is_absent()
     }
 
     fn known(&self, name: &[u8]) -> Option<ForeignFile> {

@@ -14,9 +14,9 @@ use super::error::{CopyError, offence};
 use super::files::FailedTransfer;
 use super::offered::OfferedFiles;
 use super::{
-    CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, DATAGRAMS_MAX, DroppedDatagrams, Legacy,
-    LegacyAbsence, LegacyCommand, LegacyInlet, LegacySettings, LookupResult, RefusalLog,
-    RemoteFile, RemoteFiles, ThrottledTransfer, serve,
+    CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, DATAGRAMS_MAX, Legacy, LegacyAbsence,
+    LegacyCommand, LegacyInlet, LegacySettings, LookupResult, RefusalLog, RemoteFile, RemoteFiles,
+    SharedState, ThrottledTransfer, serve,
 };
 use crate::discovery::{
     ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachine, Patience, Requester,
@@ -59,7 +59,7 @@ struct LookupWaiter {
 
 struct LegacyPlane {
     machine: LegacyMachine,
-    dropped: Arc<DroppedDatagrams>,
+    shared: Arc<SharedState>,
     udp: UdpPort,
     files: RemoteFiles,
     content: Arc<NodeContent>,
@@ -118,7 +118,7 @@ pub(crate) fn start(
         files: files.clone(),
         runtime: tokio::runtime::Handle::current(),
         refusals: refusals.clone(),
-        dropped: Arc::default(),
+        shared: Arc::default(),
         lookup: settings.lookup,
         read_deadline: host.reads.deadline,
         open_versions: host.reads.open_versions,
@@ -128,7 +128,7 @@ pub(crate) fn start(
         datagrams,
         changes,
         missed: Arc::new(AtomicBool::new(true)),
-        dropped: legacy.dropped.clone(),
+        shared: legacy.shared.clone(),
     };
     let bound = host.net.local_addr();
     let is_ours = move |at| at == own || is_own(bound, at);
@@ -139,7 +139,7 @@ pub(crate) fn start(
             Box::new(is_ours),
             Instant::now(),
         ),
-        dropped: legacy.dropped.clone(),
+        shared: legacy.shared.clone(),
         udp: host.udp,
         files,
         content: host.reads.content,
@@ -197,7 +197,9 @@ impl LegacyPlane {
             self.index_anew();
             self.settle();
             let dropped = self.machine.counters().dropped();
-            self.dropped.of_machine.store(dropped, Ordering::Relaxed);
+            self.shared.of_machine.store(dropped, Ordering::Relaxed);
+            let has_peers = self.machine.has_peers();
+            self.shared.has_peers.store(has_peers, Ordering::Relaxed);
             let timeout = self.machine.poll_timeout();
             tokio::select! {
                 datagram = queues.datagrams.recv() => match datagram {
