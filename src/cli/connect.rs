@@ -44,6 +44,12 @@ pub(super) fn sockets(said: Option<&Path>) -> Vec<PathBuf> {
 }
 
 impl Reporting {
+    /// Returns the same arguments with this socket, unless they name one.
+    pub(super) fn or_at(mut self, socket: PathBuf) -> Self {
+        self.socket.get_or_insert(socket);
+        self
+    }
+
     /// Returns the possible sockets of the daemon.
     pub(super) fn sockets(&self) -> Vec<PathBuf> {
         sockets(self.socket.as_deref())

@@ -19,7 +19,7 @@ use super::error::{CliError, LOOK_AT_IT, START, mend_the_start};
 use super::output::Output;
 use super::status::{absent, state_of_check};
 use super::text::printable;
-use crate::daemon::config::{Config, ConfigError, Loaded, inspect, load};
+use crate::daemon::config::{Config, ConfigError, Loaded, inspect, load, socket_of};
 use crate::daemon::control::{
     Call, Check, CheckState, Checkup, Client, ClientError, DAEMON_CHECK, MountStatus, Status,
 };
@@ -41,7 +41,7 @@ pub type LookAtDevice = fn() -> Result<(), (io::Error, &'static str)>;
 pub struct DoctorOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// The configuration to check [without a daemon: the default one]
+    /// The configuration to check, with the daemon at its socket [without a daemon: the default one]
     #[arg(
         long,
         value_name = "FILE",
@@ -57,8 +57,11 @@ pub(super) fn run(
     output: &mut Output,
 ) -> Result<(), CliError> {
     let json = options.reporting.json;
-    let asked = options.reporting.try_open_at_hand();
-    let checks = look(asked, options.config, device)?;
+    let reporting = match &options.config {
+        Some(config) => of_configuration(options.reporting, config)?,
+        None => options.reporting,
+    };
+    let checks = look(reporting.try_open_at_hand(), options.config, device)?;
     let failed = checks
         .iter()
         .filter(|check| check.state == CheckState::Failed)
@@ -78,6 +81,22 @@ pub(super) fn run(
             "do what their lines say, the first one first",
         )),
     }
+}
+
+/// Returns the arguments with the socket of the daemon that has this configuration. A configuration
+/// without a socket of its own leaves the choice to the usual ones.
+fn of_configuration(reporting: Reporting, config: &Path) -> Result<Reporting, CliError> {
+    let options = DaemonOptions {
+        config: Some(config.to_owned()),
+        ..DaemonOptions::default()
+    };
+    let sources = options.sources()?;
+    let socket = socket_of(&sources);
+    Ok(if socket == sources.place.socket {
+        reporting
+    } else {
+        reporting.or_at(socket)
+    })
 }
 
 fn look(

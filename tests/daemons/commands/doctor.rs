@@ -301,6 +301,20 @@ fn without_a_daemon_doctor_explains_what_prevents_a_start() {
     assert_eq!(checks(&checkup, "configuration").len(), 2, "{checkup:#}");
 }
 
+#[apply(promise)]
+fn doctor_of_a_configuration_asks_the_daemon_at_its_socket() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("by-hand");
+    let config = node.home.join("other.toml");
+    fs::write(&config, format!("socket = '{}'\n", node.socket().display())).unwrap();
+    let mut command = program();
+    command.args(["doctor", "--json", "--config"]).arg(&config);
+    let checkup: Value = serde_json::from_slice(&run(&mut command).stdout).unwrap();
+    let daemon = &checks(&checkup, "daemon")[0];
+    assert_eq!(daemon["state"], "ok", "{checkup:#}");
+    assert!(daemon["found"].to_string().contains("by-hand"), "{daemon}");
+}
+
 /// A helper for mounts that waits for files before it mounts and unmounts.
 const WAITING_HELPER: &str = r#"#!/bin/sh
 case "$1" in
