@@ -173,6 +173,12 @@ pub(super) fn invite(options: &InviteOptions, output: &mut Output) -> Result<(),
             "It serves once, until {}, while this daemon runs.\nOn the new node: p2pfs join -",
             local_time(invitation.expires)
         ));
+        if let Some(address) = invitation.local_address() {
+            remark(format_args!(
+                "It serves on this machine only, because the node's address is {address}: see \
+                 p2pfs doctor"
+            ));
+        }
     }
     Ok(())
 }

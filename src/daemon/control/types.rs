@@ -4,6 +4,8 @@
 //! The field names are an interface for scripts (`p2pfs(1)`, JSON OUTPUT). Fields may be added, but
 //! not renamed or given another meaning. Sizes are bytes, times RFC 3339.
 
+use std::net::SocketAddr;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -428,6 +430,14 @@ impl Invitation {
     pub fn issuer_of(token: &str) -> Option<String> {
         let token = InviteToken::parse(token).ok()?;
         Some(token.issuer.to_string())
+    }
+
+    /// Returns the address at which the new node must reach the issuer, if that is possible on the
+    /// issuer's machine only.
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        let seeds = InviteToken::parse(&self.token).ok()?.seeds;
+        let is_local = seeds.iter().all(|seed| seed.ip().is_loopback());
+        seeds.first().copied().filter(|_| is_local)
     }
 
     /// Checks that a text is a whole token.
