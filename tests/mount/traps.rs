@@ -4,7 +4,9 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -376,6 +378,63 @@ fn names_tried_at_random_leave_a_bounded_number_of_inodes() {
         let made = errno(fs::create_dir(mounted.at("another")));
         made == libc::EEXIST && inodes() < 10
     });
+}
+
+/// Returns the path that a file is open at; it ends in "(deleted)" if the kernel has dropped the
+/// name.
+fn opened_at(file: &File) -> PathBuf {
+    fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).unwrap()
+}
+
+/// Tries names of which a foreign peer might have each, until the kernel has forgotten them, and so
+/// all that were tried before and may be forgotten. `left` is the number of inodes that stay.
+fn forget_tried_names(mounted: &Mounted, left: u64) {
+    let try_name = |name: &str| {
+        assert_eq!(errno(fs::create_dir(mounted.at(name))), libc::EEXIST);
+    };
+    (0..50).for_each(|number| try_name(&format!("tried-{number}")));
+    eventually("the kernel forgets the tried names", PATIENCE, || {
+        try_name("another");
+        mounted.mount.activity().inodes <= left + 1
+    });
+}
+
+/// A name that only a foreign peer might have is forgotten a second later. By then a node may share
+/// it.
+#[apply(promise)]
+fn a_name_that_is_shared_after_a_foreign_peer_might_have_it_is_not_forgotten() {
+    let content = Memory::new();
+    content.ask_foreign();
+    let mounted = Mounted::of(&content);
+    let shared = mounted.at("shared");
+    assert_eq!(errno(fs::create_dir(&shared)), libc::EEXIST);
+    content.file("shared/file", b"1".to_vec());
+    mounted.publish();
+    eventually("it is shared", PATIENCE, || shared.join("file").exists());
+    let directory = File::open(&shared).unwrap();
+    assert_eq!(opened_at(&directory), shared);
+    forget_tried_names(&mounted, 3);
+    assert_eq!(opened_at(&directory), shared);
+}
+
+#[apply(promise)]
+fn a_foreign_file_found_after_a_long_query_is_open_under_its_name() {
+    let content = Memory::new();
+    content.ask_foreign();
+    let mounted = Mounted::of(&content);
+    let path = mounted.at("late");
+    let opening = path.clone();
+    let opener = thread::spawn(move || File::open(opening).unwrap());
+    eventually("the peer is asked", PATIENCE, || {
+        content.foreign_calls() == 1
+    });
+    forget_tried_names(&mounted, 2);
+    let late = content.find_foreign("late");
+    content.answer_foreign(late);
+    let file = opener.join().unwrap();
+    assert_eq!(opened_at(&file), path);
+    forget_tried_names(&mounted, 2);
+    assert_eq!(opened_at(&file), path);
 }
 
 /// A foreign file that was opened too late is closed without a request, and that close may block

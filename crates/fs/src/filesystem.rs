@@ -100,7 +100,7 @@ impl Filesystem {
         let possible = Arc::new(PossibleNames {
             namespace: namespace.clone(),
             caches: caches.clone(),
-            places: Mutex::default(),
+            slots: Mutex::default(),
         });
         let inodes = Arc::new(InodeResolver {
             namespace: namespace.clone(),

@@ -52,10 +52,9 @@ impl ForeignInodes {
         if let Some(open) = handle.and_then(|number| self.open_file(number)) {
             return reply(Ok(self.attributes.foreign_attributes(ino, &open)));
         }
-        let (attributes, possible, sought) =
-            (self.attributes.clone(), self.possible.clone(), name.clone());
+        let (attributes, query) = (self.attributes.clone(), self.possible.begin_query(&name));
         let answer = move |found: Result<ForeignFile, FsError>| {
-            possible.note(&sought, &found);
+            let _ends_after_the_reply = query;
             reply(found.map(|file| attributes.foreign_attributes(ino, &file)));
         };
         if let Some(known) = self.namespace.known_foreign(&name) {
@@ -75,10 +74,9 @@ impl ForeignInodes {
         let Some(name) = self.name_of(ino) else {
             return reply(Err(FsError::NotFound));
         };
-        let (handles, possible, sought) =
-            (self.handles.clone(), self.possible.clone(), name.clone());
+        let (handles, query) = (self.handles.clone(), self.possible.begin_query(&name));
         let opened = move |opened: Result<(Arc<dyn OpenContent>, u64), FsError>| {
-            possible.note(&sought, &opened);
+            let _ends_after_the_reply = query;
             reply(opened.and_then(|(content, size_bytes)| {
                 let state = FileState::Version { size_bytes };
                 let handle = Handle::File(OpenFile::new(ino, content, state));

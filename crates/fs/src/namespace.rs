@@ -44,6 +44,15 @@ impl MountNamespace {
         self.resolve(&self.view(), &name).is_some()
     }
 
+    /// Returns whether a name of the root stands for anything, as shown now or in the newest view.
+    pub fn shows_in_root(&self, name: &[u8]) -> bool {
+        let Ok(path) = SharedPath::new(name) else {
+            return false;
+        };
+        let newest = Name::Union(path.clone());
+        self.shows(&path) || self.resolve(&self.content.view(), &newest).is_some()
+    }
+
     /// Returns whether the shown namespace is the newest.
     pub fn is_up_to_date(&self) -> bool {
         let newest = self.content.view();
@@ -124,7 +133,7 @@ impl MountNamespace {
         self.content.foreign()?.known(name)
     }
 
-    /// Returns what a name stands for whose file a foreign peer has or may have.
+    /// Returns the node of a name that a foreign peer has or may have.
     pub(super) fn foreign_listed(&self) -> ResolvedName {
         ResolvedName::new(Node::Foreign, self.started)
     }

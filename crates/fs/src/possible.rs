@@ -2,8 +2,8 @@
 //!
 //! Such a name is an inode before any foreign peer is queried, and the kernel keeps an inode that
 //! no program uses until it is short of memory. A program that tries names at random would fill the
-//! memory of the kernel and of this process. A name therefore has a place here, and once the place
-//! ends, the kernel is made to forget the name.
+//! memory of the kernel and of this process. A name therefore has a slot here for a short time.
+//! Once its slot has ended and no query for it runs, the kernel is made to forget the name.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,32 +12,32 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::error::FsError;
-use super::inode::{Name, ROOT_INO};
+use super::inode::Name;
 use super::names::ResolvedName;
 use super::namespace::{MountNamespace, in_root};
 use super::staleness::KernelCaches;
 use super::traits::Stale;
 
-/// Maximum number of names. A user may have as many as there are free places: half of all if no
-/// other user has any. One user therefore always leaves room for the next.
-const NAMES_MAX: usize = 4096;
-/// How long a name has its place. After that it makes room at the next lookup of a new name.
-const PLACE_LIFETIME: Duration = Duration::from_secs(1);
+/// Maximum number of slots. A user may have as many as there are free ones: half of all if no other
+/// user has any. One user therefore always leaves room for the next.
+const SLOTS_MAX: usize = 4096;
+/// Lifetime of a slot. An older slot ends at the next lookup of a name that a foreign peer may have.
+const SLOT_LIFETIME: Duration = Duration::from_secs(1);
 
 /// The names that only foreign peers may have and that the kernel looked up lately.
 pub(super) struct PossibleNames {
     pub(super) namespace: Arc<MountNamespace>,
     pub(super) caches: Arc<KernelCaches>,
-    pub(super) places: Mutex<Places>,
+    pub(super) slots: Mutex<NameSlots>,
 }
 
 impl PossibleNames {
-    /// Returns what a name stands for that no native node shares, for the user `uid`. It is a file
-    /// if a foreign peer has it or may have it.
+    /// Looks up a name that no native node shares, for the user `uid`. It is a file if a foreign
+    /// peer has it or may have it.
     ///
     /// # Errors
     /// [`FsError::NotFound`] if no foreign peer has the name or is to be queried for it.
-    /// [`FsError::Busy`] if the user looked up too many such names within [`PLACE_LIFETIME`].
+    /// [`FsError::Busy`] if the user looked up too many such names within [`SLOT_LIFETIME`].
     pub(super) fn look_up(&self, name: &Name, uid: u32) -> Result<ResolvedName, FsError> {
         let name = in_root(name).ok_or(FsError::NotFound)?;
         let foreign = self.namespace.content.foreign();
@@ -46,43 +46,60 @@ impl PossibleNames {
             if !foreign.may_have(name) {
                 return Err(FsError::NotFound);
             }
-            let (ended, entered) = self.places.lock().enter(name, uid, Instant::now());
-            let ended = ended.iter().filter(|name| foreign.known(name).is_none());
-            ended.for_each(|name| self.forget(name));
+            let (ended, entered) = self.slots.lock().enter(name, uid, Instant::now());
+            ended.into_iter().for_each(|name| self.forget(name));
             entered?;
         }
         Ok(self.namespace.foreign_listed())
     }
 
-    /// Takes the result of a query for a name. A name that no foreign peer had is absent now, and
-    /// the kernel forgets it.
-    pub(super) fn note<T>(&self, name: &[u8], found: &Result<T, FsError>) {
-        if matches!(found, Err(FsError::NotFound)) {
-            self.forget(name);
+    /// Keeps a name known to the kernel while a query for it runs, because a program is about to
+    /// open it. The query ends when the returned value is dropped.
+    pub(super) fn begin_query(self: &Arc<Self>, name: &[u8]) -> RunningQuery {
+        let mut slots = self.slots.lock();
+        *slots.queries_of.entry(name.into()).or_default() += 1;
+        RunningQuery {
+            possible: self.clone(),
+            name: name.into(),
         }
     }
 
-    /// Makes the kernel forget a name.
-    fn forget(&self, name: &[u8]) {
-        self.caches.invalidate(Stale::Name {
-            parent: ROOT_INO,
-            name: name.into(),
-        });
+    /// Makes the kernel forget a name, unless it stands for anything by now.
+    fn forget(&self, name: Box<[u8]>) {
+        self.caches.invalidate(Stale::PossibleName { name });
     }
 }
 
-/// The places, in the order in which they were taken.
-#[derive(Default)]
-pub(super) struct Places {
-    order: VecDeque<(Instant, Box<[u8]>)>,
-    /// User that has the place of each name.
-    user_of: HashMap<Box<[u8]>, u32>,
-    /// Number of places of each user.
-    places_of: HashMap<u32, usize>,
+/// A query for a name that runs.
+pub(super) struct RunningQuery {
+    possible: Arc<PossibleNames>,
+    name: Box<[u8]>,
 }
 
-impl Places {
-    /// Gives a name a place if it has none. Also returns the names whose place ended.
+impl Drop for RunningQuery {
+    fn drop(&mut self) {
+        let name = std::mem::take(&mut self.name);
+        if self.possible.slots.lock().end_query(&name) {
+            self.possible.forget(name);
+        }
+    }
+}
+
+/// The slots, in the order in which they began.
+#[derive(Default)]
+pub(super) struct NameSlots {
+    order: VecDeque<(Instant, Box<[u8]>)>,
+    /// User that has the slot of each name.
+    user_of: HashMap<Box<[u8]>, u32>,
+    /// Number of slots of each user.
+    slots_of: HashMap<u32, usize>,
+    /// Number of running queries for each name, whether the name still has a slot or not.
+    queries_of: HashMap<Box<[u8]>, usize>,
+}
+
+impl NameSlots {
+    /// Gives a name a slot if it has none. Also returns the names that the kernel is to forget,
+    /// because their slots ended.
     fn enter(
         &mut self,
         name: &[u8],
@@ -93,35 +110,43 @@ impl Places {
         if self.user_of.contains_key(name) {
             return (ended, Ok(()));
         }
-        let own = self.places_of.get(&uid).copied().unwrap_or(0);
-        if own >= NAMES_MAX - self.order.len() {
+        let own = self.slots_of.get(&uid).copied().unwrap_or(0);
+        if own >= SLOTS_MAX - self.order.len() {
             return (ended, Err(FsError::Busy));
         }
         self.order.push_back((now, name.into()));
         self.user_of.insert(name.into(), uid);
-        self.places_of.insert(uid, own + 1);
+        self.slots_of.insert(uid, own + 1);
         (ended, Ok(()))
     }
 
     fn end_old(&mut self, now: Instant) -> Vec<Box<[u8]>> {
         let mut ended = Vec::new();
-        while let Some((since, _)) = self.order.front() {
-            if now.saturating_duration_since(*since) < PLACE_LIFETIME {
-                break;
-            }
-            let Some((_, name)) = self.order.pop_front() else {
-                break;
-            };
+        let is_old = |since: Instant| now.saturating_duration_since(since) >= SLOT_LIFETIME;
+        while let Some((_, name)) = self.order.pop_front_if(|(since, _)| is_old(*since)) {
             let uid = self.user_of.remove(&name);
-            if let Some(places) = uid.and_then(|uid| self.places_of.get_mut(&uid)) {
-                *places -= 1;
+            if let Some(slots) = uid.and_then(|uid| self.slots_of.get_mut(&uid)) {
+                *slots -= 1;
             }
-            ended.push(name);
+            if !self.queries_of.contains_key(&name) {
+                ended.push(name);
+            }
         }
-        if !ended.is_empty() {
-            self.places_of.retain(|_, places| *places > 0);
-        }
+        self.slots_of.retain(|_, slots| *slots > 0);
         ended
+    }
+
+    /// Ends a query for a name. Returns whether no other query for it runs.
+    fn end_query(&mut self, name: &[u8]) -> bool {
+        let Some(queries) = self.queries_of.get_mut(name) else {
+            return false;
+        };
+        *queries -= 1;
+        let is_last = *queries == 0;
+        if is_last {
+            self.queries_of.remove(name);
+        }
+        is_last
     }
 }
 
@@ -134,30 +159,42 @@ mod tests {
     }
 
     #[test]
-    fn one_user_gets_half_of_the_places_and_leaves_room_for_another() {
-        let (mut places, now) = (Places::default(), Instant::now());
-        for number in 0..NAMES_MAX / 2 {
-            assert_eq!(places.enter(&name(number), 7, now), (vec![], Ok(())));
+    fn one_user_gets_half_of_the_slots_and_leaves_room_for_another() {
+        let (mut slots, now) = (NameSlots::default(), Instant::now());
+        for number in 0..SLOTS_MAX / 2 {
+            assert_eq!(slots.enter(&name(number), 7, now), (vec![], Ok(())));
         }
-        let further = name(NAMES_MAX);
-        assert_eq!(places.enter(&further, 7, now).1, Err(FsError::Busy));
-        assert_eq!(places.enter(&name(0), 7, now).1, Ok(()), "it has a place");
-        assert_eq!(places.enter(&further, 8, now).1, Ok(()));
+        let further = name(SLOTS_MAX);
+        assert_eq!(slots.enter(&further, 7, now).1, Err(FsError::Busy));
+        assert_eq!(slots.enter(&name(0), 7, now).1, Ok(()), "it has a slot");
+        assert_eq!(slots.enter(&further, 8, now).1, Ok(()));
     }
 
     #[test]
-    fn old_places_end_when_a_new_name_needs_one() {
-        let (mut places, begun) = (Places::default(), Instant::now());
-        for number in 0..NAMES_MAX / 2 {
-            places.enter(&name(number), 7, begun).1.unwrap();
+    fn old_slots_end_at_the_next_lookup() {
+        let (mut slots, begun) = (NameSlots::default(), Instant::now());
+        for number in 0..SLOTS_MAX / 2 {
+            slots.enter(&name(number), 7, begun).1.unwrap();
         }
-        let young = begun + PLACE_LIFETIME / 2;
-        places.enter(b"young", 8, young).1.unwrap();
-        let (ended, entered) = places.enter(b"new", 7, begun + PLACE_LIFETIME);
+        let young = begun + SLOT_LIFETIME / 2;
+        slots.enter(b"young", 8, young).1.unwrap();
+        let (ended, entered) = slots.enter(b"new", 7, begun + SLOT_LIFETIME);
         assert_eq!(entered, Ok(()));
-        assert_eq!(ended.len(), NAMES_MAX / 2);
+        assert_eq!(ended.len(), SLOTS_MAX / 2);
         assert_eq!(*ended[0], *name(0));
-        assert_eq!((places.order.len(), places.user_of.len()), (2, 2));
-        assert_eq!(places.places_of, HashMap::from([(7, 1), (8, 1)]));
+        assert_eq!((slots.order.len(), slots.user_of.len()), (2, 2));
+        assert_eq!(slots.slots_of, HashMap::from([(7, 1), (8, 1)]));
+    }
+
+    #[test]
+    fn a_name_is_kept_until_the_last_query_for_it_ends() {
+        let (mut slots, begun) = (NameSlots::default(), Instant::now());
+        slots.enter(b"asked", 7, begun).1.unwrap();
+        slots.queries_of.insert(Box::from(*b"asked"), 2);
+        let (ended, _) = slots.enter(b"new", 7, begun + SLOT_LIFETIME);
+        assert_eq!(ended, Vec::<Box<[u8]>>::new());
+        assert!(!slots.end_query(b"asked"), "another query runs");
+        assert!(slots.end_query(b"asked"));
+        assert_eq!(slots.queries_of.len(), 0);
     }
 }

@@ -374,6 +374,12 @@ pub enum Stale {
         /// The last part of the name.
         name: Box<[u8]>,
     },
+    /// A name of the root that only foreign peers might have. The kernel forgets its inode. Nothing
+    /// is stale if the name stands for anything when this is sent.
+    PossibleName {
+        /// The name.
+        name: Box<[u8]>,
+    },
     /// All names and directories.
     Everything,
 }

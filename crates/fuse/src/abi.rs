@@ -4,7 +4,7 @@
 //! Integers have native byte order. The length of every message from the kernel is checked: a short
 //! message yields `None`, never a panic.
 
-use p2pfs_fs::Stale;
+use p2pfs_fs::{ROOT_INO, Stale};
 
 /// Size of `struct fuse_in_header`.
 pub(super) const IN_HEADER_BYTES: usize = 40;
@@ -253,16 +253,16 @@ pub(super) fn notification(stale: &Stale) -> Vec<u8> {
             body.extend(range.len().to_ne_bytes());
             INVAL_INODE
         }
-        Stale::Name { parent, name } | Stale::Directory { parent, name } => {
-            let flags = match stale {
-                Stale::Directory { .. } => EXPIRE_ONLY,
-                _ => 0,
-            };
-            body.extend(parent.to_ne_bytes());
-            body.extend((name.len() as u32).to_ne_bytes());
-            body.extend(flags.to_ne_bytes());
-            body.extend_from_slice(name);
-            body.push(0);
+        Stale::Name { parent, name } => {
+            put_entry(&mut body, *parent, name, 0);
+            INVAL_ENTRY
+        }
+        Stale::PossibleName { name } => {
+            put_entry(&mut body, ROOT_INO, name, 0);
+            INVAL_ENTRY
+        }
+        Stale::Directory { parent, name } => {
+            put_entry(&mut body, *parent, name, EXPIRE_ONLY);
             INVAL_ENTRY
         }
         Stale::Everything => INC_EPOCH,
@@ -270,6 +270,15 @@ pub(super) fn notification(stale: &Stale) -> Vec<u8> {
     let mut message = out_message_header(0, code, body.len()).to_vec();
     message.append(&mut body);
     message
+}
+
+/// Encodes `struct fuse_notify_inval_entry_out` and the name behind it.
+fn put_entry(body: &mut Vec<u8>, parent: u64, name: &[u8], flags: u32) {
+    body.extend(parent.to_ne_bytes());
+    body.extend((name.len() as u32).to_ne_bytes());
+    body.extend(flags.to_ne_bytes());
+    body.extend_from_slice(name);
+    body.push(0);
 }
 
 fn out_message_header(unique: u64, error: i32, body_bytes: usize) -> [u8; OUT_HEADER_BYTES] {

@@ -145,8 +145,9 @@ impl NotifyQueue {
                 stale.extend(once_more.into_iter().filter(|it| known.insert(it.clone())));
             }
             // An invalidation of pages is not repeated, because a reader may have filled them
-            // again.
-            stale.retain(|stale| !is_of_pages(stale));
+            // again. Nor is one of a possible name, because no answer makes the kernel cache it.
+            let is_once = |stale: &Stale| matches!(stale, Stale::PossibleName { .. });
+            stale.retain(|stale| !is_of_pages(stale) && !is_once(stale));
             let lately = begun.checked_sub(SETTLING_TIME).unwrap_or(begun);
             if device.mount.requests.table.any_since(lately, carries_names) {
                 again.record(stale, Instant::now());
@@ -195,6 +196,11 @@ fn is_of_pages(stale: &Stale) -> bool {
 }
 
 fn send(device: &Arc<Device>, stale: &Stale) {
+    if let Stale::PossibleName { name } = stale
+        && device.mount.fs.namespace.shows_in_root(name)
+    {
+        return;
+    }
     let sent = device.mount.kernel.notify(stale);
     // The notification for everything covers only names. Before Linux 6.16 it does not exist, and
     // each known name is invalidated.

@@ -366,6 +366,9 @@ impl Kernel {
                 }
                 self.drop_name(&(*parent, name.to_vec()));
             }
+            Stale::PossibleName { name } => {
+                self.drop_name(&(ROOT_INO, name.to_vec()));
+            }
             Stale::Directory { parent, name } => {
                 if let Some(known) = self.inodes.get_mut(parent) {
                     known.attributes = None;

@@ -28,6 +28,16 @@ impl Memory {
         hash
     }
 
+    /// Adds a file of a foreign peer, and answers the lookups that wait for it.
+    pub(crate) fn find_foreign(&self, name: &str) -> ContentHash {
+        let hash = self.add_foreign(name);
+        let lookups = std::mem::take(&mut self.state.lock().foreign.lookups);
+        for reply in lookups {
+            reply(self.known(name.as_bytes()).ok_or(FsError::NotFound));
+        }
+        hash
+    }
+
     /// Waits for an open of a foreign file, and answers it with this content.
     pub(crate) fn answer_foreign(self: &Arc<Self>, hash: ContentHash) {
         let mut state = self.state.lock();
