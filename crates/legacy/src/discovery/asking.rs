@@ -2,10 +2,11 @@
 //! name share a question; the number of questions and the lifetime of each are bounded. The
 //! questions of one user always leave room for those of another.
 //!
-//! Questions are sent as soon as the rate of [`ASKS_PER_S`] permits, those of one user in the order
-//! of arrival, and those of several users in turn. The time of a lookup begins when its question is sent. An answer does not name a file. The peer that
-//! sent it, a *responder*, is therefore tried for each open question that it was asked: a few tries
-//! at a time, those of the oldest question first. A *try* requests the file by TCP.
+//! Questions are sent as soon as the rate of [`ASKS_PER_S`] permits: those of one user in the order
+//! of arrival, and those of several users in turn. The time of a lookup begins when its question is
+//! sent. An answer does not name a file. The peer that sent it, a *responder*, is therefore tried
+//! for each open question that it was asked: a few tries at a time, those of the oldest question
+//! first. A *try* requests the file by TCP.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddrV4;
@@ -111,6 +112,8 @@ struct OpenQuestion {
     asked_at: Instant,
     /// Whether the question was sent since it was opened or last renewed.
     is_put: bool,
+    /// Users whose turn it is sent in, if it was not sent yet.
+    queued_for: Vec<u32>,
     /// Whether a person waits for the answer.
     is_persons: bool,
     lookup_ends: Instant,
@@ -154,7 +157,7 @@ pub(super) struct OpenQuestions {
     lookup: Duration,
     waiting: Duration,
     open: BTreeMap<Name, OpenQuestion>,
-    unput: UnsentQuestions,
+    unsent: UnsentQuestions,
     pace: TokenBucket,
     absent_until: HashMap<Name, Instant>,
     /// Peers that were first to answer one of this node's questions, in the order of these answers.
@@ -169,7 +172,7 @@ impl OpenQuestions {
             lookup,
             waiting: waiting.max(lookup),
             open: BTreeMap::new(),
-            unput: UnsentQuestions::default(),
+            unsent: UnsentQuestions::default(),
             pace: TokenBucket::per_second(ASKS_PER_S, ASKS_BURST, now),
             absent_until: HashMap::new(),
             priority: VecDeque::new(),
@@ -205,15 +208,20 @@ impl OpenQuestions {
             }
             if ask.lookup_is_over {
                 ask.renew(now, uid);
-                self.unput.push(uid, name.clone());
+            }
+            // The turn of this user may come sooner than that of the first one.
+            if !ask.is_put && !ask.queued_for.contains(&uid) {
+                ask.queued_for.push(uid);
+                self.unsent.push(uid, name.clone());
             }
             return Ok(None);
         }
         let gave_way = self.make_room()?;
         let mut ask = OpenQuestion::new(now, ends, uid);
         ask.is_persons = is_persons;
+        ask.queued_for.push(uid);
         self.open.insert(name.clone(), ask);
-        self.unput.push(uid, name.clone());
+        self.unsent.push(uid, name.clone());
         Ok(gave_way)
     }
 
@@ -241,27 +249,28 @@ impl OpenQuestions {
     }
 
     /// Returns whether a question waits to be sent.
-    pub(super) fn has_unput(&self) -> bool {
-        !self.unput.is_empty()
+    pub(super) fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
     }
 
     /// Returns the next question if the rate permits one, and records that it is sent to `asked`.
     pub(super) fn put_next(&mut self, now: Instant, asked: &[SocketAddrV4]) -> Option<Name> {
         loop {
-            let next = self.unput.next()?;
+            let next = self.unsent.next()?;
             // skip a question that ended or was evicted since it was queued
             let Some(ask) = self.open.get_mut(next).filter(|ask| !ask.is_put) else {
-                self.unput.skip();
+                self.unsent.skip();
                 continue;
             };
             if !self.pace.take(1, now) {
                 return None;
             }
             ask.is_put = true;
+            ask.queued_for.clear();
             ask.asked_at = now;
             ask.lookup_ends = now + self.lookup;
             ask.peers.asked.extend(asked);
-            return self.unput.take();
+            return self.unsent.take();
         }
     }
 
@@ -467,7 +476,7 @@ impl OpenQuestions {
                 ask.lookup_ends.min(ask.ends)
             }
         });
-        let next_put = self.has_unput().then(|| self.pace.ready_at());
+        let next_put = self.has_unsent().then(|| self.pace.ready_at());
         ends.chain(next_put).min()
     }
 
@@ -495,6 +504,7 @@ impl OpenQuestion {
             uid,
             asked_at: now,
             is_put: false,
+            queued_for: Vec::new(),
             is_persons: false,
             lookup_ends: now,
             lookup_is_over: false,
@@ -510,6 +520,7 @@ impl OpenQuestion {
         self.uid = uid;
         self.asked_at = now;
         self.is_put = false;
+        self.queued_for.clear();
         self.lookup_is_over = false;
         self.is_settled = false;
         self.peers.answered.clear();

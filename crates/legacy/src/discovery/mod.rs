@@ -293,7 +293,7 @@ impl LegacyMachine {
     }
 
     fn put_questions(&mut self, now: Instant) {
-        if !self.asks.has_unput() {
+        if !self.asks.has_unsent() {
             return;
         }
         let asked = self.roster.asked();

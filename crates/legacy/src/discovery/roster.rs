@@ -403,7 +403,7 @@ impl MemberRoster {
         self.listed().map(|(address, _)| address).collect()
     }
 
-    /// Returns whether a question would be sent to anybody.
+    /// Returns whether a question has a receiver.
     pub(super) fn has_asked(&self) -> bool {
         self.listed().next().is_some()
     }

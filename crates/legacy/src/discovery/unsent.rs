@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 
 use crate::wire::discovery::Name;
 
-/// Questions that wait to be sent. Their number is limited by that of the open questions.
+/// Questions that wait to be sent. One that was sent in the turn of another user, or that ended,
+/// stays until it is skipped.
 #[derive(Default)]
 pub(super) struct UnsentQuestions {
     /// The waiting questions of each user that has some. The first user is the next.
@@ -43,7 +44,7 @@ impl UnsentQuestions {
         next
     }
 
-    /// Removes the next question, which needs no answer any more. The user keeps its turn.
+    /// Removes the next question, which was sent or has ended. The user keeps its turn.
     pub(super) fn skip(&mut self) {
         if let Some((_, questions)) = self.turns.front_mut() {
             questions.pop_front();
@@ -51,5 +52,31 @@ impl UnsentQuestions {
                 self.turns.pop_front();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(unsent: &mut UnsentQuestions) -> String {
+        let name = unsent.take().unwrap();
+        String::from_utf8(name.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn users_take_turns_and_a_returning_one_is_the_last() {
+        let mut unsent = UnsentQuestions::default();
+        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
+        for (uid, text) in [(1, "a"), (1, "b"), (1, "c"), (2, "d"), (3, "e")] {
+            unsent.push(uid, name(text));
+        }
+        assert_eq!([take(&mut unsent), take(&mut unsent)], ["a", "d"]);
+        unsent.push(2, name("f"));
+        unsent.skip();
+        assert_eq!(unsent.next(), Some(&name("b")), "e was skipped");
+        let rest: Vec<String> = (0..3).map(|_| take(&mut unsent)).collect();
+        assert_eq!(rest, ["b", "f", "c"]);
+        assert!(unsent.is_empty() && unsent.take().is_none());
     }
 }

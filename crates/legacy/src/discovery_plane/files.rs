@@ -138,38 +138,32 @@ impl RemoteFiles {
     }
 
     /// Records a file whose transfer has begun. The transfer waits for a reader, at most for
-    /// [`PARKED`].
+    /// [`PARKED`]. Also returns the name of the file that made room for it, if one did.
     pub(super) fn found(
         &self,
         name: Name,
         peer: SocketAddrV4,
         transfer: ThrottledTransfer,
-    ) -> Arc<RemoteFile> {
-        let file = Arc::new(RemoteFile {
-            name: name.clone(),
-            size_bytes: transfer.size_bytes(),
-            peer,
-            at: transfer.at(),
-            first_seen: SystemTime::now(),
-            parked: Mutex::new(Some(transfer)),
-            copies: tokio::sync::Mutex::default(),
-        });
-        let parked = Arc::downgrade(&file);
-        tokio::spawn(async move {
-            tokio::time::sleep(PARKED).await;
-            if let Some(file) = parked.upgrade() {
-                file.take_parked();
-            }
-        });
+    ) -> (Arc<RemoteFile>, Option<Name>) {
+        let file = RemoteFile::parked(name.clone(), peer, transfer);
         let mut known = self.store.known.lock();
-        if known.len() >= KNOWN_MAX {
+        let mut evicted = None;
+        if known.len() >= KNOWN_MAX && !known.contains_key(&name) {
             let first = known.values().min_by_key(|file| file.first_seen);
-            if let Some(name) = first.map(|file| file.name.clone()) {
-                known.remove(&name);
-            }
+            evicted = first.map(|file| file.name.clone());
+            evicted.iter().for_each(|name| drop(known.remove(name)));
         }
         known.insert(name, file.clone());
-        file
+        (file, evicted)
+    }
+
+    /// Replaces a file whose size changed by one with this transfer, if the name is still known.
+    pub(super) fn renew(&self, file: &RemoteFile, transfer: ThrottledTransfer) -> Arc<RemoteFile> {
+        let renewed = RemoteFile::parked(file.name.clone(), file.peer, transfer);
+        if let Some(known) = self.store.known.lock().get_mut(&file.name) {
+            *known = renewed.clone();
+        }
+        renewed
     }
 
     /// Forgets a file, unless another file is known by its name now.
@@ -232,7 +226,7 @@ impl RemoteFiles {
             copies.running = Arc::downgrade(&copy);
             return Ok(copy);
         }
-        let renewed = self.found(file.name.clone(), file.peer, transfer);
+        let renewed = self.renew(file, transfer);
         let mut copies = renewed.copies.lock().await;
         let Some(transfer) = renewed.take_parked() else {
             return Err(CopyError::Refused);
@@ -351,6 +345,27 @@ impl RemoteFiles {
 }
 
 impl RemoteFile {
+    /// Creates a file from a transfer that has begun. The transfer waits for [`PARKED`].
+    fn parked(name: Name, peer: SocketAddrV4, transfer: ThrottledTransfer) -> Arc<Self> {
+        let file = Arc::new(Self {
+            name,
+            size_bytes: transfer.size_bytes(),
+            peer,
+            at: transfer.at(),
+            first_seen: SystemTime::now(),
+            parked: Mutex::new(Some(transfer)),
+            copies: tokio::sync::Mutex::default(),
+        });
+        let parked = Arc::downgrade(&file);
+        tokio::spawn(async move {
+            tokio::time::sleep(PARKED).await;
+            if let Some(file) = parked.upgrade() {
+                file.take_parked();
+            }
+        });
+        file
+    }
+
     pub(super) fn take_parked(&self) -> Option<ThrottledTransfer> {
         let mut parked = self.parked.lock();
         parked.take()

@@ -106,7 +106,7 @@ pub struct Legacy {
     files: RemoteFiles,
     runtime: tokio::runtime::Handle,
     refusals: RefusalLog,
-    shared: Arc<SharedState>,
+    shared: Arc<PlaneState>,
     /// How long a program waits for the answer to a lookup.
     lookup: Duration,
     /// How long a read waits without progress.
@@ -170,9 +170,9 @@ impl Legacy {
     }
 }
 
-/// What the plane and its handles share beside the queues.
+/// State of the plane that its handles read.
 #[derive(Debug, Default)]
-struct SharedState {
+struct PlaneState {
     /// Datagrams that found no room in the queue of the plane.
     unqueued: AtomicU64,
     /// [`LegacyCounters::dropped`](crate::discovery::LegacyCounters::dropped) of the state machine.
@@ -181,7 +181,7 @@ struct SharedState {
     has_peers: AtomicBool,
 }
 
-impl SharedState {
+impl PlaneState {
     /// Returns the number of dropped datagrams.
     fn dropped(&self) -> u64 {
         self.unqueued.load(Ordering::Relaxed) + self.of_machine.load(Ordering::Relaxed)
@@ -195,7 +195,7 @@ pub(crate) struct LegacyInlet {
     datagrams: mpsc::Sender<(SocketAddr, Bytes)>,
     changes: mpsc::Sender<Vec<Change>>,
     missed: Arc<AtomicBool>,
-    shared: Arc<SharedState>,
+    shared: Arc<PlaneState>,
 }
 
 impl LegacyInlet {
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_datagram_without_room_in_the_queue_is_counted_as_dropped() {
         let (datagrams, mut queue) = mpsc::channel(1);
-        let shared = Arc::<SharedState>::default();
+        let shared = Arc::<PlaneState>::default();
         shared.of_machine.store(5, Ordering::Relaxed);
         let inlet = LegacyInlet {
             datagrams,

@@ -15,8 +15,8 @@ use super::files::FailedTransfer;
 use super::offered::OfferedFiles;
 use super::{
     CHANGES_MAX, COMMANDS_MAX, CONNECTIONS_MAX, DATAGRAMS_MAX, Legacy, LegacyAbsence,
-    LegacyCommand, LegacyInlet, LegacySettings, LookupResult, RefusalLog, RemoteFile, RemoteFiles,
-    SharedState, ThrottledTransfer, serve,
+    LegacyCommand, LegacyInlet, LegacySettings, LookupResult, PlaneState, RefusalLog, RemoteFile,
+    RemoteFiles, ThrottledTransfer, serve,
 };
 use crate::discovery::{
     ASKS_MAX, Absence, LegacyConfig, LegacyEvent, LegacyMachine, Patience, Requester,
@@ -59,7 +59,7 @@ struct LookupWaiter {
 
 struct LegacyPlane {
     machine: LegacyMachine,
-    shared: Arc<SharedState>,
+    shared: Arc<PlaneState>,
     udp: UdpPort,
     files: RemoteFiles,
     content: Arc<NodeContent>,
@@ -133,12 +133,13 @@ pub(crate) fn start(
     let bound = host.net.local_addr();
     let is_ours = move |at| at == own || is_own(bound, at);
     let offered = OfferedFiles::new(host.me, settings.bridge, host.offers, refusals);
+    let config = machine_config(own, settings);
+    let machine = LegacyMachine::new(config, Box::new(is_ours), Instant::now());
+    // The mount may ask before the plane runs.
+    let has_peers = machine.has_peers();
+    legacy.shared.has_peers.store(has_peers, Ordering::Relaxed);
     let plane = LegacyPlane {
-        machine: LegacyMachine::new(
-            machine_config(own, settings),
-            Box::new(is_ours),
-            Instant::now(),
-        ),
+        machine,
         shared: legacy.shared.clone(),
         udp: host.udp,
         files,
@@ -346,8 +347,9 @@ impl LegacyPlane {
         self.machine.tried(now, &name, at, result.is_ok());
         let error = match result {
             Ok(transfer) => {
-                let file = self.files.found(name.clone(), peer, transfer);
-                self.announce_names(std::slice::from_ref(&name));
+                let (file, evicted) = self.files.found(name.clone(), peer, transfer);
+                let changed: Vec<Name> = evicted.into_iter().chain([name.clone()]).collect();
+                self.announce_names(&changed);
                 return self.reply_all(&name, &Ok(file));
             }
             Err(error) => error,

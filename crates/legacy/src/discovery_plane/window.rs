@@ -97,7 +97,7 @@ impl RemoteFiles {
             let window = Window::new(file.clone(), transfer, self.clone(), place);
             return Ok(Arc::new(window));
         }
-        let renewed = self.found(file.name.clone(), file.peer, transfer);
+        let renewed = self.renew(file, transfer);
         let transfer = renewed.take_parked().ok_or(CopyError::Refused)?;
         let window = Window::new(renewed, transfer, self.clone(), place);
         Ok(Arc::new(window))
