@@ -98,7 +98,7 @@ impl Scanner {
         }
         let cause = match &found {
             ObservedName::File(seen) => {
-                let quiet = self.shared.quiet;
+                let quiet = self.shared.intervals.quiet;
                 self.checks.cause_of_file(&check, seen, now, quiet)
             }
             _ => check.cause,

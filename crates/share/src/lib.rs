@@ -154,7 +154,7 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::{make_private_dir, without_links_above};
 use p2pfs_types::path::{SharedPath, check_name};
 use scanner::Scanner;
-use shared::SharedState;
+use shared::{Intervals, SharedState};
 use state::ListingState;
 use status::StatusView;
 
@@ -482,8 +482,11 @@ fn open_shared(config: ShareConfig, ledger: ShareLedger) -> Result<SharedState, 
     let numbers = ledger.share_numbers()?;
     let mut state = ListingState::new(ledger, config.quiet, config.known);
     state.forget_unnumbered(&numbers);
-    let (quiet, rescan) = (config.quiet, config.rescan);
-    Ok(SharedState::new(state, beneath, outboards, quiet, rescan)?)
+    let intervals = Intervals {
+        quiet: config.quiet,
+        rescan: config.rescan,
+    };
+    Ok(SharedState::new(state, beneath, outboards, intervals)?)
 }
 
 impl ShareSetInner {

@@ -71,7 +71,7 @@ impl OpenedFile {
 pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, HashOutcome> {
     let (file, seen) = open(&shared.beneath, job)?;
     let age = seen.identity.mtime.distance(FileTimestamp::now());
-    let recent = age < shared.quiet;
+    let recent = age < shared.intervals.quiet;
     let writers = if recent {
         writers_of(&file)
     } else {
@@ -83,7 +83,7 @@ pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, Ha
         // if a close was reported, another writer has the file open; the file counts as complete
         // once that writer is idle, or once the close has waited long enough
         Writers::Some => {
-            job.taken.held.sure && (age >= shared.quiet / 2 || is_overdue(shared, job))
+            job.taken.held.sure && (age >= shared.intervals.quiet / 2 || is_overdue(shared, job))
         }
         Writers::Unknown => job.taken.held.sure,
     };
@@ -101,7 +101,7 @@ pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, Ha
 /// Returns whether a close has waited long enough for other writers of the file.
 fn is_overdue(shared: &SharedState, job: &Job) -> bool {
     let closed_at = job.taken.closed_at;
-    closed_at.is_some_and(|at| at.elapsed() >= shared.quiet / 2)
+    closed_at.is_some_and(|at| at.elapsed() >= shared.intervals.quiet / 2)
 }
 
 /// Returns the outcome of a read that gave this hash. If the file changed during the read, the hash

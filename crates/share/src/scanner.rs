@@ -85,7 +85,7 @@ impl Scanner {
         watch_limit: usize,
     ) -> Self {
         let now = Instant::now();
-        let (rescan_at, retry_at) = (now + shared.rescan, now + RETRY);
+        let (rescan_at, retry_at) = (now + shared.intervals.rescan, now + RETRY);
         Self {
             disk: DiskThread::new(shared.clone()),
             shared,
@@ -246,7 +246,7 @@ impl Scanner {
         let shared = self.shared.clone();
         let mut state = shared.lock();
         if now >= self.rescan_at {
-            self.rescan_at = now + shared.rescan;
+            self.rescan_at = now + shared.intervals.rescan;
             self.tidied = false;
             state.listing.shares.scan_all();
         }

@@ -32,10 +32,18 @@ pub(super) struct SharedState {
     stopping: AtomicBool,
     pub(super) beneath: Beneath,
     pub(super) outboards: Arc<Outboards>,
-    pub(super) quiet: Duration,
-    pub(super) rescan: Duration,
+    pub(super) intervals: Intervals,
     /// Bytes of files that were read for hashing since the start.
     pub(super) read_bytes: AtomicU64,
+}
+
+/// The configured durations of a share.
+#[derive(Clone, Copy)]
+pub(super) struct Intervals {
+    /// See [`QUIET_DEFAULT`](super::config::QUIET_DEFAULT).
+    pub(super) quiet: Duration,
+    /// See [`RESCAN_DEFAULT`](super::config::RESCAN_DEFAULT).
+    pub(super) rescan: Duration,
 }
 
 #[derive(Default)]
@@ -53,8 +61,7 @@ impl SharedState {
         state: ListingState,
         beneath: Beneath,
         outboards: Outboards,
-        quiet: Duration,
-        rescan: Duration,
+        intervals: Intervals,
     ) -> std::io::Result<Self> {
         Ok(Self {
             state: Mutex::new(state),
@@ -67,8 +74,7 @@ impl SharedState {
             stopping: AtomicBool::new(false),
             beneath,
             outboards: Arc::new(outboards),
-            quiet,
-            rescan,
+            intervals,
             read_bytes: AtomicU64::new(0),
         })
     }
