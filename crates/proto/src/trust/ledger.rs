@@ -145,9 +145,7 @@ struct Evaluation {
     heard_by: BTreeMap<Membership, StatementId>,
     /// The last membership for which each node has a certificate that counts.
     last_terms: BTreeMap<NodeId, u32>,
-    epoch: Option<LastClaim<EpochId>>,
-    /// Number of rotations that stand, or that only their authors' own farewells withdraw.
-    rotations: u64,
+    rotations: Rotations,
     /// Ended memberships of which more statements can still come to stand. The cut names a last
     /// statement, and not all statements before it are known here. The value is the node that set
     /// the cut.
@@ -159,6 +157,15 @@ struct Evaluation {
     /// For each node that is no longer a member, the statement that removed it. Computed at the
     /// first request.
     gone: OnceLock<Arc<DepartedNodes>>,
+}
+
+/// The changes of the cluster's secret.
+#[derive(Clone, Debug, Default)]
+struct Rotations {
+    /// The last one that stands.
+    last: Option<LastClaim<EpochId>>,
+    /// Number of those that stand, or that only their authors' own farewells withdraw.
+    count: u64,
 }
 
 impl Evaluation {
@@ -316,7 +323,7 @@ impl Ledger {
 
     /// Returns the epoch of the cluster's secret, or none if no statement that counts names one.
     pub fn epoch(&self) -> Option<EpochId> {
-        self.evaluation.epoch.map(|said| said.what)
+        self.evaluation.rotations.last.map(|said| said.what)
     }
 
     /// Returns each path that has an owner, with its owner.

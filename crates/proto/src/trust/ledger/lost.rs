@@ -79,13 +79,13 @@ impl LostClaims<'_> {
         let (now, then) = (&self.after.evaluation, &self.before.evaluation);
         let counts = |id: &StatementId| now.valid.contains(id);
         let mut outdone = Vec::new();
-        if let Some(said) = then.epoch
+        if let Some(said) = then.rotations.last
             && counts(&said.id)
             && self.after.epoch() != Some(said.what)
         {
             outdone.push(Claim::Rotate {
                 epoch: said.what,
-                number: 1 + now.rotations,
+                number: 1 + now.rotations.count,
             });
         }
         for (path, owned) in &then.owners {

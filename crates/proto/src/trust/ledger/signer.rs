@@ -154,7 +154,7 @@ impl LedgerSigner<'_> {
         self.check_admin()?;
         let claim = |ledger: &Ledger| Claim::Rotate {
             epoch,
-            number: 1 + ledger.evaluation.rotations,
+            number: 1 + ledger.evaluation.rotations.count,
         };
         let is_so = |ledger: &Ledger| ledger.epoch() == Some(epoch);
         self.attempt(|_, after| {

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::chains::Chains;
 use super::{
-    CHAIN_MAX, Certificate, Evaluation, LastClaim, Ledger, Membership, PathOwnership, Seniority,
+    CHAIN_MAX, Certificate, Evaluation, LastClaim, Ledger, Membership, PathOwnership, Rotations,
+    Seniority,
 };
 use crate::trust::statement::{Claim, Statement, StatementId};
 use p2pfs_types::id::{EpochId, NodeId};
@@ -447,8 +448,10 @@ impl<'a> Replay<'a> {
                 self.evaluation.valid.insert(id);
             }
         }
-        self.evaluation.epoch = self.epochs.last_word();
-        self.evaluation.rotations = self.epochs.count;
+        self.evaluation.rotations = Rotations {
+            last: self.epochs.last_word(),
+            count: self.epochs.count,
+        };
         for (node, certificates) in std::mem::take(&mut self.certificates) {
             let over = self.evaluation.over_up_to(&node);
             let last = certificates.iter().map(|it| it.term).max();
