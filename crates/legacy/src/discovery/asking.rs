@@ -5,8 +5,8 @@
 //! Questions are sent as soon as the rate of [`ASKS_PER_S`] permits: those of one user in the order
 //! of arrival, and those of several users in turn. The time of a lookup begins when its question is
 //! sent. An answer does not name a file. The peer that sent it, a *responder*, is therefore tried
-//! for each open question that it was asked: a few tries at a time, those of the oldest question
-//! first. A *try* requests the file by TCP.
+//! for each open question that it was asked: a few tries at a time, those of several users in turn,
+//! and those of one user from the oldest question on. A *try* requests the file by TCP.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::SocketAddrV4;
@@ -307,16 +307,28 @@ impl OpenQuestions {
     }
 
     /// Starts tries, at most one per question and as many as [`TRIES_MAX`] and [`TRIES_AT_ONE_MAX`]
-    /// permit, the oldest question first.
+    /// permit: the oldest question of the user with the fewest tries first.
     fn next_tries(&mut self, now: Instant) -> Vec<LegacyEvent> {
         let mut running = RunningTries::default();
-        for at in self.open.values().filter_map(|ask| ask.peers.trying) {
-            running.enter(at);
+        let mut tries_of = HashMap::<u32, usize>::new();
+        for ask in self.open.values() {
+            if let Some(at) = ask.peers.trying {
+                running.enter(at);
+                *tries_of.entry(ask.uid).or_default() += 1;
+            }
         }
         let waiting = self.open.iter_mut();
         let mut waiting: Vec<_> = waiting.filter(|(_, ask)| ask.has_responders()).collect();
         waiting.sort_by_key(|(_, ask)| ask.asked_at);
-        let tries = waiting.into_iter();
+        let turn_of = |(_, ask): &(&Name, &mut OpenQuestion)| {
+            let turn = tries_of.entry(ask.uid).or_default();
+            *turn += 1;
+            *turn
+        };
+        let turns: Vec<usize> = waiting.iter().map(turn_of).collect();
+        let mut waiting: Vec<_> = turns.into_iter().zip(waiting).collect();
+        waiting.sort_by_key(|(turn, _)| *turn);
+        let tries = waiting.into_iter().map(|(_, question)| question);
         tries
             .filter_map(|(name, ask)| ask.next_try(name, now, &mut running))
             .collect()

@@ -128,6 +128,17 @@ fn among_many_names_the_available_one_is_found() {
 }
 
 #[test]
+fn tries_for_one_user_do_not_delay_those_for_another() {
+    let mut world = DiscoveryWorld::new(&[PEER]);
+    ask_many(&mut world, 60);
+    assert_eq!(world.ask_as(2, "theirs"), Ok(()));
+    world.hear(PEER, b"File,1,5002\n");
+    let tries = tried_at(&mut world, "10.0.0.2:5002");
+    assert_eq!(tries.len(), TRIES_AT_ONE_MAX);
+    assert!(tries.contains(&name("theirs")), "{tries:?}");
+}
+
+#[test]
 fn a_silent_responder_leaves_room_for_another() {
     let mut world = DiscoveryWorld::new(&[PEER, "10.0.0.3:1378"]);
     ask_many(&mut world, 200);
