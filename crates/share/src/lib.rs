@@ -42,20 +42,8 @@
 //!
 //! # The path of a new file
 //!
-//! A program creates `a` in a share, writes it and closes it. Three threads take part: the scanner
-//! runs steps *1* and *3*, a hasher runs *2*, and the node's loop runs *4*. `Scanner::round` makes
-//! the calls of *1* and *3*.
-//!
-//! | | on | what happens |
-//! |---|---|---|
-//! | 1 | the scanner | `Scanner::read_reports`: `Watches::drain` reads inotify → `note_report` gives each report its *turn*, a number in the order of changes (`EventOrder::step`) → `PendingChecks::add_report` queues the name for one check, which covers all of its reports |
-//! | | | `Scanner::run_checks` (`checking`): `OpenShareDirectory::check` stats the name → `apply_check`: `PendingChecks::cause_of_file` decides whether the writer is done → `ListingState::observe` |
-//! | | | `see_file` → `ListingState::apply` → `HashQueue::observe`: the table of `name_state` decides. If the file is closed, it is queued, and later turns wait for it (`EventOrder::apply`); if it is still being written, it rests until it has been quiet |
-//! | 2 | a hasher | `next_jobs` → `HashQueue::take` → `hash`: `open_job` opens it beneath its folder, `read` reads and hashes it, `conclude` verifies that it did not change meanwhile → the outcome is stored in `ListingState::read` → `SharedState::wake` |
-//! | 3 | the scanner | `Scanner::take_read` → `ListingState::hashed` → `ShareListing::list_file`: the file is listed and in the ledger → `announce_put` → `EventOrder::hold` holds a [`ShareEvent::Put`] in the file's turn |
-//! | | | `Scanner::send_events`: `EventOrder::release` releases the events that no earlier change blocks → the channel of [`ShareSet::open`] |
-//! | 4 | the node's loop | `EventLoop::handle_share` (`node::run`) → `OwnLogAccess::put` → `OwnLogAccess::queue` (`node::machine::own_log`) queues the entry and schedules a head, in 10 ms at the earliest |
-//! | | | `LogIntake::publish_head` → `OwnLogAccess::sign`: `record` appends all queued entries to the log (`catalogue`) → the head of the log is signed → `Cluster::set_head` → `Cluster::spread` (`membership::spread`): to all nodes of a small cluster at once, otherwise to some nodes in rounds; each node that receives the head pulls the rest of the log |
+//! The section of this name in `docs/architecture.md` follows a file from the kernel's report to
+//! the log. `Scanner::round` makes the calls of the scanner there.
 //!
 //! # Errors
 //!
