@@ -86,8 +86,8 @@ impl Hedger {
     }
 
     /// Requests the first missing part that a reader waits for, or the first missing part if no
-    /// reader waits, from another peer too, if that is much faster and the budget allows it. The
-    /// other peer could take long for the whole range.
+    /// reader waits, from another peer too, if that is much faster and the budget allows it. Only
+    /// that part is requested, because the other peer could take long for the whole range.
     fn hedge(
         &mut self,
         state: &mut FetchState,

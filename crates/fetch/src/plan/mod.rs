@@ -23,8 +23,9 @@
 //! |---|---|
 //! | types of the interface | `terms` |
 //! | state of a file and its readers | `files`, `fetch`, `presence`, `holders`, `suppliers`, `demands`, `readers`, `places`, `streams` |
+//! | requests in flight | `requests` |
 //! | state of a peer, and which peers have one | `peers`, `peer`, `link`, `backoff`, `silence`, `past`, `record` |
-//! | how long a wait goes on | `patience`, `pause` |
+//! | how long a wait goes on, and growing pauses between retries | `patience`; `pause` |
 //! | all of it together, changed consistently | `state` |
 //! | choice of the next file, range and peer | `queue`, `schedule`; `swarm_policy`, `swarm` and `stripes` for files that many nodes want |
 //! | late requests | `hedge`, `hedge_policy` |
@@ -128,8 +129,7 @@ pub const FETCHES_KEPT_MAX: usize = 1024;
 /// than the usual pause of a reader between two reads.
 pub(crate) const RECENT: Duration = Duration::from_secs(1);
 /// Maximum number of files, demands or requests that one loop examines before it stops. The loops
-/// of the scheduler and of the rescue go on later. The kernel reads ahead with a few dozen reads at
-/// a time at most.
+/// of the scheduler and of the rescue go on later, so that each call stays short.
 const STEP_ITEMS_MAX: usize = 32;
 
 /// Coordinator of all fetches; see the module documentation.
@@ -237,9 +237,9 @@ impl Plan {
         closed.iter().for_each(|content| self.state.close(content));
     }
 
-    /// Ends the fill of a file. If `why` is [`FillEnd::Abandoned`], no reader waits for the file
-    /// and none has read-ahead, cancels its requests without any arrived bytes, because they would
-    /// delay other files. All other requests continue.
+    /// Ends the fill of a file. An abandoned fill ([`FillEnd::Abandoned`]) also cancels the file's
+    /// requests of which no byte has arrived, if no reader waits for the file or is read ahead.
+    /// They would delay other files. All other requests continue.
     pub fn end_fill(&mut self, content: &ContentKey, why: FillEnd) {
         self.state.cancel_fill(content);
         let fetch = self.state.files.get(content);

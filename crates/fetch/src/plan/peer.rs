@@ -16,12 +16,18 @@ use p2pfs_types::id::NodeId;
 /// State of a peer at the time when a request was sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SentState {
+    /// When the request was sent. If a limit of this node delayed it, when the delay ended.
     pub at: Instant,
+    /// Expected time until its whole answer is here, with twice the usual deviation.
     pub usual: Duration,
+    /// Bytes that had arrived from the peer before that, for any request.
     pub moved_bytes: u64,
+    /// Bytes in flight to the peer before the request, in its lane.
     pub queue_bytes: u64,
     /// Bytes in flight to the peer before the request, in both lanes.
     pub ahead_bytes: u64,
+    /// Whether less than half of the peer's window was in flight, this request included. Its answer
+    /// then cannot lower the estimate of the rate.
     pub app_limited: bool,
 }
 
