@@ -25,7 +25,7 @@ use crate::nodes::fetching::{Harness, Reader};
 /// Minimum time between two stored batches, as in production.
 const STORE_SPACING: Duration = Duration::from_millis(500);
 /// Bytes in memory for which the cache has no room.
-const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
+const UNCACHED_MAX_BYTES: u64 = 32 << 20;
 /// Number of records in one batch.
 const STORE_RECORDS: usize = 8192;
 
@@ -144,7 +144,7 @@ impl Node {
         machine.own().align_haves(now, &complete);
         self.running = Some(Running {
             machine,
-            session: Session::new(fetching_as(self.id), seed, UNCACHED_WINDOW_BYTES),
+            session: Session::new(fetching_as(self.id), seed, UNCACHED_MAX_BYTES),
             view,
             addresses: BTreeMap::new(),
             readers: Vec::new(),

@@ -53,7 +53,7 @@ use trace::FetchTrace;
 pub const FETCH_EVENTS_MAX: usize = 1024;
 /// Default maximum of bytes in memory that the cache refused. They stay for further reads until
 /// newer ones displace them.
-pub const UNCACHED_WINDOW_BYTES: u64 = 32 << 20;
+pub const UNCACHED_MAX_BYTES: u64 = 32 << 20;
 /// Maximum open surveys: requests to a node for all ranges that it has of a content. As many as one
 /// file may have holders, so that its unreachable holders do not delay the surveys of the others.
 const HOLDINGS_AT_ONCE_MAX: usize = HOLDERS_MAX;
@@ -145,8 +145,7 @@ impl Fetcher {
         let (events, receiver) = mpsc::channel(FETCH_EVENTS_MAX);
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let verifiers = (processors * VERIFIERS_PER_PROCESSOR).min(VERIFIERS_MAX);
-        let window_bytes = config.uncached_window_bytes;
-        let session = Session::new(config.plan, config.seed, window_bytes);
+        let session = Session::new(config.plan, config.seed, config.uncached_max_bytes);
         let state = ClientState {
             session,
             armed: None,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::UNCACHED_WINDOW_BYTES;
+use super::UNCACHED_MAX_BYTES;
 use p2pfs_fetch::plan::{DemandId, PlanConfig};
 use p2pfs_fetch::{Holder, TransferError};
 use p2pfs_types::digest::ContentHash;
@@ -25,8 +25,8 @@ pub struct FetchConfig {
     pub plan: PlanConfig,
     /// Seed of the plan's random choices.
     pub seed: u64,
-    /// Maximum bytes in memory that the cache refused; see [`UNCACHED_WINDOW_BYTES`].
-    pub uncached_window_bytes: u64,
+    /// Maximum bytes in memory that the cache refused; see [`UNCACHED_MAX_BYTES`].
+    pub uncached_max_bytes: u64,
     /// How long a fill goes on without progress.
     pub fill_patience: Duration,
 }
@@ -37,7 +37,7 @@ impl FetchConfig {
         Self {
             plan: PlanConfig::default(),
             seed,
-            uncached_window_bytes: UNCACHED_WINDOW_BYTES,
+            uncached_max_bytes: UNCACHED_MAX_BYTES,
             fill_patience: Duration::from_secs(10),
         }
     }

@@ -16,7 +16,7 @@ impl Drop for Halted {
 async fn a_full_cache_slows_nothing_down_and_stores_nothing() {
     let content = Content::new(2, 24 << 20);
     let config = FetchConfig {
-        uncached_window_bytes: 4 << 20,
+        uncached_max_bytes: 4 << 20,
         ..FetchConfig::new(2)
     };
     let scene = scene_with(config, &content, 0, &[Manner::Honest]);
@@ -34,7 +34,7 @@ async fn a_full_cache_slows_nothing_down_and_stores_nothing() {
 async fn readers_of_more_than_cache_and_memory_get_every_byte() {
     let content = Content::new(22, 32 << 20);
     let config = FetchConfig {
-        uncached_window_bytes: 4 << 20,
+        uncached_max_bytes: 4 << 20,
         ..FetchConfig::new(2)
     };
     let scene = scene_with(config, &content, 8 << 20, &[Manner::Honest]);
