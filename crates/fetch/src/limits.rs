@@ -43,9 +43,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::plan::PIECE_MAX_BYTES),
         text: "maximum bytes of one request, which is the limit of the wire format. No request \
                crosses a multiple of this size.",
-        tests: LimitTests::By(&[
-            "crates/fetch/src/plan/streams.rs the_window_of_a_sequential_reader_grows_to_its_limit",
-        ]),
+        tests: LimitTests::By(&["crates/fetch/src/plan/tests/links.rs no_request_crosses_a_piece"]),
     },
     Limit {
         name: "fetch::plan::URGENT_MAX_BYTES",
@@ -76,7 +74,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "fetch::plan::link::WINDOW_MAX_BYTES",
         value: LimitValue::Bytes(crate::plan::link::WINDOW_MAX_BYTES),
-        text: "never more: 160 ms of 100 MB/s, twice over what a continent needs.",
+        text: "maximum bytes of bulk requests in flight to one peer: 160 ms at 100 MB/s, twice what \
+               connections within a continent need.",
         tests: LimitTests::Untried(
             "it bounds what this node asks for, and nothing that comes from outside",
         ),
@@ -102,7 +101,6 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::plan::streams::AHEAD_MAX_BYTES),
         text: "the largest read-ahead window: the largest window of one peer.",
         tests: LimitTests::By(&[
-            "crates/fetch/src/plan/streams.rs nothing_is_fetched_past_the_end_of_the_file",
             "crates/fetch/src/plan/streams.rs the_window_of_a_sequential_reader_grows_to_its_limit",
         ]),
     },

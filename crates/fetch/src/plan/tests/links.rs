@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::bench::{Bench, PATIENCE, Reader};
 use super::peers::SimPeer;
 use super::{LAN, MIB, listed};
-use crate::plan::{DemandId, IN_FLIGHT_MAX_BYTES, PlanEvent, patience::TURN_PATIENCE};
+use crate::plan::{
+    DemandId, IN_FLIGHT_MAX_BYTES, PIECE_MAX_BYTES, PlanEvent, patience::TURN_PATIENCE,
+};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
 
@@ -206,6 +208,28 @@ fn a_step_costs_as_much_as_it_touches_regardless_of_load() {
     };
     let (few, many) = (steps_for(16), steps_for(240));
     assert!(few > 0 && many <= few * 2 + 200, "{few} steps, then {many}");
+}
+
+#[test]
+fn no_request_crosses_a_piece() {
+    let mut bench = Bench::new(39);
+    let peer = bench.peer(1, SimPeer::new(1, LAN));
+    let content = bench.file(1, 64 * MIB, &[peer]);
+    // the reads and the rest between them begin and end within pieces
+    let reads = (0..16).map(|at| ByteRange::at(at * 3 * MIB / 2 + PAGE_BYTES, 128 << 10));
+    bench.read(Reader::new(content, reads.collect()));
+    bench.run(Duration::from_secs(60));
+    bench.readers.clear();
+    bench.plan.fill(bench.now, content, PATIENCE);
+    bench.run(Duration::from_secs(60));
+    assert_eq!(bench.events.last(), Some(&PlanEvent::Filled(content)));
+    let mut largest = 0;
+    for request in &bench.requests {
+        let range = request.range;
+        assert_eq!(range, range.first_grain(PIECE_MAX_BYTES));
+        largest = largest.max(range.len());
+    }
+    assert_eq!(largest, PIECE_MAX_BYTES);
 }
 
 #[test]
