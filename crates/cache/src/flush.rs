@@ -58,7 +58,7 @@ impl OpenFileState {
     }
 
     /// Closes this open file. Returns the summary of what remains on disk, if anything, and whether
-    /// part of it was never synced.
+    /// to sync it: part of it was never synced, and the disk has not just refused its map.
     pub(super) fn retire(
         &self,
         context: &CacheContext,
@@ -66,6 +66,7 @@ impl OpenFileState {
     ) -> (Option<FileSummary>, bool) {
         let mut map = self.map.lock();
         let written = self.flush_locked(context, &mut map, false);
+        let is_refused = written.is_err();
         map.retired = true;
         self.give_back(context);
         let summary = match written {
@@ -85,7 +86,8 @@ impl OpenFileState {
             (true, true) if !unsynced => drop(context.disk.touch(&self.paths.data, last_use)),
             _ => {}
         }
-        (summary, unsynced)
+        // The disk would refuse the map of a sync as well, and its close would queue the next sync.
+        (summary, unsynced && !is_refused)
     }
 
     /// Frees the disk space of stale pages. At this point no thread reads or writes them.

@@ -284,7 +284,7 @@ impl CacheCore {
             used_before(&self.index.lock())
         };
         let last_use = last_use.unwrap_or_else(SystemTime::now);
-        let (kept, unsynced) = shared.retire(&self.context, last_use);
+        let (kept, is_to_sync) = shared.retire(&self.context, last_use);
         if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
             // The disk refused the map. Nodes that were told of the complete file must learn of the
             // loss.
@@ -316,7 +316,7 @@ impl CacheCore {
         }
         drop(index);
         self.settled.notify_all();
-        if unsynced {
+        if is_to_sync {
             shared.sync_later(&self.context);
         }
         self.shrink();

@@ -91,6 +91,12 @@ impl WriteBehind {
         (!list.stop).then_some(work)
     }
 
+    /// Takes the next file to sync, without waiting for one.
+    #[cfg(test)]
+    pub(super) fn take_sync(&self) -> Option<ContentHash> {
+        self.list.lock().sync.pop_front()
+    }
+
     /// Ends the background thread.
     pub(super) fn stop(&self) {
         self.list.lock().stop = true;
