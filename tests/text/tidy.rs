@@ -1,7 +1,7 @@
 //! Rules of the tree that neither the compiler nor clippy can check: waits and declarations of
 //! tests, and the amount of code that runs with the right to mount.
 
-use crate::tree::sources;
+use crate::tree::{Source, sources};
 
 fn assert_none(broken: Vec<String>, rule: &str) {
     assert!(broken.is_empty(), "{rule}:\n  {}", broken.join("\n  "));
@@ -62,8 +62,12 @@ fn tests_that_need_something_of_the_machine_say_so() {
     assert_none(broken, "a test that no binary runs");
 }
 
-/// Files where a test may let time pass, with the reason.
+/// Files where a test may let real time pass, with the reason.
 const PAUSES: &[(&str, &str)] = &[
+    (
+        "crates/transfer/src/net/peer/tests/records.rs",
+        "packets that arrive apart; a reader that does not wake gives no event",
+    ),
     (
         "tests/support/process.rs",
         "asks again, until a limit fails it",
@@ -72,18 +76,54 @@ const PAUSES: &[(&str, &str)] = &[
         "tests/support/legacy_peer.rs",
         "the pauses that the protocol has",
     ),
+    (
+        "tests/system/reach.rs",
+        "observes for a fixed time how long nodes are apart",
+    ),
 ];
+
+/// Returns the code of tests in a file: all of it, or the inline tests of product code.
+fn test_code(source: &Source) -> &str {
+    if source.name.starts_with("tests/") || is_test_file(&source.name) {
+        &source.text
+    } else {
+        &source.text[product_code(&source.text).len()..]
+    }
+}
+
+/// Returns whether a line calls a function that sleeps, and not a method of that name, such as
+/// Python's.
+fn sleeps(line: &str) -> bool {
+    let is_call = |(at, _): (usize, &str)| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
+    };
+    let is_code = !line.trim_start().starts_with("//");
+    let calls = ["sleep(", "park_timeout("];
+    is_code && calls.iter().any(|it| line.match_indices(it).any(is_call))
+}
+
+/// Returns whether the test around a line, or the first one behind a helper, has virtual time.
+fn is_in_virtual_time(lines: &[&str], at: usize) -> bool {
+    const MARKS: [&str; 3] = ["#[tokio::test", "#[test]", "#[apply("];
+    let is_test = |line: &&&str| MARKS.iter().any(|mark| line.contains(mark));
+    let before = lines[..at].iter().rev().find(is_test);
+    let test = before.or_else(|| lines[at..].iter().find(is_test));
+    test.is_some_and(|line| line.contains("start_paused = true"))
+}
 
 #[test]
 fn no_test_sleeps_for_luck() {
-    let sleeps = ["thread::sleep(", "time::sleep(", "park_timeout("];
-    let broken = sources("tests")
-        .iter()
-        .filter(|s| s.name != "tests/text/tidy.rs")
-        .filter(|s| !PAUSES.iter().any(|(file, _)| *file == s.name))
-        .flat_map(|s| s.text.lines().map(move |line| (s, line)))
-        .filter(|(_, line)| sleeps.iter().any(|sleep| line.contains(sleep)))
-        .map(|(s, line)| format!("{}: {}", s.name, line.trim()))
-        .collect();
+    let mut broken = Vec::new();
+    for source in ["tests", "crates", "src"].into_iter().flat_map(sources) {
+        let has_reason = PAUSES.iter().any(|(file, _)| *file == source.name);
+        if has_reason || source.name == "tests/text/tidy.rs" {
+            continue;
+        }
+        let lines: Vec<&str> = test_code(&source).lines().collect();
+        let found = lines.iter().enumerate();
+        let found = found.filter(|(at, line)| sleeps(line) && !is_in_virtual_time(&lines, *at));
+        broken.extend(found.map(|(_, line)| format!("{}: {}", source.name, line.trim())));
+    }
     assert_none(broken, "a test that sleeps");
 }
