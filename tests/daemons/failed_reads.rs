@@ -44,7 +44,14 @@ fn a_failed_read_is_told_with_its_file_and_reason_by_journal_events_and_metrics(
     for name in ["docs/silent.bin", "docs/gone.bin"] {
         reader.wait_for_file(name);
     }
-    let reasons = ["no-holder", "deadline", "wrong-bytes", "gone", "disk"];
+    let reasons = [
+        "no-holder",
+        "deadline",
+        "wrong-bytes",
+        "gone",
+        "disk",
+        "limit",
+    ];
     assert!(reasons.iter().all(|reason| failed(&reader, reason) == 0));
 
     let held = author.hold();

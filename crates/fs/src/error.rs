@@ -55,8 +55,8 @@ pub enum FsError {
     /// The handle or inode in the request is not open. The kernel or p2pfs is at fault.
     #[error("not an open handle")]
     BadHandle,
-    /// The maximum number of open files is reached.
-    #[error("too many open files")]
+    /// The maximum number of open files, or of reads that wait for bytes, is reached.
+    #[error("too many open files or waiting reads")]
     TooManyHandles,
     /// The user's share of the queries to foreign peers is in use, so this query was not started. A
     /// retry helps.

@@ -33,7 +33,7 @@ use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_share::ShareSet;
 use p2pfs_transfer::batches::{Batches, SmallFile};
 use p2pfs_transfer::{FetchTicket, Fetcher, ReadReply as TransferReply};
-use p2pfs_types::digest::{ContentHash, ContentKey};
+use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::read_full_at;
 use p2pfs_types::path::SharedPath;
@@ -248,7 +248,7 @@ impl NodeContent {
                 let _busy = read_ends.try_send(end);
             }
             reply(result.map_err(|error| {
-                let ended = read_failure(&error, &hash, &now);
+                let ended = read_failure(&error, now.contents().is_named(&hash));
                 failure.record(ended, Some(&error));
                 ended
             }));
@@ -502,18 +502,67 @@ fn read_live(file: &File, offset: u64, buffer: &mut [u8]) -> ReadNow {
 }
 
 /// Maps a failed fetch to the error of the read. If no log names the version, not even that of a
-/// dead node, the version was replaced. Then the error is `Gone` in place of `Unreachable` or
-/// `DeadlinePassed`.
-fn read_failure(error: &TransferError, hash: &ContentHash, view: &View) -> FsError {
+/// dead node (`is_named`), the version was replaced. Then the error is `Gone` in place of
+/// `Unreachable` or `DeadlinePassed`.
+fn read_failure(error: &TransferError, is_named: bool) -> FsError {
     match error {
-        TransferError::Plan(PlanError::OnlyLiars) => FsError::Unverified,
-        TransferError::Plan(PlanError::Gone) => FsError::Gone,
-        TransferError::Plan(_) if !view.contents().is_named(hash) => FsError::Gone,
-        TransferError::Plan(PlanError::NoHolder) => FsError::Unreachable,
-        TransferError::Plan(_) => FsError::DeadlinePassed,
+        TransferError::Plan(why) => plan_failure(why, is_named),
         TransferError::Cancelled => FsError::Interrupted,
         TransferError::CacheFull | TransferError::Cache { .. } => FsError::Disk,
         TransferError::OutOfRange { .. } => FsError::Fault,
         TransferError::Stopped => FsError::Stopping,
+    }
+}
+
+fn plan_failure(why: &PlanError, is_named: bool) -> FsError {
+    match why {
+        // A limit of this node says nothing about the version. The error is not `Busy`, because
+        // programs take EAGAIN from a read for the end of the data that is there. Python returns
+        // such a short result without an error.
+        PlanError::TooMany => FsError::TooManyHandles,
+        PlanError::OnlyLiars => FsError::Unverified,
+        PlanError::Gone => FsError::Gone,
+        PlanError::NoHolder | PlanError::TimedOut | PlanError::Unanswered | PlanError::Refused
+            if !is_named =>
+        {
+            FsError::Gone
+        }
+        PlanError::NoHolder => FsError::Unreachable,
+        PlanError::TimedOut | PlanError::Unanswered | PlanError::Refused => FsError::DeadlinePassed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors_of(why: &PlanError) -> [FsError; 2] {
+        [true, false].map(|is_named| read_failure(&why.clone().into(), is_named))
+    }
+
+    #[test]
+    fn a_read_over_a_limit_of_this_node_is_enfile_and_not_late_or_gone() {
+        assert_eq!(errors_of(&PlanError::TooMany), [FsError::TooManyHandles; 2]);
+        // A retry can succeed at once.
+        assert!(!FsError::TooManyHandles.is_worth_remembering());
+        assert_eq!(
+            ReadFailure::of(FsError::TooManyHandles),
+            Some(ReadFailure::Limit)
+        );
+    }
+
+    #[test]
+    fn missing_bytes_of_an_unnamed_version_are_gone_and_those_of_a_named_one_are_not() {
+        let of_named = [
+            (PlanError::NoHolder, FsError::Unreachable),
+            (PlanError::TimedOut, FsError::DeadlinePassed),
+            (PlanError::Unanswered, FsError::DeadlinePassed),
+            (PlanError::Refused, FsError::DeadlinePassed),
+        ];
+        for (why, named) in of_named {
+            assert_eq!(errors_of(&why), [named, FsError::Gone], "{why}");
+        }
+        assert_eq!(errors_of(&PlanError::Gone), [FsError::Gone; 2]);
+        assert_eq!(errors_of(&PlanError::OnlyLiars), [FsError::Unverified; 2]);
     }
 }

@@ -44,6 +44,7 @@ failures! {
     WrongBytes "wrong-bytes" "Every node that answered sent wrong bytes.";
     Gone "gone" "No node has the version any longer.";
     Disk "disk" "A disk of this node failed.";
+    Limit "limit" "A limit of open files or waiting reads of this node was reached.";
 }
 
 impl ReadFailure {
@@ -56,6 +57,7 @@ impl ReadFailure {
             FsError::Unverified => Some(Self::WrongBytes),
             FsError::Gone => Some(Self::Gone),
             FsError::Disk => Some(Self::Disk),
+            FsError::TooManyHandles => Some(Self::Limit),
             _ => None,
         }
     }
@@ -68,6 +70,7 @@ impl ReadFailure {
             Self::WrongBytes => FsError::Unverified,
             Self::Gone => FsError::Gone,
             Self::Disk => FsError::Disk,
+            Self::Limit => FsError::TooManyHandles,
         };
         error.errno()
     }
@@ -140,7 +143,7 @@ mod tests {
             .into_iter()
             .map(|(_, count)| count)
             .collect();
-        assert_eq!(counts, [3, 0, 0, 1, 0]);
+        assert_eq!(counts, [3, 0, 0, 1, 0, 0]);
     }
 
     #[test]
@@ -165,7 +168,8 @@ mod tests {
         }
         let errno = |why: &ReadFailure| why.errno();
         let errnos: Vec<i32> = ReadFailure::ALL.iter().map(errno).collect();
-        let [eio, estale] = [FsError::Fault, FsError::Gone].map(FsError::errno);
-        assert_eq!(errnos, [eio, eio, eio, estale, eio]);
+        let [eio, estale, enfile] =
+            [FsError::Fault, FsError::Gone, FsError::TooManyHandles].map(FsError::errno);
+        assert_eq!(errnos, [eio, eio, eio, estale, eio, enfile]);
     }
 }
