@@ -74,6 +74,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         () = tell(&node) => Ok(()),
     };
     // This runs after an error too. The other nodes then know at once that this node is away.
-    node.stop(Leave::Away).await;
+    for problem in node.stop(Leave::Away).await {
+        eprintln!("{problem}");
+    }
     outcome
 }

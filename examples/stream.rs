@@ -57,6 +57,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let outcome = outcome.await;
     // This runs after an error too. The other nodes then know at once that this node is away.
-    node.stop(Leave::Away).await;
+    for problem in node.stop(Leave::Away).await {
+        eprintln!("{problem}");
+    }
     outcome.map(|_| ())
 }

@@ -400,7 +400,7 @@ mod of_the_state {
     use std::pin::pin;
     use std::time::Duration;
 
-    use p2pfs_node::{Leave, Node as EmbeddedNode};
+    use p2pfs_node::{Leave, Node as EmbeddedNode, StopProblem};
     use p2pfs_types::path::SharedPath;
     use tokio::runtime::Runtime;
     use tokio::time::timeout;
@@ -425,37 +425,75 @@ mod of_the_state {
         }
     }
 
+    /// Makes the folders of [`start`], with the state on a disk of its own.
+    fn state_disk(folder: &Path) -> Disk {
+        let [state, share] = ["one/state", "share"].map(|name| folder.join(name));
+        for dir in [&state, &share] {
+            fs::create_dir_all(dir).unwrap();
+            set_mode(dir, 0o755);
+        }
+        let disk = Disk::mount_image(&folder.join("image"), &state);
+        set_mode(&state, 0o700);
+        disk
+    }
+
+    async fn start(folder: &Path) -> EmbeddedNode {
+        let node = EmbeddedNode::builder("one".parse().unwrap(), folder.join("one"));
+        let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let node = node.listen(anywhere).lan(false).cache(64 << 20, 0);
+        node.share(folder.join("share")).start().await.unwrap()
+    }
+
+    /// Writes a file into the share and waits until it is listed.
+    async fn list(node: &EmbeddedNode, folder: &Path, name: &str) {
+        let file = folder.join("share").join(name);
+        fs::write(&file, b"bytes").unwrap();
+        set_mode(&file, 0o644);
+        let path = SharedPath::new(name.as_bytes()).unwrap();
+        node.names().wait_for(&path).await.unwrap();
+    }
+
     #[apply(promise)]
     fn a_stop_waits_until_a_slow_disk_has_stored_the_last_changes() {
         /// More than a farewell takes.
         const STILL_STOPPING: Duration = Duration::from_secs(4);
         let folder = tempfile::tempdir().unwrap();
-        let [state, share] = ["one/state", "share"].map(|name| folder.path().join(name));
-        for dir in [&state, &share] {
-            fs::create_dir_all(dir).unwrap();
-            set_mode(dir, 0o755);
-        }
-        let disk = Disk::mount_image(&folder.path().join("image"), &state);
-        set_mode(&state, 0o700);
-        let write = |name: &str| {
-            fs::write(share.join(name), b"bytes").unwrap();
-            set_mode(&share.join(name), 0o644);
-            SharedPath::new(name.as_bytes()).unwrap()
-        };
+        let folder = folder.path();
+        let disk = state_disk(folder);
         let runtime = Runtime::new().unwrap();
         runtime.block_on(async {
-            let node = EmbeddedNode::builder("one".parse().unwrap(), folder.path().join("one"));
-            let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
-            let node = node.listen(anywhere).lan(false).cache(64 << 20, 0);
-            let node = node.share(&share).start().await.unwrap();
-            node.names().wait_for(&write("first")).await.unwrap();
+            let node = start(folder).await;
+            list(&node, folder, "first").await;
+            let state = folder.join("one/state");
             let frozen = Frozen::new(&state);
-            node.names().wait_for(&write("last")).await.unwrap();
+            list(&node, folder, "last").await;
             let mut stop = pin!(node.stop(Leave::Away));
             let stopped = timeout(STILL_STOPPING, &mut stop).await;
             assert!(stopped.is_err(), "before the disk had stored anything");
             drop(frozen);
-            stop.await;
+            let problems = stop.await;
+            assert!(problems.is_empty(), "{problems:?}");
+        });
+        drop(runtime);
+        drop(disk);
+    }
+
+    #[apply(promise)]
+    fn a_stop_returns_that_the_disk_refused_the_last_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let disk = state_disk(folder);
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let node = start(folder).await;
+            list(&node, folder, "first").await;
+            disk.break_down();
+            list(&node, folder, "last").await;
+            let problems = node.stop(Leave::Away).await;
+            assert!(
+                matches!(problems[..], [StopProblem::NotStored(_)]),
+                "{problems:?}"
+            );
         });
         drop(runtime);
         drop(disk);

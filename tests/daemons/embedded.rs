@@ -451,7 +451,8 @@ fn a_node_without_peers_stops_at_once() {
             let node = builder(folder.path(), name).start().await.unwrap();
             await_quiet(&node).await;
             let stopped = tokio::time::timeout(STOPPED_AT_ONCE, node.stop(leave)).await;
-            assert!(stopped.is_ok(), "{name}");
+            let problems = stopped.unwrap_or_else(|_| panic!("{name} still runs"));
+            assert!(problems.is_empty(), "{name}: {problems:?}");
         }
     });
 }

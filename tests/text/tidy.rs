@@ -1,5 +1,6 @@
 //! Rules of the tree that neither the compiler nor clippy can check: waits and declarations of
-//! tests, and the amount of code that runs with the right to mount.
+//! tests, the amount of code that runs with the right to mount, and the levels at which libraries
+//! log.
 
 use crate::tree::{Source, sources};
 
@@ -22,13 +23,42 @@ fn is_test_file(name: &str) -> bool {
     name.contains("/tests") || name.ends_with("_tests.rs") || name.contains("simulation")
 }
 
+fn is_code(line: &str) -> bool {
+    !line.trim().is_empty() && !line.trim_start().starts_with("//")
+}
+
 /// Returns the number of lines of product code without comments and blank lines.
 fn code_lines(folder: &str) -> usize {
     let sources = sources(folder);
     let product = sources.iter().filter(|s| !is_test_file(&s.name));
     let lines = product.flat_map(|s| product_code(&s.text).lines());
-    let is_code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
-    lines.filter(is_code).count()
+    lines.filter(|line| is_code(line)).count()
+}
+
+/// Returns the lines of product code in these folders that break a rule, each with its file.
+fn lines_against(folders: &[&str], is_broken: impl Fn(&str) -> bool) -> Vec<String> {
+    let sources = folders.iter().flat_map(|folder| sources(folder));
+    let product = sources.filter(|s| s.name.contains("src/") && !is_test_file(&s.name));
+    let broken_of = |s: Source| {
+        let lines = product_code(&s.text).lines();
+        let broken = lines.filter(|line| is_code(line) && is_broken(line));
+        let named = broken.map(|line| format!("{}: {}", s.name, line.trim()));
+        named.collect::<Vec<_>>()
+    };
+    product.flat_map(broken_of).collect()
+}
+
+#[test]
+fn library_code_logs_at_debug_at_most() {
+    let macros = ["info!(", "warn!(", "error!("];
+    // A macro with a longer name, such as `compile_error`, does not log.
+    let is_named = |before: &str| before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    let logs_higher = |line: &str| {
+        let mut found = macros.iter().flat_map(|it| line.match_indices(it));
+        found.any(|(at, _)| !is_named(&line[..at]))
+    };
+    let broken = lines_against(&["crates"], logs_higher);
+    assert_none(broken, "a library that logs above DEBUG");
 }
 
 #[test]

@@ -120,10 +120,11 @@ impl PendingMount {
 
     /// Unmounts, unless the mount broker keeps the mount. After an unmount, programs that wait get
     /// an error.
-    pub fn abandon(self) {
-        if let Err(error) = self.0.place.unmount() {
-            tracing::warn!("{error}");
-        }
+    ///
+    /// # Errors
+    /// [`MountError::Mounting`] if the mount cannot be removed.
+    pub fn abandon(self) -> Result<(), MountError> {
+        Ok(self.0.place.unmount()?)
     }
 }
 

@@ -8,15 +8,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
+use super::NodeError;
 use super::api::{
     DropTotals, FileAccess, FolderTotals, Messenger, NameLookup, NodeBuilder, NodeCache,
     NodeHealth, NodeMembership, NodePeers, NodePins, NodeShares, NodeStatus, NodeTraffic,
-    OpenReads,
+    OpenReads, Resignation,
 };
 use super::events::{Audience, EventLog};
 use super::foreign::ForeignPeers;
 use super::published::Outdated;
 use super::run::LoopCommand;
+use super::store::StoreError;
 use p2pfs_membership::Leave;
 use p2pfs_transfer::net::lan::Lan;
 use p2pfs_types::id::{NodeId, NodeName};
@@ -26,10 +28,29 @@ use p2pfs_types::id::{NodeId, NodeName};
 /// kills the daemon after 20 s (`TimeoutStopSec=` of its unit).
 const STOP_LIMIT: Duration = Duration::from_secs(12);
 
+/// Part of a stop that failed. The node has stopped all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum StopProblem {
+    /// The node is about to leave for good, and could not state it.
+    #[error("the others take this node for a member until it is expelled: {0}")]
+    NotResigned(NodeError),
+    /// The disk refused the last changes.
+    #[error("what changed last is not stored: {0}")]
+    NotStored(StoreError),
+    /// The disk did not answer in time.
+    #[error(
+        "the last changes may be lost: a disk did not answer within {} s",
+        STOP_LIMIT.as_secs()
+    )]
+    SilentDisk,
+}
+
 /// The connections of the handle to the event loop and to the mDNS task.
 pub(super) struct LoopControl {
     /// Becomes true when the event loop has ended.
     pub(super) stopping: watch::Receiver<bool>,
+    /// Why the event loop could not store the last changes.
+    pub(super) unstored: Arc<Mutex<Option<StoreError>>>,
     /// The mDNS announcement of this node, withdrawn when the node stops.
     pub(super) lan: Mutex<Option<Lan>>,
     /// The namespace changes, until the owner of the mount takes them.
@@ -189,34 +210,40 @@ impl Node {
     /// Sends the farewell, ends the event loop and stores the last changes. Returns when they are on
     /// the disk, or after 12 s if the disk does not answer. With [`Leave::Final`], the node first
     /// resigns from the cluster ([`NodeMembership::resign`]), unless it has done so. That takes up
-    /// to 3 s.
-    pub async fn stop(&self, leave: Leave) {
-        if leave == Leave::Final
-            && let Err(error) = self.membership.resign().await
-        {
-            tracing::warn!("the others take this node for a member until it is expelled: {error}");
+    /// to 3 s. The result is empty if all of this succeeded.
+    pub async fn stop(&self, leave: Leave) -> Vec<StopProblem> {
+        let mut problems = Vec::new();
+        if leave == Leave::Final {
+            let not_resigned = match self.membership.resign().await {
+                Ok(Resignation::NotStated(error)) => Some(error.into()),
+                Ok(Resignation::Received | Resignation::Unreceived) => None,
+                Err(error) => Some(error),
+            };
+            problems.extend(not_resigned.map(StopProblem::NotResigned));
         }
         let ended = async {
-            tokio::join!(self.end_loop(leave), self.withdraw_from_lan());
+            let (unstored, ()) = tokio::join!(self.end_loop(leave), self.withdraw_from_lan());
             let shares = self.shares.set.clone();
             // The ledger reports a failed write, and the panic hook a panic.
             let _panicked = tokio::task::spawn_blocking(move || shares.store()).await;
+            unstored
         };
-        if tokio::time::timeout(STOP_LIMIT, ended).await.is_err() {
-            tracing::error!(
-                "the last changes may be lost: a disk did not answer within {} s",
-                STOP_LIMIT.as_secs()
-            );
+        match tokio::time::timeout(STOP_LIMIT, ended).await {
+            Ok(unstored) => problems.extend(unstored.map(StopProblem::NotStored)),
+            Err(_) => problems.push(StopProblem::SilentDisk),
         }
+        problems
     }
 
-    /// Sends the farewell and waits until the event loop has stored everything and ended.
-    async fn end_loop(&self, leave: Leave) {
+    /// Sends the farewell and waits until the event loop has stored everything and ended. Returns
+    /// why it could not store the last changes.
+    async fn end_loop(&self, leave: Leave) -> Option<StoreError> {
         let mut stopping = self.control.stopping.clone();
         let commands = &self.membership.commands;
         if commands.send(LoopCommand::Leave(leave)).await.is_ok() {
             let _ended = stopping.wait_for(|stopped| *stopped).await;
         }
+        self.control.unstored.lock().take()
     }
 
     async fn withdraw_from_lan(&self) {

@@ -136,7 +136,7 @@ pub use foreign::{
     OfferSources, foreign_id,
 };
 pub use giving::GivingSettings;
-pub use handle::Node;
+pub use handle::{Node, StopProblem};
 pub use machine::{Machine, MachineConfig};
 pub use mailbox::{Mailbox, Message};
 pub use offence::Offence;

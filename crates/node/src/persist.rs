@@ -266,17 +266,23 @@ impl Persister {
     }
 
     /// Stores everything left, including the responder statistics, and ends the thread. Blocks on
-    /// the disk. If a batch fails, the changes after it are not stored.
-    pub(super) fn finish(&mut self, catalogue: &mut Catalogue, responders: Vec<PeerRecord>) {
+    /// the disk.
+    ///
+    /// # Errors
+    /// The error of the first batch that fails. The changes after it are not stored.
+    pub(super) fn finish(
+        &mut self,
+        catalogue: &mut Catalogue,
+        responders: Vec<PeerRecord>,
+    ) -> BatchResult {
         let Some(thread) = self.thread.take() else {
-            return;
+            return Ok(());
         };
         self.desk.put(StoreJob::Responders(responders));
-        if let Err(error) = self.store_the_rest(catalogue) {
-            tracing::error!("what changed last is not stored: {error}");
-        }
+        let stored = self.store_the_rest(catalogue);
         self.desk.end();
         let _panicked = thread.join();
+        stored
     }
 
     fn store_the_rest(&mut self, catalogue: &mut Catalogue) -> BatchResult {
@@ -443,7 +449,7 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         let mut persister = Persister::start(store, Generation(7));
         persister.advance(&mut catalogue);
-        persister.finish(&mut catalogue, vec![]);
+        persister.finish(&mut catalogue, vec![]).unwrap();
         assert_eq!(stored_names(folder.path()), 3 * BATCH_RECORDS);
         assert_eq!(
             Store::open(folder.path()).unwrap().generation().unwrap(),
@@ -461,7 +467,7 @@ mod tests {
             persister.set_reachable(vec![(NodeId::new([number; 32]), address)]);
         }
         persister.advance(&mut catalogue);
-        persister.finish(&mut catalogue, vec![]);
+        persister.finish(&mut catalogue, vec![]).unwrap();
         assert_eq!(stored_names(folder.path()), 10);
         let store = Store::open(folder.path()).unwrap();
         let newest: SocketAddr = "10.0.0.63:1378".parse().unwrap();
@@ -496,7 +502,8 @@ mod tests {
             if is_under_way {
                 persister.advance(&mut catalogue);
             }
-            persister.finish(&mut catalogue, vec![]);
+            let finished = persister.finish(&mut catalogue, vec![]);
+            assert!(matches!(finished, Err(StoreError::TooLong { .. })));
             // With only the second batch the log would claim to be complete while records are
             // missing.
             assert_eq!(stored_names(folder.path()), 0);
@@ -528,7 +535,7 @@ mod tests {
         let address: SocketAddr = "10.0.0.1:1378".parse().unwrap();
         persister.set_reachable(vec![(NodeId::new([2; 32]), address)]);
         persister.set_reachable(vec![]);
-        persister.finish(&mut catalogue, vec![]);
+        persister.finish(&mut catalogue, vec![]).unwrap();
         assert_eq!(
             Store::open(folder.path()).unwrap().addresses().unwrap(),
             [address]

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -27,6 +28,7 @@ use super::persist::{Persister, unix_now_s};
 use super::published::{MemberReport, MemberSchedule, Outdated, Published};
 use super::reach::DialBackSlots;
 use super::read_end::ReadEnd;
+use super::store::StoreError;
 use super::traffic::Traffic;
 use super::vacated::VacatedShares;
 use super::views::ViewClock;
@@ -114,6 +116,8 @@ pub(super) struct LoopParts {
     pub vacated: VacatedShares,
     pub changes: mpsc::Sender<Outdated>,
     pub stopped: watch::Sender<bool>,
+    /// Receives the error if the last changes cannot be stored, before `stopped` becomes true.
+    pub unstored: Arc<Mutex<Option<StoreError>>>,
     pub foreign: Option<Arc<dyn ForeignPeers>>,
     /// Closed at the end of the loop, so that its readers end.
     pub mailbox: Mailbox,
@@ -229,7 +233,10 @@ impl EventLoop {
         self.settle(&udp);
         let responders = self.handles.fetcher.peer_records();
         let catalogue = self.machine.catalogue();
-        self.parts.persister.finish(catalogue, responders);
+        if let Err(error) = self.parts.persister.finish(catalogue, responders) {
+            tracing::debug!("what changed last is not stored: {error}");
+            *self.parts.unstored.lock() = Some(error);
+        }
         self.handles.events.close();
         self.parts.mailbox.close();
         self.parts.stopped.send_replace(true);

@@ -173,6 +173,7 @@ impl Builder {
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let changes = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);
+        let unstored = Arc::new(Mutex::new(None));
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
         let (content, reads) = self.content(&handles, &changes.0);
         let giving = self.giving(&handles);
@@ -197,6 +198,7 @@ impl Builder {
             vacated: VacatedShares::new(self.shares.former_numbers()),
             changes: changes.0.clone(),
             stopped,
+            unstored: unstored.clone(),
             foreign: self.config.foreign.clone(),
             mailbox: giving.courier.mailbox.clone(),
         };
@@ -218,6 +220,7 @@ impl Builder {
             commands,
             control: LoopControl {
                 stopping,
+                unstored,
                 lan: Mutex::new(lan),
                 changes: Some(changes.1),
             },

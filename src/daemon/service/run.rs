@@ -39,7 +39,9 @@ use crate::daemon::control::{
     ControlServer, FailedStart, MountActivity, MountStatus, Named, Policy, ServiceState,
 };
 use p2pfs_fuse::PendingMount;
-use p2pfs_node::{Condition, Finding, ForeignPeers, Leave, NetError, Node, NodeError, Outdated};
+use p2pfs_node::{
+    Condition, Finding, ForeignPeers, Leave, NetError, Node, NodeError, Outdated, StopProblem,
+};
 use p2pfs_proto::trust::InviteToken;
 
 pub use super::run_error::RunError;
@@ -168,8 +170,8 @@ async fn start_serving(loaded: &Loaded) -> Result<Daemon, RunError> {
     let mut daemon = match Daemon::start(loaded, kept).await {
         Ok(daemon) => daemon,
         Err(error) => {
-            if let Some(pending) = pending {
-                pending.abandon();
+            if let Some(Err(error)) = pending.map(PendingMount::abandon) {
+                tracing::warn!("{error}");
             }
             return Err(error);
         }
@@ -419,7 +421,15 @@ impl Daemon {
             }
             None => Ok(()),
         });
-        let ((), unmounted) = tokio::join!(self.services.node.stop(leave), unmounted);
+        let (problems, unmounted) = tokio::join!(self.services.node.stop(leave), unmounted);
+        for problem in problems {
+            match problem {
+                StopProblem::NotResigned(_) => tracing::warn!("{problem}"),
+                StopProblem::NotStored(_) | StopProblem::SilentDisk => {
+                    tracing::error!("{problem}");
+                }
+            }
+        }
         match unmounted {
             Ok(Err(error)) => tracing::error!("{error}"),
             Err(error) => tracing::error!("the unmount ended in a panic: {error}"),

@@ -43,6 +43,18 @@ const RESIGNATION_RECEIVERS_MAX: usize = 8;
 /// arrive in this time, the join succeeds without them.
 const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
+/// How far the statement that this node leaves for good has come. Other nodes that have not received
+/// it take this node for a member until one of them expels it.
+#[derive(Debug)]
+pub enum Resignation {
+    /// Another node has received the statement, or no other node needs it.
+    Received,
+    /// The statement is made, and no other node has received it.
+    Unreceived,
+    /// This node cannot make the statement, for the reason inside.
+    NotStated(TrustError),
+}
+
 /// The keys of a node and its membership. [`Node::membership`](crate::Node::membership) returns it.
 pub struct NodeMembership {
     pub(crate) name: NodeName,
@@ -224,12 +236,10 @@ impl NodeMembership {
     }
 
     /// States in the ledger that this node leaves for good, and gives the statement to other nodes.
-    /// Returns whether another node has received it, or no other node needs it. If not, other nodes
-    /// may take this node for a member until one of them expels it.
     ///
     /// # Errors
     /// [`NodeError::Trust`] if the statement cannot be stored. Then this node is still a member.
-    pub async fn resign(&self) -> Result<bool, NodeError> {
+    pub async fn resign(&self) -> Result<Resignation, NodeError> {
         let me = self.key.node_id();
         let receivers = self.published.addresses.load_full();
         let has_others = self
@@ -241,26 +251,29 @@ impl NodeMembership {
             Err(error @ TrustError::File { .. }) => return Err(error.into()),
             Err(error) => {
                 let is_member = self.keyring.has_ledger() && self.keyring.is_member(&me);
-                if is_member {
-                    tracing::warn!(
-                        "the others take this node for a member until it is expelled: {error}"
-                    );
-                }
-                return Ok(!is_member);
+                return Ok(if is_member {
+                    Resignation::NotStated(error)
+                } else {
+                    Resignation::Received
+                });
             }
         }
         let _stopping = self.commands.send(LoopCommand::MembershipChanged).await;
         if !has_others {
-            return Ok(true);
+            return Ok(Resignation::Received);
         }
         if receivers.is_empty() {
-            return Ok(false);
+            return Ok(Resignation::Unreceived);
         }
         let receivers = receivers.iter().take(RESIGNATION_RECEIVERS_MAX);
         let receivers = receivers.map(|(node, address)| (*node, *address)).collect();
         let spread = tokio::time::sleep(RESIGNATION_HEARD);
         let (is_received, ()) = tokio::join!(self.deliver_resignation(receivers), spread);
-        Ok(is_received)
+        Ok(if is_received {
+            Resignation::Received
+        } else {
+            Resignation::Unreceived
+        })
     }
 
     /// Gives the statements that this node knows to other nodes over connections, until one of them

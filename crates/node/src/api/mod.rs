@@ -47,7 +47,7 @@ pub use error::FileError;
 pub use files::FileAccess;
 pub(crate) use health::OwnDirectory;
 pub use health::{DiskRoom, NodeHealth};
-pub use membership::NodeMembership;
+pub use membership::{NodeMembership, Resignation};
 pub use messenger::{Delivered, Delivery, MESSAGE_MAX_BYTES, Messages, Messenger};
 pub use names::{Listed, NameLookup, NextRead, Page, Why};
 pub use peers::{MUTE_MIN, NodePeers, PeerReport, Reached};

@@ -14,7 +14,8 @@ use crate::daemon::control::{
     Nothing, OwnedPath, Rotated, Trust, TrustStep, TrustedNode, parameters,
 };
 use crate::daemon::service::{former_names, run};
-use p2pfs_node::api::in_history;
+use p2pfs_node::StopProblem;
+use p2pfs_node::api::{Resignation, in_history};
 use p2pfs_proto::trust::{Certificate, Claim, Grant, InviteToken, Ledger, SignedStatement};
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::{SharedPath, escape};
@@ -412,13 +413,15 @@ fn find_member(services: &Services, wanted: &str) -> Result<NodeId, Failure> {
 /// and ends the daemon. In this order, a crash or a failed disk leaves a state in which the call
 /// can be repeated.
 pub(super) async fn leave_cluster(services: &Arc<Services>) -> Result<Left, Failure> {
-    let is_received = services.node.membership().resign().await?;
+    let resignation = services.node.membership().resign().await?;
+    let unreceived = !matches!(resignation, Resignation::Received);
+    if let Resignation::NotStated(error) = resignation {
+        tracing::warn!("{}", StopProblem::NotResigned(error.into()));
+    }
     super::blocking(services, forget_cluster).await?;
     let stopping = |_| failed("the daemon is stopping already");
     services.lifecycle.leave.send(()).await.map_err(stopping)?;
-    Ok(Left {
-        unreceived: !is_received,
-    })
+    Ok(Left { unreceived })
 }
 
 /// Removes the membership, so that a node that left for good does not rejoin at the next start.
