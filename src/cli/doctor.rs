@@ -41,7 +41,8 @@ pub type LookAtDevice = fn() -> Result<(), (io::Error, &'static str)>;
 pub struct DoctorOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// The configuration to check, with the daemon at its socket [without a daemon: the default one]
+    /// The configuration to check, with the daemon at its socket [without a daemon: the default
+    /// one]
     #[arg(
         long,
         value_name = "FILE",
@@ -83,19 +84,16 @@ pub(super) fn run(
     }
 }
 
-/// Returns the arguments with the socket of the daemon that has this configuration. A configuration
-/// without a socket of its own leaves the choice to the usual ones.
+/// Returns the arguments with the socket that this configuration sets. If it sets none, the
+/// arguments stay as they are, and the daemon is looked for at the usual sockets.
 fn of_configuration(reporting: Reporting, config: &Path) -> Result<Reporting, CliError> {
     let options = DaemonOptions {
         config: Some(config.to_owned()),
         ..DaemonOptions::default()
     };
-    let sources = options.sources()?;
-    let socket = socket_of(&sources);
-    Ok(if socket == sources.place.socket {
-        reporting
-    } else {
-        reporting.or_at(socket)
+    Ok(match socket_of(&options.sources()?) {
+        Some(socket) => reporting.or_at(socket),
+        None => reporting,
     })
 }
 
@@ -339,6 +337,9 @@ fn port(listen: SocketAddr) -> Check {
 mod tests {
     use std::os::unix::net::UnixListener;
 
+    use clap::FromArgMatches;
+
+    use super::super::connect::sockets;
     use super::*;
 
     #[test]
@@ -404,6 +405,27 @@ mod tests {
         assert_eq!((told.unwrap().name, more), ("daemon".to_owned(), 0));
         let (told, _) = of_configuration(&checks(Some("the port is in use")));
         assert_eq!(told.unwrap().name, "configuration");
+    }
+
+    /// Returns the sockets at which `p2pfs doctor` with these arguments looks for the daemon.
+    fn sockets_of(arguments: &[&str]) -> Vec<PathBuf> {
+        let command = DoctorOptions::augment_args(clap::Command::new("doctor"));
+        let given = command.get_matches_from([&["doctor"], arguments].concat());
+        let options = DoctorOptions::from_arg_matches(&given).unwrap();
+        let reporting = of_configuration(options.reporting, &options.config.unwrap());
+        reporting.unwrap().sockets()
+    }
+
+    #[test]
+    fn the_daemon_is_asked_at_the_socket_argument_then_the_configured_then_the_usual_ones() {
+        let config = tempfile::NamedTempFile::new().unwrap();
+        let path = config.path().to_str().unwrap();
+        assert_eq!(sockets_of(&["--config", path]), sockets(None));
+        fs::write(&config, "socket = '/run/configured'\n").unwrap();
+        let configured = Path::new("/run/configured");
+        assert_eq!(sockets_of(&["--config", path]), [configured]);
+        let said = ["--config", path, "--socket", "/run/said"];
+        assert_eq!(sockets_of(&said), [Path::new("/run/said")]);
     }
 
     #[test]

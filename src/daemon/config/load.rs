@@ -105,9 +105,12 @@ pub fn load_texts(sources: &Sources) -> Result<Loaded, ConfigError> {
     load_with(sources, |shares| (shares, Vec::new()))
 }
 
-/// Returns the control socket of a configuration that is refused: the one that its valid values
-/// name.
-pub fn socket_of(sources: &Sources) -> PathBuf {
+/// Returns the control socket that the valid values of the sources set, also if the configuration
+/// as a whole is refused. Returns `None` if they set none, so that the default of the place applies.
+pub fn socket_of(sources: &Sources) -> Option<PathBuf> {
+    if let Some(named) = &sources.overrides.socket {
+        return Some(named.clone());
+    }
     let mut merged = Merged::default();
     for path in config_files(sources).unwrap_or_default() {
         if let Ok(text) = read(&path) {
@@ -116,11 +119,11 @@ pub fn socket_of(sources: &Sources) -> PathBuf {
     }
     let (environment, _refused) = sources.environment.layer();
     merged.add(environment, "the environment");
-    let named = sources.overrides.socket.clone();
-    let configured = || Some(merged.settings(&sources.place).ok()?.socket);
-    named
-        .or_else(configured)
-        .unwrap_or_else(|| sources.place.socket.clone())
+    if merged.origins.contains_key("socket") {
+        Some(merged.settings(&sources.place).ok()?.socket)
+    } else {
+        None
+    }
 }
 
 fn load_with(
@@ -423,4 +426,38 @@ fn key_lines(text: &str) -> BTreeMap<String, usize> {
         collect(table.get_ref(), "", text, &mut lines);
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_set_to_the_default_is_told_from_one_that_is_not_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p2pfs.toml");
+        let place = Place::system("lab");
+        let default = place.socket.display().to_string();
+        let mut sources = Sources {
+            config_file: Some(file.clone()),
+            environment: Environment::default(),
+            overrides: Overrides::default(),
+            place,
+        };
+        let texts = [
+            (String::new(), None),
+            (format!("socket = '{default}'\n"), Some(default.as_str())),
+            ("socket = '/run/x'\n".to_owned(), Some("/run/x")),
+            ("socket = '/run/x'\ncash = 1\n".to_owned(), Some("/run/x")),
+            ("socket = 1\n".to_owned(), None),
+        ];
+        for (text, set) in texts {
+            std::fs::write(&file, &text).unwrap();
+            assert_eq!(socket_of(&sources), set.map(PathBuf::from), "{text}");
+        }
+        sources.environment = Environment::from([("P2PFS_SOCKET", "/run/y")]);
+        assert_eq!(socket_of(&sources), Some("/run/y".into()));
+        sources.overrides.socket = Some("/run/z".into());
+        assert_eq!(socket_of(&sources), Some("/run/z".into()));
+    }
 }

@@ -108,7 +108,8 @@ pub fn record_refusal(sources: &Sources, error: &ConfigError) {
     }
     let reason = error.to_string().lines().collect::<Vec<_>>().join("; ");
     let by_hand = Some(StartedBy::start_of_this_process());
-    if let Err(why) = FailedStart::record(&socket_of(sources), &reason, by_hand) {
+    let socket = socket_of(sources).unwrap_or_else(|| sources.place.socket.clone());
+    if let Err(why) = FailedStart::record(&socket, &reason, by_hand) {
         tracing::warn!("commands are not told of the refused configuration: {why}");
     }
 }
