@@ -433,10 +433,10 @@ impl Invitation {
     }
 
     /// Returns the address at which the new node must reach the issuer, if that is possible on the
-    /// issuer's machine only.
+    /// issuer's machine only. Returns `None` for any other token, and for any other text.
     pub fn local_address(&self) -> Option<SocketAddr> {
         let seeds = InviteToken::parse(&self.token).ok()?.seeds;
-        let is_local = seeds.iter().all(|seed| seed.ip().is_loopback());
+        let is_local = seeds.iter().all(|it| it.ip().to_canonical().is_loopback());
         seeds.first().copied().filter(|_| is_local)
     }
 
@@ -529,5 +529,43 @@ described! {
         pub dropped_bytes: u64,
         /// Number of the `files` that could not be opened, so that none of their bytes were verified.
         pub unopened_files: u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pfs_types::id::NodeId;
+
+    fn local_address(seeds: &[&str]) -> Option<String> {
+        let token = InviteToken {
+            issuer: NodeId::new([1; 32]),
+            seeds: seeds.iter().map(|seed| seed.parse().unwrap()).collect(),
+            key: [3; 32].into(),
+            expires_unix_s: 1_800_000_000,
+        };
+        let invitation = Invitation {
+            token: token.encode(),
+            expires: Timestamp::UNIX_EPOCH,
+        };
+        invitation.local_address().map(|it| it.to_string())
+    }
+
+    #[test]
+    fn a_token_is_local_if_all_its_addresses_are_of_the_loopback() {
+        let local = |seeds: &[&str]| local_address(seeds).is_some();
+        assert_eq!(
+            local_address(&["127.0.0.1:9", "[::1]:9"]).unwrap(),
+            "127.0.0.1:9"
+        );
+        assert!(local(&["[::1]:9"]) && local(&["[::ffff:127.0.0.1]:9"]));
+        assert!(!local(&["192.0.2.7:9"]) && !local(&["[::ffff:192.0.2.7]:9"]));
+        assert!(!local(&["127.0.0.1:9", "192.0.2.7:9"]));
+        assert!(!local(&["192.0.2.7:9", "127.0.0.1:9"]));
+        let invitation = Invitation {
+            token: "p2pfs1-no-token".to_owned(),
+            expires: Timestamp::UNIX_EPOCH,
+        };
+        assert_eq!(invitation.local_address(), None);
     }
 }

@@ -193,7 +193,7 @@ fn unless_copied_at_all(services: &Services, checks: Vec<Check>) -> Vec<Check> {
 
 async fn check_address(services: &Services) -> Check {
     let address = services.node.address();
-    if address.ip().is_loopback() {
+    if address.ip().to_canonical().is_loopback() {
         return loopback_alone(address, services.settings.at_start.listen);
     }
     let probed = services.node.peers().probe(address, CHECKUP_PATIENCE).await;
