@@ -1,6 +1,6 @@
 //! Rules of the tree that neither the compiler nor clippy can check: waits and declarations of
-//! tests, the amount of code that runs with the right to mount, and the levels at which libraries
-//! log.
+//! tests, the amount of code that runs with the right to mount, the levels at which libraries log,
+//! and matches in place of an `if`.
 
 use crate::tree::{Source, sources};
 
@@ -59,6 +59,25 @@ fn library_code_logs_at_debug_at_most() {
     };
     let broken = lines_against(&["crates"], logs_higher);
     assert_none(broken, "a library that logs above DEBUG");
+}
+
+/// Files with a match that CONTRIBUTING.md offers as a first task.
+const FIRST_TASK: [&str; 2] = ["crates/fs/src/ahead.rs", "crates/share/src/left_out.rs"];
+
+#[test]
+fn no_match_stands_for_an_if() {
+    let is_arm_of_flag = |line: &str| {
+        let after = |value| line.trim_start().strip_prefix(value);
+        let rest = after("true ").or_else(|| after("false "));
+        rest.is_some_and(|rest| rest.starts_with("=>") || rest.starts_with("if "))
+    };
+    let stands_for_if = |line: &str| is_arm_of_flag(line) || line.contains("match () {");
+    let mut broken = lines_against(&["crates", "src"], stands_for_if);
+    broken.retain(|line| !FIRST_TASK.iter().any(|file| line.starts_with(file)));
+    assert_none(
+        broken,
+        "a match that is an if (clippy::match_bool finds no guards)",
+    );
 }
 
 #[test]

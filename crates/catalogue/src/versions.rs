@@ -151,18 +151,22 @@ impl View {
             .filter(|_| kept)
             .collect();
         for (at, row) in ranked.iter().enumerate() {
-            let rule = match () {
-                () if kept => Rule::DirectoryKeeps,
-                () if at == 0 && is_contested => Rule::Owner,
-                () => rule_of(&self.merged, at, &ranked),
+            let rule = if kept {
+                Rule::DirectoryKeeps
+            } else if at == 0 && is_contested {
+                Rule::Owner
+            } else {
+                rule_of(&self.merged, at, &ranked)
             };
             versions.extend(self.version(row, &rows, rule));
         }
         versions.extend(lost.filter_map(|row| {
-            let rule = match () {
-                () if !self.merged.may_have(&row, row.name()) => Rule::NotOwner,
-                () if self.merged.is_early(&row) => Rule::Early,
-                () => Rule::NotGivable,
+            let rule = if !self.merged.may_have(&row, row.name()) {
+                Rule::NotOwner
+            } else if self.merged.is_early(&row) {
+                Rule::Early
+            } else {
+                Rule::NotGivable
             };
             self.version(&row, &rows, rule)
         }));
@@ -252,11 +256,14 @@ fn rule_of(merged: &Merged, at: usize, ranked: &[Row]) -> Rule {
         unserved(loser) && !unserved(winner) && merged.order_if_served(loser, winner).is_lt()
     };
     if at > 0 {
-        return match row.version_time() == first.version_time() {
-            _ if served_instead(first, row) => Rule::Unserved,
-            _ if overrules(first, row) => Rule::AuthorGone,
-            true => Rule::LargerHash,
-            false => Rule::Older,
+        return if served_instead(first, row) {
+            Rule::Unserved
+        } else if overrules(first, row) {
+            Rule::AuthorGone
+        } else if row.version_time() == first.version_time() {
+            Rule::LargerHash
+        } else {
+            Rule::Older
         };
     }
     match ranked.get(1) {

@@ -244,15 +244,15 @@ impl View {
     /// row.
     fn own(&self, dir: &Dir, row: &Row) -> Option<(ShareIndex, SharedPath)> {
         let me = self.merged.me;
-        let own = match row.author == me {
-            true => row,
+        let own = if row.author == me {
+            row
+        } else if dir.rest.is_empty() {
             // This avoids the search if no name in the directory has candidates besides the listed
             // one.
-            false if dir.rest.is_empty() => return None,
-            false => {
-                let mut same = dir.candidates(row.name()).filter(|r| r.author == me);
-                same.find(|r| (r.kind(), r.mtime()) == (row.kind(), row.mtime()))?
-            }
+            return None;
+        } else {
+            let mut same = dir.candidates(row.name()).filter(|r| r.author == me);
+            same.find(|r| (r.kind(), r.mtime()) == (row.kind(), row.mtime()))?
         };
         Some(self.place_of(own))
     }

@@ -54,12 +54,12 @@ fn run(shared: &SharedState, at_work: &HasherProgress) {
         for job in jobs {
             let share = job.share;
             at_work.begin(share);
-            match job.taken.size_bytes > PROMISED_MAX_BYTES {
-                _ if job.stands_still => {
-                    read.push(FinishedRead::of(job.taken.held, HashOutcome::Want))
-                }
-                true => read.extend(large.begin(shared, job)),
-                false => read.push(hash_at_once(shared, at_work, job, &mut buffer)),
+            if job.stands_still {
+                read.push(FinishedRead::of(job.taken.held, HashOutcome::Want));
+            } else if job.taken.size_bytes > PROMISED_MAX_BYTES {
+                read.extend(large.begin(shared, job));
+            } else {
+                read.push(hash_at_once(shared, at_work, job, &mut buffer));
             }
             if is_left(shared, at_work) {
                 return;

@@ -31,10 +31,12 @@ pub(super) async fn watch(services: Arc<Services>) {
         let stands = standing.any(|it| CONDITIONS.contains(&it.condition));
         let is_any_mute = !services.node.peers().mute().is_empty();
         let is_due = look.is_multiple_of(LOOKS_A_QUESTION) || stands || is_any_mute;
-        let found = match network::is_alone(&services).await {
-            true => network::check_why_alone(&services).await,
-            false if is_due => network::check_reached(&services).await,
-            false => continue,
+        let found = if network::is_alone(&services).await {
+            network::check_why_alone(&services).await
+        } else if is_due {
+            network::check_reached(&services).await
+        } else {
+            continue;
         };
         tell(&services, found);
     }

@@ -51,10 +51,12 @@ pub(super) fn inbox_shares(config: &Config, shares: &[ShareSettings]) -> Vec<Sha
 
 fn giving_settings(config: &Config) -> GivingSettings {
     let from = &config.inbox.from;
-    let accept = match () {
-        () if from.is_empty() => Accept::Nobody,
-        () if from.iter().any(|name| name == ALL_NODES) => Accept::Members,
-        () => Accept::Listed(from.clone()),
+    let accept = if from.is_empty() {
+        Accept::Nobody
+    } else if from.iter().any(|name| name == ALL_NODES) {
+        Accept::Members
+    } else {
+        Accept::Listed(from.clone())
     };
     let inbox = |dir: &Path| InboxSettings {
         dir: dir.to_owned(),

@@ -569,10 +569,12 @@ impl OpenQuestion {
         }
         let is_last = (self.is_put && self.lookup_ends <= now)
             || self.peers.answered.is_superset(&self.peers.asked);
-        let turn = match self.peers.responders.is_empty() {
-            false => &mut self.peers.responders,
-            true if is_last => &mut self.peers.doubtful,
-            true => return None,
+        let turn = if !self.peers.responders.is_empty() {
+            &mut self.peers.responders
+        } else if is_last {
+            &mut self.peers.doubtful
+        } else {
+            return None;
         };
         let place = turn.iter().position(|(_, at)| running.has_room(*at))?;
         let (peer, at) = turn.remove(place)?;

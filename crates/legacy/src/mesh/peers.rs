@@ -165,10 +165,12 @@ impl MeshMachine {
         };
         (made.id, made.name) = (id, name);
         let address = made.dialled.clone();
-        let how = match () {
-            () if own || known >= CONNS_OF_PEER => DialResult::Known,
-            () if is_full => DialResult::Full,
-            () => DialResult::Connected,
+        let how = if own || known >= CONNS_OF_PEER {
+            DialResult::Known
+        } else if is_full {
+            DialResult::Full
+        } else {
+            DialResult::Connected
         };
         if let Some(address) = address {
             self.addresses.dialled(now, &address, how);

@@ -53,10 +53,12 @@ impl MarksTable<'_> {
         }
         let mut marks = self.0.check(writing.open_table(MARKS))?;
         for (mark, is_kept) in marked {
-            self.0.check(match is_kept {
-                true => marks.insert(key_of(mark), ()).map(drop),
-                false => marks.remove(key_of(mark)).map(drop),
-            })?;
+            let written = if *is_kept {
+                marks.insert(key_of(mark), ()).map(drop)
+            } else {
+                marks.remove(key_of(mark)).map(drop)
+            };
+            self.0.check(written)?;
         }
         Ok(())
     }
