@@ -76,7 +76,7 @@ impl CacheContext {
         )
     }
 
-    /// Counts a failed change of the disk, and reports the first failure since the last recovery.
+    /// Counts a failed access to the disk, and reports the first failure since the last recovery.
     pub(super) fn record_result<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match &result {
             // The flag is read before it is written, because this runs at every store of bytes:
@@ -114,7 +114,7 @@ impl CacheContext {
         self.events_lost.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of changes that the disk refused.
+    /// Returns the number of accesses that the disk refused.
     pub(super) fn disk_errors(&self) -> u64 {
         self.refusals.disk_errors.load(Ordering::Relaxed)
     }

@@ -141,11 +141,15 @@ impl CacheCore {
                 ReserveDecision::Refused => return false,
                 ReserveDecision::Wait => {}
                 ReserveDecision::Measure => {
-                    let Ok(free_bytes) = self.context.disk.free_bytes(&self.context.layout.dir)
-                    else {
-                        return false;
-                    };
-                    self.index.lock().measured(free_bytes, Instant::now());
+                    match self.context.disk.free_bytes(&self.context.layout.dir) {
+                        Ok(free_bytes) => self.index.lock().measured(free_bytes, Instant::now()),
+                        // Only the failure is recorded, because a success does not prove that the
+                        // disk accepts writes.
+                        Err(error) => {
+                            let _ = self.context.record_result::<()>(Err(error));
+                            return false;
+                        }
+                    }
                 }
                 ReserveDecision::Evict(victim) => {
                     if self.evict(victim).is_none() {

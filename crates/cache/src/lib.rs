@@ -173,7 +173,8 @@ pub struct CacheUsage {
     pub complete_files: usize,
     /// Number of events dropped because they were not read in time, since the start.
     pub events_lost: u64,
-    /// Number of changes, such as writes, that the disk refused since the start.
+    /// Number of changes, such as writes, that the disk refused since the start, and of failed
+    /// measurements of its free space.
     pub disk_errors: u64,
     /// Bytes found wrong or unreadable and dropped, since the start.
     pub damaged_bytes: u64,

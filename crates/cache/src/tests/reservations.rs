@@ -50,3 +50,17 @@ fn a_reservation_respects_the_free_space_floor() {
     assert!(cache.could_hold(250_000) && !cache.could_hold(350_000));
     assert!(reserved.grow_to(250_000) && !reserved.grow_to(350_000));
 }
+
+#[test]
+fn a_disk_that_does_not_report_its_free_space_is_a_disk_error_and_not_a_lack_of_room() {
+    let place = Place::new(10 << 20);
+    let (cache, events) = place.open();
+    std::fs::remove_dir_all(place.cache_dir()).unwrap();
+    assert!(!cache.reservation().grow_to(1));
+    assert_eq!(cache.usage().disk_errors, 1);
+    let told: Vec<_> = events.try_iter().collect();
+    assert!(
+        matches!(told[..], [CacheEvent::DiskTrouble { .. }]),
+        "{told:?}"
+    );
+}
