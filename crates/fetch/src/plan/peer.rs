@@ -64,9 +64,8 @@ enum GreetingWork {
 }
 
 /// Rank of a peer among the candidates of a request, the best first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PeerRank {
-    #[default]
     Answers,
     WorthATry,
     Silent,

@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use super::hedge::ASKED_AT_ONCE_MAX;
 use super::holders::Coverage;
 use super::link::USUAL_DELAY;
-use super::peer::PeerRank;
+use super::peer::{Peer, PeerRank};
 use super::queue::{WORK_CLASSES, WorkClass};
 use super::state::{FetchState, Timer};
 use super::stripes;
@@ -73,6 +73,10 @@ impl<'a> Wish<'a> {
             exclude: &[],
         }
     }
+
+    fn is_hedge(&self) -> bool {
+        !self.exclude.is_empty()
+    }
 }
 
 /// Purpose of a request for a gap.
@@ -110,8 +114,25 @@ impl RequestPurpose {
     }
 }
 
+/// Measured or silent holder with room, and the part of the gap to request from it.
+#[derive(Clone, Copy, Debug)]
+struct RankedHolder {
+    rank: PeerRank,
+    score: Duration,
+    node: NodeId,
+    part: ByteRange,
+}
+
+impl RankedHolder {
+    /// Returns the key to compare two of them; the less is better. A slow answering peer comes
+    /// before a silent one, which would otherwise be asked again and again.
+    fn order(&self) -> (PeerRank, Duration) {
+        (self.rank, self.score)
+    }
+}
+
 /// Holders of a gap that may be asked now.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Candidates {
     any: bool,
     any_in_part: bool,
@@ -119,14 +140,15 @@ struct Candidates {
     /// for a live full holder.
     reserved: bool,
     /// Whether an answering peer was excluded because it has no room.
-    any_full: bool,
+    any_without_room: bool,
     /// Best score of all known answering peers, including those without room.
     least: Option<Duration>,
-    best: Option<(Duration, NodeId, ByteRange)>,
-    best_stands: PeerRank,
+    best: Option<RankedHolder>,
     /// Silent peer whose next try is due, although others may answer.
     to_try: Option<(NodeId, ByteRange)>,
+    /// Answering peers with room that were never measured.
     unknown: Vec<(NodeId, ByteRange)>,
+    /// Number of answering peers that were never measured and have requests in flight.
     unknown_in_use: usize,
     /// Sum of the bytes per second of the known answering peers.
     rate: f64,
@@ -136,6 +158,36 @@ impl Candidates {
     fn time_to_bring(&self, bytes: u64) -> Duration {
         let seconds = bytes as f64 / self.rate.max(1.0);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+
+    /// Counts an answering peer, with or without room.
+    fn count_answering(&mut self, peer: &Peer, score: Duration) {
+        if peer.link.is_known() {
+            self.least = Some(self.least.map_or(score, |least| least.min(score)));
+            self.rate += peer.link.rate().unwrap_or_default();
+        } else if peer.link.in_flight_bytes() > 0 {
+            self.unknown_in_use += 1;
+        }
+    }
+
+    /// Returns whether a never measured holder may be asked.
+    fn may_explore(&self) -> bool {
+        !self.unknown.is_empty() && self.unknown_in_use < ASKED_AT_ONCE_MAX
+    }
+
+    /// Returns whether an answering peer without room is worth waiting for, because all holders
+    /// with room are silent and not due for a try. It answers sooner than they do.
+    fn has_only_silent_room(&self) -> bool {
+        let is_silent = self.best.is_some_and(|it| it.rank == PeerRank::Silent);
+        is_silent && self.unknown.is_empty() && self.any_without_room
+    }
+
+    /// Returns whether the answer of the best holder with room would take much longer than that of
+    /// the best peer of all, and the bytes are needed earlier.
+    fn is_much_worse(&self, best: &RankedHolder, before_bytes: u64) -> bool {
+        let least = self.least.unwrap_or(best.score);
+        let due = self.time_to_bring(before_bytes);
+        best.score > (least * WORSE_MULTIPLE + USUAL_DELAY).max(due)
     }
 }
 
@@ -350,51 +402,60 @@ impl Scheduler {
     ) -> HolderChoice {
         let choice = self.best_of(state, now, wish);
         if let HolderChoice::Ask(node, _) = choice
-            && wish.exclude.is_empty()
+            && !wish.is_hedge()
         {
             stripes::mark_if_late(state, now, wish.content, wish.gap.start, node);
         }
         choice
     }
 
+    /// Returns the holder to ask, in this order of preference:
+    ///
+    /// 1. For a bulk request outside a swarm, a silent holder whose next try is due: the request
+    ///    tests whether the holder is healthy again, and no reader waits for the answer.
+    /// 2. None for now ([`HolderChoice::Full`]), if all holders with room are silent and not due
+    ///    for a try, others answer but have no room, and the wish is not for a hedge.
+    /// 3. A random holder that was never measured, if fewer than [`ASKED_AT_ONCE_MAX`] of those
+    ///    are in use: always if no measured holder that answers has room, otherwise for one bulk
+    ///    request in [`EXPLORE_ONE_IN`].
+    /// 4. The best holder with room, by its rank and then by its score. For a bulk request that is
+    ///    not a hedge, none for now if this holder is much slower than the best peer of all.
+    ///
+    /// If no holder has room, none is asked for now.
     fn best_of(&mut self, state: &mut FetchState, now: Instant, wish: Wish<'_>) -> HolderChoice {
         let found = candidates(state, now, wish);
-        let (purpose, is_hedge) = (wish.purpose, !wish.exclude.is_empty());
+        let (purpose, is_hedge) = (wish.purpose, wish.is_hedge());
         if found.reserved {
             stripes::wait_for_stripe(state, now, wish.content, purpose.waits_since);
         }
         if !found.any {
-            return match (found.reserved, found.any_in_part) {
-                (true, _) => HolderChoice::Reserved,
-                (_, true) => HolderChoice::InParts,
-                (_, false) => HolderChoice::Nobody,
+            return if found.reserved {
+                HolderChoice::Reserved
+            } else if found.any_in_part {
+                HolderChoice::InParts
+            } else {
+                HolderChoice::Nobody
             };
         }
-        let lane = purpose.lane;
-        // a request without a waiting reader tests whether a silent peer is healthy again, at
-        // little cost
-        if let Some((node, part)) = found.to_try.filter(|_| lane == Lane::Bulk) {
+        let is_bulk = purpose.lane == Lane::Bulk;
+        if let Some((node, part)) = found.to_try.filter(|_| is_bulk) {
             return HolderChoice::Ask(node, part);
         }
-        // an answering peer with a full queue answers sooner than a silent one
-        let only_silent = found.best_stands == PeerRank::Silent && found.unknown.is_empty();
-        if only_silent && found.any_full && !is_hedge {
+        if found.has_only_silent_room() && !is_hedge {
             return HolderChoice::Full;
         }
-        let may_explore = !found.unknown.is_empty() && found.unknown_in_use < ASKED_AT_ONCE_MAX;
-        if let Some((score, node, part)) = found.best {
-            let explore = may_explore
-                && (found.best_stands != PeerRank::Answers
-                    || lane == Lane::Bulk && self.rng.random_ratio(1, EXPLORE_ONE_IN));
-            let least = found.least.unwrap_or(score);
-            let due = found.time_to_bring(purpose.before_bytes);
-            let bearable = (least * WORSE_MULTIPLE + USUAL_DELAY).max(due);
-            if !explore {
-                let worse = lane == Lane::Bulk && !is_hedge && score > bearable;
-                return if worse {
+        let may_explore = found.may_explore();
+        if let Some(best) = found.best {
+            let explores = may_explore
+                && (best.rank != PeerRank::Answers
+                    || is_bulk && self.rng.random_ratio(1, EXPLORE_ONE_IN));
+            if !explores {
+                let waits_for_better =
+                    is_bulk && !is_hedge && found.is_much_worse(&best, purpose.before_bytes);
+                return if waits_for_better {
                     HolderChoice::Full
                 } else {
-                    HolderChoice::Ask(node, part)
+                    HolderChoice::Ask(best.node, best.part)
                 };
             }
         }
@@ -503,70 +564,104 @@ impl Scheduler {
     }
 }
 
+/// Returns the holders that may be asked for a gap now.
 fn candidates(state: &FetchState, now: Instant, wish: Wish<'_>) -> Candidates {
-    let (gap, lane) = (wish.gap, wish.purpose.lane);
-    let mut found = Candidates::default();
     let Some(fetch) = state.files.get(wish.content) else {
-        return found;
+        return Candidates::default();
     };
     let is_swarm = fetch.is_swarm();
     let policy = SwarmPolicy::new(state, wish.content, fetch);
-    let of_full = !is_swarm || policy.may_ask_full_holders(now, gap, wish.purpose.waits_since);
-    // In a swarm, full holders are asked only after the wait for the owner of the stripe. Until
-    // then, if a full holder is live, silent partial holders that are not due for another try are
-    // left out too: the full holder will be asked.
-    let in_time = !of_full && policy.has_lively_full_holder(now);
+    let may_ask_full =
+        !is_swarm || policy.may_ask_full_holders(now, wish.gap, wish.purpose.waits_since);
+    let mut search = HolderSearch {
+        state,
+        now,
+        wish,
+        is_swarm,
+        may_ask_full,
+        full_holder_will_be_asked: !may_ask_full && policy.has_lively_full_holder(now),
+        found: Candidates::default(),
+    };
     for (node, coverage) in fetch.holders().iter() {
         state.step();
-        let (Some(peer), Some(part)) = (state.peers.get(node), coverage.first_in(gap)) else {
-            continue;
+        search.weigh(*node, coverage);
+    }
+    search.found
+}
+
+/// Search for the holders of a gap that may be asked now.
+struct HolderSearch<'a> {
+    state: &'a FetchState,
+    now: Instant,
+    wish: Wish<'a>,
+    is_swarm: bool,
+    /// Whether full holders may be asked. In a swarm, they are asked only after the wait for the
+    /// owner of the stripe.
+    may_ask_full: bool,
+    /// Whether a live full holder will be asked after that wait. Until then, silent partial holders
+    /// that are not due for another try are left out too.
+    full_holder_will_be_asked: bool,
+    found: Candidates,
+}
+
+impl HolderSearch<'_> {
+    /// Adds a holder to the candidates if it has the beginning of the gap and may be asked now.
+    /// Otherwise records why not.
+    fn weigh(&mut self, node: NodeId, coverage: &Coverage) {
+        let (gap, now) = (self.wish.gap, self.now);
+        let (Some(peer), Some(part)) = (self.state.peers.get(&node), coverage.first_in(gap)) else {
+            return;
         };
-        if wish.exclude.contains(node) || peer.backoff.resting_until(now).is_some() {
-            continue;
+        if self.wish.exclude.contains(&node) || peer.backoff.resting_until(now).is_some() {
+            return;
         }
-        let is_left = in_time && !peer.silence.may_be_tried(now);
-        if is_left || *coverage == Coverage::All && !of_full {
-            found.reserved = true;
-            continue;
+        let is_left_to_full_holder =
+            self.full_holder_will_be_asked && !peer.silence.may_be_tried(now);
+        if is_left_to_full_holder || *coverage == Coverage::All && !self.may_ask_full {
+            self.found.reserved = true;
+            return;
         }
         // a hedge goes to peers that have the whole range
-        let hedged = !wish.exclude.is_empty();
-        if hedged && part != gap {
-            found.any_in_part = true;
-            continue;
+        if self.wish.is_hedge() && part != gap {
+            self.found.any_in_part = true;
+            return;
         }
+        self.add(node, peer, part);
+    }
+
+    /// Adds a holder that has `part` and may be asked now to the candidates.
+    fn add(&mut self, node: NodeId, peer: &Peer, part: ByteRange) {
+        let (lane, found) = (self.wish.purpose.lane, &mut self.found);
         found.any = true;
         let mut part = peer.link.first_piece(lane, part);
-        if is_swarm && lane == Lane::Bulk {
+        if self.is_swarm && lane == Lane::Bulk {
             part = part.first_grain(STRIPE_BYTES);
         }
-        let score = peer.score(lane, part.len());
-        let standing = peer.standing(now);
-        if peer.is_silent() {
-            // a silent peer is not worth waiting for
-        } else if peer.link.is_known() {
-            found.least = Some(found.least.map_or(score, |least| least.min(score)));
-            found.rate += peer.link.rate().unwrap_or_default();
-        } else if peer.link.in_flight_bytes() > 0 {
-            found.unknown_in_use += 1;
+        let (rank, score) = (peer.standing(self.now), peer.score(lane, part.len()));
+        if !peer.is_silent() {
+            found.count_answering(peer, score);
         }
         if !peer.link.has_room(lane, part.len()) {
-            found.any_full |= standing == PeerRank::Answers;
-            continue;
+            found.any_without_room |= rank == PeerRank::Answers;
+            return;
         }
-        if !is_swarm && standing == PeerRank::WorthATry {
-            found.to_try = Some((*node, part));
+        if !self.is_swarm && rank == PeerRank::WorthATry {
+            found.to_try = Some((node, part));
         }
         if !peer.link.is_known() && !peer.is_silent() {
-            found.unknown.push((*node, part));
-        } else if found.best.is_none_or(|(best, ..)| {
-            // a slow answering peer wins over a silent one, which would be asked again and again
-            (standing, score) < (found.best_stands, best)
-        }) {
-            (found.best, found.best_stands) = (Some((score, *node, part)), standing);
+            found.unknown.push((node, part));
+            return;
+        }
+        let holder = RankedHolder {
+            rank,
+            score,
+            node,
+            part,
+        };
+        if found.best.is_none_or(|best| holder.order() < best.order()) {
+            found.best = Some(holder);
         }
     }
-    found
 }
 
 /// Returns the gaps of a demand to try. The first gap comes first; it blocks the reader if the
