@@ -496,7 +496,9 @@ impl EventLoop {
                 for asker in &offer.askers {
                     self.introduce(&offer.hash, *asker);
                 }
-                self.handles.fetcher.offer(offer_of(*from, offer), *address);
+                self.handles
+                    .fetcher
+                    .record_offer(offer_of(*from, offer), *address);
             }
             NodeEvent::Renewed { generation } => self.parts.persister.set_generation(*generation),
             NodeEvent::MembershipChanged => self.handles.net.close_strangers(),
@@ -542,7 +544,7 @@ impl EventLoop {
     /// is one.
     fn introduce(&self, hash: &ContentHash, node: NodeId) {
         if let Some(address) = self.handles.published.addresses.load().get(&node) {
-            self.handles.fetcher.fellow(hash, node, *address);
+            self.handles.fetcher.add_fellow(hash, node, *address);
         }
     }
 

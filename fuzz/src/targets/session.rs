@@ -103,22 +103,7 @@ impl World {
         match choose.int_in_range(0..=15u8)? {
             0..=3 => self.read(choose, content)?,
             4 => self.fill(content),
-            5 => {
-                let mut holders = Vec::new();
-                for number in 1..=NODES {
-                    if choose.arbitrary()? {
-                        let size_bytes = self.content(choose)?.size_bytes;
-                        let (node, address) = (node(number), address(number));
-                        holders.push(Holder {
-                            node,
-                            address,
-                            size_bytes,
-                            sequence: choose.int_in_range(1..=3)?,
-                        });
-                    }
-                }
-                self.session.holders(self.now, &self.hash, &holders);
-            }
+            5 => self.list_holders(choose)?,
             6 => {
                 let all = choose.arbitrary()?;
                 let offer = Offer {
@@ -128,7 +113,7 @@ impl World {
                     ranges: ExtentSet::of(Self::range(choose, content.size_bytes)?),
                     load: choose.arbitrary()?,
                 };
-                self.session.offer(self.now, &offer, address(who));
+                self.session.record_offer(self.now, &offer, address(who));
             }
             7 => {
                 let answer = Ok(Response::Holdings {
@@ -148,18 +133,21 @@ impl World {
                 self.session.cancel(id);
             }
             13 => match choose.int_in_range(0..=4u8)? {
-                0 => self.session.plan.peer_is(node(who), PeerNews::Returned),
+                0 => self
+                    .session
+                    .plan
+                    .record_peer_news(node(who), PeerNews::Returned),
                 1 => {
                     let news = PeerNews::Lied {
                         now: self.now,
                         content,
                     };
-                    self.session.plan.peer_is(node(who), news);
+                    self.session.plan.record_peer_news(node(who), news);
                 }
                 2 => self.session.plan.close_files(FilesToClose::Idle),
                 3 => self
                     .session
-                    .fellow(self.now, &self.hash, node(who), address(who)),
+                    .add_fellow(self.now, &self.hash, node(who), address(who)),
                 _ => self.session.cancel_fill(&content, FillId(0)),
             },
             _ => {
@@ -168,6 +156,25 @@ impl World {
             }
         }
         self.carry_out(choose)
+    }
+
+    /// Reports some of the nodes as listed holders.
+    fn list_holders(&mut self, choose: &mut Unstructured<'_>) -> Result<()> {
+        let mut holders = Vec::new();
+        for number in 1..=NODES {
+            if choose.arbitrary()? {
+                let size_bytes = self.content(choose)?.size_bytes;
+                let (node, address) = (node(number), address(number));
+                holders.push(Holder {
+                    node,
+                    address,
+                    size_bytes,
+                    sequence: choose.int_in_range(1..=3)?,
+                });
+            }
+        }
+        self.session.record_holders(self.now, &self.hash, &holders);
+        Ok(())
     }
 
     fn open(&mut self, content: ContentKey) -> bool {
@@ -274,7 +281,7 @@ impl World {
             match send.address {
                 Some(_) => {
                     self.flying.push(request);
-                    let _useless = self.session.sent(request.id, request.id);
+                    let _useless = self.session.record_sent(request.id, request.id);
                 }
                 None => self
                     .session

@@ -207,7 +207,7 @@ impl Node {
             ranges: summary.ranges.iter().copied().collect(),
             load: summary.load,
         };
-        running.session.offer(now, &offer, address);
+        running.session.record_offer(now, &offer, address);
     }
 
     /// Tells the session about another node that fetches the same content.
@@ -219,7 +219,7 @@ impl Node {
             return;
         };
         for hash in hashes {
-            running.session.fellow(now, hash, from, address);
+            running.session.add_fellow(now, hash, from, address);
         }
     }
 
@@ -385,7 +385,7 @@ impl Running {
             })
         });
         let holders: Vec<Holder> = holders.collect();
-        self.session.holders(now, hash, &holders);
+        self.session.record_holders(now, hash, &holders);
     }
 
     fn ask_range(&mut self, now: Instant, send: SendRange) {
@@ -400,7 +400,7 @@ impl Running {
             purpose: Purpose::Range(request),
         });
         self.taken_back
-            .extend(self.session.sent(request.id, request.id));
+            .extend(self.session.record_sent(request.id, request.id));
     }
 
     fn open(&mut self, now: Instant, content: ContentKey, here: &Cached) {

@@ -340,7 +340,7 @@ impl Node {
                 running
                     .session
                     .plan
-                    .peer_is(member.node, PeerNews::Returned);
+                    .record_peer_news(member.node, PeerNews::Returned);
                 self.publish_addresses();
             }
             NodeEvent::PeerMoved(_) | NodeEvent::PeerDown { .. } | NodeEvent::PeerAway { .. } => {

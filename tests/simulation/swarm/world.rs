@@ -292,7 +292,7 @@ impl World {
         for hash in actions.wanted {
             acted = true;
             let holders = self.holders(index, &hash);
-            self.nodes[index].tell(|session| session.holders(now, &hash, &holders));
+            self.nodes[index].tell(|session| session.record_holders(now, &hash, &holders));
         }
         for (node, _, hash) in actions.surveys {
             let content = ContentKey::new(hash, self.library.get(&hash).size_bytes());
@@ -341,7 +341,7 @@ impl World {
             node.tell(|session| session.failed(now, &request, Failure::Gone));
             return;
         }
-        let unwanted = node.tell(|session| session.sent(request.id, request.id));
+        let unwanted = node.tell(|session| session.record_sent(request.id, request.id));
         if unwanted.flatten().is_some() {
             return;
         }

@@ -1,12 +1,13 @@
 //! Chooses the next range to request and its peer, over many files and several peers. Pure.
 //!
 //! The main inputs are demands of readers ([`Plan::demand`]), their reads ([`Plan::record_read`]),
-//! files wanted whole ([`Plan::fill`]), holders ([`Plan::holders`], [`Plan::offer`]), arriving
-//! bytes ([`Plan::arrived`]), ends of requests ([`Plan::answered`], [`Plan::failed`]) and news of
-//! peers ([`Plan::peer_is`]). The outputs are the next request ([`Plan::poll_request`]), the next
-//! wake-up time ([`Plan::poll_timeout`]), and events and decisions in the [`Outbox`]. A plan is
-//! composed of `FetchState` with the data, `Scheduler`, which chooses requests, `Hedger`, which
-//! checks late requests, and [`Patience`], which decides how long readers and fills wait.
+//! files wanted whole ([`Plan::fill`]), holders ([`Plan::record_holders`],
+//! [`Plan::record_offer`]), arriving bytes ([`Plan::arrived`]), ends of requests
+//! ([`Plan::answered`], [`Plan::failed`]) and news of peers ([`Plan::record_peer_news`]). The
+//! outputs are the next request ([`Plan::poll_request`]), the next wake-up time
+//! ([`Plan::poll_timeout`]), and events and decisions in the [`Outbox`]. A plan is composed of
+//! `FetchState` with the data, `Scheduler`, which chooses requests, `Hedger`, which checks late
+//! requests, and [`Patience`], which decides how long readers and fills wait.
 //!
 //! Demands come first, then read-ahead, then fills. A range is requested once, however many readers
 //! wait for it. Only a hedge requests a range that is already in flight, from another peer. At most
@@ -255,7 +256,7 @@ impl Plan {
     }
 
     /// Records the progress of a request within this node.
-    pub fn request_is(&mut self, id: RequestId, stage: RequestStage) {
+    pub fn record_stage(&mut self, id: RequestId, stage: RequestStage) {
         let state = &mut self.state;
         let Some(entry) = state.requests.get_mut(id) else {
             return;
@@ -294,7 +295,7 @@ impl Plan {
     }
 
     /// Records an event of a peer outside the plan's own requests.
-    pub fn peer_is(&mut self, node: NodeId, news: PeerNews) {
+    pub fn record_peer_news(&mut self, node: NodeId, news: PeerNews) {
         match news {
             PeerNews::Returned => {
                 self.state.files.forgive(&node);
@@ -367,7 +368,7 @@ impl Plan {
     /// Adds the nodes that have all of an open file according to the catalogue. After
     /// [`PlanEvent::LookUp`], if the file is still gone, ends the waits that need bytes without a
     /// holder.
-    pub fn holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
+    pub fn record_holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
         let Some(fetch) = self.state.files.get_mut(content) else {
             return;
         };
@@ -399,7 +400,7 @@ impl Plan {
 
     /// Records which ranges of an open file a node has. Returns whether the node is a new holder or
     /// has new ranges. Ignores offers of shunned peers, and new nodes beyond the limits.
-    pub fn offer(&mut self, now: Instant, offer: &Offer) -> bool {
+    pub fn record_offer(&mut self, now: Instant, offer: &Offer) -> bool {
         if !self.state.files.is_open(&offer.content) {
             return false;
         }
@@ -471,7 +472,7 @@ impl Plan {
 
     /// Marks bytes as missing that were on this node, for example because the cache refused or lost
     /// them. If readers or a fill still want them, they are requested again.
-    pub fn lost(&mut self, content: &ContentKey, range: ByteRange) {
+    pub fn mark_lost(&mut self, content: &ContentKey, range: ByteRange) {
         if let Some(fetch) = self.state.files.get_mut(content) {
             fetch.presence.lose(range);
         }

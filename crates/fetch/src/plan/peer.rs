@@ -116,7 +116,7 @@ impl Peer {
     }
 
     /// Records a request as sent.
-    pub(super) fn sent(
+    pub(super) fn record_sent(
         &mut self,
         now: Instant,
         id: RequestId,

@@ -324,7 +324,7 @@ impl FetchState {
         let id = RequestId(self.next_id);
         self.next_id += 1;
         let peer = self.peers.entry(node);
-        let sent = peer.sent(now, id, lane, range.len());
+        let sent = peer.record_sent(now, id, lane, range.len());
         let check_at = now + self.config.late_after(sent.usual, cause.is_waited_for());
         let expire_at = now + self.config.request_limit;
         self.out.timers.insert((check_at, Timer::CheckOverdue(id)));

@@ -407,7 +407,7 @@ fn bytes_lost_by_the_cache_are_requested_again() {
     let content = bench.file(1, MIB, &[peer]);
     bench.read(Reader::new(content, vec![page(5)]));
     bench.run(Duration::from_secs(1));
-    bench.plan.lost(&content, page(5));
+    bench.plan.mark_lost(&content, page(5));
     bench.read(Reader::new(content, vec![page(5)]));
     bench.run(Duration::from_secs(1));
     assert_eq!(bench.requests.len(), 2);

@@ -219,7 +219,7 @@ impl<O: Owner> Session<O> {
 
     /// Records the holders of a content that the catalogue and the cluster know. Holders beyond
     /// [`HOLDERS_MAX`] for one size are ignored.
-    pub fn holders(&mut self, now: Instant, hash: &ContentHash, holders: &[Holder]) {
+    pub fn record_holders(&mut self, now: Instant, hash: &ContentHash, holders: &[Holder]) {
         for content in self.sizes.of(hash) {
             let Some(file) = self.files.get_mut(&content) else {
                 continue;
@@ -231,7 +231,7 @@ impl<O: Owner> Session<O> {
             let listed: Vec<_> = listed.collect();
             file.addresses
                 .extend(said.map(|holder| (holder.node, holder.address)));
-            self.plan.holders(now, &content, &listed);
+            self.plan.record_holders(now, &content, &listed);
             let plan = &self.plan;
             file.addresses
                 .retain(|node, _| plan.files().is_holder(&content, node));
@@ -245,7 +245,7 @@ impl<O: Owner> Session<O> {
 
     /// Records which ranges of a content a node has, if the content is being fetched. If the offer
     /// is news and not of the whole content, surveys the node for all its ranges.
-    pub fn offer(&mut self, now: Instant, offer: &Offer, address: SocketAddr) {
+    pub fn record_offer(&mut self, now: Instant, offer: &Offer, address: SocketAddr) {
         let is_news = self.offer_ranges(now, offer, address);
         if is_news && !offer.all {
             let node = (offer.node, address);
@@ -253,7 +253,7 @@ impl<O: Owner> Session<O> {
         }
     }
 
-    /// Records an offer. Returns the result of [`Plan::offer`]. A node that offers the whole
+    /// Records an offer. Returns the result of [`Plan::record_offer`]. A node that offers the whole
     /// content must have verified its end, so its size is a claim. A node that offers a part only
     /// repeats the size that it fetches by, and may be deceived itself. An offer of a part
     /// therefore neither raises doubt about other sizes nor makes the node a liar.
@@ -262,7 +262,7 @@ impl<O: Owner> Session<O> {
             self.sizes.record_claim(offer.node, offer.content);
         }
         self.resolve_sizes(now, &offer.content.hash);
-        let is_news = self.plan.offer(now, offer);
+        let is_news = self.plan.record_offer(now, offer);
         if let Some(file) = self.files.get_mut(&offer.content) {
             file.record_address(&self.plan, &offer.content, offer.node, address);
         }
@@ -271,9 +271,16 @@ impl<O: Owner> Session<O> {
 
     /// Records a node that also wants a content that is being fetched. That node and this one will
     /// soon have parts for each other.
-    pub fn fellow(&mut self, now: Instant, hash: &ContentHash, node: NodeId, address: SocketAddr) {
+    pub fn add_fellow(
+        &mut self,
+        now: Instant,
+        hash: &ContentHash,
+        node: NodeId,
+        address: SocketAddr,
+    ) {
         for content in self.sizes.of(hash) {
-            self.plan.peer_is(node, PeerNews::Wants { now, content });
+            self.plan
+                .record_peer_news(node, PeerNews::Wants { now, content });
             if let Some(file) = self.files.get_mut(&content) {
                 file.record_address(&self.plan, &content, node, address);
             }
@@ -418,7 +425,7 @@ impl<O: Owner> Session<O> {
 
     /// Records that a request was sent. `question` cancels it. Returns `question` if the answer is
     /// already not needed.
-    pub fn sent(&mut self, id: RequestId, question: O::Question) -> Option<O::Question> {
+    pub fn record_sent(&mut self, id: RequestId, question: O::Question) -> Option<O::Question> {
         if !self.plan.requests().contains(id) || self.stopped {
             return Some(question);
         }
@@ -433,7 +440,7 @@ impl<O: Owner> Session<O> {
         self.asked.remove(&request.id);
         self.plan.failed(now, request.id, failure);
         if failure == Failure::Lied {
-            self.plan.peer_is(
+            self.plan.record_peer_news(
                 request.node,
                 PeerNews::Lied {
                     now,
@@ -521,7 +528,7 @@ impl<O: Owner> Session<O> {
                 Some(presence) => presence.release(range, refused),
                 None => refused.remove(range),
             }
-            self.plan.lost(&content, range);
+            self.plan.mark_lost(&content, range);
         }
         // occasional room, when another file is evicted, does not make the cache roomy
         self.cramped_bytes = self.refused.limit_bytes().max(1);
@@ -545,7 +552,7 @@ impl<O: Owner> Session<O> {
         read.retries += 1;
         for gap in gap.missing.iter() {
             let gap = gap.align_out(PAGE_BYTES, u64::MAX);
-            self.plan.lost(&read.content, gap);
+            self.plan.mark_lost(&read.content, gap);
         }
         // if it waits, it keeps its id
         let _again = self.read(now, read);
@@ -582,7 +589,7 @@ impl<O: Owner> Session<O> {
             .presence(&content)
             .map(|it| it.begin_fill(present(), self.refused.of(&content)));
         for range in missing.into_iter().flatten() {
-            self.plan.lost(&content, range);
+            self.plan.mark_lost(&content, range);
         }
         if let Some(file) = self.files.get_mut(&content) {
             // The plan reports whether it still has all of it.
@@ -649,7 +656,8 @@ impl<O: Owner> Session<O> {
             }
             SizeVerdict::Proven { liars, rivals } => {
                 for liar in liars {
-                    self.plan.peer_is(liar, PeerNews::Lied { now, content });
+                    self.plan
+                        .record_peer_news(liar, PeerNews::Lied { now, content });
                 }
                 for rival in rivals {
                     self.disprove(rival);
@@ -691,7 +699,7 @@ impl<O: Owner> Session<O> {
         };
         let again = presence.reopen(is_complete, self.refused.of(content));
         for range in again {
-            self.plan.lost(content, range);
+            self.plan.mark_lost(content, range);
         }
     }
 
@@ -706,7 +714,7 @@ impl<O: Owner> Session<O> {
         let since = self.surveys.end(node, &hash);
         if answer == Err(Failure::Unreachable) {
             self.surveys.drop_waiting(node);
-            return self.plan.peer_is(
+            return self.plan.record_peer_news(
                 node,
                 PeerNews::Unreachable {
                     now,
@@ -720,7 +728,7 @@ impl<O: Owner> Session<O> {
         let Ok(Response::Holdings { ranges, size_bytes }) = answer else {
             return;
         };
-        self.plan.peer_is(node, PeerNews::Answered);
+        self.plan.record_peer_news(node, PeerNews::Answered);
         let content = ContentKey::new(hash, size_bytes);
         let offer = Offer {
             node,

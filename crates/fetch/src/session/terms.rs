@@ -142,7 +142,8 @@ pub struct Delivery<R, F> {
 /// Actions that the owner carries out. A read or fill that ends with an error here has ended for
 /// the session too.
 pub struct Actions<O: Owner> {
-    /// Requests to send. [`Session::sent`](super::Session::sent) records how to cancel each one.
+    /// Requests to send. [`Session::record_sent`](super::Session::record_sent) records how to cancel
+    /// each one.
     pub sends: Vec<SendRange>,
     /// Requests to cancel, because their answers are not needed.
     pub cancels: Vec<O::Question>,
@@ -155,7 +156,7 @@ pub struct Actions<O: Owner> {
     /// Events for the user of this node.
     pub events: Vec<FetchEvent>,
     /// Contents to look up. Report their holders with
-    /// [`Session::holders`](super::Session::holders).
+    /// [`Session::record_holders`](super::Session::record_holders).
     pub wanted: Vec<ContentHash>,
     /// Nodes to ask which ranges of a content they have. The answer is an offer.
     pub surveys: Vec<(NodeId, SocketAddr, ContentHash)>,

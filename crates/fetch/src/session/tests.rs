@@ -53,7 +53,7 @@ fn read_beside(session: &mut Session<Nobody>, now: Instant, content: ContentKey,
     let page = ByteRange::new(0, 4096);
     session.read(now, Read::new(content, page, now + 600 * SECOND, ()));
     for other in others {
-        session.fellow(now, &content.hash, node(*other), address());
+        session.add_fellow(now, &content.hash, node(*other), address());
     }
 }
 
@@ -132,14 +132,14 @@ fn the_catalogue_is_queried_at_once_when_a_holder_has_just_lost_a_file() {
     session.actions(now);
     session.open(now, content).unwrap();
     assert_eq!(session.actions(now).wanted, [], "it was asked just now");
-    session.holders(now, &content.hash, &[holder(1)]);
+    session.record_holders(now, &content.hash, &[holder(1)]);
     let asked = session.actions(now).sends.pop().unwrap().request;
     session.failed(now, &asked, Failure::Gone);
-    session.holders(now, &content.hash, &[holder(1)]);
+    session.record_holders(now, &content.hash, &[holder(1)]);
     assert!(session.actions(now).sends.is_empty());
     session.open(now, content).unwrap();
     assert_eq!(session.actions(now).wanted, [content.hash]);
-    session.holders(now, &content.hash, &[holder(2)]);
+    session.record_holders(now, &content.hash, &[holder(2)]);
     let page = ByteRange::new(0, 4096);
     session.read(now, Read::new(content, page, now + SECOND, ()));
     let again = session.actions(now).sends;
@@ -172,7 +172,7 @@ fn after_one_that_is_gone(then: &[u8]) -> (usize, usize, usize) {
     let content = ContentKey::new(ContentHash::of(b"film"), 4 << 20);
     let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
     read_beside(&mut session, now, content, &[]);
-    session.holders(now, &content.hash, &[holder(1, content)]);
+    session.record_holders(now, &content.hash, &[holder(1, content)]);
     session.fill(now, content, (FillId(1), ()), 600 * SECOND, ExtentSet::new);
     let sends = session.actions(now).sends;
     assert!(!sends.is_empty());
@@ -183,7 +183,7 @@ fn after_one_that_is_gone(then: &[u8]) -> (usize, usize, usize) {
     assert!(actions.wanted.contains(&content.hash));
     assert!(actions.ends.is_empty() && actions.fills.is_empty());
     let holders: Vec<_> = then.iter().map(|node| holder(*node, content)).collect();
-    session.holders(now, &content.hash, &holders);
+    session.record_holders(now, &content.hash, &holders);
     let actions = session.actions(now);
     (actions.ends.len(), actions.fills.len(), actions.sends.len())
 }
@@ -211,7 +211,7 @@ fn a_reader_that_lost_its_bytes_waits_again_under_the_same_id() {
     let content = ContentKey::new(file.hash(), file.size());
     let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
     read_beside(&mut session, begin, content, &[]);
-    session.holders(begin, &content.hash, &[holder(1, content)]);
+    session.record_holders(begin, &content.hash, &[holder(1, content)]);
     let (page, patience) = (ByteRange::new(0, 4096), 10 * SECOND);
     let read = Read::new(content, page, begin + patience, ());
     let id = session.read(begin, read).unwrap();

@@ -53,7 +53,7 @@ impl FetcherInner {
             let task = task.abort_handle();
             Box::new(move || task.abort())
         });
-        let over = self.state.lock().session.sent(request.id, under_way);
+        let over = self.state.lock().session.record_sent(request.id, under_way);
         over.into_iter().for_each(|take_back| take_back());
     }
 
@@ -161,13 +161,17 @@ impl FetcherInner {
         if poll_fn(|cx| Poll::Ready(allowed.as_mut().poll(cx).is_ready())).await {
             return Some(download.passed(bytes));
         }
-        self.with(|session, _| session.plan.request_is(request.id, RequestStage::Throttled));
+        self.with(|session, _| {
+            session
+                .plan
+                .record_stage(request.id, RequestStage::Throttled)
+        });
         timeout(ALLOWED_WITHIN, allowed).await.ok()?;
         let passed = download.passed(bytes);
         self.with(|session, now| {
             session
                 .plan
-                .request_is(request.id, RequestStage::Sent { at: now })
+                .record_stage(request.id, RequestStage::Sent { at: now })
         });
         Some(passed)
     }
@@ -188,7 +192,11 @@ impl FetcherInner {
     /// instead, because that takes less time than waking a thread while its reader waits.
     async fn take_answer(self: Arc<Self>, request: RangeRequest, proof: Bytes) {
         self.trace_request(&request, "the whole answer is here");
-        self.with(|session, _| session.plan.request_is(request.id, RequestStage::Received));
+        self.with(|session, _| {
+            session
+                .plan
+                .record_stage(request.id, RequestStage::Received)
+        });
         let turn = self.storing.turn().await;
         if turn.is_none() {
             debug!(target: TRACE_TARGET, "the cache's disk hangs, the bytes stay in memory");

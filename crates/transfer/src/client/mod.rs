@@ -294,16 +294,16 @@ impl Fetcher {
 
     /// Records an offer: a node has some of a file and is reached at `address`. Adds no holder to a
     /// file that is neither being fetched nor was used recently.
-    pub fn offer(&self, offer: Offer, address: SocketAddr) {
+    pub fn record_offer(&self, offer: Offer, address: SocketAddr) {
         self.inner
-            .with(|session, now| session.offer(now, &offer, address));
+            .with(|session, now| session.record_offer(now, &offer, address));
     }
 
     /// Records a node that asks for a content as a future holder of its parts, if this node fetches
     /// the content too.
-    pub fn fellow(&self, hash: &ContentHash, node: NodeId, address: SocketAddr) {
+    pub fn add_fellow(&self, hash: &ContentHash, node: NodeId, address: SocketAddr) {
         self.inner
-            .with(|session, now| session.fellow(now, hash, node, address));
+            .with(|session, now| session.add_fellow(now, hash, node, address));
     }
 
     /// Closes the cache files that no reader and no fill waits for, so that the cache may be
@@ -323,19 +323,25 @@ impl Fetcher {
     /// Forgets the failures of a node that has returned, but not that it sent wrong bytes.
     pub fn returned(&self, node: &NodeId) {
         self.inner
-            .with(|session, _| session.plan.peer_is(*node, PeerNews::Returned));
+            .with(|session, _| session.plan.record_peer_news(*node, PeerNews::Returned));
     }
 
     /// Records that a node gave verified bytes for a request outside this fetcher, such as a batch.
     pub fn gave(&self, node: NodeId, bytes: u64) {
-        self.inner
-            .with(|session, _| session.plan.peer_is(node, PeerNews::Gave { bytes }));
+        self.inner.with(|session, _| {
+            session
+                .plan
+                .record_peer_news(node, PeerNews::Gave { bytes })
+        });
     }
 
     /// Shuns and reports a node that gave wrong bytes of a content outside this fetcher.
     pub fn lied(&self, node: NodeId, content: ContentKey) {
-        self.inner
-            .with(|session, now| session.plan.peer_is(node, PeerNews::Lied { now, content }));
+        self.inner.with(|session, now| {
+            session
+                .plan
+                .record_peer_news(node, PeerNews::Lied { now, content })
+        });
     }
 
     /// Returns all known peers, in order of priority.
@@ -427,7 +433,7 @@ impl FetcherInner {
         self.send_events(actions.events);
         for hash in actions.wanted {
             let holders = (self.holders)(&hash);
-            self.with(|session, now| session.holders(now, &hash, &holders));
+            self.with(|session, now| session.record_holders(now, &hash, &holders));
         }
         for (node, address, hash) in actions.surveys {
             let inner = self.clone();

@@ -314,7 +314,7 @@ async fn a_new_holders_offer_ends_the_wait() {
         ranges,
         load: 0,
     };
-    scene.fetcher.offer(offer, address());
+    scene.fetcher.record_offer(offer, address());
     let bytes = tokio::task::spawn_blocking(move || outcome.recv_timeout(LONG).unwrap());
     assert_eq!(bytes.await.unwrap().unwrap(), content.part(range));
 }

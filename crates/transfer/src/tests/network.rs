@@ -274,7 +274,7 @@ async fn a_lying_holder_is_excluded_and_no_wrong_byte_is_read() {
         ranges: Default::default(),
         load: 0,
     };
-    fetcher.offer(offer, nodes[1].address);
+    fetcher.record_offer(offer, nodes[1].address);
     let reader = fetcher.clone();
     blocking(move || {
         let bytes = outcome.recv_timeout(LONG).unwrap().unwrap();
@@ -337,7 +337,7 @@ async fn a_lie_on_the_short_path_is_found_and_another_holder_asked() {
     let hash = content.hash();
     let node = nodes[1].id;
     while events.recv().await.unwrap() != (FetchEvent::Liar { node, hash }) {}
-    fetcher.offer(offer, address);
+    fetcher.record_offer(offer, address);
     assert_eq!(read.await.unwrap(), content.part(range));
     assert_eq!(nodes[1].prompt.load(Ordering::Relaxed), 1);
 }

@@ -72,7 +72,11 @@ impl World {
         }
         for (other, node) in self.nodes.iter_mut().enumerate() {
             if other != index {
-                node.tell(|session| session.plan.peer_is(node_id(index), PeerNews::Returned));
+                node.tell(|session| {
+                    session
+                        .plan
+                        .record_peer_news(node_id(index), PeerNews::Returned)
+                });
                 touched.push(other);
             }
         }

@@ -120,7 +120,7 @@ impl World {
         let (now, asker) = (self.now, (from, self.nodes[from].life));
         let node = &mut self.nodes[index];
         let heard = node.tell(|session| {
-            session.fellow(now, &hash, node_id(from), address_of(from));
+            session.add_fellow(now, &hash, node_id(from), address_of(from));
         });
         if heard.is_some() && node.manner != Manner::Mute {
             node.askers.entry(hash).or_default().insert(from);
@@ -140,7 +140,7 @@ impl World {
         let is_running = giver.session.is_some();
         let node = &mut self.nodes[index];
         for asker in askers.into_iter().filter(|asker| *asker != index) {
-            node.tell(|s| s.fellow(now, &hash, node_id(asker), address_of(asker)));
+            node.tell(|s| s.add_fellow(now, &hash, node_id(asker), address_of(asker)));
         }
         if is_running && (all || !ranges.is_empty()) {
             let offer = Offer {
@@ -150,7 +150,7 @@ impl World {
                 ranges,
                 load: 0,
             };
-            node.tell(|session| session.offer(now, &offer, address_of(of)));
+            node.tell(|session| session.record_offer(now, &offer, address_of(of)));
         }
     }
 }

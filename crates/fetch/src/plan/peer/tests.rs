@@ -24,7 +24,7 @@ fn trained(latency: Duration, rate: f64, pieces: usize) -> Peer {
             let bytes = peer.link.piece_bytes(Lane::Bulk);
             let id = RequestId(next);
             next += 1;
-            let sent = peer.sent(now, id, Lane::Bulk, bytes);
+            let sent = peer.record_sent(now, id, Lane::Bulk, bytes);
             let moving = Duration::from_secs_f64(bytes as f64 / rate);
             link_free = link_free.max(now + latency) + moving;
             queue.push_back((link_free, id, sent, bytes));
@@ -72,7 +72,7 @@ fn a_reader_at_a_slow_peer_requests_no_more_than_one_second_of_bytes() {
     // a little-known peer that gave one small file from far away
     let (mut peer, now) = (Peer::default(), Instant::now());
     assert_eq!(peer.link.piece_bytes(Lane::Urgent), CHUNK_BYTES);
-    let sent = peer.sent(now, ID, Lane::Urgent, 100);
+    let sent = peer.record_sent(now, ID, Lane::Urgent, 100);
     let later = now + Duration::from_millis(5);
     answer(&mut peer, later, ID, (&sent, Lane::Urgent), 100);
     assert!(peer.link.rate().unwrap() < 32e3);
@@ -91,7 +91,7 @@ fn failures_cause_growing_pauses_and_an_answer_ends_them() {
     }
     let now = now + Duration::from_secs(20);
     assert_eq!(last, BACKOFF.most);
-    let sent = peer.sent(now, ID, Lane::Urgent, 4096);
+    let sent = peer.record_sent(now, ID, Lane::Urgent, 4096);
     let later = now + Duration::from_millis(1);
     answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
     assert_eq!(peer.backoff.resting_until(now), None);
@@ -100,7 +100,7 @@ fn failures_cause_growing_pauses_and_an_answer_ends_them() {
 #[test]
 fn a_liar_is_excluded_for_its_whole_time_whatever_it_answers() {
     let (mut peer, now) = (Peer::default(), Instant::now());
-    let sent = peer.sent(now, ID, Lane::Bulk, 4096);
+    let sent = peer.record_sent(now, ID, Lane::Bulk, 4096);
     peer.shun(now);
     answer(&mut peer, now, ID, (&sent, Lane::Bulk), 4096);
     assert!(peer.backoff.is_shunned(now + SHUN - Duration::from_secs(1)));
@@ -116,7 +116,7 @@ fn small_reads_do_not_lower_the_estimated_rate() {
     }
     let (before, now) = (peer.link.rate().unwrap(), Instant::now());
     for _ in 0..100 {
-        let sent = peer.sent(now, ID, Lane::Urgent, 4096);
+        let sent = peer.record_sent(now, ID, Lane::Urgent, 4096);
         let later = now + Duration::from_millis(20);
         answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
     }
@@ -147,7 +147,7 @@ fn delays_of_a_broken_network_do_not_widen_the_window() {
     let before = peer.link.window_bytes();
     let now = Instant::now() + Duration::from_secs(30);
     for _ in 0..20 {
-        let sent = peer.sent(now, ID, Lane::Urgent, 4096);
+        let sent = peer.record_sent(now, ID, Lane::Urgent, 4096);
         let later = now + Duration::from_secs(3);
         answer(&mut peer, later, ID, (&sent, Lane::Urgent), 4096);
     }
@@ -169,10 +169,10 @@ fn a_busy_peer_gets_fewer_requests_until_it_answers_again() {
         Instant::now() + Duration::from_secs(60),
     );
     assert_eq!(peer.link.piece_bytes(Lane::Bulk), PIECE_MAX_BYTES);
-    let at_once = [0; 8].map(|_| peer.sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES));
+    let at_once = [0; 8].map(|_| peer.record_sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES));
     let mut rounds = 0;
     while peer.link.piece_bytes(Lane::Bulk) > CHUNK_BYTES {
-        let sent = peer.sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES);
+        let sent = peer.record_sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES);
         now += Duration::from_millis(1);
         let until = peer.rest_busy(now, &sent, 0.5, true);
         for sent in &at_once {
@@ -182,7 +182,7 @@ fn a_busy_peer_gets_fewer_requests_until_it_answers_again() {
     }
     assert!(rounds <= 5, "{rounds}");
     for _ in 0..20 {
-        let sent = peer.sent(now, ID, Lane::Bulk, CHUNK_BYTES);
+        let sent = peer.record_sent(now, ID, Lane::Bulk, CHUNK_BYTES);
         now += Duration::from_millis(2);
         answer(&mut peer, now, ID, (&sent, Lane::Bulk), CHUNK_BYTES);
     }
@@ -194,12 +194,12 @@ fn only_a_peer_that_says_busy_gets_a_lower_rate() {
     let mut peer = trained(Duration::from_millis(5), 10e6, 60);
     let now = Instant::now() + Duration::from_secs(60);
     let rate = peer.link.rate();
-    let sent = peer.sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES);
+    let sent = peer.record_sent(now, ID, Lane::Bulk, PIECE_MAX_BYTES);
     peer.ended(ID, Lane::Bulk, PIECE_MAX_BYTES);
     peer.rest_busy(now, &sent, 0.5, false);
     assert_eq!(peer.link.rate(), rate);
     let later = now + Duration::from_secs(1);
-    let sent = peer.sent(later, ID, Lane::Bulk, PIECE_MAX_BYTES);
+    let sent = peer.record_sent(later, ID, Lane::Bulk, PIECE_MAX_BYTES);
     peer.ended(ID, Lane::Bulk, PIECE_MAX_BYTES);
     peer.rest_busy(later, &sent, 0.5, true);
     assert!(peer.link.rate() < rate);

@@ -142,7 +142,8 @@ impl Bench {
     pub(super) fn file(&mut self, number: u8, size: u64, holders: &[NodeId]) -> ContentKey {
         let content = file_named(number, size);
         self.plan.open(self.now, content, ExtentSet::new()).unwrap();
-        self.plan.holders(self.now, &content, &listed(holders));
+        self.plan
+            .record_holders(self.now, &content, &listed(holders));
         content
     }
 
@@ -317,7 +318,7 @@ impl Bench {
         };
         while held(&self.uncached) > self.window_bytes {
             let (content, range) = self.uncached.pop_front().unwrap();
-            self.plan.lost(&content, range);
+            self.plan.mark_lost(&content, range);
         }
     }
 
@@ -387,7 +388,7 @@ impl Bench {
                     .for_each(|node| self.later(at, Happening::Offers(node, *content)));
             }
             // the catalogue knows no other holder
-            PlanEvent::LookUp(content) => self.plan.holders(self.now, content, &[]),
+            PlanEvent::LookUp(content) => self.plan.record_holders(self.now, content, &[]),
             _ => {}
         }
         self.events.push(event);
@@ -440,7 +441,7 @@ impl Bench {
         }
         let ranges = self.peers[&node].offers.clone().unwrap_or_default();
         let all = ranges.contains(ByteRange::new(0, content.size_bytes));
-        self.plan.offer(
+        self.plan.record_offer(
             self.now,
             &Offer {
                 node,

@@ -108,7 +108,7 @@ fn a_request_throttled_locally_does_not_make_its_holder_silent() {
             plan.failed(now, id, Failure::Limited);
         }
         while let Some(request) = plan.poll_request(now) {
-            plan.request_is(request.id, RequestStage::Throttled);
+            plan.record_stage(request.id, RequestStage::Throttled);
             held.push_back((request.id, now + PATIENCE * 2 / 5));
         }
         while let Some(event) = plan.state.out.poll_event() {
@@ -127,10 +127,10 @@ fn bytes_that_arrive_during_throttling_do_not_raise_the_holders_rate() {
     bench.demand(content, ByteRange::new(0, MIB), PATIENCE);
     let plan = &mut bench.plan;
     let [first, held] = [(); 2].map(|()| plan.poll_request(bench.now).unwrap());
-    plan.request_is(held.id, RequestStage::Throttled);
+    plan.record_stage(held.id, RequestStage::Throttled);
     bench.now += Duration::from_secs(1);
     plan.arrived(bench.now, peer, first.id, MIB);
-    plan.request_is(held.id, RequestStage::Sent { at: bench.now });
+    plan.record_stage(held.id, RequestStage::Sent { at: bench.now });
     bench.now += Duration::from_millis(100);
     plan.arrived(bench.now, peer, held.id, held.range.len());
     assert!(plan.answered(bench.now, held.id));
@@ -149,7 +149,7 @@ fn a_throttled_fill_becomes_urgent_when_a_reader_waits_for_it() {
     bench.plan.fill(bench.now, content, PATIENCE);
     let later = bench.plan.poll_request(bench.now).unwrap();
     assert_eq!(later.lane, Lane::Bulk);
-    bench.plan.request_is(later.id, RequestStage::Throttled);
+    bench.plan.record_stage(later.id, RequestStage::Throttled);
     let page = ByteRange::at(later.range.start, PAGE_BYTES);
     bench.demand(content, page, PATIENCE);
     bench.now += Duration::from_millis(500);
@@ -168,13 +168,13 @@ fn a_throttled_request_moves_to_another_holder_when_its_own_falls_silent() {
     let content = bench.file(1, 3 * MIB, &[mute]);
     bench.plan.fill(bench.now, content, PATIENCE);
     let [first, held] = [(); 2].map(|()| bench.plan.poll_request(bench.now).unwrap());
-    bench.plan.request_is(held.id, RequestStage::Throttled);
+    bench.plan.record_stage(held.id, RequestStage::Throttled);
     let page = |of: ByteRange| ByteRange::at(of.start, PAGE_BYTES);
     bench.demand(content, page(first.range), PATIENCE);
     bench.now += Duration::from_secs(1);
     bench.plan.handle_timeout(bench.now);
     let both = listed(&[mute, other]);
-    bench.plan.holders(bench.now, &content, &both);
+    bench.plan.record_holders(bench.now, &content, &both);
     bench.demand(content, page(held.range), PATIENCE);
     bench.now += Duration::from_millis(300);
     bench.plan.handle_timeout(bench.now);

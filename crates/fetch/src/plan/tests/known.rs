@@ -48,17 +48,18 @@ fn a_holder_is_asked_regardless_of_how_many_nodes_were_known_before() {
     let now = Instant::now();
     let (mut plan, content) = opened(now);
     let early = numbered(0);
-    plan.holders(now, &content, &listed(&[early]));
-    (1..PEERS_MAX).for_each(|number| plan.peer_is(numbered(number), PeerNews::Gave { bytes: 1 }));
+    plan.record_holders(now, &content, &listed(&[early]));
+    (1..PEERS_MAX)
+        .for_each(|number| plan.record_peer_news(numbered(number), PeerNews::Gave { bytes: 1 }));
     let late = numbered(PEERS_MAX);
-    plan.holders(now, &content, &listed(&[early, late]));
+    plan.record_holders(now, &content, &listed(&[early, late]));
     for start in [0, MIB] {
         plan.demand(now, content, page_at(start), now + PATIENCE)
             .unwrap();
     }
     let nodes: Vec<_> = asked(&mut plan, now).iter().map(|it| it.node).collect();
     assert!(!nodes.is_empty() && plan.state.files.is_holder(&content, &late));
-    plan.peer_is(early, PeerNews::Returned);
+    plan.record_peer_news(early, PeerNews::Returned);
     assert!(
         plan.state
             .peers
@@ -86,9 +87,9 @@ fn unused_holders_take_no_statistics_from_used_ones() {
         plan.open(now, content, ExtentSet::new()).unwrap();
         let first = usize::from(number) * HOLDERS_MAX;
         let holders: Vec<_> = (first..first + HOLDERS_MAX).map(numbered).collect();
-        plan.holders(now, &content, &listed(&holders));
+        plan.record_holders(now, &content, &listed(&holders));
     }
-    plan.peer_is(node(1), PeerNews::Gave { bytes: 1 });
+    plan.record_peer_news(node(1), PeerNews::Gave { bytes: 1 });
     let known = plan.state.peers.rates(now);
     assert_eq!(known.len(), PEERS_MAX);
     assert!(known.iter().any(|peer| peer.node == numbered(0)));
@@ -105,7 +106,7 @@ fn readers_of_available_files_are_served_despite_many_readers_of_unavailable_one
         ranges: ExtentSet::of(ByteRange::new(SIZE / 2, SIZE)),
         load: 0,
     };
-    assert!(plan.offer(now, &offer));
+    assert!(plan.record_offer(now, &offer));
     for number in 0..1000 {
         let range = page_at(number * 2 * PAGE_BYTES);
         plan.demand(now, content, range, now + PATIENCE).unwrap();
@@ -121,7 +122,7 @@ fn an_unknown_holder_is_asked_beside_many_silent_ones() {
     let mut now = Instant::now();
     let (mut plan, content) = opened(now);
     let silent: Vec<_> = (1..=8).map(node).collect();
-    plan.holders(now, &content, &listed(&silent));
+    plan.record_holders(now, &content, &listed(&silent));
     let start = now;
     for number in 0..silent.len() as u64 {
         plan.demand(now, content, page_at(number * MIB), now + PATIENCE)
@@ -132,7 +133,7 @@ fn an_unknown_holder_is_asked_beside_many_silent_ones() {
     }
     let lively = node(9);
     let all: Vec<_> = silent.iter().copied().chain([lively]).collect();
-    plan.holders(now, &content, &listed(&all));
+    plan.record_holders(now, &content, &listed(&all));
     let asked_at = loop {
         if asked(&mut plan, now).iter().any(|it| it.node == lively) {
             break now;

@@ -59,7 +59,7 @@ fn a_reader_of_bytes_that_are_lost_again_finally_gets_them() {
     let first = bench.plan.poll_request(bench.now).unwrap();
     while bench.plan.poll_request(bench.now).is_some() {}
     assert!(bench.plan.answered(bench.now, first.id));
-    bench.plan.lost(&content, first.range);
+    bench.plan.mark_lost(&content, first.range);
     let again = bench
         .plan
         .poll_request(bench.now)
@@ -255,7 +255,7 @@ fn a_request_that_another_peer_would_speed_up_much_is_hedged() {
     let fast = bench.peer(2, SimPeer::new(5, LAN));
     bench
         .plan
-        .holders(bench.now, &content, &listed(&[slow, fast]));
+        .record_holders(bench.now, &content, &listed(&[slow, fast]));
     bench.run(Duration::from_secs(20));
     assert_all_read(&bench, "one slow holder and one fast");
     let took = bench.readers[0].done_at.unwrap() - bench.start;

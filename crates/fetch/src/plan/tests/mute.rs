@@ -39,7 +39,7 @@ impl Among {
         let content = file_named(1, SIZE);
         let mut plan = Plan::new(PlanConfig::default(), seed);
         plan.open(now, content, ExtentSet::new()).unwrap();
-        plan.holders(now, &content, &listed(&[node(HOLDER)]));
+        plan.record_holders(now, &content, &listed(&[node(HOLDER)]));
         let mut among = Self {
             plan,
             now,
@@ -66,8 +66,8 @@ impl Among {
         };
         let (now, content) = (self.now, self.content);
         self.plan
-            .peer_is(offer.node, PeerNews::Wants { now, content });
-        self.plan.offer(self.now, &offer);
+            .record_peer_news(offer.node, PeerNews::Wants { now, content });
+        self.plan.record_offer(self.now, &offer);
     }
 
     fn read(&mut self, range: ByteRange) {
@@ -154,7 +154,7 @@ impl OneOfTwo {
         let mut plan = Plan::new(PlanConfig::default(), 1);
         for content in [read, wanted] {
             plan.open(begin, content, ExtentSet::new()).unwrap();
-            plan.holders(begin, &content, &listed(&[node(HOLDER)]));
+            plan.record_holders(begin, &content, &listed(&[node(HOLDER)]));
         }
         Self {
             plan,
@@ -232,7 +232,7 @@ fn a_holder_mute_for_one_file_keeps_no_reader_from_another_holder() {
     assert_eq!((first.content, first.node), (wanted, node(HOLDER)));
     // from now on another holder is known
     let both = listed(&[node(HOLDER), other]);
-    trial.plan.holders(begin, &wanted, &both);
+    trial.plan.record_holders(begin, &wanted, &both);
     trial.other = Some(other);
     while let Some(event) = trial.next_event(Duration::from_secs(2)) {
         if event == PlanEvent::Ready(demand) {

@@ -74,7 +74,7 @@ fn the_recorded_ranges_of_a_holder_are_bounded() {
             ranges,
             load,
         };
-        bench.plan.offer(bench.now, &offer);
+        bench.plan.record_offer(bench.now, &offer);
     };
     for number in 0..6000 {
         offer(node(1), ByteRange::at(number * 7 * PAGE_BYTES, 1));
@@ -105,8 +105,8 @@ fn a_swarm_peer_that_claims_bytes_beyond_the_end_breaks_nothing() {
     let mut plan = Plan::new(PlanConfig::default(), 1);
     let present = ExtentSet::of(ByteRange::new(0, 512 * MIB));
     plan.open(now, content, present).unwrap();
-    plan.holders(now, &content, &listed(&[node(1)]));
-    plan.peer_is(node(2), PeerNews::Wants { now, content });
+    plan.record_holders(now, &content, &listed(&[node(1)]));
+    plan.record_peer_news(node(2), PeerNews::Wants { now, content });
     let offer = Offer {
         node: node(2),
         content,
@@ -114,7 +114,7 @@ fn a_swarm_peer_that_claims_bytes_beyond_the_end_breaks_nothing() {
         ranges: ExtentSet::of(ByteRange::new(600 * MIB, u64::MAX)),
         load: 0,
     };
-    plan.offer(now, &offer);
+    plan.record_offer(now, &offer);
     plan.fill(now, content, PATIENCE);
     assert!(plan.poll_request(now).is_some());
 }
@@ -131,7 +131,7 @@ fn a_file_waiting_for_unavailable_bytes_is_not_rescanned_in_a_loop() {
         ranges: ExtentSet::of(ByteRange::new(0, MIB)),
         load: 0,
     };
-    plan.offer(now, &offer);
+    plan.record_offer(now, &offer);
     let patience = Duration::from_secs(1);
     for number in 0..600 {
         let range = page(1000 + number);

@@ -69,7 +69,7 @@ fn after_a_restart_the_fast_holder_is_asked_first() {
         // the cluster reports every present node as returned after a start
         peers
             .iter()
-            .for_each(|peer| bench.plan.peer_is(*peer, PeerNews::Returned));
+            .for_each(|peer| bench.plan.record_peer_news(*peer, PeerNews::Returned));
         let content = bench.file(1, 8 * MIB, &peers);
         bench.read(Reader::sequential(content, 8 * MIB));
         bench.run(Duration::from_secs(60));
@@ -115,7 +115,7 @@ fn a_liar_stays_excluded_over_a_restart_for_the_rest_of_its_time() {
     let mut now = Instant::now();
     let content = file_named(1, MIB);
     let mut plan = Plan::new(PlanConfig::default(), 1);
-    plan.peer_is(node(1), PeerNews::Lied { now, content });
+    plan.record_peer_news(node(1), PeerNews::Lied { now, content });
     now += Duration::from_secs(100);
     let mut records = plan.state.peers.records(now);
     // the process was away for the same time
@@ -124,7 +124,7 @@ fn a_liar_stays_excluded_over_a_restart_for_the_rest_of_its_time() {
         record.lied_ago = record.lied_ago.map(|ago| ago + Duration::from_secs(100));
     }
     let mut again = recalled(&records, now);
-    again.holders(now, &content, &listed(&[node(1)]));
+    again.record_holders(now, &content, &listed(&[node(1)]));
     let liar = rate_of(&again, now, 1).unwrap();
     assert!(liar.shunned && liar.lies == 1);
     let left = SHUN - Duration::from_secs(200);
@@ -137,7 +137,7 @@ fn a_liar_stays_excluded_over_a_restart_for_the_rest_of_its_time() {
         load: 0,
     };
     again.open(now, content, Default::default()).unwrap();
-    assert!(!again.offer(now, &offer), "nothing it says is heard");
+    assert!(!again.record_offer(now, &offer), "nothing it says is heard");
     let later = now + left;
     assert!(!rate_of(&again, later, 1).unwrap().shunned);
     assert_eq!(rate_of(&again, later, 1).unwrap().lies, 1);
@@ -177,7 +177,7 @@ fn records_are_bounded_and_the_oldest_honest_ones_are_dropped() {
     let mut plan = Plan::new(PlanConfig::default(), 1);
     plan.recall(now, &many[PEERS_MAX / 2..]);
     plan.recall(now, &many[..PEERS_MAX / 2]);
-    plan.peer_is(
+    plan.record_peer_news(
         id(PEERS_MAX - 1),
         PeerNews::Lied {
             now,

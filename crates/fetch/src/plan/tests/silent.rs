@@ -34,7 +34,7 @@ impl Two {
         let content = file_named(1, 64 * MIB);
         let mut plan = Plan::new(PlanConfig::default(), seed);
         plan.open(now, content, ExtentSet::new()).unwrap();
-        plan.holders(now, &content, &listed(&[node(1), node(2)]));
+        plan.record_holders(now, &content, &listed(&[node(1), node(2)]));
         Self {
             plan,
             now,
@@ -163,7 +163,7 @@ fn an_answer_waiting_for_the_disk_is_not_silence_and_is_not_requested_again() {
     let mut asked = Vec::new();
     while let Some(request) = plan.poll_request(begun) {
         plan.arrived(begun, request.node, request.id, request.range.len());
-        plan.request_is(request.id, RequestStage::Received);
+        plan.record_stage(request.id, RequestStage::Received);
         asked.push(request);
     }
     let bytes: u64 = asked.iter().map(|request| request.range.len()).sum();

@@ -38,7 +38,7 @@ fn a_silent_holder_is_named_with_the_request_that_was_taken_back_for_it() {
         node: NodeId::new([number; 32]),
         sequence: 1,
     });
-    plan.holders(now, &content, &listed);
+    plan.record_holders(now, &content, &listed);
     let range = ByteRange::new(0, 64 << 10);
     let read = plan.demand_ahead(now, content, range, now + Duration::from_secs(10));
     let read = read.unwrap();

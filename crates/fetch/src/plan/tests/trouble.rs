@@ -159,13 +159,17 @@ fn an_unsolicited_offer_or_one_of_another_size_is_ignored() {
         ranges: ExtentSet::new(),
         load: 0,
     };
-    assert!(!bench.plan.offer(bench.now, &offer));
+    assert!(!bench.plan.record_offer(bench.now, &offer));
     let unasked = Offer {
         content: file_named(9, MIB),
         ..offer.clone()
     };
-    assert!(!bench.plan.offer(bench.now, &unasked));
-    assert!(bench.plan.offer(bench.now, &Offer { content, ..offer }));
+    assert!(!bench.plan.record_offer(bench.now, &unasked));
+    assert!(
+        bench
+            .plan
+            .record_offer(bench.now, &Offer { content, ..offer })
+    );
 }
 
 #[test]
@@ -247,7 +251,7 @@ fn a_returned_peer_is_asked_without_the_rest_of_its_pause() {
         .plan
         .failed(bench.now, request.id, Failure::Unreachable);
     assert_eq!(bench.plan.poll_request(bench.now), None);
-    bench.plan.peer_is(peer, PeerNews::Returned);
+    bench.plan.record_peer_news(peer, PeerNews::Returned);
     assert!(bench.plan.poll_request(bench.now).is_some());
 }
 
@@ -420,12 +424,12 @@ fn a_reader_of_a_vanished_version_fails_before_its_deadline() {
         let mut now = Instant::now();
         let mut plan = Plan::new(PlanConfig::default(), 1);
         plan.open(now, content, ExtentSet::new()).unwrap();
-        plan.holders(now, &content, &listed(&[node(1)]));
+        plan.record_holders(now, &content, &listed(&[node(1)]));
         plan.demand(now, content, page(0), now + PATIENCE).unwrap();
         let request = plan.poll_request(now).unwrap();
         plan.failed(now, request.id, Failure::Gone);
         if has_part {
-            plan.offer(
+            plan.record_offer(
                 now,
                 &Offer {
                     node: node(2),
@@ -484,7 +488,7 @@ fn all_of_thousands_of_files_read_at_once_arrive() {
     let contents: Vec<_> = names.map(|hash| ContentKey::new(hash, MIB)).collect();
     for content in &contents {
         plan.open(now, *content, ExtentSet::new()).unwrap();
-        plan.holders(now, content, &listed(&[node(1)]));
+        plan.record_holders(now, content, &listed(&[node(1)]));
         plan.demand(now, *content, page(0), now + PATIENCE).unwrap();
     }
     while let Some(request) = plan.poll_request(now) {
@@ -501,11 +505,13 @@ fn an_unreachable_peer_that_answers_a_survey_is_reachable_again() {
     let node = bench.peer(1, SimPeer::new(20, LAN));
     let now = bench.now;
     let unanswered = |plan: &Plan| plan.state.peers.get(&node).unwrap().backoff.unanswered();
-    bench.plan.peer_is(node, PeerNews::Gave { bytes: 1 });
+    bench
+        .plan
+        .record_peer_news(node, PeerNews::Gave { bytes: 1 });
     let asked_at = now;
     let lost = PeerNews::Unreachable { now, asked_at };
-    bench.plan.peer_is(node, lost);
+    bench.plan.record_peer_news(node, lost);
     assert_eq!(unanswered(&bench.plan), 1);
-    bench.plan.peer_is(node, PeerNews::Answered);
+    bench.plan.record_peer_news(node, PeerNews::Answered);
     assert_eq!(unanswered(&bench.plan), 0);
 }

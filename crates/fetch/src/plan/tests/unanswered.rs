@@ -19,7 +19,7 @@ fn reason(answer: impl Fn(&mut Plan, Instant, &RangeRequest)) -> PlanError {
     let mut now = begin;
     let mut plan = Plan::new(PlanConfig::default(), 1);
     plan.open(now, content, ExtentSet::new()).unwrap();
-    plan.holders(now, &content, &listed(&[node(HOLDER)]));
+    plan.record_holders(now, &content, &listed(&[node(HOLDER)]));
     let range = ByteRange::new(0, MIB);
     let demand = plan.demand(now, content, range, now + PATIENCE);
     let demand = demand.unwrap();
@@ -80,7 +80,7 @@ fn content_of_a_holder_that_answers_for_other_files_only_is_unanswered() {
     let mut plan = Plan::new(PlanConfig::default(), 1);
     for content in [content, other] {
         plan.open(now, content, ExtentSet::new()).unwrap();
-        plan.holders(now, &content, &listed(&[node(HOLDER)]));
+        plan.record_holders(now, &content, &listed(&[node(HOLDER)]));
     }
     let first = ByteRange::new(0, MIB / 4);
     plan.record_read(now, &content, first);
@@ -108,7 +108,7 @@ fn content_of_a_holder_that_answers_for_other_files_only_is_unanswered() {
                     return;
                 }
                 PlanEvent::Filled(filled) if filled == other => {
-                    plan.lost(&other, ByteRange::new(0, 64 * MIB));
+                    plan.mark_lost(&other, ByteRange::new(0, 64 * MIB));
                     plan.fill(now, other, PATIENCE);
                 }
                 _ => {}
@@ -126,7 +126,7 @@ fn only_the_holder_that_owes_an_answer_left_the_reader() {
     let mut now = begin;
     let mut plan = Plan::new(PlanConfig::default(), 1);
     plan.open(now, content, ExtentSet::new()).unwrap();
-    plan.holders(now, &content, &listed(&[node(HOLDER)]));
+    plan.record_holders(now, &content, &listed(&[node(HOLDER)]));
     let part = ByteRange::new(0, MIB / 2);
     let offer = Offer {
         node: node(HOLDER + 1),
@@ -135,7 +135,7 @@ fn only_the_holder_that_owes_an_answer_left_the_reader() {
         ranges: [part].into_iter().collect(),
         load: 0,
     };
-    plan.offer(now, &offer);
+    plan.record_offer(now, &offer);
     let whole = ByteRange::new(0, MIB);
     let demand = plan.demand(now, content, whole, now + PATIENCE).unwrap();
     loop {
@@ -186,7 +186,7 @@ fn content_of_a_holder_that_refuses_is_not_unanswered() {
 #[test]
 fn content_whose_requests_a_limit_of_this_node_delays_is_neither_unanswered_nor_refused() {
     let delayed = reason(|plan, _, request| {
-        plan.request_is(request.id, RequestStage::Throttled);
+        plan.record_stage(request.id, RequestStage::Throttled);
     });
     assert!(matches!(delayed, PlanError::TimedOut | PlanError::NoHolder));
 }
@@ -211,7 +211,7 @@ fn nodes_that_were_asked_are_known_with_the_bytes_that_each_gave() {
     let mut plan = Plan::new(PlanConfig::default(), 1);
     plan.open(now, content, ExtentSet::new()).unwrap();
     assert_eq!(plan.files().supply(&content), Supply::default());
-    plan.holders(now, &content, &listed(&[node(HOLDER)]));
+    plan.record_holders(now, &content, &listed(&[node(HOLDER)]));
     let range = ByteRange::new(0, MIB);
     plan.demand(now, content, range, now + PATIENCE).unwrap();
     let request = plan.poll_request(now).unwrap();

@@ -51,7 +51,7 @@ fn session_of(now: Instant, file: &Content, holders: u8) -> (Session<Nobody>, Co
         sequence: 1,
     };
     let holders: Vec<_> = (1..=holders).map(holder).collect();
-    session.holders(now, &content.hash, &holders);
+    session.record_holders(now, &content.hash, &holders);
     (session, content)
 }
 

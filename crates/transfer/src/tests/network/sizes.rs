@@ -62,7 +62,7 @@ async fn a_partial_holder_under_a_wrong_size_is_not_called_a_liar() {
         ranges: ExtentSet::of(ByteRange::new(0, 1 << 20)),
         load: 0,
     };
-    fetcher.offer(offer, honest.address);
+    fetcher.record_offer(offer, honest.address);
     let fill = fetcher.fill(content.hash(), content.size());
     fill.done().await.unwrap();
     while let Ok(event) = events.try_recv() {
