@@ -83,8 +83,8 @@ pub(super) struct HolderSet {
     listed: BTreeMap<NodeId, u64>,
     /// Nodes that had the whole file, reported it gone, and did not become full holders again.
     gone: BTreeMap<NodeId, GoneReport>,
-    wanted_next: Instant,
-    wanted_pause: Duration,
+    next_get_at: Instant,
+    get_pause: Duration,
     /// Whether a search for more holders starts shortly after the file is next wanted.
     is_to_get: bool,
     /// Whether no known peer could be asked for some wanted bytes, and no request of the file was
@@ -104,8 +104,8 @@ impl HolderSet {
             full: 0,
             listed: BTreeMap::new(),
             gone: BTreeMap::new(),
-            wanted_next: now,
-            wanted_pause: ASK_AGAIN.first,
+            next_get_at: now,
+            get_pause: ASK_AGAIN.first,
             is_to_get,
             is_starved: false,
             is_looked_up: false,
@@ -203,7 +203,7 @@ impl HolderSet {
             self.gone.remove(&node);
         }
         self.set(node, Some(coverage));
-        self.wanted_pause = ASK_AGAIN.first;
+        self.get_pause = ASK_AGAIN.first;
         true
     }
 
@@ -263,18 +263,18 @@ impl HolderSet {
 
     /// Returns whether several `Get`s in a row have brought neither a new holder nor new ranges.
     pub(super) fn has_long_asked(&self) -> bool {
-        self.wanted_pause == ASK_AGAIN.most
+        self.get_pause == ASK_AGAIN.most
     }
 
     /// Starts the next `Get` for holders if it is due. Returns the time of the following one; the
     /// pauses grow. Returns `None` and changes nothing if it is not due yet.
     pub(super) fn take_get_turn(&mut self, now: Instant) -> Option<Instant> {
-        if now < self.wanted_next {
+        if now < self.next_get_at {
             return None;
         }
-        self.wanted_next = now + self.wanted_pause;
-        self.wanted_pause = (self.wanted_pause * 2).min(ASK_AGAIN.most);
-        Some(self.wanted_next)
+        self.next_get_at = now + self.get_pause;
+        self.get_pause = (self.get_pause * 2).min(ASK_AGAIN.most);
+        Some(self.next_get_at)
     }
 
     /// Returns whether a search for more holders is to start now that the file is wanted. Returns

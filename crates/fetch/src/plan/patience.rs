@@ -87,20 +87,19 @@ impl Waiting {
 /// other programs had the processors. Bytes that arrived meanwhile may wait in its sockets, so it
 /// must not end waits at once.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pause {
+pub(super) struct Standstill {
     end: Instant,
     took: Duration,
 }
 
-impl Pause {
-    /// Creates a pause of `took` that ended now.
+impl Standstill {
+    /// Creates a standstill of `took` that ended now.
     pub(super) fn new(end: Instant, took: Duration) -> Self {
         Self { end, took }
     }
 
-    /// Returns until when the pause extends a wait: for the length of the pause after its end, but
-    /// at most for the wait's limit. Otherwise a reader would wait for hours more after a
-    /// suspension of hours.
+    /// Returns until when it extends a wait: for its length after its end, but at most for the
+    /// wait's limit. Otherwise a reader would wait for hours more after a suspension of hours.
     pub(super) fn excuses_until(&self, limit: Duration) -> Instant {
         self.end + self.took.min(limit)
     }
@@ -138,9 +137,9 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_excuses_no_more_than_the_limit() {
+    fn a_standstill_excuses_no_more_than_the_limit() {
         let now = Instant::now();
-        let [short, long] = [LIMIT / 2, LIMIT * 2].map(|took| Pause::new(now, took));
+        let [short, long] = [LIMIT / 2, LIMIT * 2].map(|took| Standstill::new(now, took));
         assert_eq!(short.excuses_until(LIMIT), now + LIMIT / 2);
         assert_eq!(long.excuses_until(LIMIT), now + LIMIT);
     }

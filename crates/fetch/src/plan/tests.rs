@@ -327,7 +327,7 @@ fn time_in_which_this_node_was_suspended_counts_for_no_reader() {
     bench
         .plan
         .patience
-        .record_pause(woken, PATIENCE + PATIENCE / 4);
+        .record_standstill(woken, PATIENCE + PATIENCE / 4);
     assert!(bench.plan.waits_until(woken, id) > Some(woken));
     let has_failed = |plan: &mut Plan| {
         let mut events = std::iter::from_fn(|| plan.state.out.poll_event());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::demands::Demand;
 use super::fetch::FileFetch;
 use super::holders::GONE;
-use super::patience::{Pause, Waiting};
+use super::patience::{Standstill, Waiting};
 use super::state::{FetchState, Timer};
 use super::{Decision, DemandId, PlanError, PlanEvent};
 use p2pfs_types::digest::ContentKey;
@@ -15,14 +15,14 @@ use p2pfs_types::extent::ByteRange;
 #[derive(Debug, Default)]
 pub struct Patience {
     /// Last period in which this node did not run.
-    pause: Option<Pause>,
+    standstill: Option<Standstill>,
 }
 
 impl Patience {
     /// Records that this node did not run for `took` until `now`. Must be called before deadlines
     /// are checked.
-    pub fn record_pause(&mut self, now: Instant, took: Duration) {
-        self.pause = Some(Pause::new(now, took));
+    pub fn record_standstill(&mut self, now: Instant, took: Duration) {
+        self.standstill = Some(Standstill::new(now, took));
     }
 
     /// Returns until when a demand waits if nothing more happens.
@@ -41,8 +41,8 @@ impl Patience {
     /// Returns until when the wait for a range of a file continues. Work of the file's holders for
     /// any request extends the wait, but at most to `TURN_PATIENCE` times the wait's limit after
     /// `its_turn`. There is no such bound if `its_turn` is `None`, or if a limit of this node
-    /// lately delayed a request to a holder of missing bytes of the range. A pause of this node
-    /// also extends the wait.
+    /// lately delayed a request to a holder of missing bytes of the range. A standstill of this
+    /// node also extends the wait.
     pub(super) fn patience_deadline(
         &self,
         state: &FetchState,
@@ -58,7 +58,7 @@ impl Patience {
         let worked_at = state.peers.last_work(now, fetch.holders().nodes());
         let worked_at = worked_at.map(|at| at.min(now));
         let until = waiting.extended(worked_at, its_turn);
-        let excused = self.pause.map(|pause| pause.excuses_until(limit));
+        let excused = self.standstill.map(|it| it.excuses_until(limit));
         excused.map_or(until, |excused| until.max(excused))
     }
 

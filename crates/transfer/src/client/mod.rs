@@ -84,9 +84,9 @@ impl Owner for Client {
     }
 }
 
-/// Delay of a wake-up from which on the process counts as paused: it was stopped or frozen, or
-/// other programs had the processors. This is far less than a reader's patience.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Minimum delay of a wake-up that counts as a standstill of the process: it was stopped or frozen,
+/// or other programs had the processors. This is far less than a reader's patience.
+const STANDSTILL_MIN: Duration = Duration::from_secs(1);
 
 struct ClientState {
     session: Session<Client>,
@@ -483,13 +483,13 @@ impl FetcherInner {
 }
 
 impl ClientState {
-    /// Returns the current time. A wake-up that is overdue by [`PAUSE`] means that this process did
-    /// not run, and is recorded as a pause.
+    /// Returns the current time. A wake-up that is overdue by [`STANDSTILL_MIN`] means that
+    /// this process did not run, and is recorded as a standstill.
     fn now(&mut self) -> Instant {
         let now = Instant::now();
         let late = self.armed.map(|at| now.saturating_duration_since(at));
-        if let Some(late) = late.filter(|late| *late >= PAUSE) {
-            self.session.plan.patience.record_pause(now, late);
+        if let Some(late) = late.filter(|late| *late >= STANDSTILL_MIN) {
+            self.session.plan.patience.record_standstill(now, late);
         }
         now
     }
