@@ -168,8 +168,8 @@ fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
     let (request, sent) = (entry.request, &entry.sent);
     let has_begun = entry.arrived_bytes() > 0 || entry.is_received();
     let peer = state.peers.get(&request.node);
-    let is_passed_over = peer.is_some_and(|it| {
-        let is_overtaken = entry.is_throttled() || it.link.overtook(sent, request.range.len());
+    let is_held_up = peer.is_some_and(|it| {
+        let is_overtaken = entry.is_throttled() || it.link.was_overtaken(sent, request.range.len());
         is_overtaken && it.backoff.resting_until(now).is_none()
     });
     let fetch = state.files.get(&request.content);
@@ -177,7 +177,7 @@ fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
         let asked = it.asked.touching(request.range);
         asked.len() == 1 && state.demands.is_waited_for(it, request.range)
     });
-    if request.lane == Lane::Bulk && is_passed_over && is_alone && !has_begun {
+    if request.lane == Lane::Bulk && is_held_up && is_alone && !has_begun {
         state.abandon(id, TakeBackReason::Urgent);
         ask_as_urgent(state, now, &request);
     }
@@ -310,7 +310,7 @@ fn remaining_time(state: &FetchState, now: Instant, id: RequestId) -> Option<Dur
     }
     let own = entry.request.range.len();
     let before = match entry.arrived_bytes() {
-        0 if peer.link.passed_over(&entry.sent, own) => return None,
+        0 if peer.link.was_far_overtaken(&entry.sent, own) => return None,
         0 => peer.link.bytes_left_before(&entry.sent),
         _ => 0,
     };

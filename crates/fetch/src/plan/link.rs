@@ -319,15 +319,15 @@ impl LinkEstimate {
         (moved > 0.0 && took > 0.0).then(|| moved / took)
     }
 
-    /// Returns whether many later requests overtook this one. The peer's disk may hang for the file
+    /// Returns whether many later requests overtook a request. The peer's disk may hang for the file
     /// of this request alone. The threshold is twice the sum of the bytes in flight before the
     /// request and its own bytes, since two lanes share the link.
-    pub(super) fn passed_over(&self, sent: &SentState, own_bytes: u64) -> bool {
+    pub(super) fn was_far_overtaken(&self, sent: &SentState, own_bytes: u64) -> bool {
         self.bytes_since(sent) > (sent.ahead_bytes + own_bytes) * 2
     }
 
-    /// Returns whether later requests overtook this one.
-    pub(super) fn overtook(&self, sent: &SentState, own_bytes: u64) -> bool {
+    /// Returns whether later requests overtook a request.
+    pub(super) fn was_overtaken(&self, sent: &SentState, own_bytes: u64) -> bool {
         self.bytes_since(sent) > sent.ahead_bytes + own_bytes
     }
 
