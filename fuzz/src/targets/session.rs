@@ -12,7 +12,7 @@ use p2pfs_fetch::plan::{
     RangeRequest, RequestId,
 };
 use p2pfs_fetch::session::{
-    Accepted, Cached, FillId, FillProgress, Holder, Owner, Read, Refused, Session, verify,
+    Accepted, Cached, FillId, FillProgress, Holder, Owner, Read, Session, UncachedAction, verify,
 };
 use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_types::digest::{self, ContentHash, ContentKey, Outboard};
@@ -267,7 +267,7 @@ impl World {
                 self.session.stored(content, range, false);
                 return Ok(());
             }
-            if self.session.refused(self.now, content, range) == Refused::Held {
+            if self.session.not_stored(self.now, content, range) == UncachedAction::Held {
                 return Ok(());
             }
         }

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use p2pfs_fetch::plan::{Failure, RangeRequest, RequestId};
-use p2pfs_fetch::session::{Actions, Delivery, FetchEvent, Holder, Refused, SendRange, Shortfall};
+use p2pfs_fetch::session::{
+    Actions, Delivery, FetchEvent, Holder, SendRange, Shortfall, UncachedAction,
+};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
@@ -391,12 +393,12 @@ impl Node {
         let then = self.tell(|session| {
             if is_kept {
                 session.stored(content, range, is_complete);
-                Refused::Held
+                UncachedAction::Held
             } else {
-                session.refused(now, content, range)
+                session.not_stored(now, content, range)
             }
         });
-        if then == Some(Refused::StoreAgain) {
+        if then == Some(UncachedAction::StoreAgain) {
             self.store(now, content, range);
         }
     }

@@ -5,7 +5,7 @@
 //! read only when a content is opened and when a fill begins, because the cache may have lost bytes
 //! meanwhile.
 //!
-//! An answer in memory is being stored, or the cache has no room for it. [`RefusedAnswers`] bounds
+//! An answer in memory is being stored, or the cache has no room for it. [`UncachedAnswers`] bounds
 //! those without room, for all contents together. The ranges of answers may overlap in any way,
 //! since a part of a late range is also requested from another peer.
 
@@ -41,13 +41,14 @@ enum HeldState {
     /// Being stored when a fill began. If the cache refuses the answer, it is stored again for that
     /// fill: the cache may have decided before the fill began, and have room by now.
     StoringForLaterFill,
-    Refused,
+    /// In memory alone, because the cache has no room for it.
+    Uncached,
 }
 
 /// Action of the owner on verified bytes that the cache refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "the bytes may have to be stored again"]
-pub enum Refused {
+pub enum UncachedAction {
     /// Nothing. Every fill of their content has failed.
     Held,
     /// Store them again, as for [`Accepted::Store`](crate::session::Accepted::Store).
@@ -95,39 +96,43 @@ impl PresentBytes {
     }
 
     /// Keeps a verified answer in memory while it is being stored.
-    pub(crate) fn hold(&mut self, verified: Arc<Verified>, refused: RefusedOf<'_>) {
+    pub(crate) fn hold(&mut self, verified: Arc<Verified>, uncached: UncachedOf<'_>) {
         let (range, state) = (verified.range, HeldState::Storing);
-        self.release(range, refused);
+        self.release(range, uncached);
         self.held.insert(range, HeldAnswer { verified, state });
     }
 
     /// Records that the cache stored an answer, and whether it then had the whole content. Stores
     /// may be reported in another order than they happened.
-    pub(crate) fn stored(&mut self, range: ByteRange, is_stored: bool, refused: RefusedOf<'_>) {
-        self.release(range, refused);
+    pub(crate) fn stored(&mut self, range: ByteRange, is_stored: bool, uncached: UncachedOf<'_>) {
+        self.release(range, uncached);
         self.is_stored |= is_stored;
     }
 
     /// Records that the cache has no room for an answer, which then stays in memory. Unless the
-    /// result is [`Refused::StoreAgain`], the caller must then drop the answers that
-    /// [`RefusedAnswers::over_limit`] returns.
-    pub(crate) fn refuse(&mut self, range: ByteRange, mut refused: RefusedOf<'_>) -> Refused {
+    /// result is [`UncachedAction::StoreAgain`], the caller must then drop the answers that
+    /// [`UncachedAnswers::over_limit`] returns.
+    pub(crate) fn not_stored(
+        &mut self,
+        range: ByteRange,
+        mut uncached: UncachedOf<'_>,
+    ) -> UncachedAction {
         let Some(held) = self.held.get_mut(&range) else {
-            return Refused::Held;
+            return UncachedAction::Held;
         };
         if held.state == HeldState::StoringForLaterFill {
             held.state = HeldState::Storing;
-            return Refused::StoreAgain;
+            return UncachedAction::StoreAgain;
         }
-        held.state = HeldState::Refused;
-        refused.insert(range);
-        Refused::Held
+        held.state = HeldState::Uncached;
+        uncached.insert(range);
+        UncachedAction::Held
     }
 
     /// Drops an answer from memory.
-    pub(crate) fn release(&mut self, range: ByteRange, mut refused: RefusedOf<'_>) {
+    pub(crate) fn release(&mut self, range: ByteRange, mut uncached: UncachedOf<'_>) {
         if self.held.remove(&range).is_some() {
-            refused.remove(range);
+            uncached.remove(range);
         }
     }
 
@@ -136,10 +141,10 @@ impl PresentBytes {
     pub(crate) fn begin_fill(
         &mut self,
         cached: ExtentSet,
-        refused: RefusedOf<'_>,
+        uncached: UncachedOf<'_>,
     ) -> Vec<ByteRange> {
         let is_cached = cached.contains(ByteRange::new(0, self.size_bytes));
-        let (mut kept, mut missing) = (cached, self.drop_refused(refused));
+        let (mut kept, mut missing) = (cached, self.drop_uncached(uncached));
         for (range, held) in &mut self.held {
             held.state = HeldState::StoringForLaterFill;
             kept.insert(*range);
@@ -151,20 +156,20 @@ impl PresentBytes {
 
     /// Records that the cache has a file for the content after all. Returns the ranges of the
     /// answers in memory, which are to be fetched again so that the cache can store them.
-    pub(crate) fn reopen(&mut self, is_stored: bool, refused: RefusedOf<'_>) -> Vec<ByteRange> {
+    pub(crate) fn reopen(&mut self, is_stored: bool, uncached: UncachedOf<'_>) -> Vec<ByteRange> {
         let ranges = self.held.keys().copied().collect();
-        self.drop_refused(refused);
+        self.drop_uncached(uncached);
         self.is_stored = is_stored;
         ranges
     }
 
-    /// Drops the refused answers from memory. Returns their ranges.
-    fn drop_refused(&mut self, mut refused: RefusedOf<'_>) -> Vec<ByteRange> {
+    /// Drops the uncached answers from memory. Returns their ranges.
+    fn drop_uncached(&mut self, mut uncached: UncachedOf<'_>) -> Vec<ByteRange> {
         let dropped = self
             .held
-            .extract_if(.., |_, held| held.state == HeldState::Refused);
+            .extract_if(.., |_, held| held.state == HeldState::Uncached);
         let ranges: Vec<_> = dropped.map(|(range, _)| range).collect();
-        ranges.iter().for_each(|range| refused.remove(*range));
+        ranges.iter().for_each(|range| uncached.remove(*range));
         ranges
     }
 
@@ -176,7 +181,7 @@ impl PresentBytes {
     /// Returns whether the cache has all of it, or `None` while some of it is being stored.
     pub(crate) fn outcome_of_stores(&self) -> Option<bool> {
         let mut held = self.held.values();
-        let is_storing = held.any(|held| held.state != HeldState::Refused);
+        let is_storing = held.any(|held| held.state != HeldState::Uncached);
         (!is_storing).then_some(self.is_stored)
     }
 
@@ -192,10 +197,10 @@ impl PresentBytes {
     }
 }
 
-/// The answers of all contents that the cache refused, in the order of their refusals. They stay in
+/// The answers of all contents that the cache has no room for, the oldest first. They stay in
 /// memory for the readers that want them soon. The oldest are dropped first.
 #[derive(Debug)]
-pub(crate) struct RefusedAnswers {
+pub(crate) struct UncachedAnswers {
     by_number: BTreeMap<u64, (ContentKey, ByteRange)>,
     numbers: BTreeMap<(ContentKey, ByteRange), u64>,
     bytes: u64,
@@ -203,13 +208,13 @@ pub(crate) struct RefusedAnswers {
     next_number: u64,
 }
 
-/// The refused answers of one content.
-pub(crate) struct RefusedOf<'a> {
+/// The uncached answers of one content.
+pub(crate) struct UncachedOf<'a> {
     content: ContentKey,
-    all: &'a mut RefusedAnswers,
+    all: &'a mut UncachedAnswers,
 }
 
-impl RefusedOf<'_> {
+impl UncachedOf<'_> {
     fn insert(&mut self, range: ByteRange) {
         let place = (self.content, range);
         if self.all.numbers.contains_key(&place) {
@@ -230,8 +235,8 @@ impl RefusedOf<'_> {
     }
 }
 
-impl RefusedAnswers {
-    /// Creates an empty list with the limit for [`RefusedAnswers::over_limit`].
+impl UncachedAnswers {
+    /// Creates an empty list with the limit for [`UncachedAnswers::over_limit`].
     pub(crate) fn new(limit_bytes: u64) -> Self {
         Self {
             by_number: BTreeMap::new(),
@@ -242,9 +247,9 @@ impl RefusedAnswers {
         }
     }
 
-    /// Returns the refused answers of one content, for a change.
-    pub(crate) fn of(&mut self, content: &ContentKey) -> RefusedOf<'_> {
-        RefusedOf {
+    /// Returns the uncached answers of one content, for a change.
+    pub(crate) fn of(&mut self, content: &ContentKey) -> UncachedOf<'_> {
+        UncachedOf {
             content: *content,
             all: self,
         }
@@ -297,92 +302,92 @@ mod tests {
         ContentKey::new(ContentHash::new([1; 32]), 1 << 20)
     }
 
-    fn nothing(limit_bytes: u64) -> (PresentBytes, RefusedAnswers) {
+    fn nothing(limit_bytes: u64) -> (PresentBytes, UncachedAnswers) {
         let presence = PresentBytes::new(content().size_bytes, ExtentSet::new());
-        (presence, RefusedAnswers::new(limit_bytes))
+        (presence, UncachedAnswers::new(limit_bytes))
     }
 
-    fn hold(presence: &mut PresentBytes, refused: &mut RefusedAnswers, start: u64, length: u64) {
-        presence.hold(verified(start, length), refused.of(&content()));
+    fn hold(presence: &mut PresentBytes, uncached: &mut UncachedAnswers, start: u64, length: u64) {
+        presence.hold(verified(start, length), uncached.of(&content()));
     }
 
     #[test]
     fn bytes_being_stored_can_be_read_and_are_then_dropped() {
-        let (mut presence, mut refused) = nothing(0);
-        hold(&mut presence, &mut refused, 4096, 4096);
+        let (mut presence, mut uncached) = nothing(0);
+        hold(&mut presence, &mut uncached, 4096, 4096);
         assert_eq!(presence.outcome_of_stores(), None);
         assert_eq!(presence.held_in(ByteRange::at(5000, 10)).len(), 1);
         assert!(presence.held_in(ByteRange::at(0, 4096)).is_empty());
         assert!(presence.held_in(ByteRange::at(8192, 4096)).is_empty());
-        presence.stored(ByteRange::at(4096, 4096), false, refused.of(&content()));
+        presence.stored(ByteRange::at(4096, 4096), false, uncached.of(&content()));
         assert!(presence.held_in(ByteRange::at(4096, 4096)).is_empty());
         assert_eq!(presence.outcome_of_stores(), Some(false));
     }
 
     #[test]
     fn bytes_refused_by_the_cache_are_bounded_and_the_oldest_are_dropped_first() {
-        let (mut presence, mut refused) = nothing(10_000);
+        let (mut presence, mut uncached) = nothing(10_000);
         let mut gone = Vec::new();
         for i in 0..4u64 {
-            hold(&mut presence, &mut refused, i * 4096, 4096);
+            hold(&mut presence, &mut uncached, i * 4096, 4096);
             let range = ByteRange::at(i * 4096, 4096);
-            let refusal = presence.refuse(range, refused.of(&content()));
-            assert_eq!(refusal, Refused::Held);
-            while let Some((of, oldest)) = refused.over_limit() {
-                presence.release(oldest, refused.of(&of));
+            let action = presence.not_stored(range, uncached.of(&content()));
+            assert_eq!(action, UncachedAction::Held);
+            while let Some((of, oldest)) = uncached.over_limit() {
+                presence.release(oldest, uncached.of(&of));
                 gone.push(oldest);
             }
-            assert!(refused.bytes() <= 10_000);
+            assert!(uncached.bytes() <= 10_000);
         }
         let ranges = [0, 1, 2, 3].map(|i| ByteRange::at(i * 4096, 4096));
         assert_eq!(gone, ranges[..2]);
         assert_eq!(presence.held_in(ByteRange::new(0, 16384)).len(), 2);
-        let missing = presence.begin_fill(ExtentSet::new(), refused.of(&content()));
+        let missing = presence.begin_fill(ExtentSet::new(), uncached.of(&content()));
         assert_eq!(missing, ranges[2..]);
-        assert_eq!(refused.bytes(), 0);
-        assert!(presence.held.is_empty() && refused.by_number.is_empty());
-        assert!(refused.numbers.is_empty());
+        assert_eq!(uncached.bytes(), 0);
+        assert!(presence.held.is_empty() && uncached.by_number.is_empty());
+        assert!(uncached.numbers.is_empty());
     }
 
     #[test]
-    fn a_closed_content_leaves_no_refused_bytes() {
-        let (mut presence, mut refused) = nothing(10_000);
-        hold(&mut presence, &mut refused, 0, 4096);
+    fn a_closed_content_leaves_no_uncached_bytes() {
+        let (mut presence, mut uncached) = nothing(10_000);
+        hold(&mut presence, &mut uncached, 0, 4096);
         let range = ByteRange::at(0, 4096);
-        let refusal = presence.refuse(range, refused.of(&content()));
-        assert_eq!((refusal, refused.bytes()), (Refused::Held, 4096));
-        refused.forget(&content());
-        assert_eq!(refused.bytes(), 0);
+        let action = presence.not_stored(range, uncached.of(&content()));
+        assert_eq!((action, uncached.bytes()), (UncachedAction::Held, 4096));
+        uncached.forget(&content());
+        assert_eq!(uncached.bytes(), 0);
     }
 
     #[test]
     fn bytes_requested_twice_are_held_until_both_are_stored() {
-        let (mut presence, mut refused) = nothing(0);
+        let (mut presence, mut uncached) = nothing(0);
         for length in [4096, 16_384] {
-            hold(&mut presence, &mut refused, 0, length);
+            hold(&mut presence, &mut uncached, 0, length);
         }
-        presence.stored(ByteRange::at(0, 4096), true, refused.of(&content()));
+        presence.stored(ByteRange::at(0, 4096), true, uncached.of(&content()));
         assert_eq!(presence.outcome_of_stores(), None);
         let all = ByteRange::at(0, 16_384);
         assert_eq!(presence.held_in(all).len(), 1);
-        presence.stored(all, false, refused.of(&content()));
+        presence.stored(all, false, uncached.of(&content()));
         assert_eq!(presence.outcome_of_stores(), Some(true));
     }
 
     #[test]
     fn a_long_answer_is_found_behind_later_short_ones() {
-        let (mut presence, mut refused) = nothing(0);
-        hold(&mut presence, &mut refused, 0, PIECE_MAX_BYTES);
-        hold(&mut presence, &mut refused, 128 << 10, 4096);
+        let (mut presence, mut uncached) = nothing(0);
+        hold(&mut presence, &mut uncached, 0, PIECE_MAX_BYTES);
+        hold(&mut presence, &mut uncached, 128 << 10, 4096);
         let page = ByteRange::new(PIECE_MAX_BYTES - 4096, PIECE_MAX_BYTES);
         assert_eq!(presence.held_in(page).len(), 1);
     }
 
     #[test]
     fn answers_are_sorted_by_offset() {
-        let (mut presence, mut refused) = nothing(0);
+        let (mut presence, mut uncached) = nothing(0);
         for start in [8192, 0, 4096] {
-            hold(&mut presence, &mut refused, start, 4096);
+            hold(&mut presence, &mut uncached, start, 4096);
         }
         let found = presence.held_in(ByteRange::new(100, 9000));
         let starts: Vec<_> = found.iter().map(|v| v.range.start).collect();

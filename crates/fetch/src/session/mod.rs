@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::TransferError;
-use crate::plan::presence::RefusedAnswers;
+use crate::plan::presence::UncachedAnswers;
 use crate::plan::{
     DemandId, Failure, FilesToClose, FillEnd, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, PeerNews, Plan,
     PlanConfig, PlanError, PlanEvent, RECENT, RUNS_MAX, RangeRequest, RequestId,
@@ -38,7 +38,7 @@ use p2pfs_types::digest::{ContentHash, ContentKey, Verified};
 use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
 use p2pfs_types::id::NodeId;
 
-pub use crate::plan::presence::Refused;
+pub use crate::plan::presence::UncachedAction;
 pub use answers::{lane_of, proof_of, question, verify};
 pub use gather::{Shortfall, Sources};
 use reads::Reads;
@@ -99,7 +99,7 @@ pub struct Session<O: Owner> {
     /// Choices of ranges and peers. The owner of the session reports news of peers and of time to
     /// the plan directly. Reads, fills, offers and ends of requests go through the session.
     pub plan: Plan,
-    refused: RefusedAnswers,
+    uncached: UncachedAnswers,
     asked: BTreeMap<RequestId, O::Question>,
     surveys: Surveys,
     files: BTreeMap<ContentKey, OpenFile<O>>,
@@ -118,7 +118,7 @@ impl<O: Owner> Session<O> {
     pub fn new(config: PlanConfig, seed: u64, window_bytes: u64) -> Self {
         Self {
             plan: Plan::new(config, seed),
-            refused: RefusedAnswers::new(window_bytes),
+            uncached: UncachedAnswers::new(window_bytes),
             asked: BTreeMap::new(),
             surveys: Surveys::default(),
             files: BTreeMap::new(),
@@ -415,7 +415,7 @@ impl<O: Owner> Session<O> {
             }
             PlanEvent::Cancel(id) => self.actions.cancels.extend(self.asked.remove(&id)),
             PlanEvent::Closed(content) => {
-                self.refused.forget(&content);
+                self.uncached.forget(&content);
                 self.sizes.close(&content);
                 let file = self.files.remove(&content);
                 self.actions.closed.extend(file.and_then(|file| file.cache));
@@ -464,7 +464,7 @@ impl<O: Owner> Session<O> {
             return Accepted::Unwanted;
         }
         if let Some(presence) = self.plan.presence(&content) {
-            presence.hold(verified.clone(), self.refused.of(&content));
+            presence.hold(verified.clone(), self.uncached.of(&content));
         }
         if self.sizes.record_verified(&content, verified.range) {
             self.resolve_size(now, content);
@@ -485,7 +485,7 @@ impl<O: Owner> Session<O> {
             Some(cache) => Accepted::Store(cache.clone()),
             None => {
                 // the bytes have no cache file, so there is nothing to store again
-                let _held = self.refused(now, content, verified.range);
+                let _held = self.not_stored(now, content, verified.range);
                 Accepted::Held
             }
         }
@@ -495,7 +495,7 @@ impl<O: Owner> Session<O> {
     /// Concurrent stores may be reported in any order.
     pub fn stored(&mut self, content: ContentKey, range: ByteRange, is_complete: bool) {
         if let Some(presence) = self.plan.presence(&content) {
-            presence.stored(range, is_complete, self.refused.of(&content));
+            presence.stored(range, is_complete, self.uncached.of(&content));
         }
         if self.cramped_bytes > 0 {
             self.cramped_bytes = self.cramped_bytes.saturating_sub(range.len());
@@ -516,29 +516,34 @@ impl<O: Owner> Session<O> {
     /// Records that the cache had no room for the bytes of an answer. If a fill began after
     /// [`Session::accept`] handed them out, the owner stores them again and reports the result
     /// again. Otherwise all fills of the content fail.
-    pub fn refused(&mut self, now: Instant, content: ContentKey, range: ByteRange) -> Refused {
+    pub fn not_stored(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        range: ByteRange,
+    ) -> UncachedAction {
         let presence = self.plan.presence(&content);
-        let refused = presence.map(|it| it.refuse(range, self.refused.of(&content)));
-        if refused == Some(Refused::StoreAgain) {
-            return Refused::StoreAgain;
+        let action = presence.map(|it| it.not_stored(range, self.uncached.of(&content)));
+        if action == Some(UncachedAction::StoreAgain) {
+            return UncachedAction::StoreAgain;
         }
-        while let Some((content, range)) = self.refused.over_limit() {
-            let mut refused = self.refused.of(&content);
+        while let Some((content, range)) = self.uncached.over_limit() {
+            let mut uncached = self.uncached.of(&content);
             match self.plan.presence(&content) {
-                Some(presence) => presence.release(range, refused),
-                None => refused.remove(range),
+                Some(presence) => presence.release(range, uncached),
+                None => uncached.remove(range),
             }
             self.plan.mark_lost(&content, range);
         }
         // occasional room, when another file is evicted, does not make the cache roomy
-        self.cramped_bytes = self.refused.limit_bytes().max(1);
+        self.cramped_bytes = self.uncached.limit_bytes().max(1);
         // the rest of the memory is for demands
-        let most = self.refused.limit_bytes() / 2;
+        let most = self.uncached.limit_bytes() / 2;
         self.plan.limit_read_ahead(Some(most));
         self.plan
             .close_files(FilesToClose::LongIdle { now, kept: content });
         self.end_fills(&content, &Err(TransferError::CacheFull));
-        Refused::Held
+        UncachedAction::Held
     }
 
     /// Restarts a read after its bytes were lost before delivery. The restarted read has the full
@@ -558,10 +563,10 @@ impl<O: Owner> Session<O> {
         let _again = self.read(now, read);
     }
 
-    /// Returns the bytes in memory that the cache refused.
+    /// Returns the bytes in memory that the cache has no room for.
     #[cfg(any(test, feature = "test-support"))]
-    pub fn refused_bytes(&self) -> u64 {
-        self.refused.bytes()
+    pub fn uncached_bytes(&self) -> u64 {
+        self.uncached.bytes()
     }
 
     /// Starts a fill of a whole content. `patience` is the limit of its wait without progress.
@@ -576,18 +581,18 @@ impl<O: Owner> Session<O> {
         patience: Duration,
         present: impl FnOnce() -> ExtentSet,
     ) {
-        let refused = match self.files.get_mut(&content) {
+        let error = match self.files.get_mut(&content) {
             None => Some(TransferError::Stopped),
             Some(file) if file.cache.is_none() => Some(TransferError::CacheFull),
             Some(_) => None,
         };
-        if let Some(why) = refused {
+        if let Some(why) = error {
             return self.actions.fills.push((fill, Err(why)));
         }
         let missing = self
             .plan
             .presence(&content)
-            .map(|it| it.begin_fill(present(), self.refused.of(&content)));
+            .map(|it| it.begin_fill(present(), self.uncached.of(&content)));
         for range in missing.into_iter().flatten() {
             self.plan.mark_lost(&content, range);
         }
@@ -697,7 +702,7 @@ impl<O: Owner> Session<O> {
         let Some(presence) = self.plan.presence(content) else {
             return;
         };
-        let again = presence.reopen(is_complete, self.refused.of(content));
+        let again = presence.reopen(is_complete, self.uncached.of(content));
         for range in again {
             self.plan.mark_lost(content, range);
         }

@@ -57,7 +57,7 @@ pub enum Accepted<F> {
     /// was faster.
     Unwanted,
     /// Store them here, then report the result with [`super::Session::stored`] or
-    /// [`super::Session::refused`].
+    /// [`super::Session::not_stored`].
     Store(F),
     /// The cache has no file for them. They stay in memory.
     Held,

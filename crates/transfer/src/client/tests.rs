@@ -438,7 +438,7 @@ async fn nothing_remains_after_everything_was_read() {
     }
     let state = scene.fetcher.inner.state.lock();
     assert_eq!(state.session.plan.requests().bytes(), 0);
-    assert_eq!(state.session.refused_bytes(), 0);
+    assert_eq!(state.session.uncached_bytes(), 0);
 }
 
 /// A small read overtakes requests that wait for the limit, even those of a fill of the same file.

@@ -12,7 +12,7 @@ use crate::TRACE_TARGET;
 
 use super::Client;
 use p2pfs_cache::{CacheFile, Stored};
-use p2pfs_fetch::session::{Refused, Session};
+use p2pfs_fetch::session::{Session, UncachedAction};
 use p2pfs_types::digest::{ContentKey, Verified};
 use p2pfs_types::extent::ByteRange;
 
@@ -112,7 +112,7 @@ impl StoreOutcome {
                 session.stored(content, range, is_complete);
                 false
             }
-            Self::No => session.refused(now, content, range) == Refused::StoreAgain,
+            Self::No => session.not_stored(now, content, range) == UncachedAction::StoreAgain,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Nobody;
 use crate::TransferError;
 use crate::plan::{PlanConfig, RangeRequest};
-use crate::session::{Cached, FillId, Holder, Read, Refused, Session, verify};
+use crate::session::{Cached, FillId, Holder, Read, Session, UncachedAction, verify};
 use p2pfs_types::digest::sample::Content;
 use p2pfs_types::digest::{ContentKey, Verified};
 use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
@@ -94,15 +94,15 @@ fn a_fill_is_not_ended_by_refusals_from_before_its_start() {
     let came = fetch(&mut session, now, &file);
     assert!(came.len() > 1, "{came:?}");
     let (first, others) = came.split_first().unwrap();
-    let held = session.refused(now, content, first.range);
-    assert_eq!(held, Refused::Held);
+    let held = session.not_stored(now, content, first.range);
+    assert_eq!(held, UncachedAction::Held);
     let full = Err(TransferError::CacheFull);
     assert_eq!(session.actions(now).fills, [((), full)]);
     // all were refused by now, but the other refusals are not reported yet
     session.fill(now, content, (FillId(2), ()), PATIENCE, ExtentSet::new);
     for request in others {
-        let again = session.refused(now, content, request.range);
-        assert_eq!(again, Refused::StoreAgain);
+        let again = session.not_stored(now, content, request.range);
+        assert_eq!(again, UncachedAction::StoreAgain);
         session.stored(content, request.range, false);
     }
     let again = fetch(&mut session, now, &file);
@@ -152,12 +152,12 @@ fn a_fill_that_the_cache_refuses_twice_fails() {
     assert!(!came.is_empty());
     session.fill(now, content, (FillId(2), ()), PATIENCE, ExtentSet::new);
     for request in &came {
-        let again = session.refused(now, content, request.range);
-        assert_eq!(again, Refused::StoreAgain);
+        let again = session.not_stored(now, content, request.range);
+        assert_eq!(again, UncachedAction::StoreAgain);
     }
     assert_eq!(session.actions(now).fills, []);
-    let refused = session.refused(now, content, came[0].range);
-    assert_eq!(refused, Refused::Held);
+    let refused = session.not_stored(now, content, came[0].range);
+    assert_eq!(refused, UncachedAction::Held);
     let full = || Err(TransferError::CacheFull);
     assert_eq!(session.actions(now).fills, [((), full()), ((), full())]);
 }

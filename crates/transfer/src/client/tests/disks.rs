@@ -27,7 +27,7 @@ async fn a_full_cache_slows_nothing_down_and_stores_nothing() {
         "{}",
         scene.asked_bytes()
     );
-    assert!(scene.fetcher.inner.state.lock().session.refused_bytes() <= 4 << 20);
+    assert!(scene.fetcher.inner.state.lock().session.uncached_bytes() <= 4 << 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]
