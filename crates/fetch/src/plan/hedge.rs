@@ -129,7 +129,7 @@ impl Hedger {
             HolderChoice::Ask(node, range) => {
                 let other = state.peers.get(&node);
                 let is_vain = |other: &Peer| {
-                    other.standing(now) == PeerRank::Silent
+                    other.rank(now) == PeerRank::Silent
                         || !HedgePolicy::is_worth(
                             other.link.expected(Lane::Urgent, range.len()),
                             remaining_time(state, now, request.id),

@@ -319,8 +319,8 @@ impl LinkEstimate {
         (moved > 0.0 && took > 0.0).then(|| moved / took)
     }
 
-    /// Returns whether many later requests overtook a request. The peer's disk may hang for the file
-    /// of this request alone. The threshold is twice the sum of the bytes in flight before the
+    /// Returns whether many later requests overtook a request. The peer's disk may hang for the
+    /// file of this request alone. The threshold is twice the sum of the bytes in flight before the
     /// request and its own bytes, since two lanes share the link.
     pub(super) fn was_far_overtaken(&self, sent: &SentState, own_bytes: u64) -> bool {
         self.bytes_since(sent) > (sent.ahead_bytes + own_bytes) * 2

@@ -94,7 +94,7 @@ impl Peer {
     /// Returns its rank, the best unless it is silent. A silent peer is worth a try if its next try
     /// is due, it has no open request and it does not rest. Only a request can show whether it is
     /// healthy again.
-    pub(super) fn standing(&self, now: Instant) -> PeerRank {
+    pub(super) fn rank(&self, now: Instant) -> PeerRank {
         let is_idle = self.asked.is_empty() && self.backoff.resting_until(now).is_none();
         match self.is_silent() {
             false => PeerRank::Answers,

@@ -637,7 +637,7 @@ impl HolderSearch<'_> {
         if self.is_swarm && lane == Lane::Bulk {
             part = part.first_grain(STRIPE_BYTES);
         }
-        let (rank, score) = (peer.standing(self.now), peer.score(lane, part.len()));
+        let (rank, score) = (peer.rank(self.now), peer.score(lane, part.len()));
         if !peer.is_silent() {
             found.count_answering(peer, score);
         }

@@ -142,8 +142,8 @@ pub struct Delivery<R, F> {
 /// Actions that the owner carries out. A read or fill that ends with an error here has ended for
 /// the session too.
 pub struct Actions<O: Owner> {
-    /// Requests to send. [`Session::record_sent`](super::Session::record_sent) records how to cancel
-    /// each one.
+    /// Requests to send. [`Session::record_sent`](super::Session::record_sent) records how to
+    /// cancel each one.
     pub sends: Vec<SendRange>,
     /// Requests to cancel, because their answers are not needed.
     pub cancels: Vec<O::Question>,
