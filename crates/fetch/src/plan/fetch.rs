@@ -250,13 +250,14 @@ impl FileFetch {
 
     /// Returns the error for a range that did not arrive.
     pub(super) fn reason(&self, range: ByteRange) -> PlanError {
-        if !self.failures.is_lied_to && self.is_gone_in(range) {
-            return PlanError::Gone;
-        }
-        match (self.failures.is_lied_to, self.holders.is_starved()) {
-            (true, _) => PlanError::OnlyLiars,
-            (false, true) => PlanError::NoHolder,
-            (false, false) => PlanError::TimedOut,
+        if self.failures.is_lied_to {
+            PlanError::OnlyLiars
+        } else if self.is_gone_in(range) {
+            PlanError::Gone
+        } else if self.holders.is_starved() {
+            PlanError::NoHolder
+        } else {
+            PlanError::TimedOut
         }
     }
 

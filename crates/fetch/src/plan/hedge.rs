@@ -199,10 +199,12 @@ pub(super) fn expired(state: &mut FetchState, now: Instant, id: RequestId) -> Op
     let waiting = Waiting::new(entry.progress_at(), limit);
     let alive = quiet.is_some_and(|quiet| quiet < limit);
     let goes_on = alive && waiting.turn_ends_at(waiting.progress_at()) > now;
-    let next = match (entry.is_received(), goes_on) {
-        (true, _) => Some(now + limit),
-        (false, true) => Some(now + (limit - quiet.unwrap_or_default())),
-        (false, false) => None,
+    let next = if entry.is_received() {
+        Some(now + limit)
+    } else if goes_on {
+        Some(now + (limit - quiet.unwrap_or_default()))
+    } else {
+        None
     };
     if let Some(next) = next {
         entry.expire_at = next;

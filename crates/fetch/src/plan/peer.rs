@@ -96,10 +96,12 @@ impl Peer {
     /// healthy again.
     pub(super) fn rank(&self, now: Instant) -> PeerRank {
         let is_idle = self.asked.is_empty() && self.backoff.resting_until(now).is_none();
-        match self.is_silent() {
-            false => PeerRank::Answers,
-            true if is_idle && self.silence.may_be_tried(now) => PeerRank::WorthATry,
-            true => PeerRank::Silent,
+        if !self.is_silent() {
+            PeerRank::Answers
+        } else if is_idle && self.silence.may_be_tried(now) {
+            PeerRank::WorthATry
+        } else {
+            PeerRank::Silent
         }
     }
 
