@@ -156,13 +156,16 @@ impl Swarm {
     /// idle file it is the maximum.
     pub(super) fn survey_pace(&mut self, have_bytes: u64, is_idle: bool) -> Duration {
         let gained = have_bytes.saturating_sub(std::mem::replace(&mut self.had_bytes, have_bytes));
-        self.survey_each = match (is_idle, gained) {
-            (true, _) => ASK_AGAIN.most,
-            (false, 0) => self.survey_each * 2,
-            (false, gained) if gained > 2 * STRIPE_BYTES => self.survey_each / 2,
-            _ => self.survey_each,
+        let pace = if is_idle {
+            ASK_AGAIN.most
+        } else if gained == 0 {
+            self.survey_each * 2
+        } else if gained > 2 * STRIPE_BYTES {
+            self.survey_each / 2
+        } else {
+            self.survey_each
         };
-        self.survey_each = self.survey_each.clamp(ASK_AGAIN.first, ASK_AGAIN.most);
+        self.survey_each = pace.clamp(ASK_AGAIN.first, ASK_AGAIN.most);
         self.survey_each
     }
 

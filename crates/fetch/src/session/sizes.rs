@@ -121,13 +121,15 @@ impl Sizes {
             return SizeVerdict::Undisputed;
         };
         claims.is_disputed |= !claims.doubters.is_empty() || !rivals.is_empty();
-        match (claims.is_disputed, claims.is_proven) {
-            (false, _) => SizeVerdict::Undisputed,
-            (true, false) => SizeVerdict::Unproven,
-            (true, true) => SizeVerdict::Proven {
+        if !claims.is_disputed {
+            SizeVerdict::Undisputed
+        } else if !claims.is_proven {
+            SizeVerdict::Unproven
+        } else {
+            SizeVerdict::Proven {
                 liars: std::mem::take(&mut claims.doubters),
                 rivals,
-            },
+            }
         }
     }
 
