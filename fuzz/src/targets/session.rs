@@ -12,7 +12,8 @@ use p2pfs_fetch::plan::{
     RangeRequest, RequestId,
 };
 use p2pfs_fetch::session::{
-    Accepted, Cached, FillId, FillProgress, Holder, Owner, Read, Session, UncachedAction, verify,
+    Accepted, Cached, FillId, FillProgress, Holder, OpenOutcome, Owner, Read, Session,
+    UncachedAction, verify,
 };
 use p2pfs_proto::wire::native::tcp::Response;
 use p2pfs_types::digest::{self, ContentHash, ContentKey, Outboard};
@@ -184,8 +185,8 @@ impl World {
             is_complete: false,
         };
         match self.session.open(self.now, content) {
-            Ok(Some(_)) => true,
-            Ok(None) => self.session.begin(self.now, content, cached).is_ok(),
+            Ok(OpenOutcome::NotBegun) => self.session.begin(self.now, content, cached).is_ok(),
+            Ok(_) => true,
             Err(_) => false,
         }
     }

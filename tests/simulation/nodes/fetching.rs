@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use p2pfs_fetch::TransferError;
 use p2pfs_fetch::plan::{Failure, Offer, PlanError, RangeRequest, RequestId};
 use p2pfs_fetch::session::{
-    Accepted, Actions, Cached as InCache, FetchEvent, FillProgress, Holder, Owner, Read, SendRange,
-    Shortfall, proof_of, question, verify,
+    Accepted, Actions, Cached as InCache, FetchEvent, FillProgress, Holder, OpenOutcome, Owner,
+    Read, SendRange, Shortfall, proof_of, question, verify,
 };
 use p2pfs_node::WatchedVersion;
 use p2pfs_proto::wire::native::tcp::{Request, Response};
@@ -405,7 +405,7 @@ impl Running {
 
     fn open(&mut self, now: Instant, content: ContentKey, here: &Cached) {
         let opened = self.session.open(now, content);
-        if opened.expect("far fewer files than the limit").is_none() {
+        if opened.expect("far fewer files than the limit") == OpenOutcome::NotBegun {
             let cached = InCache {
                 file: Some(()),
                 on_disk: here.present().clone(),

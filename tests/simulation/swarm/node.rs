@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use p2pfs_fetch::TransferError;
 use p2pfs_fetch::plan::{DemandId, PlanConfig, RequestId};
-use p2pfs_fetch::session::{Cached, FillId, FillProgress, Owner, Read, Session};
+use p2pfs_fetch::session::{Cached, FillId, FillProgress, OpenOutcome, Owner, Read, Session};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
@@ -228,8 +228,8 @@ impl Node {
             is_complete: self.disk.is_complete(&content),
         };
         let opened = self.tell(|session| match session.open(now, content)? {
-            Some(_) => Ok(()),
-            None => session.begin(now, content, cached),
+            OpenOutcome::NotBegun => session.begin(now, content, cached),
+            OpenOutcome::Cached(()) | OpenOutcome::Uncached => Ok(()),
         });
         opened.expect("it runs")
     }

@@ -45,8 +45,8 @@ use reads::Reads;
 use sizes::{SizeVerdict, Sizes};
 use surveys::Surveys;
 pub use terms::{
-    Accepted, Actions, Cached, Delivery, FetchEvent, FillId, FillProgress, Holder, Owner, Read,
-    SendRange, StartOutcome,
+    Accepted, Actions, Cached, Delivery, FetchEvent, FillId, FillProgress, Holder, OpenOutcome,
+    Owner, Read, SendRange, StartOutcome,
 };
 
 // the wire must allow the largest request of the plan, and the plan must keep as many ranges as a
@@ -152,10 +152,9 @@ impl<O: Owner> Session<O> {
         std::mem::take(&mut self.actions)
     }
 
-    /// Marks a content as in use. Returns `None` if its fetch has not begun, so that
-    /// [`Session::begin`] must be called first. Otherwise returns the cache's file, if the cache
-    /// can store the content. Requests a lookup of the holders if the last one was long ago, or a
-    /// holder recently reported the content gone.
+    /// Marks a content as in use if its fetch has begun, and returns the cache's file for it.
+    /// Requests a lookup of the holders if the last one was long ago, or a holder recently reported
+    /// the content gone.
     ///
     /// # Errors
     /// [`TransferError::Stopped`], or an error of the plan.
@@ -163,19 +162,20 @@ impl<O: Owner> Session<O> {
         &mut self,
         now: Instant,
         content: ContentKey,
-    ) -> Result<Option<Option<O::File>>, TransferError> {
+    ) -> Result<OpenOutcome<O::File>, TransferError> {
         if self.stopped {
             return Err(TransferError::Stopped);
         }
         let Some(file) = self.files.get(&content) else {
-            return Ok(None);
+            return Ok(OpenOutcome::NotBegun);
         };
         self.plan.open(now, content, ExtentSet::new())?;
         let is_old = now.saturating_duration_since(file.looked_at) > RECENT;
         if is_old || self.plan.files().was_just_lost(now, &content) {
             self.actions.wanted.push(content.hash);
         }
-        Ok(Some(file.cache.clone()))
+        let cache = file.cache.clone();
+        Ok(cache.map_or(OpenOutcome::Uncached, OpenOutcome::Cached))
     }
 
     /// Begins the fetch of a content, unless it has already begun.
@@ -295,12 +295,12 @@ impl<O: Owner> Session<O> {
         read: Read<O::ReadHandle>,
     ) -> StartOutcome<O::ReadHandle> {
         match self.open(now, read.content) {
-            Ok(None) => StartOutcome::NotBegun(read),
+            Ok(OpenOutcome::NotBegun) => StartOutcome::NotBegun(read),
             // The read would fail at once, although the holder may have the bytes again by now.
-            Ok(Some(_)) if self.plan.files().was_just_lost(now, &read.content) => {
+            Ok(_) if self.plan.files().was_just_lost(now, &read.content) => {
                 StartOutcome::HoldersFirst(read)
             }
-            Ok(Some(_)) => StartOutcome::Started(self.read(now, read)),
+            Ok(_) => StartOutcome::Started(self.read(now, read)),
             Err(why) => {
                 self.actions.ends.push((read.handle, why));
                 StartOutcome::Started(None)

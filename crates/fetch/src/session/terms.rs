@@ -120,6 +120,17 @@ pub struct Cached<F> {
     pub is_complete: bool,
 }
 
+/// Result of [`Session::open`](super::Session::open): the state of a content's fetch.
+#[derive(Debug, PartialEq, Eq)]
+pub enum OpenOutcome<F> {
+    /// The fetch has not begun. [`Session::begin`](super::Session::begin) must come first.
+    NotBegun,
+    /// The fetch has begun, and the cache stores the content in this file.
+    Cached(F),
+    /// The fetch has begun, and the cache cannot store the content.
+    Uncached,
+}
+
 /// Request to be sent.
 pub struct SendRange {
     /// Range and peer.

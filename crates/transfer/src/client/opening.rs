@@ -11,7 +11,7 @@ use super::{FetcherInner, ReadReply};
 use p2pfs_cache::CacheFile;
 use p2pfs_fetch::TransferError;
 use p2pfs_fetch::plan::DemandId;
-use p2pfs_fetch::session::{Cached, FillId, Read, Shortfall, StartOutcome};
+use p2pfs_fetch::session::{Cached, FillId, OpenOutcome, Read, Shortfall, StartOutcome};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ExtentSet;
 
@@ -23,8 +23,9 @@ impl FetcherInner {
         content: ContentKey,
     ) -> Result<Option<CacheFile>, TransferError> {
         match self.with(|session, now| session.open(now, content))? {
-            Some(file) => Ok(file),
-            None => self.begin_fetch(content),
+            OpenOutcome::NotBegun => self.begin_fetch(content),
+            OpenOutcome::Cached(file) => Ok(Some(file)),
+            OpenOutcome::Uncached => Ok(None),
         }
     }
 
