@@ -17,6 +17,16 @@ const BUSY: GrowingPause = GrowingPause {
 };
 /// How long a peer is shunned after wrong bytes.
 pub const SHUN: Duration = Duration::from_secs(600);
+
+/// Back-off from a live peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spared {
+    /// End of the back-off.
+    pub until: Instant,
+    /// Whether it began now. Otherwise it was under way, and is unchanged.
+    pub is_new: bool,
+}
+
 /// Back-off from one peer.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
@@ -92,25 +102,21 @@ impl Backoff {
         until
     }
 
-    /// Backs off from a live peer without counting a failure. Returns the end of the back-off. A
-    /// request that was sent before the last such back-off began brings no news. Its failure
-    /// changes nothing, and the present end is returned as `Err`.
-    pub(super) fn spare(
-        &mut self,
-        now: Instant,
-        sent_at: Instant,
-        jitter: f64,
-    ) -> Result<Instant, Instant> {
+    /// Backs off from a live peer without counting a failure. A request that was sent before the
+    /// last such back-off began brings no news, and its failure changes nothing.
+    pub(super) fn spare(&mut self, now: Instant, sent_at: Instant, jitter: f64) -> Spared {
         if let (Some(at), Some(until)) = (self.busy_at, self.not_before)
             && sent_at < at
         {
-            return Err(until);
+            let is_new = false;
+            return Spared { until, is_new };
         }
         self.busy_at = Some(now);
         self.busy += 1;
         let until = now + BUSY.after(self.busy - 1).mul_f64(0.75 + jitter / 2.0);
         self.not_before = Some(until);
-        Ok(until)
+        let is_new = true;
+        Spared { until, is_new }
     }
 
     /// Records that a limit of this node delayed a request, unless the peer has failures.

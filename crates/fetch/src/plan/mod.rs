@@ -267,17 +267,21 @@ impl Plan {
         match stage {
             RequestStage::Throttled => {
                 entry.state = RequestState::Throttled;
-                let suppliers = suppliers.filter(|_| was_open);
-                suppliers.into_iter().for_each(|it| it.record_delay(&node));
+                if let Some(suppliers) = suppliers
+                    && was_open
+                {
+                    suppliers.record_delay(&node);
+                }
                 state.out.decisions.record(|| Decision::Throttled(id));
             }
             RequestStage::Sent { at } => {
                 entry.state = RequestState::Sent;
                 entry.sent.at = at;
-                let suppliers = suppliers.filter(|_| !was_open);
-                suppliers
-                    .into_iter()
-                    .for_each(|it| it.record_request(at, node));
+                if let Some(suppliers) = suppliers
+                    && !was_open
+                {
+                    suppliers.record_request(at, node);
+                }
                 if let Some(peer) = state.peers.get(&node) {
                     entry.sent.moved_bytes = peer.link.moved_bytes();
                 }
@@ -286,10 +290,11 @@ impl Plan {
             RequestStage::Received => {
                 let bytes = entry.arrived_bytes();
                 entry.state = RequestState::Received { bytes };
-                let suppliers = suppliers.filter(|_| was_open);
-                suppliers
-                    .into_iter()
-                    .for_each(|it| it.record_received(&node));
+                if let Some(suppliers) = suppliers
+                    && was_open
+                {
+                    suppliers.record_received(&node);
+                }
             }
         }
     }
@@ -578,9 +583,9 @@ impl Plan {
                 }
                 Timer::Expire(id) => {
                     // The end of its time is not an answer of its peer.
-                    let failure = hedge::expired(&mut self.state, now, id);
-                    let entry = failure.and_then(|_| self.state.take_request(id));
-                    if let Some((failure, entry)) = failure.zip(entry) {
+                    if let Some(failure) = hedge::expired(&mut self.state, now, id)
+                        && let Some(entry) = self.state.take_request(id)
+                    {
                         self.end_failed(now, entry, failure);
                     }
                 }

@@ -243,15 +243,11 @@ impl Peer {
     }
 
     fn spare(&mut self, now: Instant, sent: &SentState, jitter: f64, gives_less: bool) -> Instant {
-        match self.backoff.spare(now, sent.at, jitter) {
-            Ok(until) => {
-                if gives_less {
-                    self.link.record_busy();
-                }
-                until
-            }
-            Err(until) => until,
+        let spared = self.backoff.spare(now, sent.at, jitter);
+        if spared.is_new && gives_less {
+            self.link.record_busy();
         }
+        spared.until
     }
 
     /// Shuns it for wrong bytes. Returns until when.

@@ -205,13 +205,18 @@ impl FetcherInner {
         let Ok(permit) = self.storing.verifier().await else {
             return;
         };
-        let small = request.range.len() <= URGENT_MAX_BYTES;
-        let early = small.then(|| self.verify(&request, proof.clone()));
-        if matches!(early, Some(None)) {
+        if request.range.len() <= URGENT_MAX_BYTES {
+            let Some((verified, file)) = self.verify(&request, proof) else {
+                return;
+            };
+            self.runtime.clone().spawn_blocking(move || {
+                drop(permit);
+                self.store(turn, request.content, &verified, &file);
+            });
             return;
         }
         self.runtime.clone().spawn_blocking(move || {
-            let to_store = early.unwrap_or_else(|| self.verify(&request, proof));
+            let to_store = self.verify(&request, proof);
             drop(permit);
             if let Some((verified, file)) = to_store {
                 self.store(turn, request.content, &verified, &file);
