@@ -102,8 +102,8 @@ pub use streams::{AHEAD_MAX_BYTES, AHEAD_OF_ALL_MAX_BYTES, ReadAheadBudget, STRE
 pub use suppliers::{Supplier, Supply};
 pub use swarm::STRIPE_BYTES;
 pub use terms::{
-    DemandId, Failure, FilesToClose, FillEnd, Lane, Listed, Offer, PeerNews, PeerRate, PlanConfig,
-    PlanError, PlanEvent, RangeRequest, RequestId, RequestStage,
+    DemandId, Failure, FilesToClose, FillEnd, Lane, LateBounds, Listed, Offer, PeerNews, PeerRate,
+    PlanConfig, PlanError, PlanEvent, RangeRequest, RequestId, RequestStage,
 };
 pub use waits::Patience;
 

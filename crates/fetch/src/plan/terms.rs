@@ -21,25 +21,33 @@ pub struct PlanConfig {
     pub request_limit: Duration,
     /// How long an unused fetch stays open.
     pub idle: Duration,
-    /// Minimum and maximum time until a request with a waiting reader is checked: it may then be
-    /// hedged, and its peer may count as silent. Within these bounds the time is `LATE_MULTIPLE`
-    /// times the usual time of the request.
-    pub hedge: (Duration, Duration),
-    /// Minimum and maximum time until a request without a waiting reader is checked: its peer may
-    /// then count as silent. Within these bounds the time is `LATE_MULTIPLE` times the usual time
-    /// of the request.
-    pub background_hedge: (Duration, Duration),
+    /// When a request with a waiting reader is late and is checked: it may then be hedged, and its
+    /// peer may count as silent.
+    pub late_when_waited_for: LateBounds,
+    /// When a request without a waiting reader is late and is checked: its peer may then count as
+    /// silent. It is not hedged.
+    pub late_in_background: LateBounds,
+}
+
+/// Bounds of the time until a request is late. Within them the time is `LATE_MULTIPLE` times the
+/// usual time of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct LateBounds {
+    /// Minimum time.
+    pub least: Duration,
+    /// Maximum time.
+    pub most: Duration,
 }
 
 impl PlanConfig {
     /// Returns how long a request may take before it is checked.
     pub(super) fn late_after(&self, usual: Duration, is_waited_for: bool) -> Duration {
-        let (least, most) = if is_waited_for {
-            self.hedge
+        let bounds = if is_waited_for {
+            self.late_when_waited_for
         } else {
-            self.background_hedge
+            self.late_in_background
         };
-        (usual * LATE_MULTIPLE).clamp(least, most)
+        (usual * LATE_MULTIPLE).clamp(bounds.least, bounds.most)
     }
 }
 
@@ -49,8 +57,14 @@ impl Default for PlanConfig {
             me: NodeId::new([0; 32]),
             request_limit: Duration::from_secs(10),
             idle: Duration::from_secs(30),
-            hedge: (Duration::from_millis(30), Duration::from_millis(500)),
-            background_hedge: (Duration::from_millis(500), Duration::from_millis(1500)),
+            late_when_waited_for: LateBounds {
+                least: Duration::from_millis(30),
+                most: Duration::from_millis(500),
+            },
+            late_in_background: LateBounds {
+                least: Duration::from_millis(500),
+                most: Duration::from_millis(1500),
+            },
         }
     }
 }
