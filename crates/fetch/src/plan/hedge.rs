@@ -183,12 +183,16 @@ fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
     }
 }
 
-/// Returns the failure of a request whose time is over, or schedules its next check. A request goes
-/// on while its complete answer waits for verification. If the peer sends nothing at all for
-/// `PlanConfig::request_limit`, the request fails as `Unreachable`. If the peer answers other
-/// requests only, this one fails as `Ours` after a multiple of that limit without progress of its
-/// own.
-pub(super) fn expired(state: &mut FetchState, now: Instant, id: RequestId) -> Option<Failure> {
+/// Cancels a request whose time is over, and returns its failure. Otherwise schedules the next
+/// check and returns `None`. A request goes on while its complete answer waits for verification. If
+/// the peer sends nothing at all for `PlanConfig::request_limit`, the request fails as
+/// `Unreachable`. If the peer answers other requests only, this one fails as `Ours` after a
+/// multiple of that limit without progress of its own.
+pub(super) fn expire_or_extend(
+    state: &mut FetchState,
+    now: Instant,
+    id: RequestId,
+) -> Option<Failure> {
     let limit = state.config.request_limit;
     let entry = state.requests.get_mut(id)?;
     let (node, since) = (entry.request.node, entry.sent.at);

@@ -583,7 +583,7 @@ impl Plan {
                 }
                 Timer::Expire(id) => {
                     // The end of its time is not an answer of its peer.
-                    if let Some(failure) = hedge::expired(&mut self.state, now, id)
+                    if let Some(failure) = hedge::expire_or_extend(&mut self.state, now, id)
                         && let Some(entry) = self.state.take_request(id)
                     {
                         self.end_failed(now, entry, failure);
