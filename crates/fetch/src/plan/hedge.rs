@@ -186,7 +186,7 @@ fn reissue_as_urgent(state: &mut FetchState, now: Instant, id: RequestId) {
 /// Cancels a request whose time is over, and returns its failure. Otherwise schedules the next
 /// check and returns `None`. A request goes on while its complete answer waits for verification. If
 /// the peer sends nothing at all for `PlanConfig::request_limit`, the request fails as
-/// `Unreachable`. If the peer answers other requests only, this one fails as `Ours` after a
+/// `Unreachable`. If the peer answers other requests only, this one fails as `Stalled` after a
 /// multiple of that limit without progress of its own.
 pub(super) fn expire_or_extend(
     state: &mut FetchState,
@@ -222,7 +222,7 @@ pub(super) fn expire_or_extend(
         .record(|| Decision::TakenBack { request: id, why });
     state.out.events.push_back(PlanEvent::Cancel(id));
     Some(if alive {
-        Failure::Ours
+        Failure::Stalled
     } else {
         Failure::Unreachable
     })

@@ -552,7 +552,7 @@ impl Plan {
                 Failure::Busy | Failure::Gone | Failure::Refused => {
                     suppliers.record_refusal(now, node)
                 }
-                Failure::Limited | Failure::Lied | Failure::Ours => {
+                Failure::Limited | Failure::Lied | Failure::Ours | Failure::Stalled => {
                     suppliers.record_answer(now, node)
                 }
             }

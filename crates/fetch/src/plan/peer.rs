@@ -43,7 +43,8 @@ pub(super) struct Peer {
     asked: BTreeSet<RequestId>,
     /// Since when at least one request to the peer has always been open.
     busy_since: Option<Instant>,
-    /// When bytes last arrived from it, or a request to it last failed as busy, refused or `Ours`.
+    /// When bytes last arrived from it, or a request to it last failed as `Busy`, `Refused`, `Ours`
+    /// or `Stalled`.
     heard_at: Option<Instant>,
     /// When bytes last arrived from it, it last reported that it is busy, or a limit of this node
     /// last delayed a request to it.

@@ -489,7 +489,9 @@ impl FetchState {
             Failure::Unreachable => peer.unreachable(now, &entry.sent, jitter),
             Failure::Busy => peer.rest_busy(now, &entry.sent, jitter, true),
             Failure::Limited => peer.hold_back(now, &entry.sent, jitter),
-            Failure::Refused | Failure::Ours => peer.rest_busy(now, &entry.sent, jitter, false),
+            Failure::Refused | Failure::Ours | Failure::Stalled => {
+                peer.rest_busy(now, &entry.sent, jitter, false)
+            }
             Failure::Lied => peer.shun(now),
             Failure::Gone => {
                 if let Some(fetch) = self.files.get_mut(&content) {

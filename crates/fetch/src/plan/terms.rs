@@ -171,9 +171,11 @@ pub enum Failure {
     /// The peer is alive and does not answer this request, for example because its disk hangs.
     /// Other peers may answer it.
     Refused,
-    /// The fault is on this node, or the peer answered only other requests for too long. This is
-    /// not counted as a failure of the peer.
+    /// The fault is on this node. This is not counted as a failure of the peer.
     Ours,
+    /// The peer is alive, and answered only other requests for too long. This is not counted as a
+    /// failure of the peer.
+    Stalled,
 }
 
 /// Result of a demand or fill, or an action for the owner.
