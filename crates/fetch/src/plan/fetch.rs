@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::holders::{Coverage, HolderSet};
 use super::patience::Waiting;
-use super::places::RangeIndex;
 use super::presence::PresentBytes;
+use super::range_index::RangeIndex;
 use super::readers::ReaderSet;
 use super::streams::Streams;
 use super::suppliers::SupplierSet;

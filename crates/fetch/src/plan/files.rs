@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::fetch::FileFetch;
-use super::peers::GO_AT_ONCE_PART;
+use super::peers::EVICT_ONE_IN;
 use super::suppliers::Supply;
 use super::{FETCHES_KEPT_MAX, FETCHES_MAX, RECENT};
 use p2pfs_types::digest::{ContentKey, Verified};
@@ -122,7 +122,7 @@ impl FileTable {
     /// examines all files.
     pub(super) fn idle_over_limit(&mut self, step: impl Fn()) -> Vec<ContentKey> {
         self.opened += 1;
-        let at_once = FETCHES_KEPT_MAX / GO_AT_ONCE_PART;
+        let at_once = FETCHES_KEPT_MAX / EVICT_ONE_IN;
         let (count, is_due) = (self.files.len(), self.opened >= at_once);
         if count < FETCHES_KEPT_MAX || !(is_due || count >= FETCHES_MAX) {
             return Vec::new();

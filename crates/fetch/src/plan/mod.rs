@@ -23,7 +23,7 @@
 //! | subject | files |
 //! |---|---|
 //! | types of the interface | `terms` |
-//! | state of a file and its readers | `files`, `fetch`, `presence`, `holders`, `suppliers`, `demands`, `readers`, `places`, `streams` |
+//! | state of a file and its readers | `files`, `fetch`, `presence`, `holders`, `suppliers`, `demands`, `readers`, `range_index`, `streams` |
 //! | requests in flight | `requests` |
 //! | state of a peer, and which peers have one | `peers`, `peer`, `link`, `backoff`, `silence`, `past`, `record` |
 //! | how long a wait goes on, and growing pauses between retries | `patience`; `pause` |
@@ -47,9 +47,9 @@ mod patience;
 mod pause;
 mod peer;
 pub mod peers;
-mod places;
 pub(crate) mod presence;
 mod queue;
+mod range_index;
 mod readers;
 pub mod record;
 mod report;
@@ -623,7 +623,7 @@ impl Plan {
         deadline: Instant,
     ) -> Result<DemandId, PlanError> {
         let id = DemandId(self.state.next_id);
-        self.demand_again(now, id, content, range, deadline)?;
+        self.demand_as(now, id, content, range, deadline)?;
         self.state.next_id += 1;
         Ok(id)
     }
@@ -633,7 +633,7 @@ impl Plan {
     ///
     /// # Errors
     /// Those of [`Plan::demand`].
-    pub fn demand_again(
+    pub fn demand_as(
         &mut self,
         now: Instant,
         id: DemandId,

@@ -10,10 +10,10 @@ use p2pfs_types::id::NodeId;
 
 /// Maximum peers with recorded figures.
 pub const PEERS_MAX: usize = 2048;
-/// Divisor that gives the batch of peers, or of open files, that is removed when their number
-/// reaches its limit. The search for unused ones examines all of them, so several are removed at
-/// once: those not heard from, or not used, for the longest time.
-pub(super) const GO_AT_ONCE_PART: usize = 8;
+/// When the number of peers, or of open files, reaches its limit, a batch is removed: one in this
+/// many of the limit, those not heard from, or not used, for the longest time. The search for
+/// unused ones examines all of them, so several are removed at once.
+pub(super) const EVICT_ONE_IN: usize = 8;
 
 /// The peers with recorded figures.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl PeerTable {
         let spare: BTreeSet<_> = spare
             .map(|(node, peer)| (peer.last_heard(), *node))
             .collect();
-        let gone = spare.into_iter().take(PEERS_MAX / GO_AT_ONCE_PART);
+        let gone = spare.into_iter().take(PEERS_MAX / EVICT_ONE_IN);
         let gone: Vec<_> = gone.map(|(_, node)| node).collect();
         gone.iter().for_each(|node| drop(self.peers.remove(node)));
         gone

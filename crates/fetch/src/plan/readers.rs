@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use super::DemandId;
-use super::places::RangeIndex;
 use super::queue::QueuePosition;
+use super::range_index::RangeIndex;
 use p2pfs_types::extent::ByteRange;
 
 /// The waiting readers of one file.

@@ -320,7 +320,7 @@ impl<O: Owner> Session<O> {
         let demanded = match read.waits {
             Some((id, patience)) => {
                 let until = now + patience;
-                let again = self.plan.demand_again(now, id, content, range, until);
+                let again = self.plan.demand_as(now, id, content, range, until);
                 again.map(|()| id)
             }
             None => {

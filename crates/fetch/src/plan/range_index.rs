@@ -106,48 +106,48 @@ mod tests {
 
     #[test]
     fn a_range_is_covered_until_the_last_overlapping_one_is_removed() {
-        let mut places = RangeIndex::default();
+        let mut index = RangeIndex::default();
         let range = ByteRange::new(100, 200);
-        places.insert(range, 1);
-        places.insert(range, 2);
-        places.insert(ByteRange::new(300, 400), 3);
-        let touching = |places: &RangeIndex<u64>, start, end| -> Vec<_> {
-            let touching = places.touching(ByteRange::new(start, end));
+        index.insert(range, 1);
+        index.insert(range, 2);
+        index.insert(ByteRange::new(300, 400), 3);
+        let touching = |index: &RangeIndex<u64>, start, end| -> Vec<_> {
+            let touching = index.touching(ByteRange::new(start, end));
             touching.into_iter().collect()
         };
-        assert_eq!(touching(&places, 0, 1000), [1, 2, 3]);
-        assert_eq!(touching(&places, 150, 160), [1, 2]);
-        assert_eq!(touching(&places, 200, 300), [0; 0]);
-        places.remove(1);
-        assert_eq!(places.first_free(range), None);
-        places.remove(2);
-        assert_eq!(places.first_free(range), Some(range));
-        let around = places.first_free(ByteRange::new(350, 500));
+        assert_eq!(touching(&index, 0, 1000), [1, 2, 3]);
+        assert_eq!(touching(&index, 150, 160), [1, 2]);
+        assert_eq!(touching(&index, 200, 300), [0; 0]);
+        index.remove(1);
+        assert_eq!(index.first_free(range), None);
+        index.remove(2);
+        assert_eq!(index.first_free(range), Some(range));
+        let around = index.first_free(ByteRange::new(350, 500));
         assert_eq!(around, Some(ByteRange::new(400, 500)));
     }
 
     #[test]
     fn the_rest_of_a_longer_range_is_free_once_the_longer_is_removed() {
-        let mut places = RangeIndex::default();
-        places.insert(ByteRange::new(0, 1 << 20), 1);
-        places.insert(ByteRange::new(0, 128 << 10), 2);
-        places.remove(1);
-        let free = places.first_free(ByteRange::new(0, 1 << 20));
+        let mut index = RangeIndex::default();
+        index.insert(ByteRange::new(0, 1 << 20), 1);
+        index.insert(ByteRange::new(0, 128 << 10), 2);
+        index.remove(1);
+        let free = index.first_free(ByteRange::new(0, 1 << 20));
         assert_eq!(free, Some(ByteRange::new(128 << 10, 1 << 20)));
     }
 
     #[test]
     fn a_long_range_is_found_from_any_part_of_it() {
-        let mut places = RangeIndex::default();
+        let mut index = RangeIndex::default();
         let long = ByteRange::new(CHUNK_BYTES - 1, 3 * CHUNK_BYTES + 1);
-        places.insert(long, 7);
+        index.insert(long, 7);
         for at in [long.start, CHUNK_BYTES, 2 * CHUNK_BYTES, long.end - 1] {
-            let touching = places.touching(ByteRange::at(at, 1));
+            let touching = index.touching(ByteRange::at(at, 1));
             assert_eq!(touching.into_iter().collect::<Vec<_>>(), [7]);
         }
-        assert!(places.touching(ByteRange::at(long.end, 1)).is_empty());
-        places.remove(7);
-        assert!(places.cells.is_empty() && places.is_empty());
+        assert!(index.touching(ByteRange::at(long.end, 1)).is_empty());
+        index.remove(7);
+        assert!(index.cells.is_empty() && index.is_empty());
     }
 
     proptest! {
@@ -162,21 +162,21 @@ mod tests {
             let range = |(start, len): (u64, u64)| ByteRange::at(start * grain, len * grain);
             let put = put.into_iter().map(range);
             let mut list: BTreeMap<usize, ByteRange> = put.enumerate().collect();
-            let mut places = RangeIndex::default();
-            list.iter().for_each(|(id, range)| places.insert(*range, *id));
+            let mut index = RangeIndex::default();
+            list.iter().for_each(|(id, range)| index.insert(*range, *id));
             for id in taken {
                 list.remove(&id);
-                places.remove(id);
+                index.remove(id);
             }
             let asked = range(asked);
             let touching = list.iter().filter(|(_, it)| !it.intersection(&asked).is_empty());
-            prop_assert_eq!(places.touching(asked), touching.map(|(id, _)| *id).collect());
+            prop_assert_eq!(index.touching(asked), touching.map(|(id, _)| *id).collect());
             let is_free = |at: &u64| list.values().all(|it| !it.contains(&ByteRange::at(*at, 1)));
             let grains = || (asked.start..asked.end).step_by(grain as usize);
             let first = grains().find(is_free);
             let end = |first| grains().find(|at| *at > first && !is_free(at)).unwrap_or(asked.end);
             let expected = first.map(|first| ByteRange::new(first, end(first)));
-            prop_assert_eq!(places.first_free(asked), expected);
+            prop_assert_eq!(index.first_free(asked), expected);
         }
     }
 }
