@@ -1,12 +1,12 @@
 //! The waiting demands of all readers, and questions about them: for example, whether a reader
 //! waits for a range of a file.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::fetch::FileFetch;
 use super::patience::Waiting;
+use super::state::StepCounter;
 use super::{DemandId, STEP_ITEMS_MAX, URGENT_MAX_BYTES};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -28,7 +28,7 @@ pub(super) struct Demand {
 pub(super) struct DemandTable {
     demands: BTreeMap<DemandId, Demand>,
     /// Number of demands examined by all calls together.
-    examined: Cell<u64>,
+    examined: StepCounter,
 }
 
 impl DemandTable {
@@ -55,7 +55,7 @@ impl DemandTable {
     /// Returns the number of demands examined by all calls together.
     #[cfg(any(test, feature = "test-support"))]
     pub(super) fn examined(&self) -> u64 {
-        self.examined.get()
+        self.examined.count()
     }
 
     /// Returns the demands of a file that touch a range.
@@ -66,7 +66,7 @@ impl DemandTable {
     ) -> impl Iterator<Item = (DemandId, &Demand)> {
         let ids = file.readers.touching(range).into_iter();
         ids.filter_map(|id| {
-            self.examined.set(self.examined.get() + 1);
+            self.examined.step();
             Some((id, self.demands.get(&id)?))
         })
     }

@@ -192,7 +192,7 @@ impl Plan {
     /// of calls.
     #[cfg(any(test, feature = "test-support"))]
     pub fn steps(&self) -> u64 {
-        self.state.steps.get() + self.state.demands.examined()
+        self.state.steps.count() + self.state.demands.examined()
     }
 
     /// Bounds the read-ahead of all readers together to `budget_bytes`. The bound is
@@ -354,8 +354,8 @@ impl Plan {
             fetch.times.last_used = now;
             return Ok(());
         }
-        let step = || self.state.steps.set(self.state.steps.get() + 1);
-        for idle in self.state.files.idle_over_limit(step) {
+        let steps = &self.state.steps;
+        for idle in self.state.files.idle_over_limit(|| steps.step()) {
             self.state.close(&idle);
         }
         if !self.state.files.has_room() {

@@ -95,6 +95,22 @@ impl Outbox {
     }
 }
 
+/// Number of examined items, by which tests measure the cost of calls.
+#[derive(Debug, Default)]
+pub(super) struct StepCounter(Cell<u64>);
+
+impl StepCounter {
+    /// Counts one examined item.
+    pub(super) fn step(&self) {
+        self.0.set(self.0.get() + 1);
+    }
+
+    #[cfg(any(test, feature = "test-support"))]
+    pub(super) fn count(&self) -> u64 {
+        self.0.get()
+    }
+}
+
 /// State of all fetches; see the module documentation.
 #[derive(Debug)]
 pub(super) struct FetchState {
@@ -113,7 +129,7 @@ pub(super) struct FetchState {
     pub(super) out: Outbox,
     pub(super) next_id: u64,
     /// Number of items examined by all calls together, besides demands.
-    pub(super) steps: Cell<u64>,
+    pub(super) steps: StepCounter,
 }
 
 impl FetchState {
@@ -129,7 +145,7 @@ impl FetchState {
             read_ahead: ReadAheadBudget::default(),
             out: Outbox::default(),
             next_id: 0,
-            steps: Cell::new(0),
+            steps: StepCounter::default(),
         }
     }
 
@@ -141,7 +157,7 @@ impl FetchState {
             let holders: BTreeSet<_> = files.flat_map(|(_, it)| it.holders().nodes()).collect();
             let (queue, steps) = (&self.queue, &self.steps);
             let is_unused = |node: &NodeId| {
-                steps.set(steps.get() + 1);
+                steps.step();
                 !queue.has_parked(node) && !holders.contains(node)
             };
             for gone in self.peers.forget_some(is_unused) {
@@ -176,7 +192,7 @@ impl FetchState {
 
     /// Counts one examined item.
     pub(super) fn step(&self) {
-        self.steps.set(self.steps.get() + 1);
+        self.steps.step();
     }
 
     /// Removes a request from all places where it is recorded, with its timers.

@@ -1,7 +1,6 @@
 //! Decides which node of a swarm requests a stripe from the full holders, and when. Pure. The
 //! module `swarm` explains swarms and stripes.
 
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::fetch::FileFetch;
@@ -11,7 +10,7 @@ use super::patience::Waiting;
 use super::peer::Peer;
 use super::requests::RequestTable;
 use super::schedule::WORSE_MULTIPLE;
-use super::state::FetchState;
+use super::state::{FetchState, StepCounter};
 use super::swarm::{STRIPE_BYTES, SwarmPeer};
 use super::terms::LATE_MULTIPLE;
 use super::{AHEAD_MAX_BYTES, Lane, PeerTable, STEP_ITEMS_MAX, URGENT_MAX_BYTES};
@@ -34,7 +33,7 @@ pub(super) struct SwarmPolicy<'a> {
     file: &'a FileFetch,
     peers: &'a PeerTable,
     requests: &'a RequestTable,
-    steps: &'a Cell<u64>,
+    steps: &'a StepCounter,
 }
 
 impl<'a> SwarmPolicy<'a> {
@@ -48,11 +47,6 @@ impl<'a> SwarmPolicy<'a> {
             requests: &state.requests,
             steps: &state.steps,
         }
-    }
-
-    /// Counts one examined item.
-    fn step(&self) {
-        self.steps.set(self.steps.get() + 1);
     }
 
     /// Returns whether this node owns a stripe.
@@ -189,7 +183,7 @@ impl<'a> SwarmPolicy<'a> {
     /// [`STEP_ITEMS_MAX`].
     fn is_asked_in_vain(&self, now: Instant) -> bool {
         let in_vain = self.file.asked.ids().take(STEP_ITEMS_MAX).all(|id| {
-            self.step();
+            self.steps.step();
             let asked = self.requests.get(id);
             let peer = asked.and_then(|it| self.peers.get(&it.request.node));
             peer.is_some_and(Peer::is_silent)
@@ -200,7 +194,7 @@ impl<'a> SwarmPolicy<'a> {
     /// Returns whether there is a live full holder: one that is neither silent nor resting.
     pub(super) fn has_lively_full_holder(&self, now: Instant) -> bool {
         self.file.holders().full().any(|node| {
-            self.step();
+            self.steps.step();
             let peer = self.peers.get(node);
             peer.is_some_and(|it| !it.is_silent() && it.backoff.resting_until(now).is_none())
         })
@@ -211,7 +205,7 @@ impl<'a> SwarmPolicy<'a> {
     fn is_at_a_fellow(&self, now: Instant, range: ByteRange) -> bool {
         let having = self.file.holders().partial_with(range);
         let lively = having.filter(|node| {
-            self.step();
+            self.steps.step();
             let peer = self.peers.get(node);
             peer.is_some_and(|peer| peer.is_lively(now, SILENT_MIN))
         });
@@ -235,7 +229,7 @@ impl<'a> SwarmPolicy<'a> {
 
     /// Returns the expected time of a stripe from a node, if that is known.
     fn time_of_a_stripe(&self, node: &NodeId) -> Option<Duration> {
-        self.step();
+        self.steps.step();
         let peer = self.peers.get(node).filter(|peer| peer.link.is_known())?;
         Some(peer.link.expected(Lane::Bulk, STRIPE_BYTES))
     }
