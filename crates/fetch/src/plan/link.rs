@@ -250,7 +250,7 @@ impl LinkEstimate {
     /// than half of the window was in flight when the request was sent, the sample can only raise
     /// the estimate.
     fn learn_rate(&mut self, sent: &SentState, took: Duration, bytes: u64) {
-        let moved = (self.moved_bytes - sent.moved_bytes).max(bytes);
+        let moved = self.bytes_since(sent).max(bytes);
         let sample = moved as f64 / took.as_secs_f64();
         self.rate = Some(match self.rate {
             None => sample,
@@ -280,7 +280,7 @@ impl LinkEstimate {
     /// has taken so far, if that is longer.
     pub(super) fn record_slow(&mut self, now: Instant, sent: &SentState) {
         let took = now.saturating_duration_since(sent.at);
-        let moved = self.moved_bytes - sent.moved_bytes;
+        let moved = self.bytes_since(sent);
         if self.rate.is_none() && moved > 0 {
             self.rate = Some(moved as f64 / took.as_secs_f64().max(1e-3));
         }

@@ -628,8 +628,9 @@ impl Plan {
         Ok(id)
     }
 
-    /// Adds a demand again after it ended in [`PlanEvent::Ready`] although its bytes could not be
-    /// read. It keeps its id, by which its reader cancels it and queries its deadline.
+    /// Adds a demand as [`Plan::demand`] does, under a given id. A demand that ended in
+    /// [`PlanEvent::Ready`] although its bytes could not be read is added again under its own id,
+    /// by which its reader cancels it and queries its deadline.
     ///
     /// # Errors
     /// Those of [`Plan::demand`].

@@ -4,13 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::plan::{Failure, Lane, RangeRequest, URGENT_MAX_BYTES};
+use crate::plan::{Failure, Lane, RangeRequest};
 use p2pfs_proto::wire::native::tcp::{self, Request, Response};
 use p2pfs_types::digest::{self, ContentKey, DigestError, Verified};
-
-pub(super) fn is_prompt(request: &RangeRequest) -> bool {
-    request.lane == Lane::Urgent && request.range.len() <= URGENT_MAX_BYTES
-}
 
 /// Returns the wire message of a range request.
 pub fn question(request: &RangeRequest) -> Request {

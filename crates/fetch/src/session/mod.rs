@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 use crate::TransferError;
 use crate::plan::presence::UncachedAnswers;
 use crate::plan::{
-    DemandId, Failure, FilesToClose, FillEnd, HOLDERS_MAX, Offer, PIECE_MAX_BYTES, PeerNews, Plan,
-    PlanConfig, PlanError, PlanEvent, RECENT, RUNS_MAX, RangeRequest, RequestId,
+    DemandId, Failure, FilesToClose, FillEnd, HOLDERS_MAX, Lane, Offer, PIECE_MAX_BYTES, PeerNews,
+    Plan, PlanConfig, PlanError, PlanEvent, RECENT, RUNS_MAX, RangeRequest, RequestId,
 };
 use p2pfs_proto::wire::native::tcp::{self, Response};
 use p2pfs_types::digest::{ContentHash, ContentKey, Verified};
@@ -142,7 +142,7 @@ impl<O: Owner> Session<O> {
             });
             self.actions.sends.push(SendRange {
                 address,
-                is_prompt: answers::is_prompt(&request),
+                is_prompt: request.lane == Lane::Urgent,
                 request,
             });
         }

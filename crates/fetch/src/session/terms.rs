@@ -138,7 +138,7 @@ pub struct SendRange {
     /// Address of the peer. If it is `None`, the address is not known any longer, and the owner
     /// must fail the request.
     pub address: Option<SocketAddr>,
-    /// Whether the request is prompt: urgent and at most `URGENT_MAX_BYTES`.
+    /// Whether the request is prompt: in the urgent lane, so at most `URGENT_MAX_BYTES` long.
     pub is_prompt: bool,
 }
 
