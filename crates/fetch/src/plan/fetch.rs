@@ -101,6 +101,13 @@ pub(super) struct FileTimes {
     progress_at: Option<Instant>,
 }
 
+impl FileTimes {
+    /// Returns when bytes of the file last arrived, or else when it was opened.
+    pub(super) fn progressed_or_begun_at(&self) -> Instant {
+        self.progress_at.map_or(self.begun, |at| at.max(self.begun))
+    }
+}
+
 impl FileFetch {
     pub(super) fn new(size_bytes: u64, present: ExtentSet, now: Instant) -> Self {
         // a file that fits into one answer needs no further holders

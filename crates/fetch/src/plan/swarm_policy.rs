@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use super::fetch::FileFetch;
 use super::hedge_policy::{LOST_MIN, SILENT_MIN};
 use super::link::USUAL_DELAY;
-use super::patience::Waiting;
 use super::peer::Peer;
 use super::requests::RequestTable;
 use super::schedule::WORSE_MULTIPLE;
@@ -166,16 +165,14 @@ impl<'a> SwarmPolicy<'a> {
         }
         let since = match waits_since {
             Some(since) => since,
-            None if self.is_asked_in_vain(now) => {
-                let idle = Waiting::new(self.file.times.begun, STRIPE_PATIENCE);
-                self.file.progress_of(idle).progress_at()
-            }
+            None if self.is_asked_in_vain(now) => self.file.times.progressed_or_begun_at(),
             None => return false,
         };
-        since + STRIPE_PATIENCE <= now && {
-            let waiting = Waiting::new(since, self.stripe_patience());
-            waiting.ends_at() <= now
+        // the patience is never shorter, so this only saves its search among the full holders
+        if since + STRIPE_PATIENCE > now {
+            return false;
         }
+        since + self.stripe_patience() <= now
     }
 
     /// Returns whether the requests in flight for the file will bring nothing soon: there are none,
