@@ -258,10 +258,7 @@ mod tests {
         let mut streams = Streams::default();
         let more = [0, 1, 2].map(|page| read(&mut streams, page * 4096, 4096));
         assert_eq!(more, [false, false, true]);
-        assert_eq!(
-            ahead_bytes(&streams),
-            URGENT_MAX_BYTES - CHUNK_BYTES.min(12288)
-        );
+        assert_eq!(ahead_bytes(&streams), URGENT_MAX_BYTES - 3 * 4096);
     }
 
     #[test]

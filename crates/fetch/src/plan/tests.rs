@@ -271,8 +271,6 @@ fn a_demand_does_not_wait_behind_bulk() {
     let big = bench.file(1, 256 * MIB, &[peer]);
     let small = bench.file(2, MIB, &[peer]);
     bench.plan.fill(bench.now, big, PATIENCE);
-    bench.read(Reader::new(file_named(9, 0), vec![]));
-    bench.readers.clear();
     bench.run(Duration::from_secs(1));
     bench.read(Reader::new(small, vec![page(1), page(77), page(130)]));
     bench.run(Duration::from_secs(1));
