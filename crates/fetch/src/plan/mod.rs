@@ -1,13 +1,13 @@
 //! Chooses the next range to request and its peer, over many files and several peers. Pure.
 //!
-//! The main inputs are demands of readers ([`Plan::demand`]), their reads ([`Plan::record_read`]),
-//! files wanted whole ([`Plan::fill`]), holders ([`Plan::record_holders`],
-//! [`Plan::record_offer`]), arriving bytes ([`Plan::arrived`]), ends of requests
-//! ([`Plan::answered`], [`Plan::failed`]) and news of peers ([`Plan::record_peer_news`]). The
-//! outputs are the next request ([`Plan::poll_request`]), the next wake-up time
-//! ([`Plan::poll_timeout`]), and events and decisions in the [`Outbox`]. A plan is composed of
-//! `FetchState` with the data, `Scheduler`, which chooses requests, `Hedger`, which checks late
-//! requests, and [`Patience`], which decides how long readers and fills wait.
+//! The main inputs are demands of readers (`Plan::demand`), their reads ([`Plan::record_read`]),
+//! files wanted whole (`Plan::fill`), holders (`Plan::record_holders`, `Plan::record_offer`),
+//! arriving bytes ([`Plan::arrived`]), ends of requests (`Plan::answered`, `Plan::failed`) and news
+//! of peers ([`Plan::record_peer_news`]). The outputs are the next request (`Plan::poll_request`),
+//! the next wake-up time ([`Plan::poll_timeout`]), and events and decisions in the [`Outbox`]. A
+//! plan is composed of `FetchState` with the data, `Scheduler`, which chooses requests, `Hedger`,
+//! which checks late requests, and [`Patience`], which decides how long readers and fills wait.
+//! Calls that a session must know of are visible to the session only.
 //!
 //! Demands come first, then read-ahead, then fills. A range is requested once, however many readers
 //! wait for it. Only a hedge requests a range that is already in flight, from another peer. At most
@@ -145,7 +145,7 @@ pub struct Plan {
 
 impl Plan {
     /// Creates a plan with nothing to do.
-    pub fn new(config: PlanConfig, seed: u64) -> Self {
+    pub(crate) fn new(config: PlanConfig, seed: u64) -> Self {
         Self {
             hedger: Hedger {
                 policy: HedgePolicy::new(config),
@@ -197,12 +197,12 @@ impl Plan {
 
     /// Bounds the read-ahead of all readers together to `budget_bytes`. The bound is
     /// [`AHEAD_OF_ALL_MAX_BYTES`] if that is less, or for `None`.
-    pub fn limit_read_ahead(&mut self, budget_bytes: Option<u64>) {
+    pub(crate) fn limit_read_ahead(&mut self, budget_bytes: Option<u64>) {
         self.state.read_ahead.limit(budget_bytes);
     }
 
     /// Returns the next request, or `None` until the next call of another kind or the next timer.
-    pub fn poll_request(&mut self, now: Instant) -> Option<RangeRequest> {
+    pub(crate) fn poll_request(&mut self, now: Instant) -> Option<RangeRequest> {
         if let Some(request) = self.state.requests.next_chosen() {
             return Some(request);
         }
@@ -241,7 +241,7 @@ impl Plan {
     /// Ends the fill of a file. An abandoned fill ([`FillEnd::Abandoned`]) also cancels the file's
     /// requests of which no byte has arrived, if no reader waits for the file or is read ahead.
     /// They would delay other files. All other requests continue.
-    pub fn end_fill(&mut self, content: &ContentKey, why: FillEnd) {
+    pub(crate) fn end_fill(&mut self, content: &ContentKey, why: FillEnd) {
         self.state.cancel_fill(content);
         let fetch = self.state.files.get(content);
         let is_read = |fetch: &&FileFetch| fetch.readers.count() + fetch.streams.established() > 0;
@@ -344,7 +344,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`PlanError::TooMany`] if [`FETCHES_MAX`] files are in use.
-    pub fn open(
+    pub(crate) fn open(
         &mut self,
         now: Instant,
         content: ContentKey,
@@ -373,7 +373,7 @@ impl Plan {
     /// Adds the nodes that have all of an open file according to the catalogue. After
     /// [`PlanEvent::LookUp`], if the file is still gone, ends the waits that need bytes without a
     /// holder.
-    pub fn record_holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
+    pub(crate) fn record_holders(&mut self, now: Instant, content: &ContentKey, listed: &[Listed]) {
         let Some(fetch) = self.state.files.get_mut(content) else {
             return;
         };
@@ -405,7 +405,7 @@ impl Plan {
 
     /// Records which ranges of an open file a node has. Returns whether the node is a new holder or
     /// has new ranges. Ignores offers of shunned peers, and new nodes beyond the limits.
-    pub fn record_offer(&mut self, now: Instant, offer: &Offer) -> bool {
+    pub(crate) fn record_offer(&mut self, now: Instant, offer: &Offer) -> bool {
         if !self.state.files.is_open(&offer.content) {
             return false;
         }
@@ -436,7 +436,7 @@ impl Plan {
     /// [`Patience`]. Ends in [`PlanEvent::Filled`] or [`PlanEvent::FillFailed`], unless
     /// [`Plan::end_fill`] ends it before. After `Filled` the file counts as in use until
     /// [`Plan::end_fill`].
-    pub fn fill(&mut self, now: Instant, content: ContentKey, patience: Duration) {
+    pub(crate) fn fill(&mut self, now: Instant, content: ContentKey, patience: Duration) {
         let Some(fetch) = self.state.files.get_mut(&content) else {
             return;
         };
@@ -461,7 +461,7 @@ impl Plan {
 
     /// Removes the demand of a reader that has gone. If no other reader of the file waits, its
     /// read-ahead ends too. Requests in flight continue.
-    pub fn cancel(&mut self, id: DemandId) {
+    pub(crate) fn cancel(&mut self, id: DemandId) {
         let Some(demand) = self.state.take_demand(id) else {
             return;
         };
@@ -477,7 +477,7 @@ impl Plan {
 
     /// Marks bytes as missing that were on this node, for example because the cache refused or lost
     /// them. If readers or a fill still want them, they are requested again.
-    pub fn mark_lost(&mut self, content: &ContentKey, range: ByteRange) {
+    pub(crate) fn mark_lost(&mut self, content: &ContentKey, range: ByteRange) {
         if let Some(fetch) = self.state.files.get_mut(content) {
             fetch.presence.lose(range);
         }
@@ -485,7 +485,7 @@ impl Plan {
     }
 
     /// Records that bytes of an answer arrived from a peer, even if the answer is not needed any
-    /// longer. Only an answer that takes long needs such calls: [`Plan::answered`] counts the bytes
+    /// longer. Only an answer that takes long needs such calls: `Plan::answered` counts the bytes
     /// that were not reported before. Zero bytes mean that the peer is at work, for example in a
     /// handshake.
     pub fn arrived(&mut self, now: Instant, node: NodeId, id: RequestId, bytes: u64) {
@@ -501,7 +501,7 @@ impl Plan {
     /// Records that the range of a request arrived, was verified and can be read from now on.
     /// Returns `false` if the request or its file is not open any longer, for example because
     /// another peer was faster.
-    pub fn answered(&mut self, now: Instant, id: RequestId) -> bool {
+    pub(crate) fn answered(&mut self, now: Instant, id: RequestId) -> bool {
         let Some(entry) = self.state.take_request(id) else {
             return false;
         };
@@ -540,7 +540,7 @@ impl Plan {
     }
 
     /// Ends a request without data. Its range can be requested again, also from the same peer.
-    pub fn failed(&mut self, now: Instant, id: RequestId, failure: Failure) {
+    pub(crate) fn failed(&mut self, now: Instant, id: RequestId, failure: Failure) {
         let Some(entry) = self.state.take_request(id) else {
             return;
         };
@@ -615,7 +615,7 @@ impl Plan {
     /// The recent failure of some of the range; [`PlanError::Gone`] if some of the range has no
     /// holder left and a full holder recently reported the file gone; [`PlanError::TooMany`];
     /// [`PlanError::NoHolder`] if the file is not open.
-    pub fn demand(
+    pub(crate) fn demand(
         &mut self,
         now: Instant,
         content: ContentKey,
@@ -634,7 +634,7 @@ impl Plan {
     ///
     /// # Errors
     /// Those of [`Plan::demand`].
-    pub fn demand_as(
+    pub(crate) fn demand_as(
         &mut self,
         now: Instant,
         id: DemandId,

@@ -58,7 +58,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// Returns the next event, if there is one.
-    pub fn poll_event(&mut self) -> Option<PlanEvent> {
+    pub(crate) fn poll_event(&mut self) -> Option<PlanEvent> {
         self.events.pop_front()
     }
 
@@ -90,7 +90,7 @@ impl Outbox {
     }
 
     /// Returns the decisions since the last call, in order.
-    pub fn take_decisions(&mut self) -> Vec<Decision> {
+    pub(crate) fn take_decisions(&mut self) -> Vec<Decision> {
         self.decisions.take()
     }
 }

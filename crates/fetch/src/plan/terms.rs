@@ -127,7 +127,7 @@ pub enum Lane {
 /// Request for one range to one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RangeRequest {
-    /// Id for [`super::Plan::answered`] and [`super::Plan::failed`].
+    /// Id, by which the owner reports its end.
     pub id: RequestId,
     /// Peer to ask.
     pub node: NodeId,

@@ -96,8 +96,9 @@ impl<O: Owner> OpenFile<O> {
 
 /// Fetch machine; see the module documentation.
 pub struct Session<O: Owner> {
-    /// Choices of ranges and peers. The owner of the session reports news of peers and of time to
-    /// the plan directly. Reads, fills, offers and ends of requests go through the session.
+    /// Choices of ranges and peers. The owner of the session calls the plan directly for reports,
+    /// and to record news of peers, of time and of requests in flight. Reads, fills, offers and
+    /// ends of requests go through the session: the plan's calls for these are not public.
     pub plan: Plan,
     uncached: UncachedAnswers,
     asked: BTreeMap<RequestId, O::Question>,
