@@ -76,6 +76,27 @@ impl CacheContext {
         )
     }
 
+    /// Counts a failed query of the free space, and reports the first failure since the last
+    /// recovery. It says nothing about writes, so the disk does not count as one that refuses them.
+    pub(super) fn record_failed_measurement(&self, error: &io::Error) {
+        self.refusals.disk_errors.fetch_add(1, Ordering::Relaxed);
+        let usage = usage_command(&self.layout.dir);
+        self.report_trouble(|| {
+            format!(
+                "the free space of the cache's disk is unknown: {error}; check that disk ({usage}), \
+                 or name another with cache_dir; reads go on uncached"
+            )
+        });
+    }
+
+    fn report_trouble(&self, why: impl FnOnce() -> String) {
+        let mut is_reported = self.refusals.trouble_reported.lock();
+        if !std::mem::replace(&mut *is_reported, true) {
+            self.send_event(CacheEvent::DiskTrouble { why: why() });
+            self.write_behind.schedule_disk_checks(true);
+        }
+    }
+
     /// Counts a failed access to the disk, and reports the first failure since the last recovery.
     pub(super) fn record_result<T>(&self, result: io::Result<T>) -> io::Result<T> {
         match &result {
@@ -88,13 +109,8 @@ impl CacheContext {
             Err(error) => {
                 self.refusals.disk_errors.fetch_add(1, Ordering::Relaxed);
                 self.refusals.disk_refuses.store(true, Ordering::Relaxed);
-                let mut is_reported = self.refusals.trouble_reported.lock();
-                if !std::mem::replace(&mut *is_reported, true) {
-                    let limit = limit_of_open_files(error);
-                    let why = limit.unwrap_or_else(|| self.refused_write(error));
-                    self.send_event(CacheEvent::DiskTrouble { why });
-                    self.write_behind.schedule_disk_checks(true);
-                }
+                let limit = limit_of_open_files(error);
+                self.report_trouble(|| limit.unwrap_or_else(|| self.refused_write(error)));
             }
         }
         result

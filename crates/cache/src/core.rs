@@ -143,10 +143,8 @@ impl CacheCore {
                 ReserveDecision::Measure => {
                     match self.context.disk.free_bytes(&self.context.layout.dir) {
                         Ok(free_bytes) => self.index.lock().measured(free_bytes, Instant::now()),
-                        // Only the failure is recorded, because a success does not prove that the
-                        // disk accepts writes.
                         Err(error) => {
-                            let _ = self.context.record_result::<()>(Err(error));
+                            self.context.record_failed_measurement(&error);
                             return false;
                         }
                     }
@@ -204,6 +202,12 @@ impl CacheCore {
             Err(error) if is_full(&error) => self.index.lock().space.evictable_bytes > 0,
             tried => tried.is_ok(),
         };
+        let is_well = is_well
+            && self
+                .context
+                .disk
+                .free_bytes(&self.context.layout.dir)
+                .is_ok();
         if is_well {
             self.context.report_recovery();
         }
