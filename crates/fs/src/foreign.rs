@@ -52,14 +52,14 @@ impl ForeignInodes {
         if let Some(open) = handle.and_then(|number| self.open_file(number)) {
             return reply(Ok(self.attributes.foreign_attributes(ino, &open)));
         }
+        if let Some(known) = self.namespace.known_foreign(&name) {
+            return reply(Ok(self.attributes.foreign_attributes(ino, &known)));
+        }
         let (attributes, query) = (self.attributes.clone(), self.possible.begin_query(&name));
         let answer = move |found: Result<ForeignFile, FsError>| {
             let _ends_after_the_reply = query;
             reply(found.map(|file| attributes.foreign_attributes(ino, &file)));
         };
-        if let Some(known) = self.namespace.known_foreign(&name) {
-            return answer(Ok(known));
-        }
         match (self.namespace.content.foreign(), asker) {
             (Some(foreign), Some(uid)) => foreign.find(&name, uid, Box::new(answer)),
             _ => answer(Err(FsError::NotFound)),

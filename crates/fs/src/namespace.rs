@@ -44,7 +44,7 @@ impl MountNamespace {
         self.resolve(&self.view(), &name).is_some()
     }
 
-    /// Returns whether a name of the root stands for anything, as shown now or in the newest view.
+    /// Returns whether a name of the root stands for something, as shown now or in the newest view.
     pub fn shows_in_root(&self, name: &[u8]) -> bool {
         let Ok(path) = SharedPath::new(name) else {
             return false;

@@ -3,7 +3,8 @@
 //! Such a name is an inode before any foreign peer is queried, and the kernel keeps an inode that
 //! no program uses until it is short of memory. A program that tries names at random would fill the
 //! memory of the kernel and of this process. A name therefore has a slot here for a short time.
-//! Once its slot has ended and no query for it runs, the kernel is made to forget the name.
+//! The kernel is made to forget the name when the last query for it ends, or when its slot ends
+//! without one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use super::namespace::{MountNamespace, in_root};
 use super::staleness::KernelCaches;
 use super::traits::Stale;
 
-/// Maximum number of slots. A user may have as many as there are free ones: half of all if no other
-/// user has any. One user therefore always leaves room for the next.
+/// Maximum number of slots. A user gets a further slot only while it has fewer than are free: half
+/// of all if no other user has any. One user therefore always leaves room for the next.
 const SLOTS_MAX: usize = 4096;
 /// Lifetime of a slot. An older slot ends at the next lookup of a name that a foreign peer may have.
 const SLOT_LIFETIME: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ impl PossibleNames {
         }
     }
 
-    /// Makes the kernel forget a name, unless it stands for anything by now.
+    /// Makes the kernel forget a name, unless it stands for something by then.
     fn forget(&self, name: Box<[u8]>) {
         self.caches.invalidate(Stale::PossibleName { name });
     }
@@ -106,7 +107,7 @@ impl NameSlots {
         uid: u32,
         now: Instant,
     ) -> (Vec<Box<[u8]>>, Result<(), FsError>) {
-        let ended = self.end_old(now);
+        let mut ended = self.end_old(now);
         if self.user_of.contains_key(name) {
             return (ended, Ok(()));
         }
@@ -114,6 +115,7 @@ impl NameSlots {
         if own >= SLOTS_MAX - self.order.len() {
             return (ended, Err(FsError::Busy));
         }
+        ended.retain(|it| **it != *name);
         self.order.push_back((now, name.into()));
         self.user_of.insert(name.into(), uid);
         self.slots_of.insert(uid, own + 1);
@@ -184,6 +186,15 @@ mod tests {
         assert_eq!(*ended[0], *name(0));
         assert_eq!((slots.order.len(), slots.user_of.len()), (2, 2));
         assert_eq!(slots.slots_of, HashMap::from([(7, 1), (8, 1)]));
+    }
+
+    #[test]
+    fn a_name_that_is_looked_up_again_gets_a_new_slot_and_is_kept() {
+        let (mut slots, begun) = (NameSlots::default(), Instant::now());
+        slots.enter(b"again", 7, begun).1.unwrap();
+        let (ended, entered) = slots.enter(b"again", 7, begun + SLOT_LIFETIME);
+        assert_eq!((ended, entered), (vec![], Ok(())));
+        assert_eq!(slots.slots_of, HashMap::from([(7, 1)]));
     }
 
     #[test]

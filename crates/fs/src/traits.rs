@@ -374,8 +374,8 @@ pub enum Stale {
         /// The last part of the name.
         name: Box<[u8]>,
     },
-    /// A name of the root that only foreign peers might have. The kernel forgets its inode. Nothing
-    /// is stale if the name stands for anything when this is sent.
+    /// A name of the root that only foreign peers might have. The kernel forgets its inode. This is
+    /// not sent if the name stands for something by then.
     PossibleName {
         /// The name.
         name: Box<[u8]>,

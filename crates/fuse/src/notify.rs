@@ -145,7 +145,8 @@ impl NotifyQueue {
                 stale.extend(once_more.into_iter().filter(|it| known.insert(it.clone())));
             }
             // An invalidation of pages is not repeated, because a reader may have filled them
-            // again. Nor is one of a possible name, because no answer makes the kernel cache it.
+            // again. An invalidation of a possible name is not repeated either, because the kernel
+            // caches no answer about it.
             let is_once = |stale: &Stale| matches!(stale, Stale::PossibleName { .. });
             stale.retain(|stale| !is_of_pages(stale) && !is_once(stale));
             let lately = begun.checked_sub(SETTLING_TIME).unwrap_or(begun);
