@@ -210,7 +210,8 @@ impl Node {
     /// Sends the farewell, ends the event loop and stores the last changes. Returns when they are on
     /// the disk, or after 12 s if the disk does not answer. With [`Leave::Final`], the node first
     /// resigns from the cluster ([`NodeMembership::resign`]), unless it has done so. That takes up
-    /// to 3 s. The result is empty if all of this succeeded.
+    /// to 3 s. Returns what went wrong. A resignation that no other node received yet, and a failed
+    /// write of the shares' ledger, which the ledger reports itself, are not in it.
     pub async fn stop(&self, leave: Leave) -> Vec<StopProblem> {
         let mut problems = Vec::new();
         if leave == Leave::Final {
@@ -222,28 +223,25 @@ impl Node {
             problems.extend(not_resigned.map(StopProblem::NotResigned));
         }
         let ended = async {
-            let (unstored, ()) = tokio::join!(self.end_loop(leave), self.withdraw_from_lan());
+            tokio::join!(self.end_loop(leave), self.withdraw_from_lan());
             let shares = self.shares.set.clone();
             // The ledger reports a failed write, and the panic hook a panic.
             let _panicked = tokio::task::spawn_blocking(move || shares.store()).await;
-            unstored
         };
-        match tokio::time::timeout(STOP_LIMIT, ended).await {
-            Ok(unstored) => problems.extend(unstored.map(StopProblem::NotStored)),
-            Err(_) => problems.push(StopProblem::SilentDisk),
-        }
+        let is_silent = tokio::time::timeout(STOP_LIMIT, ended).await.is_err();
+        let unstored = self.control.unstored.lock().take();
+        problems.extend(unstored.map(StopProblem::NotStored));
+        problems.extend(is_silent.then_some(StopProblem::SilentDisk));
         problems
     }
 
-    /// Sends the farewell and waits until the event loop has stored everything and ended. Returns
-    /// why it could not store the last changes.
-    async fn end_loop(&self, leave: Leave) -> Option<StoreError> {
+    /// Sends the farewell and waits until the event loop has stored everything and ended.
+    async fn end_loop(&self, leave: Leave) {
         let mut stopping = self.control.stopping.clone();
         let commands = &self.membership.commands;
         if commands.send(LoopCommand::Leave(leave)).await.is_ok() {
             let _ended = stopping.wait_for(|stopped| *stopped).await;
         }
-        self.control.unstored.lock().take()
     }
 
     async fn withdraw_from_lan(&self) {

@@ -422,15 +422,13 @@ impl Daemon {
             }
             None => Ok(()),
         });
-        let (problems, unmounted) = tokio::join!(self.services.node.stop(leave), unmounted);
-        for problem in problems {
-            match problem {
-                StopProblem::NotResigned(_) => tracing::warn!("{problem}"),
-                StopProblem::NotStored(_) | StopProblem::SilentDisk => {
-                    tracing::error!("{problem}");
-                }
+        // An unmount has no time limit, so the problems of the node are logged before its end.
+        let node_stopped = async {
+            for problem in self.services.node.stop(leave).await {
+                log_stop_problem(&problem);
             }
-        }
+        };
+        let ((), unmounted) = tokio::join!(node_stopped, unmounted);
         match unmounted {
             Ok(Err(error)) => tracing::error!("{error}"),
             Err(error) => tracing::error!("the unmount ended in a panic: {error}"),
@@ -524,6 +522,13 @@ async fn use_waiting_token(services: &Services, config: &Config) {
 /// Returns whether the issuer refused a token that has expired by this node's clock.
 fn is_over(error: &NodeError) -> bool {
     matches!(error, NodeError::Net(NetError::InviteExpired))
+}
+
+fn log_stop_problem(problem: &StopProblem) {
+    match problem {
+        StopProblem::NotResigned(_) => tracing::warn!("{problem}"),
+        StopProblem::NotStored(_) | StopProblem::SilentDisk => tracing::error!("{problem}"),
+    }
 }
 
 /// Removes the waiting token, because it was used or cannot be used, or this node joined with
