@@ -32,6 +32,8 @@ pub(super) struct Spared {
 pub(super) struct Backoff {
     /// Failures since its last answer. Requests that failed together count once.
     failures: u32,
+    /// When the first of these failures was.
+    failing_since: Option<Instant>,
     failed_at: Option<Instant>,
     failures_total: u64,
     busy: u32,
@@ -46,6 +48,11 @@ impl Backoff {
     /// Returns the number of failures since its last answer.
     pub(super) fn unanswered(&self) -> u32 {
         self.failures
+    }
+
+    /// Returns when the first failure since its last answer was.
+    pub(super) fn unanswered_since(&self) -> Option<Instant> {
+        self.failing_since
     }
 
     pub(super) fn failures_total(&self) -> u64 {
@@ -80,6 +87,7 @@ impl Backoff {
     /// Ends the back-off, but not the shunning.
     pub(super) fn end(&mut self) {
         (self.failures, self.busy, self.not_before) = (0, 0, None);
+        self.failing_since = None;
     }
 
     /// Records that the request sent at `sent_at` failed as `Unreachable`. A request that was sent
@@ -92,6 +100,7 @@ impl Backoff {
             return self.not_before.unwrap_or(now);
         }
         self.failed_at = Some(now);
+        self.failing_since.get_or_insert(now);
         self.failures += 1;
         self.failures_total += 1;
         let until = now

@@ -122,6 +122,7 @@ impl PeerTable {
             in_flight_bytes: peer.link.in_flight_bytes(),
             failures: peer.backoff.failures_total(),
             unanswered: peer.backoff.unanswered(),
+            unanswered_since: peer.backoff.unanswered_since(),
             lies: peer.lies(),
             shunned: peer.backoff.is_shunned(now),
         };

@@ -224,6 +224,8 @@ pub struct PeerRate {
     pub failures: u64,
     /// Failures since its last answer. Requests that failed together count once.
     pub unanswered: u32,
+    /// When the first of these failures was.
+    pub unanswered_since: Option<Instant>,
     /// How often it was shunned for wrong bytes. A restart forgets this 30 days after the last
     /// time.
     pub lies: u64,

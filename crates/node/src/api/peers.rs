@@ -18,6 +18,9 @@ use p2pfs_types::id::NodeId;
 
 /// Minimum number of consecutive unanswered requests for which an alive node is reported as mute.
 pub const MUTE_MIN: u32 = 3;
+/// How long these requests must be unanswered. By then a node that has died is no longer alive to
+/// the cluster.
+const MUTE_AFTER: Duration = Duration::from_secs(8);
 
 /// One other node.
 #[derive(Clone, Debug)]
@@ -88,8 +91,8 @@ impl NodePeers {
         Ok(members.into_iter().map(report).collect())
     }
 
-    /// Returns the nodes that are alive, but left at least [`MUTE_MIN`] requests for files
-    /// unanswered since their last answer.
+    /// Returns the nodes that are alive, but have left at least [`MUTE_MIN`] requests for files
+    /// unanswered for 8 s.
     pub fn mute(&self) -> Vec<NodeId> {
         let members = self.handles.published.members.load();
         let is_alive = |node: &NodeId| {
@@ -98,7 +101,10 @@ impl NodePeers {
             member.is_some_and(|it| it.status.state == MemberState::Alive)
         };
         let rates = self.handles.fetcher.peers().into_iter();
-        let mute = rates.filter(|rate| rate.unanswered >= MUTE_MIN);
+        let mute = rates.filter(|rate| {
+            let since = rate.unanswered_since;
+            rate.unanswered >= MUTE_MIN && since.is_some_and(|at| at.elapsed() >= MUTE_AFTER)
+        });
         mute.map(|rate| rate.node).filter(is_alive).collect()
     }
 
