@@ -20,7 +20,7 @@ pub(super) struct SentState {
     pub at: Instant,
     /// Expected time until its whole answer is here, with twice the usual deviation.
     pub usual: Duration,
-    /// Bytes that had arrived from the peer before that, for any request.
+    /// Bytes that had arrived from the peer, for any request, when this one was sent.
     pub moved_bytes: u64,
     /// Bytes in flight to the peer before the request, in its lane.
     pub queue_bytes: u64,

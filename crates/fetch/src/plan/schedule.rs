@@ -421,7 +421,7 @@ impl Scheduler {
     /// 4. The best holder with room, by its rank and then by its score. For a bulk request that is
     ///    not a hedge, none for now if this holder is much slower than the best peer of all.
     ///
-    /// If no holder has room, none is asked for now.
+    /// If no holder may be asked, returns why.
     fn best_of(&mut self, state: &mut FetchState, now: Instant, wish: Wish<'_>) -> HolderChoice {
         let found = candidates(state, now, wish);
         let (purpose, is_hedge) = (wish.purpose, wish.is_hedge());

@@ -115,11 +115,11 @@ pub struct Session<O: Owner> {
 
 impl<O: Owner> Session<O> {
     /// Creates a session with nothing to do. Its random choices derive from `seed`. Bytes that the
-    /// cache has no room for stay in memory, up to `window_bytes`.
-    pub fn new(config: PlanConfig, seed: u64, window_bytes: u64) -> Self {
+    /// cache has no room for stay in memory, up to `uncached_max_bytes`.
+    pub fn new(config: PlanConfig, seed: u64, uncached_max_bytes: u64) -> Self {
         Self {
             plan: Plan::new(config, seed),
-            uncached: UncachedAnswers::new(window_bytes),
+            uncached: UncachedAnswers::new(uncached_max_bytes),
             asked: BTreeMap::new(),
             surveys: Surveys::default(),
             files: BTreeMap::new(),

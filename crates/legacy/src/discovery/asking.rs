@@ -112,7 +112,7 @@ struct OpenQuestion {
     asked_at: Instant,
     /// Whether the question was sent since it was opened or last renewed.
     is_put: bool,
-    /// Users whose turn it is sent in, if it was not sent yet.
+    /// Users in whose queues it waits. Empty once it was sent.
     queued_for: Vec<u32>,
     /// Whether a person waits for the answer.
     is_persons: bool,

@@ -82,7 +82,7 @@ pub(super) struct Bench {
     /// Bytes that the cache keeps, and bytes that stay in memory in addition. Neither evicts
     /// anything.
     pub cache_bytes: u64,
-    pub window_bytes: u64,
+    pub uncached_max_bytes: u64,
     uncached: VecDeque<(ContentKey, ByteRange)>,
     /// Maximum number of items that one call of the plan examined.
     pub most_steps: u64,
@@ -116,7 +116,7 @@ impl Bench {
             under_way: BTreeMap::new(),
             links: Fluid::new(start),
             cache_bytes: u64::MAX,
-            window_bytes: 0,
+            uncached_max_bytes: 0,
             uncached: VecDeque::new(),
             most_steps: 0,
             steps_before: 0,
@@ -311,12 +311,12 @@ impl Bench {
         self.plan
             .state
             .read_ahead
-            .limit(Some(self.window_bytes / 2));
+            .limit(Some(self.uncached_max_bytes / 2));
         self.uncached.push_back((content, range));
         let held = |uncached: &VecDeque<(ContentKey, ByteRange)>| -> u64 {
             uncached.iter().map(|(_, range)| range.len()).sum()
         };
-        while held(&self.uncached) > self.window_bytes {
+        while held(&self.uncached) > self.uncached_max_bytes {
             let (content, range) = self.uncached.pop_front().unwrap();
             self.plan.mark_lost(&content, range);
         }

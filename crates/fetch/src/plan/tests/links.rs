@@ -31,7 +31,7 @@ fn files_larger_than_the_cache_and_all_memory_are_read_to_their_end() {
     for (readers, size) in [(1, 160 * MIB), (4, 80 * MIB)] {
         let mut bench = Bench::new(31);
         bench.cache_bytes = 48 * MIB;
-        bench.window_bytes = 32 * MIB;
+        bench.uncached_max_bytes = 32 * MIB;
         let peer = bench.peer(1, SimPeer::new(1, LAN));
         for number in 0..readers {
             let content = bench.file(number, size, &[peer]);
