@@ -50,6 +50,11 @@ impl Reporting {
         self
     }
 
+    /// Returns whether the user named a socket.
+    pub(super) fn names_socket(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// Returns the possible sockets of the daemon.
     pub(super) fn sockets(&self) -> Vec<PathBuf> {
         sockets(self.socket.as_deref())

@@ -189,6 +189,8 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
         token => token.to_owned(),
     };
     let token = check(&token)?.to_owned();
+    let names_state =
+        options.state.is_some() || config_or_variable(options.config.clone()).is_some();
     match options.reporting.try_open() {
         Ok(mut client) => {
             if !is_meant(&mut client, &options)? {
@@ -208,7 +210,10 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
             };
             output.print_value_or_line(options.reporting.json, &joined, text)
         }
-        Err(ClientError::NotRunning { .. }) => keep(options, &token, false, output),
+        // Without a daemon at the named socket, a mistyped one would leave the token for another.
+        Err(ClientError::NotRunning { .. }) if !options.reporting.names_socket() || names_state => {
+            keep(options, &token, false, output)
+        }
         Err(error) => Err(error.into()),
     }
 }

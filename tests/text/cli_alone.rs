@@ -326,6 +326,26 @@ fn a_token_is_not_stored_beside_a_running_daemon_on_another_socket() {
 }
 
 #[test]
+fn a_token_is_not_stored_for_another_daemon_if_the_named_socket_is_wrong() {
+    let dir = dir();
+    let wrong = dir.path().join("wrong.sock");
+    let token = whole_token();
+    let mut command = p2pfs(dir.path());
+    command.env("HOME", dir.path());
+    let output = command
+        .args(["join", "--socket", wrong.to_str().unwrap(), &token])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("no daemon answers on") && said.contains("wrong.sock"),
+        "{said}"
+    );
+    assert!(!stdout(&output).contains("stored"));
+}
+
+#[test]
 fn an_empty_standard_input_is_reported_as_such() {
     let dir = dir();
     let mut command = p2pfs(dir.path());
