@@ -239,7 +239,10 @@ fn before_a_start(reason: Option<&str>, config: Option<PathBuf>) -> Result<Vec<C
     if let Some(Loaded { config, .. }) = loaded {
         checks.extend(rights_to_mount(&config));
         let listen = config.listen;
-        checks.extend(may_lack_port(reason, listen).then(|| port(listen)));
+        let port = may_lack_port(reason, listen).then(|| port(listen));
+        // The reason of the failed start has the remedy already.
+        let is_told = |check: &Check| check.state == CheckState::Failed && reason.is_some();
+        checks.extend(port.filter(|check| !is_told(check)));
     }
     Ok(checks)
 }
@@ -326,9 +329,9 @@ fn port(listen: SocketAddr) -> Check {
                 kind,
             };
             let of_start = of_start.to_string();
-            let remedy = of_start.split_once("; ").map(|(_, remedy)| remedy);
-            let remedy = remedy.unwrap_or("set listen to another");
-            Check::failed("port", format!("{listen}: {error}"), remedy)
+            let told = of_start.split_once("; ");
+            let (found, remedy) = told.unwrap_or((&of_start, "set listen to another"));
+            Check::failed("port", found, remedy)
         }
     }
 }

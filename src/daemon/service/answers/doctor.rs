@@ -164,8 +164,8 @@ fn check_shares(services: &Services, sight: Sight) -> Vec<Check> {
         shares, missing, ..
     } = shares::shares(services, sight);
     if shares.is_empty() && missing.is_empty() {
-        let remedy = "to give files to the others: p2pfs share add DIR";
-        return vec![Check::warning("share", "this node shares nothing", remedy)];
+        let nothing = "this node shares nothing; to give files to the others: p2pfs share add DIR";
+        return vec![Check::note("share", nothing)];
     }
     let standing = services.node.shares().standing();
     let saved = services.shares.saved.lock();
