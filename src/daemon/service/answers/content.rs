@@ -177,7 +177,7 @@ fn remedy_of(error: FsError) -> Option<&'static str> {
         FsError::Gone => {
             Some("it was replaced or removed, or its holder left the cluster: get it again")
         }
-        FsError::TooManyHandles => Some("try again when fewer files are open"),
+        FsError::TooManyHandles => Some("try again when fewer files are open or read"),
         FsError::NoRoom => Some("p2pfs cache resize gives it more, p2pfs cache clear empties it"),
         FsError::Disk => Some("p2pfs doctor says which disk, and what helps"),
         _ => None,

@@ -308,7 +308,7 @@ fn down_reason(why: DownReason) -> &'static str {
         DownReason::Failed => "does not answer",
         DownReason::Away => "stopped and did not come back in time",
         DownReason::Left => "left the cluster",
-        DownReason::Expelled => "was expelled",
+        DownReason::Expelled => "is no longer a member",
     }
 }
 
