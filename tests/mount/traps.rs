@@ -417,6 +417,32 @@ fn a_name_that_is_shared_after_a_foreign_peer_might_have_it_is_not_forgotten() {
     assert_eq!(opened_at(&directory), shared);
 }
 
+/// A lookup that waits for foreign peers ends when a node shares the name.
+#[apply(promise)]
+fn a_name_that_is_shared_during_a_query_is_found_at_once() {
+    let content = Memory::new();
+    content.ask_foreign();
+    let mounted = Mounted::of(&content);
+    let paths = ["looked-up", "opened"].map(|name| mounted.at(name));
+    let [looked_up, opened] = paths.clone();
+    let stat = thread::spawn(move || fs::metadata(looked_up).unwrap().len());
+    eventually("the peer is asked", PATIENCE, || {
+        content.foreign_calls() == 1
+    });
+    let open = thread::spawn(move || fs::read(opened).unwrap());
+    eventually("it is asked again", PATIENCE, || {
+        content.foreign_calls() == 2
+    });
+    content.file("looked-up", b"1".to_vec());
+    content.file("opened", b"22".to_vec());
+    mounted.publish();
+    assert_eq!(stat.join().unwrap(), 1);
+    assert_eq!(open.join().unwrap(), b"22");
+    assert_eq!(content.foreign_calls(), 2, "both queries still run");
+    content.refuse_foreign();
+    assert_eq!(fs::read(&paths[1]).unwrap(), b"22");
+}
+
 #[apply(promise)]
 fn a_foreign_file_found_after_a_long_query_is_open_under_its_name() {
     let content = Memory::new();

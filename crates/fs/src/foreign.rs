@@ -2,7 +2,8 @@
 //! metadata calls that wait for the network.
 //!
 //! Such a name is an inode at once, so no lookup locks the directory while a foreign peer is
-//! queried. GETATTR and OPEN of that inode wait instead, by a reply that is called later. The
+//! queried. GETATTR and OPEN of that inode wait instead, by a reply that is called later. If a node
+//! shares the name in the meantime, the wait ends, and the kernel looks the name up again. The
 //! properties of the file are read from [`ForeignFiles`] each time, because no hash identifies its
 //! version. The kernel therefore does not cache its name, its attributes or its bytes.
 //!
@@ -55,10 +56,11 @@ impl ForeignInodes {
         if let Some(known) = self.namespace.known_foreign(&name) {
             return reply(Ok(self.attributes.foreign_attributes(ino, &known)));
         }
-        let (attributes, query) = (self.attributes.clone(), self.possible.begin_query(&name));
+        let attributes = self.attributes.clone();
+        let query = self.possible.begin_query(&name, reply);
         let answer = move |found: Result<ForeignFile, FsError>| {
-            let _ends_after_the_reply = query;
-            reply(found.map(|file| attributes.foreign_attributes(ino, &file)));
+            let found = found.map(|file| attributes.foreign_attributes(ino, &file));
+            query.waiting.reply(|| found);
         };
         match (self.namespace.content.foreign(), asker) {
             (Some(foreign), Some(uid)) => foreign.find(&name, uid, Box::new(answer)),
@@ -74,10 +76,11 @@ impl ForeignInodes {
         let Some(name) = self.name_of(ino) else {
             return reply(Err(FsError::NotFound));
         };
-        let (handles, query) = (self.handles.clone(), self.possible.begin_query(&name));
+        let handles = self.handles.clone();
+        let query = self.possible.begin_query(&name, reply);
         let opened = move |opened: Result<(Arc<dyn OpenContent>, u64), FsError>| {
-            let _ends_after_the_reply = query;
-            reply(opened.and_then(|(content, size_bytes)| {
+            query.waiting.reply(|| {
+                let (content, size_bytes) = opened?;
                 let state = FileState::Version { size_bytes };
                 let handle = Handle::File(OpenFile::new(ino, content, state));
                 let handle = handles.insert(handle)?;
@@ -85,7 +88,7 @@ impl ForeignInodes {
                     handle,
                     caching: Caching::Direct,
                 })
-            }));
+            });
         };
         match self.namespace.content.foreign() {
             Some(foreign) => foreign.open(&name, uid, Box::new(opened)),

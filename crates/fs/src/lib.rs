@@ -32,6 +32,7 @@ mod own_attributes;
 mod pages_behind;
 mod places;
 mod possible;
+mod queries;
 mod recall;
 mod replaced;
 mod resolver;

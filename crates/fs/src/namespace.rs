@@ -8,6 +8,7 @@ use super::attributes::StatFs;
 use super::inode::{Name, Node};
 use super::names::{self, ResolvedName};
 use super::places::PathsByNumber;
+use super::queries::RunningQueries;
 use super::shown::ShownView;
 use super::traits::{Content, ForeignFile, ForeignFiles};
 use p2pfs_catalogue::{NameHandle, View};
@@ -23,6 +24,8 @@ pub struct MountNamespace {
     pub(super) content: Arc<dyn Content>,
     /// Start of the filesystem. It is the modification time of names without one of their own.
     pub(super) started: Timestamp,
+    /// The queries of foreign peers.
+    pub(super) queries: RunningQueries,
     shown: ShownView,
     paths: PathsByNumber,
 }
@@ -33,6 +36,7 @@ impl MountNamespace {
         Self {
             content,
             started: Timestamp::from(SystemTime::now()),
+            queries: RunningQueries::default(),
             shown: ShownView::default(),
             paths: PathsByNumber::default(),
         }
@@ -83,6 +87,19 @@ impl MountNamespace {
     pub(super) fn show(&self, view: Option<Arc<View>>) {
         view.into_iter().for_each(|view| self.shown.show(view));
         self.paths.forget();
+        self.end_shared_queries();
+    }
+
+    /// Ends the requests that wait for foreign peers and whose names a node of the cluster shares
+    /// by now.
+    fn end_shared_queries(&self) {
+        let view = self.view();
+        self.queries.end_shared(|name| is_shared(&view, name));
+    }
+
+    /// Returns whether the shown view has a name of the root.
+    pub(super) fn is_shared(&self, name: &[u8]) -> bool {
+        is_shared(&self.view(), name)
     }
 
     /// Returns the path of the directory or link with an inode number.
@@ -137,6 +154,11 @@ impl MountNamespace {
     pub(super) fn foreign_listed(&self) -> ResolvedName {
         ResolvedName::new(Node::Foreign, self.started)
     }
+}
+
+fn is_shared(view: &View, name: &[u8]) -> bool {
+    let path = SharedPath::new(name).ok();
+    path.is_some_and(|path| names::resolve(view, &Name::Union(path)).is_some())
 }
 
 /// Returns the name if it is directly in the root. Foreign peers have no folders.

@@ -16,8 +16,9 @@ use super::error::FsError;
 use super::inode::Name;
 use super::names::ResolvedName;
 use super::namespace::{MountNamespace, in_root};
+use super::queries::Waiting;
 use super::staleness::KernelCaches;
-use super::traits::Stale;
+use super::traits::{LaterReply, Stale};
 
 /// Maximum number of slots. A user gets a further slot only while it has fewer than are free: half
 /// of all if no other user has any. One user therefore always leaves room for the next.
@@ -48,20 +49,31 @@ impl PossibleNames {
                 return Err(FsError::NotFound);
             }
             let (ended, entered) = self.slots.lock().enter(name, uid, Instant::now());
-            ended.into_iter().for_each(|name| self.forget(name));
+            let queries = &self.namespace.queries;
+            let unasked = ended.into_iter().filter(|it| !queries.is_running(it));
+            unasked.for_each(|name| self.forget(name));
             entered?;
         }
         Ok(self.namespace.foreign_listed())
     }
 
     /// Keeps a name known to the kernel while a query for it runs, because a program is about to
-    /// open it. The query ends when the returned value is dropped.
-    pub(super) fn begin_query(self: &Arc<Self>, name: &[u8]) -> RunningQuery {
-        let mut slots = self.slots.lock();
-        *slots.queries_of.entry(name.into()).or_default() += 1;
+    /// open it. The query ends when the returned value is dropped. If a node of the cluster shares
+    /// the name before that, the request ends with [`FsError::Gone`].
+    pub(super) fn begin_query<T: 'static>(
+        self: &Arc<Self>,
+        name: &[u8],
+        reply: LaterReply<T>,
+    ) -> RunningQuery<T> {
+        let waiting = self.namespace.queries.begin(name, reply);
+        // The name may have been shared since its lookup.
+        if self.namespace.is_shared(name) {
+            waiting.reply(|| Err(FsError::Gone));
+        }
         RunningQuery {
             possible: self.clone(),
             name: name.into(),
+            waiting,
         }
     }
 
@@ -72,16 +84,18 @@ impl PossibleNames {
 }
 
 /// A query for a name that runs.
-pub(super) struct RunningQuery {
+pub(super) struct RunningQuery<T: 'static> {
     possible: Arc<PossibleNames>,
     name: Box<[u8]>,
+    /// The request that waits for the query.
+    pub(super) waiting: Arc<Waiting<T>>,
 }
 
-impl Drop for RunningQuery {
+impl<T: 'static> Drop for RunningQuery<T> {
     fn drop(&mut self) {
-        let name = std::mem::take(&mut self.name);
-        if self.possible.slots.lock().end_query(&name) {
-            self.possible.forget(name);
+        let queries = &self.possible.namespace.queries;
+        if queries.end(&self.name, &self.waiting) {
+            self.possible.forget(std::mem::take(&mut self.name));
         }
     }
 }
@@ -94,8 +108,6 @@ pub(super) struct NameSlots {
     user_of: HashMap<Box<[u8]>, u32>,
     /// Number of slots of each user.
     slots_of: HashMap<u32, usize>,
-    /// Number of running queries for each name, whether the name still has a slot or not.
-    queries_of: HashMap<Box<[u8]>, usize>,
 }
 
 impl NameSlots {
@@ -130,25 +142,10 @@ impl NameSlots {
             if let Some(slots) = uid.and_then(|uid| self.slots_of.get_mut(&uid)) {
                 *slots -= 1;
             }
-            if !self.queries_of.contains_key(&name) {
-                ended.push(name);
-            }
+            ended.push(name);
         }
         self.slots_of.retain(|_, slots| *slots > 0);
         ended
-    }
-
-    /// Ends a query for a name. Returns whether no other query for it runs.
-    fn end_query(&mut self, name: &[u8]) -> bool {
-        let Some(queries) = self.queries_of.get_mut(name) else {
-            return false;
-        };
-        *queries -= 1;
-        let is_last = *queries == 0;
-        if is_last {
-            self.queries_of.remove(name);
-        }
-        is_last
     }
 }
 
@@ -195,17 +192,5 @@ mod tests {
         let (ended, entered) = slots.enter(b"again", 7, begun + SLOT_LIFETIME);
         assert_eq!((ended, entered), (vec![], Ok(())));
         assert_eq!(slots.slots_of, HashMap::from([(7, 1)]));
-    }
-
-    #[test]
-    fn a_name_is_kept_until_the_last_query_for_it_ends() {
-        let (mut slots, begun) = (NameSlots::default(), Instant::now());
-        slots.enter(b"asked", 7, begun).1.unwrap();
-        slots.queries_of.insert(Box::from(*b"asked"), 2);
-        let (ended, _) = slots.enter(b"new", 7, begun + SLOT_LIFETIME);
-        assert_eq!(ended, Vec::<Box<[u8]>>::new());
-        assert!(!slots.end_query(b"asked"), "another query runs");
-        assert!(slots.end_query(b"asked"));
-        assert_eq!(slots.queries_of.len(), 0);
     }
 }
