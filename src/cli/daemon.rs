@@ -11,7 +11,8 @@ use super::error::CliError;
 use super::output::Output;
 use super::questions;
 use crate::daemon::config::{
-    ConfigError, Environment, Loaded, Overrides, Place, Seed, Sources, inspect, load, units,
+    ConfigError, Environment, Loaded, Overrides, Place, Seed, Sources, inspect, load,
+    parse_listen_address, units,
 };
 use p2pfs_types::id::NodeName;
 
@@ -37,7 +38,7 @@ pub struct DaemonOptions {
     #[arg(long)]
     pub name: Option<NodeName>,
     /// Where to listen, UDP and TCP [default: 0.0.0.0:1378]
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen_address)]
     pub listen: Option<SocketAddr>,
     /// A node to contact first; may be repeated, and replaces those of the configuration
     #[arg(long = "seed", value_name = "ADDR:PORT")]

@@ -346,6 +346,17 @@ fn a_token_is_not_stored_for_another_daemon_if_the_named_socket_is_wrong() {
 }
 
 #[test]
+fn a_listen_address_without_its_form_is_refused_with_the_form() {
+    let dir = dir();
+    for wrong in ["22001", "127.0.0.1", "localhost:22001"] {
+        let output = run(dir.path(), &["daemon", "--listen", wrong]);
+        assert_eq!(output.status.code(), Some(2));
+        let said = stderr(&output);
+        assert!(said.contains("write ADDRESS:PORT, such as"), "{said}");
+    }
+}
+
+#[test]
 fn an_empty_standard_input_is_reported_as_such() {
     let dir = dir();
     let mut command = p2pfs(dir.path());

@@ -21,12 +21,19 @@ pub(super) fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D:
 }
 
 pub(super) fn listen_address<'de, D: Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(from)?;
+    parse_listen_address(&String::deserialize(from)?).map_err(Error::custom)
+}
+
+/// Parses an address to listen on, of the configuration or of `--listen`.
+///
+/// # Errors
+/// A sentence with the accepted form.
+pub fn parse_listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
-        Error::custom(format!(
+        format!(
             "{text:?} is not an address to listen on: write ADDRESS:PORT, such as 0.0.0.0:1378 or \
              [::]:1378"
-        ))
+        )
     })
 }
 

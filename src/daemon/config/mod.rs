@@ -43,6 +43,7 @@ mod variables;
 pub use check::NO_LEGACY;
 pub use environment::Environment;
 pub use error::ConfigError;
+pub use fields::parse_listen_address;
 pub use group::{ALL_NODES, GROUP_MARK, Group, check_readers, missing_group, readers_of};
 pub use inspect::{Inspection, inspect};
 pub use load::{Loaded, Overrides, Sources, load, load_texts, socket_of};
