@@ -80,7 +80,14 @@ impl ByteRange {
 
     /// Returns the part of the range that is in the grain of its first byte.
     pub fn first_grain(&self, grain_bytes: u64) -> Self {
-        let next = (self.start / grain_bytes + 1).saturating_mul(grain_bytes);
+        self.first_grain_from(0, grain_bytes)
+    }
+
+    /// Returns the part of the range that is in the grain of its first byte, if a grain begins at
+    /// `origin` instead of offset 0.
+    pub fn first_grain_from(&self, origin: u64, grain_bytes: u64) -> Self {
+        let within = (self.start % grain_bytes + grain_bytes - origin % grain_bytes) % grain_bytes;
+        let next = self.start.saturating_add(grain_bytes - within);
         Self::new(self.start, self.end.min(next))
     }
 }
@@ -298,6 +305,18 @@ mod tests {
         assert_eq!(range.first_grain(256), range);
         let last = ByteRange::new(u64::MAX - 1, u64::MAX);
         assert_eq!(last.first_grain(64), last);
+    }
+
+    #[test]
+    fn grains_are_counted_from_an_origin_before_or_after_the_range() {
+        let range = ByteRange::new(70, 150);
+        for origin in [32, 96, 160] {
+            assert_eq!(range.first_grain_from(origin, 64), ByteRange::new(70, 96));
+        }
+        let at_border = ByteRange::new(96, 400);
+        assert_eq!(at_border.first_grain_from(32, 64), ByteRange::new(96, 160));
+        let early = ByteRange::new(0, 400);
+        assert_eq!(early.first_grain_from(32, 64), ByteRange::new(0, 32));
     }
 
     #[test]

@@ -277,13 +277,19 @@ impl FileFetch {
     /// Returns the first run of `range`, within one block of [`PIECE_MAX_BYTES`], that is neither
     /// on this node nor in flight.
     pub(super) fn first_gap(&self, range: ByteRange) -> Option<ByteRange> {
+        self.first_gap_from(0, range)
+    }
+
+    /// Like [`Self::first_gap`], but the blocks are counted from `origin`.
+    pub(super) fn first_gap_from(&self, origin: u64, range: ByteRange) -> Option<ByteRange> {
         let mut at = range.start;
         while at < range.end {
             if let Some(run) = self.presence.here().run_at(at) {
                 at = run.end;
                 continue;
             }
-            let block = ByteRange::new(at, range.end).first_grain(PIECE_MAX_BYTES);
+            let block = ByteRange::new(at, range.end);
+            let block = block.first_grain_from(origin, PIECE_MAX_BYTES);
             let missing = self.presence.here().missing_in(block);
             for run in missing.iter() {
                 if let Some(gap) = self.asked.first_free(run) {

@@ -263,7 +263,7 @@ fn ask_as_urgent(state: &mut FetchState, now: Instant, before: &RangeRequest) {
     for run in waited.without(fetch.presence.here()).iter() {
         let mut rest = run;
         while let Some(peer) = state.peers.get(&node).filter(|_| !rest.is_empty()) {
-            let part = peer.link.first_piece(Lane::Urgent, rest);
+            let part = peer.link.first_piece(Lane::Urgent, rest, 0);
             rest.start = part.end;
             let cause = RequestCause::Reissue(before.id);
             let anew = state.issue(now, node, cause, content, part);

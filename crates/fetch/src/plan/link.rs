@@ -148,9 +148,9 @@ impl LinkEstimate {
         }
     }
 
-    /// Returns the first piece of a range to request from it.
-    pub(super) fn first_piece(&self, lane: Lane, range: ByteRange) -> ByteRange {
-        range.first_grain(self.piece_bytes(lane))
+    /// Returns the first piece of a range to request from it. Pieces are counted from `origin`.
+    pub(super) fn first_piece(&self, lane: Lane, range: ByteRange, origin: u64) -> ByteRange {
+        range.first_grain_from(origin, self.piece_bytes(lane))
     }
 
     /// Returns the maximum piece in bytes, a power of two. A slow peer gets small pieces: each

@@ -17,6 +17,7 @@ use super::link::USUAL_DELAY;
 use super::peer::{Peer, PeerRank};
 use super::queue::{WORK_CLASSES, WorkClass};
 use super::state::{FetchState, Timer};
+use super::streams::ReadAhead;
 use super::stripes;
 use super::swarm_policy::SwarmPolicy;
 use super::{
@@ -87,6 +88,8 @@ pub(super) struct RequestPurpose {
     before_bytes: u64,
     /// Since when the gap blocks a reader, if it does.
     waits_since: Option<Instant>,
+    /// Offset from which the pieces of the gap are counted.
+    origin: u64,
 }
 
 impl RequestPurpose {
@@ -95,6 +98,7 @@ impl RequestPurpose {
             lane,
             before_bytes: 0,
             waits_since: None,
+            origin: 0,
         }
     }
 
@@ -103,6 +107,11 @@ impl RequestPurpose {
             before_bytes,
             ..Self::new(Lane::Bulk)
         }
+    }
+
+    /// Counts the pieces of the gap from `origin`.
+    fn counted_from(self, origin: u64) -> Self {
+        Self { origin, ..self }
     }
 
     /// Returns the purpose of a gap that has blocked a reader since `since`.
@@ -241,7 +250,7 @@ impl Scheduler {
         let rest = ByteRange::new(cursor, rest.end);
         let fetch = state.files.get(content)?;
         let policy = SwarmPolicy::new(state, content, fetch);
-        let gaps = policy.gaps_to_try(now, (rest, rest.end));
+        let gaps = policy.gaps_to_try(now, (rest, rest.end), 0);
         for gap in gaps {
             let wish = Wish::new(content, gap, RequestPurpose::ahead(left_bytes));
             match self.choose(state, now, wish) {
@@ -370,14 +379,14 @@ impl Scheduler {
         let mut is_any = false;
         // the gaps of a stream are searched only if no range of the streams before it can be
         // requested
-        for range in ranges {
+        for ReadAhead { range, origin } in ranges {
             state.step();
             let fetch = state.files.get(content)?;
             let policy = SwarmPolicy::new(state, content, fetch);
             let own = policy.own_stripes_ahead(range, limit);
-            for gap in policy.gaps_to_try(now, (own, range.end)) {
+            for gap in policy.gaps_to_try(now, (own, range.end), origin) {
                 is_any = true;
-                let purpose = RequestPurpose::ahead(gap.start - range.start);
+                let purpose = RequestPurpose::ahead(gap.start - range.start).counted_from(origin);
                 let wish = Wish::new(content, gap, purpose);
                 if let HolderChoice::Ask(node, part) = self.choose(state, now, wish) {
                     return Some(state.issue(now, node, RequestCause::ReadAhead, *content, part));
@@ -633,7 +642,7 @@ impl HolderSearch<'_> {
     fn add(&mut self, node: NodeId, peer: &Peer, part: ByteRange) {
         let (lane, found) = (self.wish.purpose.lane, &mut self.found);
         found.any = true;
-        let mut part = peer.link.first_piece(lane, part);
+        let mut part = peer.link.first_piece(lane, part, self.wish.purpose.origin);
         if self.is_swarm && lane == Lane::Bulk {
             part = part.first_grain(STRIPE_BYTES);
         }
@@ -683,7 +692,7 @@ fn gaps_of_demand<'a>(
     let Some(fetch) = state.files.get(content).filter(|it| it.is_swarm()) else {
         return tried;
     };
-    let gaps = SwarmPolicy::new(state, content, fetch).gaps_to_try(now, (range, range.end));
+    let gaps = SwarmPolicy::new(state, content, fetch).gaps_to_try(now, (range, range.end), 0);
     let behind = gaps.into_iter().filter(|gap| gap.start > first.start);
     tried.extend(behind.map(|gap| Wish::new(content, gap, urgent)));
     tried

@@ -29,7 +29,29 @@ pub(super) struct Stream {
     reads: u32,
     /// End of the read-ahead: everything from `next` to this offset should be fetched.
     pub target: u64,
+    /// Offset from which the pieces of its read-ahead are counted: the end of its last read of a
+    /// whole piece. The kernel then requests what one answer contains, and the answer is passed on
+    /// without a copy.
+    origin: u64,
     used: u64,
+}
+
+/// Read-ahead of one reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReadAhead {
+    pub range: ByteRange,
+    /// Offset from which the pieces of the range are counted.
+    pub origin: u64,
+}
+
+/// What bounds the read-ahead of a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AheadTerms {
+    pub size_bytes: u64,
+    /// Maximum window of one reader.
+    pub limit_bytes: u64,
+    /// Whether pieces are counted from offset 0 for all readers, as the stripes of a swarm are.
+    pub in_stripes: bool,
 }
 
 impl Stream {
@@ -64,26 +86,32 @@ impl Stream {
             && range.end.saturating_add(window) >= self.next
     }
 
-    fn advance(&mut self, range: ByteRange, size_bytes: u64, limit_bytes: u64) {
+    fn advance(&mut self, range: ByteRange, terms: AheadTerms) {
         self.first = self.first.min(range.start);
         if range.end > self.next {
             self.run_bytes = self.run_bytes.saturating_add(range.len());
             self.reads = self.reads.saturating_add(1);
         }
         self.next = self.next.max(range.end);
-        let window = self.window_bytes(limit_bytes);
+        if terms.in_stripes {
+            self.origin = 0;
+        } else if range.len() >= PIECE_MAX_BYTES && range.end.is_multiple_of(CHUNK_BYTES) {
+            self.origin = range.end;
+        }
+        let window = self.window_bytes(terms.limit_bytes);
         if window == 0 {
             return;
         }
         let end = self.next.saturating_add(window);
-        // the window ends at a multiple of the grain, so that read-ahead requests large pieces
-        // rather than slivers
+        // the window ends at a border of a grain, so that read-ahead requests large pieces rather
+        // than slivers
         let grain = (window / 4).clamp(CHUNK_BYTES, PIECE_MAX_BYTES);
         let grain = grain / CHUNK_BYTES * CHUNK_BYTES;
-        let end = if end >= size_bytes {
-            size_bytes
+        let end = if end >= terms.size_bytes {
+            terms.size_bytes
         } else {
-            end / grain * grain
+            let beyond = (end % grain + grain - self.origin % grain) % grain;
+            end.saturating_sub(beyond)
         };
         self.target = self.target.max(end);
     }
@@ -98,18 +126,17 @@ pub(super) struct Streams {
 
 impl Streams {
     /// Records a read. Returns whether the read-ahead of its stream ends farther than before.
-    /// `limit_bytes` bounds the window.
-    pub(super) fn read(&mut self, range: ByteRange, size_bytes: u64, limit_bytes: u64) -> bool {
+    pub(super) fn read(&mut self, range: ByteRange, terms: AheadTerms) -> bool {
         self.clock += 1;
         let clock = self.clock;
         let found = self
             .list
             .iter_mut()
-            .find(|s| s.is_continued_by(range, limit_bytes));
+            .find(|s| s.is_continued_by(range, terms.limit_bytes));
         if let Some(stream) = found {
             let before = stream.target;
             stream.used = clock;
-            stream.advance(range, size_bytes, limit_bytes);
+            stream.advance(range, terms);
             return stream.target > before;
         }
         if self.list.len() == STREAMS_MAX {
@@ -122,25 +149,22 @@ impl Streams {
             run_bytes: 0,
             reads: 1,
             target: 0,
+            origin: 0,
             used: clock,
         };
         // a long read from offset 0 is how a read of a whole file begins
         if range.start == 0 && range.len() >= CHUNK_BYTES {
             stream.run_bytes = range.len();
-            stream.advance(
-                ByteRange::new(range.end, range.end),
-                size_bytes,
-                limit_bytes,
-            );
+            stream.advance(ByteRange::new(range.end, range.end), terms);
         }
         let more = stream.target > 0;
         self.list.push(stream);
         more
     }
 
-    /// Returns the ranges to fetch ahead, the most recently moved reader first. Each is at most
+    /// Returns what to fetch ahead, the most recently moved reader first. Each range is at most
     /// `limit_bytes` long, whatever the limit was when its reader moved.
-    pub(super) fn ahead(&self, limit_bytes: u64) -> Vec<ByteRange> {
+    pub(super) fn ahead(&self, limit_bytes: u64) -> Vec<ReadAhead> {
         let mut wanted: Vec<_> = self.list.iter().filter(|s| s.target > s.next).collect();
         wanted.sort_by_key(|s| std::cmp::Reverse(s.used));
         let within = |s: &&Stream| {
@@ -150,10 +174,13 @@ impl Streams {
             } else {
                 s.target
             };
-            ByteRange::new(s.next, end.max(s.next))
+            ReadAhead {
+                range: ByteRange::new(s.next, end.max(s.next)),
+                origin: s.origin,
+            }
         };
         let ranges = wanted.iter().map(within);
-        ranges.filter(|range| !range.is_empty()).collect()
+        ranges.filter(|ahead| !ahead.range.is_empty()).collect()
     }
 
     /// Returns the number of readers with read-ahead.
@@ -197,9 +224,13 @@ impl ReadAheadBudget {
         if self.is_metered || file.presence.is_whole() {
             return false;
         }
-        let limit = self.of_each();
+        let terms = AheadTerms {
+            size_bytes: file.size_bytes,
+            limit_bytes: self.of_each(),
+            in_stripes: file.is_swarm(),
+        };
         let before = file.streams.established();
-        let more = file.streams.read(range, file.size_bytes, limit);
+        let more = file.streams.read(range, terms);
         self.streams = self.streams + file.streams.established() - before;
         more
     }
@@ -220,12 +251,34 @@ mod tests {
 
     const SIZE: u64 = 256 << 20;
 
+    const TERMS: AheadTerms = AheadTerms {
+        size_bytes: SIZE,
+        limit_bytes: AHEAD_MAX_BYTES,
+        in_stripes: false,
+    };
+
     fn read(streams: &mut Streams, start: u64, length: u64) -> bool {
-        streams.read(ByteRange::at(start, length), SIZE, AHEAD_MAX_BYTES)
+        streams.read(ByteRange::at(start, length), TERMS)
     }
 
     fn ranges(streams: &Streams) -> Vec<ByteRange> {
-        streams.ahead(AHEAD_MAX_BYTES)
+        let ahead = streams.ahead(AHEAD_MAX_BYTES);
+        ahead.into_iter().map(|ahead| ahead.range).collect()
+    }
+
+    /// Returns the ends of the read-ahead after each read of a program that reads the file from its
+    /// beginning, as the kernel requests it: 512 KiB first, then pieces.
+    fn targets_of_a_program(terms: AheadTerms) -> Vec<(u64, u64)> {
+        let mut streams = Streams::default();
+        let starts = (0..32).map(|piece| (512 << 10) + piece * PIECE_MAX_BYTES);
+        let reads = starts.map(|start| ByteRange::at(start, PIECE_MAX_BYTES));
+        streams.read(ByteRange::new(0, 512 << 10), terms);
+        let step = |range| {
+            streams.read(range, terms);
+            let ahead = streams.ahead(AHEAD_MAX_BYTES)[0];
+            (ahead.origin, ahead.range.end)
+        };
+        reads.map(step).collect()
     }
 
     fn ahead_bytes(streams: &Streams) -> u64 {
@@ -304,11 +357,12 @@ mod tests {
     fn nothing_is_fetched_past_the_end_of_the_file() {
         let mut streams = Streams::default();
         for step in 0..8u64 {
-            streams.read(
-                ByteRange::at(step << 17, 128 << 10),
-                (1 << 20) + 5,
-                AHEAD_MAX_BYTES,
-            );
+            let size_bytes = (1 << 20) + 5;
+            let terms = AheadTerms {
+                size_bytes,
+                ..TERMS
+            };
+            streams.read(ByteRange::at(step << 17, 128 << 10), terms);
         }
         assert!(ranges(&streams).iter().all(|r| r.end == (1 << 20) + 5));
     }
@@ -319,15 +373,40 @@ mod tests {
         for _ in 0..200 {
             let (mut streams, mut at) = (Streams::default(), 0);
             for _ in 0..40 {
-                let limit = rng.random_range(0..AHEAD_MAX_BYTES);
-                let length = rng.random_range(1..300_000);
-                streams.read(ByteRange::at(at, length), SIZE, limit);
+                let limit_bytes = rng.random_range(0..AHEAD_MAX_BYTES);
+                let length = rng.random_range(1..3_000_000);
+                let terms = AheadTerms {
+                    limit_bytes,
+                    ..TERMS
+                };
+                streams.read(ByteRange::at(at, length), terms);
                 at += length;
                 let limit = rng.random_range(0..AHEAD_MAX_BYTES);
-                for range in streams.ahead(limit) {
+                for ReadAhead { range, .. } in streams.ahead(limit) {
                     assert!(range.end.is_multiple_of(CHUNK_BYTES) && range.len() <= limit);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn pieces_are_counted_from_where_the_reader_reads_whole_pieces() {
+        let phase = 512 << 10;
+        for (origin, target) in targets_of_a_program(TERMS).into_iter().skip(4) {
+            assert_eq!(origin % PIECE_MAX_BYTES, phase);
+            assert_eq!(target % PIECE_MAX_BYTES, phase);
+        }
+    }
+
+    #[test]
+    fn in_stripes_pieces_are_counted_from_the_beginning_of_the_file() {
+        let in_stripes = true;
+        let terms = AheadTerms {
+            in_stripes,
+            ..TERMS
+        };
+        for (origin, target) in targets_of_a_program(terms).into_iter().skip(4) {
+            assert_eq!((origin, target % PIECE_MAX_BYTES), (0, 0));
         }
     }
 

@@ -72,16 +72,18 @@ impl<'a> SwarmPolicy<'a> {
     }
 
     /// Returns the gaps of `range` to request from some holder. Outside a swarm this is the first
-    /// gap. In a swarm it is the first gap of each stripe that this node owns, and, before the
+    /// gap, in blocks that are counted from `origin`. In a swarm it is the first gap of each stripe that this node owns, and, before the
     /// offset `end`, of each stripe whose gap begins with bytes of a partial holder. If there is
     /// none, it is the first gap before `end`. The number of examined stripes is bounded.
     pub(super) fn gaps_to_try(
         &self,
         now: Instant,
         (range, end): (ByteRange, u64),
+        origin: u64,
     ) -> Vec<ByteRange> {
         if !self.file.is_swarm() {
-            return self.file.first_gap(range).into_iter().collect();
+            let first = self.file.first_gap_from(origin, range);
+            return first.into_iter().collect();
         }
         let (mut gaps, mut at) = (Vec::new(), range.start);
         // the stripes of a full read-ahead window
