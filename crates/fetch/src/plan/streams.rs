@@ -44,7 +44,7 @@ pub(super) struct ReadAhead {
     pub origin: u64,
 }
 
-/// What bounds the read-ahead of a file.
+/// Bounds of the read-ahead of a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AheadTerms {
     pub size_bytes: u64,

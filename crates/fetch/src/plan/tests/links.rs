@@ -233,6 +233,28 @@ fn no_request_crosses_a_piece() {
 }
 
 #[test]
+fn a_program_that_reads_in_order_gets_each_read_from_one_answer() {
+    let mut bench = Bench::new(40);
+    let peer = bench.peer(1, SimPeer::new(1, LAN));
+    let size_bytes = 64 * MIB;
+    let content = bench.file(1, size_bytes, &[peer]);
+    // the kernel's requests: its first window, then whole pieces
+    let first = ByteRange::new(0, 512 << 10);
+    let pieces = (0..63).map(|piece| ByteRange::at(first.end + piece * MIB, MIB));
+    let reads: Vec<_> = std::iter::once(first).chain(pieces).collect();
+    bench.read(Reader::new(content, reads.clone()));
+    bench.run(Duration::from_secs(60));
+    assert_eq!(bench.readers[0].bytes_read(), first.end + 63 * MIB);
+    let is_in_one = |read: &&ByteRange| {
+        let mut requests = bench.requests.iter();
+        requests.any(|request| request.range.intersection(read) == **read)
+    };
+    // at first, the link is not known, and its pieces are small
+    let joined = reads.iter().skip(16).filter(|read| !is_in_one(read));
+    assert_eq!(joined.count(), 0);
+}
+
+#[test]
 fn a_request_that_another_peer_would_not_speed_up_is_not_hedged() {
     let mut bench = Bench::new(36);
     // one piece takes longer than the maximum wait before a hedge is considered
