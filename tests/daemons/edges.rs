@@ -308,7 +308,9 @@ fn readers_are_named_by_certificates_and_groups_and_an_expelled_one_reads_no_mor
     // Only the inviter can give a name that this configuration uses.
     let nameless = one.cli(&["invite"]).expect_ok();
     let refused = two.cli(&["join", nameless.trim()]);
-    assert!(refused.stderr.contains("--name"), "{}", refused.text());
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.text());
+    let reported = one.cli(&["events", "--json"]).expect_ok();
+    assert!(reported.contains("p2pfs invite --name two"), "{reported}");
     for (name, joiner) in [("two", &two), ("three", &three)] {
         let token = one.cli(&["invite", "--name", name]).expect_ok();
         joiner.cli(&["join", token.trim()]).expect_ok();

@@ -4,7 +4,7 @@
 //! [`EventLog`] is a bounded log of the latest events that sends new ones to its followers.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -57,6 +57,15 @@ pub enum News {
     PeerDown(Who, DownReason),
     /// A node was admitted. The second node admitted it.
     Joined(Who, Who),
+    /// A node asked for admission by an invitation and was refused.
+    JoinRefused {
+        /// The node, with the name that it gives itself.
+        who: Who,
+        /// Address from which it asked.
+        from: IpAddr,
+        /// Reason of the refusal, and the remedy.
+        why: String,
+    },
     /// A node was expelled or resigned. The second node signed the statement.
     Expelled(Who, Who),
     /// The cluster has a fresh secret, made by this member.

@@ -104,6 +104,7 @@ mod read_counters;
 mod read_end;
 mod receivers;
 mod recovery;
+mod refused_joins;
 mod run;
 mod sockets;
 mod start;

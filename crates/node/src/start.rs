@@ -43,7 +43,7 @@ use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::traffic::{ForeignThrottle, Traffic};
 use super::vacated::VacatedShares;
-use super::{address, cache_news};
+use super::{address, cache_news, refused_joins};
 use p2pfs_cache::Cache;
 use p2pfs_catalogue::Catalogue;
 use p2pfs_fetch::FetchEvent;
@@ -234,6 +234,7 @@ impl Builder {
         let (fetcher, fetches) = self.start_fetcher(&published);
         let events = EventLog::default();
         let names = Names::new(published.view.clone(), self.keyring.clone());
+        refused_joins::watch(&self.net, &events, &names);
         let handles = NodeHandles {
             net: self.net.clone(),
             server: self.server(&published),

@@ -207,9 +207,9 @@ events! {
         SendDone(PushInfo),
         /// The peer did not take the file.
         SendFailed(PushInfo),
-        /// A node was admitted or removed, or the members have a new secret.
+        /// A node was admitted, refused or removed, or the members have a new secret.
         Membership {
-            /// The change and the node that signed it.
+            /// The change and the node that signed it, or the reason of the refusal.
             message: String,
         },
         /// A happening that the user should know, or a condition that begins.

@@ -114,6 +114,10 @@ impl Teller {
                 tracing::info!(peer = %who.node, by = %by.node,
                     "{} was admitted by {}", name(who), name(by));
             }
+            News::JoinRefused { who, from, why } => {
+                tracing::warn!(peer = %who.node,
+                    "cannot admit {} at {from}: {}", name(who), one_line(why));
+            }
             News::Expelled(who, by) if who.node == by.node => {
                 tracing::info!(peer = %who.node, "{} left the cluster", name(who));
             }

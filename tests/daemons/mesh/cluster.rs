@@ -200,7 +200,12 @@ fn a_listed_inbox_trusts_keys_and_certificates_and_no_claimed_name() {
     assert_eq!(refused.status.code(), Some(1), "{}", refused.text());
     let token = host.cli(&["invite"]).expect_ok();
     let refused = twin.cli(&["join", token.trim()]);
-    assert!(refused.stderr.contains("--name"), "{}", refused.text());
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.text());
+    let reported = host.cli(&["events", "--json"]).expect_ok();
+    assert!(
+        reported.contains("another member is called anna"),
+        "{reported}"
+    );
     anna.cli(&["send", file, "--to", "host"]).expect_ok();
 }
 

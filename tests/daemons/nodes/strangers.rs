@@ -85,6 +85,14 @@ fn an_invited_node_joins_and_a_used_token_is_refused() {
     let third = cluster.start("three");
     let refused = third.cli(&["join", &token]);
     assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("p2pfs events"),
+        "{}",
+        refused.stderr
+    );
+    let reported = first.cli(&["events", "--json"]).expect_ok();
+    let reason = "cannot admit three at 127.0.0.1: its invitation was used already, by two";
+    assert!(reported.contains(reason), "{reported}");
     let broken = third.cli(&["join", "p2pfs1-nonsense"]);
     assert_eq!(broken.status.code(), Some(1));
     assert_eq!(broken.stderr.trim().lines().count(), 1, "{}", broken.stderr);

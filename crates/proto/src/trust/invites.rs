@@ -1,5 +1,6 @@
 //! Invitations that this node has issued. A used one is kept for the node that used it, because the
-//! answer to that node may have been lost.
+//! answer to that node may have been lost. An ended one is remembered for a while, so that this node
+//! can report why it refuses the token.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -20,6 +21,9 @@ pub const INVITES_MAX: usize = 64;
 /// Maximum number of used invitations that are kept for their nodes. Beyond it the one that was used
 /// first is forgotten, and its node needs another one if its answer was lost.
 pub const USED_INVITES_MAX: usize = 64;
+/// Maximum number of ended invitations that are remembered. Beyond it the one that ended first is
+/// forgotten, and a node that uses it is refused as [`InviteRefusal::Unknown`].
+const ENDED_INVITES_MAX: usize = 64;
 
 /// One invitation.
 #[derive(Debug)]
@@ -88,6 +92,33 @@ pub struct Redeemed {
     pub is_repeated: bool,
 }
 
+/// Reason why a node is not admitted by an invitation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InviteRefusal {
+    /// None of the remembered invitations of this node fits the proof.
+    Unknown,
+    /// The invitation has expired.
+    Expired,
+    /// The invitation admitted this node, which is another one.
+    Used(NodeId),
+    /// This node has changed its cluster since it made the invitation.
+    OtherCluster,
+    /// The invitation was made without knowledge of an expulsion of the joining node.
+    BeforeExpulsion,
+    /// Another member has this name.
+    NameTaken(NodeName),
+    /// The settings of this node give a right to the node of this name, and the invitation does not
+    /// give the name.
+    NameReserved(NodeName),
+}
+
+/// An invitation that admits no node any longer, and the reason.
+#[derive(Debug)]
+struct EndedInvite {
+    key: Zeroizing<[u8; 32]>,
+    why: InviteRefusal,
+}
+
 /// A check whether the settings of this node give a right to the node of this name.
 pub type IsReserved = Box<dyn Fn(&NodeName) -> bool + Send + Sync>;
 
@@ -107,19 +138,47 @@ struct InviteTable {
     waiting: Vec<Invite>,
     /// Used invitations, in the order of their use.
     used: VecDeque<UsedInvite>,
+    /// Ended invitations, in the order of their ends.
+    ended: VecDeque<EndedInvite>,
 }
 
 impl InviteTable {
-    fn retain(&mut self, is_current: impl Fn(&Invite) -> bool) {
-        self.waiting.retain(&is_current);
-        self.used.retain(|it| is_current(&it.invite));
+    /// Ends the invitations for which `end_of` returns a reason.
+    fn end(&mut self, end_of: impl Fn(&Invite) -> Option<InviteRefusal>) {
+        let used = self.used.iter().map(|it| &it.invite);
+        let over = self.waiting.iter().chain(used).filter_map(|invite| {
+            let key = invite.key.clone();
+            end_of(invite).map(|why| EndedInvite { key, why })
+        });
+        let over: Vec<EndedInvite> = over.collect();
+        over.into_iter().for_each(|ended| self.record_ended(ended));
+        self.waiting.retain(|it| end_of(it).is_none());
+        self.used.retain(|it| end_of(&it.invite).is_none());
     }
 
     fn record_used(&mut self, invite: Invite, by: NodeId) {
-        if self.used.len() >= USED_INVITES_MAX {
-            self.used.pop_front();
+        if self.used.len() >= USED_INVITES_MAX
+            && let Some(first) = self.used.pop_front()
+        {
+            self.record_ended(EndedInvite {
+                key: first.invite.key,
+                why: InviteRefusal::Used(first.by),
+            });
         }
         self.used.push_back(UsedInvite { invite, by });
+    }
+
+    fn record_ended(&mut self, ended: EndedInvite) {
+        if self.ended.len() >= ENDED_INVITES_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(ended);
+    }
+
+    /// Returns why no waiting or used invitation has a key that `fits`.
+    fn why_none(&self, fits: impl Fn(&[u8; 32]) -> bool) -> InviteRefusal {
+        let ended = self.ended.iter().find(|it| fits(&it.key));
+        ended.map_or(InviteRefusal::Unknown, |it| it.why.clone())
     }
 }
 
@@ -185,32 +244,45 @@ impl Invites {
     }
 
     /// Uses up the invitation that `proof` was made with, and returns it. Later only the node of
-    /// this connection may use it again, because the answer to that node may have been lost.
-    /// Returns none in two cases: if the invitation was made without knowledge of all `needed`
-    /// statements, by which the joining node was expelled, or if it is unused and its grant is not
-    /// `accepted`. The invitation then stays for another node.
+    /// this connection may use it again, because the answer to that node may have been lost. If the
+    /// invitation is refused, it stays for another node. `check` decides about the grant of an
+    /// unused invitation.
+    ///
+    /// # Errors
+    /// The reason of the refusal. It is [`InviteRefusal::BeforeExpulsion`] if the invitation was
+    /// made without knowledge of all `needed` statements, by which the joining node was expelled.
     pub fn redeem(
         &self,
         channel: &Channel,
         proof: &[u8; 32],
         needed: &Known,
         now_unix_s: u64,
-        accepted: impl Fn(&Grant) -> bool,
-    ) -> Option<Redeemed> {
+        check: impl Fn(&Grant) -> Result<(), InviteRefusal>,
+    ) -> Result<Redeemed, InviteRefusal> {
         let mut table = self.lock_current(needed.cluster, now_unix_s);
-        let fits = |it: &Invite| {
-            it.known.covers(needed) && channel.verify_enrolment(&it.key, Role::Client, proof)
+        let fits = |key: &[u8; 32]| channel.verify_enrolment(key, Role::Client, proof);
+        let covers = |it: &Invite| {
+            let is_covered = it.known.covers(needed);
+            is_covered
+                .then_some(())
+                .ok_or(InviteRefusal::BeforeExpulsion)
         };
         let by = channel.client;
-        if let Some(used) = table.used.iter().find(|it| it.by == by && fits(&it.invite)) {
-            return Some(used.invite.redeemed(true));
+        if let Some(used) = table.used.iter().find(|it| fits(&it.invite.key)) {
+            if used.by != by {
+                return Err(InviteRefusal::Used(used.by));
+            }
+            covers(&used.invite)?;
+            return Ok(used.invite.redeemed(true));
         }
-        let is_open = |it: &Invite| fits(it) && accepted(&it.grant);
-        let place = table.waiting.iter().position(is_open)?;
+        let place = table.waiting.iter().position(|it| fits(&it.key));
+        let place = place.ok_or_else(|| table.why_none(fits))?;
+        covers(&table.waiting[place])?;
+        check(&table.waiting[place].grant)?;
         let invite = table.waiting.swap_remove(place);
         let redeemed = invite.redeemed(false);
         table.record_used(invite, by);
-        Some(redeemed)
+        Ok(redeemed)
     }
 
     /// Returns the number of unused invitations into this cluster.
@@ -218,7 +290,7 @@ impl Invites {
         self.lock_current(cluster, now_unix_s).waiting.len()
     }
 
-    /// Locks the table after removing expired invitations and those into another cluster. An
+    /// Locks the table after ending expired invitations and those into another cluster. An
     /// invitation into another cluster promises nothing in this one.
     fn lock_current(
         &self,
@@ -226,7 +298,15 @@ impl Invites {
         now_unix_s: u64,
     ) -> MutexGuard<'_, InviteTable> {
         let mut table = self.table.lock();
-        table.retain(|it| now_unix_s < it.expires_unix_s && it.known.cluster == cluster);
+        table.end(|it| {
+            if now_unix_s >= it.expires_unix_s {
+                Some(InviteRefusal::Expired)
+            } else if it.known.cluster != cluster {
+                Some(InviteRefusal::OtherCluster)
+            } else {
+                None
+            }
+        });
         table
     }
 }
@@ -290,19 +370,22 @@ mod tests {
             };
             let proof = later.enrolment_proof(&token.key, Role::Client);
             // a repetition is not judged by its grant again
-            invites.redeem(&later, &proof, &known(&[]), now_s, |_| now_s == 1001)
+            invites.redeem(&later, &proof, &known(&[]), now_s, |_| match now_s {
+                1001 => Ok(()),
+                _ => Err(InviteRefusal::NameTaken(NodeName::from_host("taken"))),
+            })
         };
         let redeemed = redeem(1001).unwrap();
         assert_eq!(redeemed.key, token.key);
         assert_eq!(redeemed.grant, Grant::default());
         assert!(!redeemed.is_repeated);
         let (channel, proof) = another(&token);
-        let refused = invites.redeem(&channel, &proof, &known(&[]), 1002, |_| true);
-        assert_eq!(refused, None);
+        let refused = invites.redeem(&channel, &proof, &known(&[]), 1002, |_| Ok(()));
+        assert_eq!(refused, Err(InviteRefusal::Used(CHANNEL.client)));
         for now_s in [1003, 4599] {
-            assert_eq!(redeem(now_s).map(|it| it.is_repeated), Some(true));
+            assert_eq!(redeem(now_s).map(|it| it.is_repeated), Ok(true));
         }
-        assert_eq!(redeem(4600), None);
+        assert_eq!(redeem(4600), Err(InviteRefusal::Expired));
         assert_eq!(invites.waiting(HERE, 1001), 0);
     }
 
@@ -310,8 +393,8 @@ mod tests {
     fn used_invitations_are_kept_up_to_their_limit() {
         let invites = Invites::new();
         let redeem = |token: &InviteToken| {
-            let redeemed = invites.redeem(&CHANNEL, &proof(token), &known(&[]), 1001, |_| true);
-            redeemed.is_some()
+            let redeemed = invites.redeem(&CHANNEL, &proof(token), &known(&[]), 1001, |_| Ok(()));
+            redeemed.is_ok()
         };
         let issue_and_redeem = |_| {
             let token = issue(&invites);
@@ -325,13 +408,48 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_grant_leaves_the_invitation_to_another_node() {
+        let invites = Invites::new();
+        let token = issue(&invites);
+        let taken = InviteRefusal::NameTaken(NodeName::from_host("taken"));
+        let refuse = |_: &Grant| Err(taken.clone());
+        let refused = invites.redeem(&CHANNEL, &proof(&token), &known(&[]), 1001, refuse);
+        assert_eq!(refused, Err(taken));
+        assert_eq!(invites.waiting(HERE, 1001), 1);
+    }
+
+    #[test]
+    fn ended_invitations_are_remembered_up_to_their_limit() {
+        let invites = Invites::new();
+        let redeem = |token: &InviteToken| {
+            let (channel, proof) = another(token);
+            invites.redeem(&channel, &proof, &known(&[]), 1001, |_| Ok(()))
+        };
+        let tokens: Vec<_> = (0..=USED_INVITES_MAX + ENDED_INVITES_MAX)
+            .map(|_| {
+                let token = issue(&invites);
+                let proof = proof(&token);
+                let used = invites.redeem(&CHANNEL, &proof, &known(&[]), 1001, |_| Ok(()));
+                assert!(used.is_ok());
+                token
+            })
+            .collect();
+        assert_eq!(redeem(&tokens[0]), Err(InviteRefusal::Unknown));
+        for token in &tokens[1..] {
+            let by = CHANNEL.client;
+            assert_eq!(redeem(token), Err(InviteRefusal::Used(by)));
+        }
+        assert_eq!(invites.table.lock().ended.len(), ENDED_INVITES_MAX);
+    }
+
+    #[test]
     fn an_expired_invitation_admits_no_node() {
         let invites = Invites::new();
         let token = issue(&invites);
         assert_eq!(token.expires_unix_s, 4600);
         assert_eq!(
-            invites.redeem(&CHANNEL, &proof(&token), &known(&[]), 4600, |_| true),
-            None
+            invites.redeem(&CHANNEL, &proof(&token), &known(&[]), 4600, |_| Ok(())),
+            Err(InviteRefusal::Expired)
         );
     }
 
@@ -340,17 +458,18 @@ mod tests {
         let invites = Invites::new();
         let token = issue(&invites);
         let redeem = |words: &[StatementId]| {
-            invites.redeem(&CHANNEL, &proof(&token), &known(words), 1001, |_| true)
+            invites.redeem(&CHANNEL, &proof(&token), &known(words), 1001, |_| Ok(()))
         };
         let later = StatementId([5; 16]);
-        assert_eq!(redeem(&[later]), None);
+        let refused = Err(InviteRefusal::BeforeExpulsion);
+        assert_eq!(redeem(&[later]), refused);
         assert_eq!(
             redeem(&[OLD, later]),
-            None,
+            refused,
             "one that is known is not enough"
         );
         assert_eq!(invites.waiting(HERE, 1001), 1, "another may use it");
-        assert!(redeem(&[OLD]).is_some(), "it was made for who was out");
+        assert!(redeem(&[OLD]).is_ok(), "it was made for who was out");
     }
 
     #[test]
@@ -361,9 +480,10 @@ mod tests {
             cluster: Some(StatementId([7; 16])),
             ..known(&[OLD])
         };
-        let redeem = |needed| invites.redeem(&CHANNEL, &proof(&token), needed, 1001, |_| true);
-        assert_eq!(redeem(&elsewhere), None);
-        assert_eq!(redeem(&known(&[])), None);
+        let redeem = |needed| invites.redeem(&CHANNEL, &proof(&token), needed, 1001, |_| Ok(()));
+        for needed in [&elsewhere, &known(&[])] {
+            assert_eq!(redeem(needed), Err(InviteRefusal::OtherCluster));
+        }
     }
 
     #[test]
@@ -380,18 +500,18 @@ mod tests {
             ..CHANNEL
         };
         assert_eq!(
-            invites.redeem(&elsewhere, &proof, &known(&[]), 1001, |_| true),
-            None
+            invites.redeem(&elsewhere, &proof, &known(&[]), 1001, |_| Ok(())),
+            Err(InviteRefusal::Unknown)
         );
         assert_eq!(
-            invites.redeem(&of_another, &proof, &known(&[]), 1001, |_| true),
-            None
+            invites.redeem(&of_another, &proof, &known(&[]), 1001, |_| Ok(())),
+            Err(InviteRefusal::Unknown)
         );
         assert_eq!(invites.waiting(HERE, 1001), 1);
         assert!(
             invites
-                .redeem(&CHANNEL, &proof, &known(&[]), 1001, |_| true)
-                .is_some()
+                .redeem(&CHANNEL, &proof, &known(&[]), 1001, |_| Ok(()))
+                .is_ok()
         );
     }
 
@@ -402,8 +522,8 @@ mod tests {
         for token in tokens.iter().rev() {
             assert!(
                 invites
-                    .redeem(&CHANNEL, &proof(token), &known(&[]), 1001, |_| true)
-                    .is_some()
+                    .redeem(&CHANNEL, &proof(token), &known(&[]), 1001, |_| Ok(()))
+                    .is_ok()
             );
         }
         assert_eq!(invites.waiting(HERE, 1001), 0);

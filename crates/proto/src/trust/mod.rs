@@ -24,7 +24,9 @@ pub mod token;
 pub use epoch::EpochSecret;
 pub use epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S, Epochs};
 pub use exchange::EXCHANGE_MAX_BYTES;
-pub use invites::{Grant, INVITES_MAX, Invites, IsReserved, Known, Redeemed, USED_INVITES_MAX};
+pub use invites::{
+    Grant, INVITES_MAX, InviteRefusal, Invites, IsReserved, Known, Redeemed, USED_INVITES_MAX,
+};
 pub use keyring::{CHAIN_MAX_BYTES, Fault, Keyring, KeyringFiles, Welcome};
 pub use ledger::{
     CHAIN_MAX, Certificate, FAREWELLS_PER_MEMBERSHIP_MAX, Ledger, STATEMENTS_MAX,

@@ -83,12 +83,10 @@ pub enum NetError {
     /// The invitation has expired.
     #[error("the invitation has expired; make a new one with 'p2pfs invite'")]
     InviteExpired,
-    /// The issuer does not accept the invitation. The text lists the possible reasons.
+    /// The issuer does not accept the invitation. Only the issuer knows the reason.
     #[error(
-        "the node that made the invitation refuses it: the name of this node (by default that of \
-         its host) has a meaning there already, the invitation was used already, that node was \
-         started anew or joined another cluster since, or the invitation is older than this node's \
-         expulsion; make a new one with 'p2pfs invite --name NAME'"
+        "the node that made the invitation refuses it; its journal says why, as does 'p2pfs events' \
+         there; make a new one there with 'p2pfs invite'"
     )]
     InviteRefused,
     /// None of the token's addresses leads to its issuer.

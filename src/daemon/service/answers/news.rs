@@ -231,9 +231,9 @@ pub(in crate::daemon::service) fn event(noted: Noted) -> Event {
         },
         News::Received(push) => received(push),
         News::Sent(push) => sent(push),
-        News::Joined(..) | News::Expelled(..) | News::Rotated(_) => EventKind::Membership {
-            message: membership(&noted.news),
-        },
+        News::Joined(..) | News::JoinRefused { .. } | News::Expelled(..) | News::Rotated(_) => {
+            membership(&noted.news)
+        }
         News::Warning(message, _) => EventKind::Warning {
             message,
             condition: String::new(),
@@ -321,11 +321,14 @@ fn fetch(fetched: &Fetched, why: Option<String>) -> FetchInfo {
     }
 }
 
-/// Describes a change of the membership.
-fn membership(news: &News) -> String {
-    match news {
+/// Describes a change of the membership, or one that was refused.
+fn membership(news: &News) -> EventKind {
+    let message = match news {
         News::Joined(who, by) => {
             format!("{} was admitted by {}", peer_name(who), peer_name(by))
+        }
+        News::JoinRefused { who, from, why } => {
+            format!("cannot admit {} at {from}: {why}", peer_name(who))
         }
         News::Expelled(who, by) if who.node == by.node => {
             format!("{} left the cluster for good", peer_name(who))
@@ -335,7 +338,8 @@ fn membership(news: &News) -> String {
         }
         News::Rotated(by) => format!("{} gave the members a fresh secret", peer_name(by)),
         _ => String::new(),
-    }
+    };
+    EventKind::Membership { message }
 }
 
 #[cfg(test)]

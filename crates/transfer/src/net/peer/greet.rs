@@ -6,7 +6,9 @@
 //! which contain names, only to a member. The acceptor refuses a stranger by an alert without data.
 //! The alert is sealed, so a dialler can tell a refusal from a connection that broke on the way. An
 //! expelled former member also receives the signed statement that expelled it, with the
-//! certificates of its signers, so that it can report why it is refused.
+//! certificates of its signers, so that it can report why it is refused. A node that asks for
+//! admission by an invitation does not learn why it is refused. The acceptor reports the reason on
+//! its own side.
 
 use std::sync::Arc;
 
@@ -20,8 +22,8 @@ use super::framing::{FrameReader, Pulse, flush, reason_of, write_frame};
 use super::limits::PeerLimits;
 use super::tls::channel_of;
 use p2pfs_proto::trust::{
-    CHAIN_MAX, Channel, EpochSecret, Grant, InviteToken, Invites, Keyring, Known, NodeKey,
-    Redeemed, Role, Welcome,
+    CHAIN_MAX, Channel, EpochSecret, Grant, InviteRefusal, InviteToken, Invites, Keyring, Known,
+    NodeKey, Redeemed, Role, TrustError, Welcome,
 };
 use p2pfs_proto::wire::native::tcp::{Greeting, Lane, Phase};
 use p2pfs_records::TlsStream;
@@ -33,6 +35,32 @@ pub(super) struct AdmissionPolicy<'a> {
     pub(super) keyring: &'a Keyring,
     pub(super) invites: Option<Arc<Invites>>,
     pub(super) now_unix_s: u64,
+    /// Receives each refusal of a node that asks for admission.
+    pub(super) on_refused: &'a (dyn Fn(RefusedJoin) + Sync),
+}
+
+/// A node that asked for admission by an invitation, and why it was refused.
+#[derive(Debug)]
+pub struct RefusedJoin {
+    /// Key of the node, which TLS has proven.
+    pub node: NodeId,
+    /// Name that the node gives itself, or `None` if that is not a valid name.
+    pub name: Option<NodeName>,
+    /// Reason of the refusal.
+    pub why: JoinRefusal,
+}
+
+/// Reason why a node is not admitted.
+#[derive(Debug)]
+pub enum JoinRefusal {
+    /// The name that the node gives itself is not a valid name.
+    BadName,
+    /// This node may not admit nodes. The invitation was not checked.
+    CannotAdmit(TrustError),
+    /// The invitation does not admit the node.
+    Invite(InviteRefusal),
+    /// The invitation was valid, and the admission could not be recorded.
+    NotRecorded(TrustError),
 }
 
 /// Way in which a dialler was admitted.
@@ -174,10 +202,19 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
             };
             (answer, Admission::Member(lane))
         }
-        Greeting::Enrol { proof, name } => (
-            answer_invited(&channel, &door, &proof, &name),
-            Admission::Enrolled,
-        ),
+        Greeting::Enrol { proof, name } => {
+            let name = std::str::from_utf8(&name).ok();
+            let name = name.and_then(|it| NodeName::new(it).ok());
+            let answer = answer_invited(&channel, &door, &proof, name.as_ref());
+            let refused = |why| {
+                (door.on_refused)(RefusedJoin {
+                    node: channel.client,
+                    name,
+                    why,
+                });
+            };
+            (answer.map_err(refused).ok(), Admission::Enrolled)
+        }
         Greeting::Proven { .. } | Greeting::Enrolled { .. } | Greeting::PutOut { .. } => {
             (None, Admission::Enrolled)
         }
@@ -220,18 +257,21 @@ fn answer_certified(channel: &Channel, keyring: &Keyring, chain: &[u8]) -> Optio
         })
 }
 
-/// Admits the holder of an invitation. Returns the answer, or `None` for a refusal. A holder that
-/// was admitted with it before receives the same membership again, because the first answer may
-/// have been lost. If the admission cannot be recorded, the holder is refused, and the invitation
-/// is used up all the same.
+/// Admits the holder of an invitation, and returns the answer. A holder that was admitted with it
+/// before receives the same membership again, because the first answer may have been lost. If the
+/// admission cannot be recorded, the holder is refused, and the invitation is used up all the same.
+///
+/// # Errors
+/// The reason of the refusal.
 fn answer_invited(
     channel: &Channel,
     door: &AdmissionPolicy<'_>,
     proof: &[u8; 32],
-    name: &[u8],
-) -> Option<Greeting> {
-    let invites = door.invites.as_ref()?;
-    let name = NodeName::new(std::str::from_utf8(name).ok()?).ok()?;
+    name: Option<&NodeName>,
+) -> Result<Greeting, JoinRefusal> {
+    let none = JoinRefusal::Invite(InviteRefusal::Unknown);
+    let invites = door.invites.as_ref().ok_or(none)?;
+    let name = name.ok_or(JoinRefusal::BadName)?;
     let (keyring, client) = (door.keyring, channel.client);
     let ledger = keyring.ledger();
     // a node that left by itself may return with any invitation
@@ -239,7 +279,7 @@ fn answer_invited(
     if let Some(ledger) = &ledger {
         // an invitation that this node cannot honour is not used up
         let may_admit = ledger.check_admits(&channel.server, keyring.now_s());
-        may_admit.ok()?;
+        may_admit.map_err(JoinRefusal::CannotAdmit)?;
     }
     let former_name = ledger.as_ref().and_then(|it| it.last_name_of(&client));
     let is_taken = |name: &NodeName| {
@@ -248,25 +288,32 @@ fn answer_invited(
     };
     // a name to which settings give rights is reserved: a joining node gets it only if the
     // invitation gives it, or if the node had it before
-    let accepted = |grant: &Grant| {
+    let check = |grant: &Grant| {
         let given = grant.name.as_ref();
-        let is_own = given.is_some() || former_name.as_ref() == Some(&name);
-        !is_taken(given.unwrap_or(&name)) && (is_own || !invites.is_reserved(&name))
+        let is_own = given.is_some() || former_name.as_ref() == Some(name);
+        let called = given.unwrap_or(name);
+        if is_taken(called) {
+            Err(InviteRefusal::NameTaken(called.clone()))
+        } else if !is_own && invites.is_reserved(name) {
+            Err(InviteRefusal::NameReserved(name.clone()))
+        } else {
+            Ok(())
+        }
     };
-    let redeemed = invites.redeem(channel, proof, &needed, door.now_unix_s, accepted)?;
+    let redeemed = invites.redeem(channel, proof, &needed, door.now_unix_s, check);
     let Redeemed {
         key,
         grant,
         known,
         is_repeated,
-    } = redeemed;
+    } = redeemed.map_err(JoinRefusal::Invite)?;
     let welcome = if is_repeated {
         Welcome::again(keyring, &client, &known)
     } else {
-        Welcome::admit(keyring, door.key, client, name, &grant, &known)
+        Welcome::admit(keyring, door.key, client, name.clone(), &grant, &known)
     };
-    let Welcome { secret, chain } = welcome.ok()?;
-    Some(Greeting::Enrolled {
+    let Welcome { secret, chain } = welcome.map_err(JoinRefusal::NotRecorded)?;
+    Ok(Greeting::Enrolled {
         secret: *secret.as_bytes(),
         proof: channel.enrolment_proof(&key, Role::Server),
         chain: chain.into(),

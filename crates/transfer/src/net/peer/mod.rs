@@ -59,6 +59,7 @@ use p2pfs_types::pool::PiecePool;
 use dial::{connect, connect_any, not_proven};
 use distances::Distances;
 pub use greet::Enrolment as Joining;
+pub use greet::{JoinRefusal, RefusedJoin};
 use pool::Pool;
 use register::Register;
 use tls::Tls;
@@ -72,6 +73,11 @@ pub type ForeignConnection = (TcpStream, SocketAddr);
 /// Callback for a proven peer that broke the protocol, with the remote address of its connection and
 /// the breach. Called on the task of the connection, so it must not block.
 pub type OnBreach = Arc<dyn Fn(NodeId, SocketAddr, DropReason) + Send + Sync>;
+
+/// Callback for a node that asked for admission by an invitation and was refused, with the remote
+/// address of its connection. Any node on the network can cause it. Called on the task of the
+/// connection, so it must not block.
+pub type OnRefusedJoin = Arc<dyn Fn(SocketAddr, RefusedJoin) + Send + Sync>;
 
 /// State that all tasks of the TCP side share.
 struct Shared {
@@ -96,9 +102,17 @@ struct LocalCredentials {
     tls: Tls,
     keyring: Arc<Keyring>,
     invites: ArcSwapOption<Invites>,
+    on_refused: ArcSwapOption<OnRefusedJoin>,
 }
 
 impl Shared {
+    /// Reports a node that asked for admission in vain.
+    fn report_refused(&self, addr: SocketAddr, refused: RefusedJoin) {
+        if let Some(tell) = self.local.on_refused.load().as_ref() {
+            tell(addr, refused);
+        }
+    }
+
     /// Reports a proven peer if it is to blame for the end of its connection.
     fn blame(&self, peer: NodeId, addr: SocketAddr, reason: DropReason) {
         let tell = self.on_breach.load();
@@ -158,6 +172,7 @@ impl PeerNet {
                 key,
                 keyring,
                 invites: ArcSwapOption::empty(),
+                on_refused: ArcSwapOption::empty(),
             },
             foreign_plane: ArcSwapOption::empty(),
             beside: ArcSwapOption::empty(),
@@ -395,6 +410,12 @@ impl PeerNet {
     /// stranger.
     pub fn set_invites(&self, invites: Arc<Invites>) {
         self.owner.shared.local.invites.store(Some(invites));
+    }
+
+    /// Sets the callback for nodes that ask for admission by an invitation and are refused.
+    pub fn set_on_refused_join(&self, tell: OnRefusedJoin) {
+        let local = &self.owner.shared.local;
+        local.on_refused.store(Some(Arc::new(tell)));
     }
 
     /// Sets a handler that gets each request first, on the task of its connection. Requests that it

@@ -164,7 +164,8 @@ where
     S: AsyncRead + AsyncWrite + TcpGauge + Unpin + Send + 'static,
 {
     let stream = QueueLimitedStream::new(stream);
-    let greeted = timeout(shared.limits.times.handshake, greet(shared, stream)).await;
+    let greeting = greet(shared, stream, addr);
+    let greeted = timeout(shared.limits.times.handshake, greeting).await;
     let (mut stream, from, admission) = match greeted.unwrap_or(Err(DropReason::SlowGreeting)) {
         Ok(greeted) => greeted,
         Err(reason) => return reason,
@@ -204,6 +205,7 @@ type Greeted<S> = (TlsStream<S>, NodeId, Admission);
 async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Shared,
     stream: S,
+    addr: SocketAddr,
 ) -> Result<Greeted<S>, DropReason> {
     let stream = shared.local.tls.accept(stream).await;
     let mut stream = stream.map_err(|_| DropReason::TlsFailed)?;
@@ -220,6 +222,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         keyring: &shared.local.keyring,
         invites,
         now_unix_s: now.as_secs(),
+        on_refused: &|refused| shared.report_refused(addr, refused),
     };
     let admission = admit(&mut stream, shared.local.me, door, &shared.limits).await?;
     Ok((stream, client, admission))

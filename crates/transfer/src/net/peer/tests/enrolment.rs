@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::*;
 use super::broken::{Damage, asker, on_the_way};
 use super::harness::*;
-use p2pfs_proto::trust::{CHAIN_MAX, EpochSecret, Grant, Known};
+use p2pfs_proto::trust::{CHAIN_MAX, EpochSecret, Grant, InviteRefusal, Known, TrustError};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -41,6 +41,17 @@ fn name() -> NodeName {
 
 async fn refusal(joiner: &Node, token: &InviteToken) -> NetError {
     joiner.net.enrol(token, &name()).await.unwrap_err()
+}
+
+/// Returns the receiver of the refusals that a node reports.
+fn reported(issuer: &Node) -> mpsc::UnboundedReceiver<(NodeId, Option<NodeName>, JoinRefusal)> {
+    let (tell, told) = mpsc::unbounded_channel();
+    let note = move |address: SocketAddr, refused: RefusedJoin| {
+        assert!(address.ip().is_loopback(), "{address}");
+        let _gone = tell.send((refused.node, refused.name, refused.why));
+    };
+    issuer.net.set_on_refused_join(Arc::new(note));
+    told
 }
 
 #[tokio::test]
@@ -218,7 +229,13 @@ async fn a_joiner_that_cannot_be_stored_is_refused_and_not_a_member() {
     let members = directory.path().join("members");
     std::fs::remove_file(&members).unwrap();
     std::fs::create_dir(&members).unwrap();
+    let mut told = reported(&issuer);
     assert_eq!(refusal(&joiner, &tokens[0]).await, NetError::InviteRefused);
+    let (_, _, why) = told.recv().await.unwrap();
+    assert!(
+        matches!(why, JoinRefusal::NotRecorded(TrustError::File { .. })),
+        "{why:?}"
+    );
     assert!(!issuer.keyring.is_member(&joiner.id));
     assert!(issuer.keyring.take_news().is_empty());
     std::fs::remove_dir(&members).unwrap();
@@ -238,8 +255,14 @@ async fn a_joiner_too_far_from_the_founder_is_refused_and_the_token_kept() {
     let far = Node::with(Arc::clone(last), keyring, PeerLimits::default());
     let joiner = Node::founder("joiner");
     let invites = inviting(&far);
+    let mut told = reported(&far);
     let token = token(&far, &invites);
     assert_eq!(refusal(&joiner, &token).await, NetError::InviteRefused);
+    let (_, _, why) = told.recv().await.unwrap();
+    assert!(
+        matches!(why, JoinRefusal::CannotAdmit(TrustError::TooFar)),
+        "{why:?}"
+    );
     assert!(!far.keyring.is_member(&joiner.id));
     assert_eq!(
         invites.waiting(far.keyring.ledger().map(|it| it.cluster()), now_unix_s()),
@@ -323,6 +346,50 @@ async fn a_token_admits_no_node_to_a_cluster_its_issuer_joined_later() {
     let late = token(&issuer, &invites);
     joiner.net.enrol(&late, &name()).await.unwrap();
     assert!(issuer.keyring.is_member(&joiner.id));
+}
+
+#[tokio::test]
+async fn the_issuer_reports_why_it_refuses_a_joiner_and_tells_the_joiner_nothing() {
+    let [issuer, first, joiner] = ["issuer", "first", "joiner"].map(Node::founder);
+    let invites = inviting(&issuer);
+    invites.reserve(Box::new(|name| name.as_str() == "reader"));
+    let mut told = reported(&issuer);
+    let [used, kept] = [(); 2].map(|()| token(&issuer, &invites));
+    let taken = NodeName::new("first").unwrap();
+    first.net.enrol(&used, &taken).await.unwrap();
+    let mut guessed = kept.clone();
+    guessed.key[0] ^= 1;
+    let reserved = NodeName::new("reader").unwrap();
+    let cases = [
+        (&guessed, name(), InviteRefusal::Unknown),
+        (&used, name(), InviteRefusal::Used(first.id)),
+        (&kept, taken.clone(), InviteRefusal::NameTaken(taken)),
+        (
+            &kept,
+            reserved.clone(),
+            InviteRefusal::NameReserved(reserved),
+        ),
+    ];
+    for (token, called, expected) in cases {
+        let refused = joiner.net.enrol(token, &called).await.unwrap_err();
+        assert_eq!(refused, NetError::InviteRefused, "{expected:?}");
+        let (node, given, why) = told.recv().await.unwrap();
+        assert_eq!((node, given), (joiner.id, Some(called)));
+        assert!(
+            matches!(&why, JoinRefusal::Invite(it) if *it == expected),
+            "{expected:?}, not {why:?}"
+        );
+    }
+    let key = &issuer.shared().local.key;
+    issuer.keyring.state(key, |it| it.expel(first.id)).unwrap();
+    assert_eq!(refusal(&first, &kept).await, NetError::InviteRefused);
+    let (_, _, why) = told.recv().await.unwrap();
+    assert!(
+        matches!(why, JoinRefusal::Invite(InviteRefusal::BeforeExpulsion)),
+        "{why:?}"
+    );
+    joiner.net.enrol(&kept, &name()).await.unwrap();
+    assert!(told.try_recv().is_err(), "an admission is no refusal");
 }
 
 #[tokio::test]

@@ -46,6 +46,7 @@ impl Hostile {
             keyring: &shared.local.keyring,
             invites: None,
             now_unix_s: 0,
+            on_refused: &|_| {},
         };
         let admitted = admit(&mut stream, shared.local.me, door, &shared.limits);
         admitted.await.unwrap();
