@@ -1,5 +1,9 @@
 //! Questions before actions that the user may not intend, such as leaving a cluster or sharing a
 //! whole home.
+//!
+//! Without a terminal to ask on, a command whose name says what it ends (`leave`, `expel`) goes on.
+//! A command that would have an effect which its arguments do not show (`join`, `own`, `share add`)
+//! is refused. `--yes` confirms in both cases.
 
 use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};

@@ -196,7 +196,7 @@ pub(super) fn join(options: JoinOptions, output: &mut Output) -> Result<(), CliE
             if !is_meant(&mut client, &options)? {
                 return keep(options, &token, true, output);
             }
-            if !options.yes && questions::has_terminal() {
+            if !options.yes {
                 ask_before_dropping(&mut client, &token)?;
                 // The daemon closes the connection if the user answers late.
                 client = options.reporting.open()?;
@@ -327,15 +327,22 @@ fn is_name(reader: &str) -> bool {
     reader.parse::<NodeId>().is_err()
 }
 
-/// Asks before this node leaves the cluster of `members` for the cluster of the token. Does not ask
-/// if this node is the only member, or if a member issued the token. `restricted` are the shares
-/// with readers given by name.
+/// Asks before this node leaves the cluster of `members` for the cluster of the token. Returns an
+/// error if there is no terminal to ask on: the command line does not show that a cluster is
+/// dropped. Does not ask if this node is the only member, or if a member issued the token.
+/// `restricted` are the shares with readers given by name.
 fn ask_to_drop(members: &[String], token: &str, restricted: &[String]) -> Result<(), CliError> {
     let issuer = Invitation::issuer_of(token);
     let is_of_theirs = members.iter().any(|it| Some(it) == issuer.as_ref());
     let others = members.len().saturating_sub(1);
     if others == 0 || is_of_theirs {
         return Ok(());
+    }
+    if !questions::has_terminal() {
+        return Err(CliError::new(
+            format!("this node is in a cluster with {others} more, which joining another drops"),
+            "give --yes to drop it and join the other",
+        ));
     }
     let mut question = String::new();
     if !restricted.is_empty() {
@@ -363,7 +370,6 @@ fn keep(
 ) -> Result<(), CliError> {
     Invitation::check_token(token)?;
     let json = options.reporting.json;
-    let asks = !options.yes && questions::has_terminal();
     let config = config_or_variable(options.config.clone());
     let loaded = load_texts(&sources(&options, config)?).map_err(Box::new)?;
     let state_dir = &loaded.config.state_dir;
@@ -376,7 +382,7 @@ fn keep(
             "name its socket: --socket",
         ));
     }
-    if asks {
+    if !options.yes {
         ask_before_dropping_saved(&loaded.config, token)?;
     }
     let on_it = if is_beside { " on that directory" } else { "" };
@@ -436,7 +442,7 @@ fn read_token() -> Result<String, CliError> {
 
 pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), CliError> {
     let trust: Trust = options.reporting.open()?.call(&Call::Trust {})?;
-    // Scripts have no terminal and are not asked.
+    // A script is not asked, because the command says what it ends.
     let asks = !options.yes && questions::has_terminal();
     let is_last = is_last_to_admit(&trust);
     if asks {
@@ -486,7 +492,7 @@ fn is_last_to_admit(trust: &Trust) -> bool {
 pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open()?;
     let (peer, with_admitted) = (options.peer.clone(), options.with_admitted);
-    // Scripts have no terminal and are not asked.
+    // A script is not asked, because the command says what it ends.
     let asks = !options.yes && questions::has_terminal();
     if asks || !options.reporting.json {
         let named: Admitted = client.call(&Call::Admitted { peer: peer.clone() })?;

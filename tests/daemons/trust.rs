@@ -17,7 +17,7 @@ const SOON: Duration = Duration::from_secs(90);
 /// Lets a node join the cluster of another.
 pub(crate) fn invite(inviter: &Node, flags: &[&str], joiner: &Node) {
     let token = inviter.cli(&[&["invite"], flags].concat()).expect_ok();
-    joiner.cli(&["join", token.trim()]).expect_ok();
+    joiner.cli(&["join", "--yes", token.trim()]).expect_ok();
 }
 
 fn trust(node: &Node) -> Value {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use p2pfs::daemon::control::{
     Call, CheckState, Checkup, ControlServer, Failure, FailureKind, Invitation, Joined, Named,
-    Nothing, Policy, SettingInfo, Settings, ShareChange, Shares,
+    Nothing, Policy, SettingInfo, Settings, ShareChange, Shares, Trust, TrustedNode,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -47,6 +47,9 @@ fn join_hands_the_token_to_a_running_daemon() {
         }
         // The command ends once another node is up.
         Call::Wait { peers: 1, .. } => request.reply.done(&Nothing {}),
+        // It asks before it drops a cluster with other members.
+        Call::Trust {} => request.reply.done(&Trust::default()),
+        Call::Shares {} => request.reply.done(&Shares::default()),
         other => panic!("{other:?}"),
     });
     for arguments in [&["join", "-"][..], &["join"]] {
@@ -83,8 +86,51 @@ fn daemon_with_state() -> FakeDaemon {
             epoch: "00ff".to_owned(),
             issuer: "ab".repeat(32),
         }),
+        Call::Trust {} => request.reply.done(&Trust::default()),
+        Call::Shares {} => request.reply.done(&Shares::default()),
         _ => request.reply.done(&Nothing {}),
     })
+}
+
+#[test]
+fn join_without_a_terminal_drops_a_cluster_with_others_only_if_that_is_confirmed() {
+    let member = |digit: &str| TrustedNode {
+        name: digit.to_owned(),
+        node: digit.repeat(64),
+        admin: false,
+        since: Timestamp::UNIX_EPOCH,
+        until: None,
+        by: "a".to_owned(),
+        by_node: "a".repeat(64),
+    };
+    let trust = Trust {
+        members: ["a", "b", "c"].map(member).to_vec(),
+        ..Trust::default()
+    };
+    let daemon = FakeDaemon::start(move |request| match request.call {
+        Call::Trust {} => request.reply.done(&trust),
+        Call::Shares {} => request.reply.done(&Shares::default()),
+        Call::Join { .. } => request.reply.done(&Joined {
+            epoch: "00ff".to_owned(),
+            issuer: "ab".repeat(32),
+        }),
+        _ => request.reply.done(&Nothing {}),
+    });
+    let refused = daemon.run(&["join", &whole_token()]);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = stderr(&refused);
+    assert!(
+        said.contains("with 2 more") && said.contains("--yes"),
+        "{said}"
+    );
+    assert!(
+        !daemon
+            .asked()
+            .iter()
+            .any(|it| matches!(it, Call::Join { .. }))
+    );
+    let joined = daemon.output(&["join", "--yes", &whole_token()]);
+    assert_eq!(joined, "joined the cluster\n");
 }
 
 #[test]

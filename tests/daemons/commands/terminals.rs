@@ -253,6 +253,13 @@ fn a_cluster_with_others_is_not_dropped_for_another_without_a_yes() {
     let epoch = || one.cli(&["trust", "--json"]).expect_json()["epoch"].clone();
     let before = epoch();
     assert_eq!(join(b"\n"), Some(1));
+    let without_terminal = one.cli(&["join", &token(other)]);
+    assert_eq!(without_terminal.status.code(), Some(1));
+    assert!(
+        without_terminal.stderr.contains("--yes"),
+        "{}",
+        without_terminal.stderr
+    );
     assert_eq!(epoch(), before);
     assert_eq!(join(b"y\n"), Some(0));
     assert_ne!(epoch(), before);
