@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -19,8 +20,10 @@ use super::progress;
 use super::remark;
 use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{Call, ClientError, FailureKind, Named, Said, SendDone, SendProgress};
+use p2pfs_node::api::DefaultRule;
 use p2pfs_types::file_name::{received_name, sent_name};
 use p2pfs_types::files::opened_anew;
+use p2pfs_types::path::SharedPath;
 
 /// Type of a FUSE filesystem in statfs(2) (linux/magic.h).
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
@@ -30,7 +33,7 @@ const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 pub struct SendOptions {
     #[command(flatten)]
     reporting: Reporting,
-    /// Files, and directories, which go as the files in them
+    /// Files, and directories, which go as the files in them that a share would list
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
     files: Vec<OsString>,
     /// The receivers, by name, key or its start, ID or address [default: all]
@@ -69,11 +72,13 @@ struct Report {
 }
 
 pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), CliError> {
-    let mut named = Collected::default();
+    let mut named = Collected::new();
     for file in &options.files {
         named.collect(Path::new(file))?;
     }
-    let Collected { files, left_out } = named;
+    let Collected {
+        files, left_out, ..
+    } = named;
     if let Some(line) = tell_left_out(&left_out) {
         remark(line);
     }
@@ -96,8 +101,6 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
         reports.push(Report { path, done });
     }
     if options.reporting.json {
-        let left_out = left_out.iter().map(|path| Named::from_local(path));
-        let left_out: Vec<Named> = left_out.collect();
         output.json(&serde_json::json!({ "files": reports, "left_out": left_out }))?;
     }
     output.flush()?;
@@ -107,19 +110,34 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
     failure(&reports).map_or(Ok(()), Err)
 }
 
+/// An entry of a directory that is not sent, as `--json` prints it.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct LeftOutEntry {
+    #[serde(flatten)]
+    path: Named,
+    why: String,
+}
+
 /// Files collected from the arguments.
-#[derive(Debug, Default)]
 struct Collected {
+    rule: DefaultRule,
     /// Regular files; those of a directory are sorted by name.
     files: Vec<PathBuf>,
-    /// Omitted entries of directories: links, which are not followed there, pipes and devices.
-    left_out: Vec<PathBuf>,
+    left_out: Vec<LeftOutEntry>,
 }
 
 impl Collected {
+    fn new() -> Self {
+        Self {
+            rule: DefaultRule::compile(),
+            files: Vec::new(),
+            left_out: Vec::new(),
+        }
+    }
+
+    /// Adds a file that was named, whatever it is called, or the files of a named directory.
     fn collect(&mut self, path: &Path) -> Result<(), CliError> {
-        let unreadable = |error: io::Error| unreadable(path, &error);
-        let found = std::fs::metadata(path).map_err(unreadable)?;
+        let found = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         if found.is_file() {
             self.files.push(path.to_path_buf());
             return Ok(());
@@ -129,33 +147,51 @@ impl Collected {
             let message = format!("{name} is not a file or directory");
             return Err(CliError::new(message, "name one that is"));
         }
-        let entries: Result<Vec<_>, _> = std::fs::read_dir(path).map_err(unreadable)?.collect();
+        self.collect_within(path, &SharedPath::root())
+    }
+
+    /// Adds the files of a directory. `within` is its path in the named directory. An inbox is
+    /// shared like any folder, so what a share of that directory would leave out is not sent.
+    fn collect_within(&mut self, dir: &Path, within: &SharedPath) -> Result<(), CliError> {
+        let unreadable = |error: io::Error| unreadable(dir, &error);
+        let entries: Result<Vec<_>, _> = std::fs::read_dir(dir).map_err(unreadable)?.collect();
         let mut entries = entries.map_err(unreadable)?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
-            let kind = entry.file_type().map_err(unreadable)?;
-            if kind.is_dir() || kind.is_file() {
-                self.collect(&entry.path())?
-            } else {
-                self.left_out.push(entry.path())
+            let (path, name) = (entry.path(), entry.file_name());
+            // Does not follow a link.
+            let found = entry.metadata().map_err(unreadable)?;
+            match self.rule.check(within, name.as_bytes(), &found) {
+                Ok(_) if found.is_symlink() => self.leave_out(&path, "it is a link"),
+                Ok(within) if found.is_dir() => self.collect_within(&path, &within)?,
+                Ok(_) => self.files.push(path),
+                Err(why) => self.leave_out(&path, why),
             }
         }
         Ok(())
     }
+
+    fn leave_out(&mut self, path: &Path, why: impl ToString) {
+        self.left_out.push(LeftOutEntry {
+            path: Named::from_local(path),
+            why: why.to_string(),
+        });
+    }
 }
 
-/// Names the first omitted entries. Returns `None` if there are none.
-fn tell_left_out(left_out: &[PathBuf]) -> Option<String> {
+/// Counts the omitted entries and names the first ones. Returns `None` if there are none.
+fn tell_left_out(left_out: &[LeftOutEntry]) -> Option<String> {
     let named = left_out.iter().take(LEFT_OUT_TOLD_MAX);
-    let names = named.map(|path| escape(path.as_os_str().as_encoded_bytes()));
+    let names = named.map(|it| format!("{} ({})", escape(it.path.as_bytes()), it.why));
     let mut names: Vec<String> = names.collect();
     match left_out.len().checked_sub(LEFT_OUT_TOLD_MAX) {
         None if names.is_empty() => return None,
         None | Some(0) => {}
         Some(more) => names.push(format!("and {more} more")),
     }
+    let count = left_out.len();
     Some(format!(
-        "left out, because they are links or special files: {}",
+        "{count} left out, as in a share: {}; a file that is named itself is sent",
         names.join(", ")
     ))
 }
@@ -302,24 +338,71 @@ mod tests {
             std::fs::write(at(name), name).unwrap();
         }
         std::os::unix::fs::symlink("/etc/passwd", at("link")).unwrap();
-        let mut named = Collected::default();
+        let mut named = Collected::new();
         named.collect(folder.path()).unwrap();
         assert_eq!(named.files, [at("a"), at("b"), at("d/c")]);
-        assert_eq!(named.left_out, [at("link")]);
+        assert_eq!(left_out(&named), [at("link")]);
         let error = named.collect(&at("nothing")).unwrap_err();
         assert!(error.to_string().contains("--to"), "{error}");
         assert!(named.collect(Path::new("/dev/null")).is_err());
     }
 
     #[test]
-    fn unsent_parts_of_a_directory_are_reported_in_one_line() {
-        let told = |count| tell_left_out(&vec![PathBuf::from("a\nb"); count]);
+    fn what_a_share_leaves_out_is_not_sent_with_its_directory_and_is_sent_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for dir in ["d", "d/.ssh", "closed"] {
+            std::fs::create_dir(at(dir)).unwrap();
+        }
+        for name in [
+            ".hidden",
+            "a~",
+            "d/.env",
+            "d/.ssh/config",
+            "closed/c",
+            "private",
+        ] {
+            std::fs::write(at(name), name).unwrap();
+        }
+        for (name, mode) in [("closed", 0o700), ("private", 0o600)] {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(at(name), mode).unwrap();
+        }
+        let mut named = Collected::new();
+        named.collect(folder.path()).unwrap();
+        assert_eq!(named.files, [at(".hidden")]);
+        let omitted = ["a~", "closed", "d/.env", "d/.ssh", "private"].map(at);
+        assert_eq!(left_out(&named), omitted);
+        let line = tell_left_out(&named.left_out).unwrap();
+        assert!(line.starts_with("5 left out"), "{line}");
+        for why in ["a pattern excludes it", "others may not read it"] {
+            assert!(line.contains(why), "{line}");
+        }
+        named.collect(&at("private")).unwrap();
+        named.collect(&at("closed")).unwrap();
+        assert_eq!(named.files[1..], [at("private"), at("closed/c")]);
+    }
+
+    fn left_out(named: &Collected) -> Vec<PathBuf> {
+        let paths = named.left_out.iter().map(|it| it.path.as_bytes());
+        let paths = paths.map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path)));
+        paths.collect()
+    }
+
+    #[test]
+    fn unsent_parts_of_a_directory_are_counted_and_reported_in_one_line() {
+        let entry = || LeftOutEntry {
+            path: Named::new("a\nb"),
+            why: "it is a link".to_owned(),
+        };
+        let told = |count| tell_left_out(&(0..count).map(|_| entry()).collect::<Vec<_>>());
         assert_eq!(told(0), None);
         let line = told(7).unwrap();
         assert!(
-            line.ends_with(", and 2 more") && !line.contains('\n'),
+            line.starts_with("7 left out") && line.contains(", and 2 more;"),
             "{line}"
         );
+        assert!(!line.contains('\n'), "{line}");
         assert!(!told(5).unwrap().contains("more"));
     }
 

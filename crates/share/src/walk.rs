@@ -12,9 +12,10 @@ use super::beneath::Beneath;
 use super::disk_thread::DiskAccess;
 use super::exclude::Exclude;
 use super::identity::{FileIdentity, NameStat};
-use super::left_out::{FILE_MAX_BYTES, LeftOutWhy};
+use super::left_out::LeftOutWhy;
 use super::links::{LinkOutcome, follow};
 use super::observe::ObservedName;
+use super::offer_rule::OfferRule;
 use super::order::EventSeq;
 use super::place::SharePlace;
 use super::tree::{LeftOutBody, Slot};
@@ -118,24 +119,20 @@ impl OpenShareDirectory {
                 left_out(LeftOutWhy::Arriving, directory, seen.identity)
             };
         }
-        if self.place.exclude.keeps_back(&path, directory) {
-            return left_out(LeftOutWhy::Excluded, directory, seen.identity);
+        let rule = OfferRule {
+            exclude: &self.place.exclude,
+            include_private: self.place.include_private,
+        };
+        if let Some(why) = rule.left_out(&path, &seen) {
+            return left_out(why, directory, seen.identity);
         }
-        let shared = self.place.include_private || seen.others_may_read();
         match kind {
-            FileType::RegularFile | FileType::Directory if !shared => {
-                left_out(LeftOutWhy::Private, directory, seen.identity)
-            }
-            FileType::RegularFile if seen.identity.size_bytes > FILE_MAX_BYTES => {
-                left_out(LeftOutWhy::TooLarge, false, seen.identity)
-            }
-            FileType::RegularFile => ObservedName::File(seen),
             FileType::Directory => ObservedName::Directory(seen),
             FileType::Symlink => match self.resolve_link(beneath, name, &path) {
                 Ok(target) => ObservedName::Symlink(seen, target),
                 Err(why) => left_out(why, false, seen.identity),
             },
-            _ => left_out(LeftOutWhy::Special, false, seen.identity),
+            _ => ObservedName::File(seen),
         }
     }
 
