@@ -30,6 +30,11 @@ fn forgotten_entries_do_not_return_from_a_third_node() {
     }
     let cached = nodes[1].mounted("cached.txt");
     assert_eq!(fs::read(&cached).unwrap(), b"cached");
+    // As long as a node counts as live, none of its entries is forgotten.
+    let early = nodes[0].cli(&["forget", "gone"]);
+    assert_eq!(early.status.code(), Some(1), "{}", early.text());
+    let remedy = "p2pfs peers shows it as down";
+    assert!(early.stderr.contains(remedy), "{}", early.stderr);
     nodes[2].kill();
     for node in &nodes[..2] {
         let listed = || {

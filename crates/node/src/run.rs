@@ -20,6 +20,7 @@ use super::foreign::ForeignPeers;
 use super::machine::{AddressNews, Machine, NodeEvent, Outgoing, RequestId};
 use super::mailbox::Mailbox;
 use super::names::Names;
+use super::not_forgotten::NotForgotten;
 use super::offence::Offence;
 use super::offenders::Offenders;
 use super::offers::{OfferLookups, offer_of};
@@ -80,9 +81,8 @@ pub(super) enum LoopCommand {
     Leave(Leave),
     /// The keyring was changed by a command.
     MembershipChanged,
-    /// Forgets the listings of a node that is not live. Replies false if the node is live or has
-    /// none.
-    Forget(NodeId, oneshot::Sender<bool>),
+    /// Forgets the listings of a node that is not live, and replies whether it did.
+    Forget(NodeId, oneshot::Sender<Result<(), NotForgotten>>),
 }
 
 /// The queues that feed the loop.

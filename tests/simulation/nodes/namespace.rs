@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use p2pfs_membership::Leave;
+use p2pfs_node::NotForgotten;
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::id::NodeId;
 use rand::RngExt;
 
 use crate::nodes::model::{agrees, explain};
@@ -275,6 +277,13 @@ fn forgotten_entries_return_only_with_their_author() {
     each_seed(20, |seed| {
         let mut world = furnished(3, seed, Weather::stormy((seed % 3) as f64 / 10.0));
         let gone = world.nodes[2].id;
+        let forget = |world: &mut World, node: NodeId| {
+            world.with(0, |machine, now| machine.intake(now).forget_node(&node))
+        };
+        let me = world.nodes[0].id;
+        assert_eq!(forget(&mut world, me), Err(NotForgotten::Own));
+        let stranger = NodeId::new([0; 32]);
+        assert_eq!(forget(&mut world, stranger), Err(NotForgotten::Unlisted));
         let is_cut_off = seed % 2 == 0;
         if is_cut_off {
             // After its return the node announces nothing newer.
@@ -282,12 +291,15 @@ fn forgotten_entries_return_only_with_their_author() {
         } else {
             world.crash(2, Death::Power)
         }
+        // Just after its end the node still counts as live.
+        let early = forget(&mut world, gone);
+        assert!(matches!(early, Err(NotForgotten::Live(_))), "{early:?}");
         let is_gone = |world: &World| {
             let mut others = [0, 1].iter().map(|index| live_of(world.running(*index)));
             others.all(|live| live.len() == 1 && !live.contains(&gone))
         };
         assert!(world.run_until(120 * SECOND, is_gone).is_some());
-        assert!(world.with(0, |machine, now| machine.intake(now).forget_node(&gone)));
+        assert_eq!(forget(&mut world, gone), Ok(()));
         for second in 0..90 {
             world.run_for(SECOND);
             assert!(!knows(&world, 0, 2), "it is back after {second} s");

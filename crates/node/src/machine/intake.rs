@@ -10,6 +10,7 @@ use tracing::{Span, debug, debug_span};
 use super::events::NodeEvent;
 use super::lists::ListPaces;
 use super::own_log::OwnLogAccess;
+use crate::not_forgotten::NotForgotten;
 use crate::offence::Offence;
 use crate::pulls::{LogPosition, Pulls};
 use crate::read_end::ReadEnd;
@@ -376,17 +377,26 @@ impl LogIntake<'_> {
     }
 
     /// Forgets the log of a node that is not live, and does not pull it from other nodes until the
-    /// node is live again or has a newer head. Returns false if the node is live or none of its
-    /// heads is known.
-    pub fn forget_node(&mut self, node: &NodeId) -> bool {
-        let is_here = *node == self.me || self.cluster.live().any(|member| member.node == *node);
-        let is_known = self.own.catalogue.logs().head_of(node).is_some();
-        if is_here || !is_known {
-            return false;
+    /// node is live again or has a newer head.
+    ///
+    /// # Errors
+    /// [`NotForgotten`] if the node is live, or none of its heads is known.
+    pub fn forget_node(&mut self, node: &NodeId) -> Result<(), NotForgotten> {
+        if *node == self.me {
+            return Err(NotForgotten::Own);
+        }
+        if self.cluster.live().any(|member| member.node == *node) {
+            let mut members = self.cluster.members().into_iter();
+            let status = members.find(|it| it.member.node == *node);
+            let state = status.map(|it| it.state).unwrap_or_default();
+            return Err(NotForgotten::Live(state));
+        }
+        if self.own.catalogue.logs().head_of(node).is_none() {
+            return Err(NotForgotten::Unlisted);
         }
         self.logs.pulls.finish(*node);
         self.own.catalogue.forget_until_back(node);
-        true
+        Ok(())
     }
 
     pub(super) fn forget_log(&mut self, author: &NodeId) {

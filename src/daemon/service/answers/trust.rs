@@ -14,8 +14,8 @@ use crate::daemon::control::{
     Nothing, OwnedPath, Rotated, Trust, TrustStep, TrustedNode, parameters,
 };
 use crate::daemon::service::{former_names, run};
-use p2pfs_node::StopProblem;
-use p2pfs_node::api::{Resignation, in_history};
+use p2pfs_node::api::{MemberState, Resignation, in_history};
+use p2pfs_node::{NotForgotten, StopProblem};
 use p2pfs_proto::trust::{Certificate, Claim, Grant, InviteToken, Ledger, SignedStatement};
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::{SharedPath, escape};
@@ -320,13 +320,35 @@ pub(super) async fn forget(services: &Services, wanted: &str) -> Result<Nothing,
             }
         },
     };
-    if services.node.peers().forget(node).await? {
-        Ok(Nothing {})
-    } else {
-        let message = format!("{wanted} is here, or has listed nothing");
-        Err(Failure::new(FailureKind::Invalid, message)
-            .with_remedy("only entries of a node that is gone can be dropped"))
-    }
+    let forgotten = services.node.peers().forget(node).await?;
+    forgotten.map_err(|why| not_forgotten(wanted, why))?;
+    Ok(Nothing {})
+}
+
+/// Says why the entries of a node stay. A node that was just killed counts as alive for some
+/// seconds, so the remedy says when to repeat the command.
+fn not_forgotten(wanted: &str, why: NotForgotten) -> Failure {
+    const AGAIN: &str = "if it will not return, repeat this once p2pfs peers shows it as down";
+    let (message, remedy) = match why {
+        NotForgotten::Own => (
+            "that is this node itself".to_owned(),
+            "p2pfs share remove stops sharing a folder",
+        ),
+        NotForgotten::Live(MemberState::Suspect) => (
+            format!("{wanted} does not answer, and is not known to be gone yet"),
+            AGAIN,
+        ),
+        NotForgotten::Live(MemberState::Away) => (
+            format!("{wanted} has stopped, and its entries stay for a while in case it returns"),
+            AGAIN,
+        ),
+        NotForgotten::Live(_) => (format!("{wanted} still counts as alive"), AGAIN),
+        NotForgotten::Unlisted => (
+            format!("this node knows no entry of {wanted}"),
+            "p2pfs ls -l shows the holders of each entry",
+        ),
+    };
+    Failure::new(FailureKind::Invalid, message).with_remedy(remedy)
 }
 
 /// Returns the members and their history.
@@ -517,6 +539,22 @@ fn list_of_some(mut names: Vec<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn forget_of_a_node_that_counts_as_live_says_when_to_repeat_it() {
+        use MemberState::{Alive, Away, Suspect};
+        for state in [Alive, Suspect, Away] {
+            let failure = not_forgotten("gone", NotForgotten::Live(state));
+            let said = format!("{failure:?}");
+            assert!(
+                said.contains("repeat this once p2pfs peers shows"),
+                "{said}"
+            );
+            assert!(!said.contains("listed nothing"), "{said}");
+        }
+        let unknown = not_forgotten("gone", NotForgotten::Unlisted);
+        assert!(unknown.message.contains("no entry of gone"), "{unknown:?}");
+    }
 
     #[test]
     fn long_lists_name_the_first_and_count_the_others() {
