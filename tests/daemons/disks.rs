@@ -479,6 +479,29 @@ mod of_the_state {
     }
 
     #[apply(promise)]
+    fn a_stop_ends_and_says_so_although_the_disk_does_not_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let disk = state_disk(folder);
+        let runtime = Runtime::new().unwrap();
+        runtime.block_on(async {
+            let node = start(folder).await;
+            list(&node, folder, "first").await;
+            let state = folder.join("one/state");
+            let frozen = Frozen::new(&state);
+            list(&node, folder, "last").await;
+            let problems = node.stop(Leave::Away).await;
+            assert!(
+                matches!(problems[..], [StopProblem::SilentDisk]),
+                "{problems:?}"
+            );
+            drop(frozen);
+        });
+        drop(runtime);
+        drop(disk);
+    }
+
+    #[apply(promise)]
     fn a_stop_returns_that_the_disk_refused_the_last_changes() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use macro_rules_attribute::apply;
 use p2pfs_node::api::ShareProgress;
-use p2pfs_node::{FileError, Leave, News, Node, NodeBuilder, Who};
-use p2pfs_proto::trust::Grant;
+use p2pfs_node::{FileError, Leave, News, Node, NodeBuilder, NodeError, StopProblem, Who};
+use p2pfs_proto::trust::{Grant, TrustError};
 use p2pfs_proto::wire::native::record::SHARES_MAX;
 use p2pfs_types::path::SharedPath;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -454,6 +454,27 @@ fn a_node_without_peers_stops_at_once() {
             let problems = stopped.unwrap_or_else(|_| panic!("{name} still runs"));
             assert!(problems.is_empty(), "{name}: {problems:?}");
         }
+    });
+}
+
+#[apply(promise)]
+fn a_stop_for_good_returns_that_the_resignation_could_not_be_stored() {
+    within_limit(async {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("one");
+        let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let node = Node::builder("one".parse().unwrap(), &dir).listen(anywhere);
+        let node = node.cache(64 << 20, 0).lan(false).start().await.unwrap();
+        // The file of the members cannot be replaced while a directory has its name.
+        let members = dir.join("state/members");
+        fs::remove_file(&members).unwrap();
+        fs::create_dir(&members).unwrap();
+        let problems = node.stop(Leave::Final).await;
+        let is_of_file = |it: &NodeError| matches!(it, NodeError::Trust(TrustError::File { .. }));
+        assert!(
+            matches!(&problems[..], [StopProblem::NotResigned(why)] if is_of_file(why)),
+            "{problems:?}"
+        );
     });
 }
 
