@@ -61,3 +61,30 @@ pub(super) fn failure_of(error: &NetError) -> Failure {
         _ => Failure::Unreachable,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::peer::DropReason;
+    use p2pfs_proto::wire::WireError;
+
+    #[test]
+    fn an_answer_that_this_node_prevented_is_no_failure_of_its_peer() {
+        let address = SocketAddr::from(([192, 0, 2, 1], 1378));
+        for ours in [
+            NetError::Request(WireError::Malformed { what: "it" }),
+            NetError::TooManyConnections,
+            NetError::Closed,
+        ] {
+            assert_eq!(failure_of(&ours), Failure::Ours, "{ours}");
+        }
+        for theirs in [
+            NetError::NotMember { address },
+            NetError::Lost {
+                reason: DropReason::Silent,
+            },
+        ] {
+            assert_eq!(failure_of(&theirs), Failure::Unreachable, "{theirs}");
+        }
+    }
+}

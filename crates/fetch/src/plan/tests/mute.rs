@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use super::bench::{PATIENCE, file_named, node};
 use super::{Answers, MIB, listed, step};
 use crate::plan::{
-    DemandId, Lane, Offer, PeerNews, Plan, PlanConfig, PlanEvent, URGENT_MAX_BYTES,
-    patience::TURN_PATIENCE,
+    Decision, DemandId, Failure, Lane, Offer, PeerNews, Plan, PlanConfig, PlanEvent,
+    URGENT_MAX_BYTES, patience::TURN_PATIENCE,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
@@ -217,6 +217,50 @@ fn a_holder_mute_for_one_file_fails_its_fill_though_it_serves_other_files() {
         }
     }
     panic!("it never ends");
+}
+
+/// A peer that serves other files is neither unreachable nor counted as failed, and the fault is
+/// not on this node.
+#[test]
+fn a_request_ends_as_stalled_if_its_holder_answers_only_others_and_as_unreachable_if_none() {
+    let mut trial = OneOfTwo::new(PAGE_BYTES, Duration::from_millis(200));
+    let (begin, wanted) = (trial.begin, trial.wanted);
+    trial.plan.state.out.set_traced(true);
+    trial.plan.fill(begin, wanted, PATIENCE);
+    let mut failures = Vec::new();
+    while failures.is_empty() && trial.now < begin + PATIENCE * TURN_PATIENCE * 3 {
+        trial.next_event(trial.now - begin + Duration::from_secs(1));
+        failures = failures_in(&mut trial.plan);
+    }
+    assert!(
+        !failures.is_empty() && failures.iter().all(|it| *it == Failure::Stalled),
+        "{failures:?}"
+    );
+    let mut plan = Plan::new(PlanConfig::default(), 1);
+    plan.state.out.set_traced(true);
+    plan.open(begin, wanted, ExtentSet::new()).unwrap();
+    plan.record_holders(begin, &wanted, &listed(&[node(HOLDER)]));
+    plan.fill(begin, wanted, PATIENCE);
+    let (mut now, mut failures) = (begin, Vec::new());
+    while failures.is_empty() {
+        while plan.poll_request(now).is_some() {}
+        now = plan.poll_timeout().unwrap();
+        plan.handle_timeout(now);
+        failures = failures_in(&mut plan);
+    }
+    assert!(
+        failures.iter().all(|it| *it == Failure::Unreachable),
+        "{failures:?}"
+    );
+}
+
+fn failures_in(plan: &mut Plan) -> Vec<Failure> {
+    let decisions = plan.state.out.take_decisions().into_iter();
+    let failed = decisions.filter_map(|decision| match decision {
+        Decision::Failed { failure, .. } => Some(failure),
+        _ => None,
+    });
+    failed.collect()
 }
 
 /// Arrivals of the other file say nothing about when this one arrives.
