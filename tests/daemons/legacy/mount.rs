@@ -149,6 +149,35 @@ fn an_unavailable_name_is_absent_after_the_lookup_and_then_at_once() {
     }
 }
 
+#[apply(promise)]
+fn an_unlisted_name_is_absent_at_once_as_long_as_no_legacy_peer_is_known() {
+    let mut cluster = Cluster::new();
+    let node = start(&mut cluster, &[]);
+    let absent_after = |name: &str| {
+        let begun = Instant::now();
+        let error = fs::metadata(node.mounted(name)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT), "{name}");
+        begun.elapsed()
+    };
+    for name in ["first", "second", "first"] {
+        let took = absent_after(name);
+        assert!(took < AT_ONCE, "{name}: {took:?}");
+    }
+    // From the first message of a peer on, the peer may have the name.
+    let peer = OldPeer::start(Duration::ZERO);
+    peer.gives_file("theirs", b"theirs");
+    peer.say(
+        node.address,
+        format!("DISCOVER,{}\n", node.address).as_bytes(),
+    );
+    eventually("the peer is told of the node", SOON, || {
+        !peer.members().is_empty()
+    });
+    assert_eq!(fs::read(node.mounted("theirs")).unwrap(), b"theirs");
+    let took = absent_after("third");
+    assert!(took >= LOOKUP - Duration::from_millis(500), "{took:?}");
+}
+
 /// Looks `count` names up at once. Returns the errno and the duration of each.
 fn look_up(node: &Node, count: usize) -> Vec<thread::JoinHandle<(i32, Duration)>> {
     let looked_up = (0..count).map(|n| {
