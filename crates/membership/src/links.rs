@@ -451,6 +451,18 @@ impl Links {
             .map(|session| session.who.node);
         node.into_iter()
             .for_each(|node| self.remove_route(&node, address));
+        self.uncount_link(salt);
+    }
+
+    /// Counts one more link at which a process is proven.
+    fn count_link(&mut self, salt: &Salt) {
+        if let Some(session) = self.proven.sessions.get_mut(salt) {
+            session.links += 1;
+        }
+    }
+
+    /// Counts one link less. A session without a link ends.
+    fn uncount_link(&mut self, salt: Salt) {
         if let Some(session) = self.proven.sessions.get_mut(&salt) {
             session.links -= 1;
             if session.links == 0 {

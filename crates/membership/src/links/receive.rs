@@ -333,15 +333,17 @@ impl Links {
                 self.proven.sessions.insert(header.salt, session);
             }
         }
+        // A full table drops its oldest link for this one. If that is the only other link of the
+        // session, the session must not end.
+        self.count_link(&header.salt);
         let link = self.link(now, address);
         link.heard = now;
         let ended = link.hello.take().map(|hello| (hello.next, address));
         let before = link.salt.replace(header.salt);
-        if before != Some(header.salt) {
+        if before == Some(header.salt) {
+            self.uncount_link(header.salt);
+        } else {
             link.token = None;
-            if let Some(session) = self.proven.sessions.get_mut(&header.salt) {
-                session.links += 1;
-            }
             self.release(address, before);
             self.add_route(who.node, address);
         }

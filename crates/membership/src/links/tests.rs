@@ -385,6 +385,39 @@ fn the_table_of_links_is_bounded_and_drops_the_longest_silent() {
 }
 
 #[test]
+fn a_peer_whose_old_link_a_full_table_drops_is_proven_at_its_new_address() {
+    let now = Instant::now();
+    let (mut a, mut b) = acquainted(now);
+    let later = now + Duration::from_secs(1);
+    for n in 1..LINKS_MAX as u16 {
+        b.greet(later, address(n + 2));
+    }
+    sent(&mut b);
+    assert_eq!(b.len(), LINKS_MAX);
+    // The first datagram from the new address is answered with a challenge, which the next answers.
+    let (old, new) = (address(1), address(9999));
+    let text = "unproven here, and long enough for a challenge in return";
+    a.send(later, address(2), message(text));
+    for _ in 0..2 {
+        for datagram in sent(&mut a) {
+            b.handle_datagram(later, new, &datagram);
+        }
+        for datagram in sent(&mut b) {
+            a.handle_datagram(later, address(2), &datagram);
+        }
+    }
+    assert_eq!(
+        (b.proven(old), b.proven(new)),
+        (None, Some(contact(1))),
+        "the oldest link made room"
+    );
+    a.send(later, address(2), message("heard"));
+    let datagram = sent(&mut a).remove(0);
+    let arrivals = b.handle_datagram(later, new, &datagram);
+    assert_eq!(messages(&arrivals), [message("heard")]);
+}
+
+#[test]
 fn datagrams_waiting_for_a_proof_are_bounded() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
