@@ -84,7 +84,7 @@ impl Cluster {
 
     /// Returns this node as it presents itself now.
     pub fn me(&self) -> Member {
-        self.lives.links.me()
+        self.lives.links.process.me()
     }
 
     /// Handles a datagram from `from`. Counts it if it is invalid.
@@ -400,7 +400,7 @@ impl Cluster {
         let rumors = &self.spreading.rumors;
         let farewell = rumors.farewell_of(&node, member.generation);
         if farewell != Some(Farewell::Final) {
-            let addresses = self.lives.links.addresses(&member);
+            let addresses = self.lives.links.table.addresses(&member);
             self.seeds.add_lost(node, addresses);
         }
         let down = |why| Event::Down { node, why };
@@ -422,7 +422,7 @@ impl Cluster {
 
     fn receive(&mut self, now: Instant, arrival: Arrival) {
         let (lives, is_leaving) = (&mut self.lives, self.leaving.is_some());
-        let me = lives.links.me().node;
+        let me = lives.links.process.me().node;
         match arrival {
             Arrival::Proven(peer) => {
                 let spoken = Spoken {

@@ -40,7 +40,7 @@ impl OngoingFarewell {
         if self.next.is_none_or(|at| now < at) {
             return;
         }
-        let me = lives.links.me();
+        let me = lives.links.process.me();
         let departure = lives.admission.vouchers.sign_departure(me, self.how);
         let farewell = || Frame::Rumors(vec![Rumor::Departure(departure)]);
         self.left -= 1;

@@ -119,24 +119,28 @@ impl NodeLives {
     /// Returns a member with the address at which this node reaches it.
     pub(super) fn reached(&self, member: &Member) -> Member {
         Member {
-            address: self.links.dial_address(member),
+            address: self.links.table.dial_address(member),
             ..*member
         }
     }
 
     /// Returns whether a living member was recently heard at `address`.
     pub(super) fn is_met(&self, now: Instant, address: SocketAddr) -> bool {
-        let proven = self.links.proven(canonical(address));
+        let proven = self.links.table.proven(canonical(address));
         let is_live = proven.is_some_and(|it| self.roster.live().contains_key(&it.node));
-        is_live && self.links.is_current(now, address)
+        is_live && self.links.table.is_current(now, address)
     }
 
     /// Greets the node at `address`, unless it is this node or a living member that was heard there
     /// recently. A node that was proven there but is silent is greeted too, because it may have
     /// moved, and its answer shows that `address` can be used.
     pub(super) fn approach(&mut self, now: Instant, address: SocketAddr) {
-        let me = self.links.me().node;
-        let is_me = self.links.proven(address).is_some_and(|it| it.node == me);
+        let me = self.links.process.me().node;
+        let is_me = self
+            .links
+            .table
+            .proven(address)
+            .is_some_and(|it| it.node == me);
         if !is_me && !self.is_met(now, address) {
             self.links.greet(now, address);
         }
@@ -148,16 +152,16 @@ impl NodeLives {
     pub(super) fn address_elsewhere(&self, peer: &Introduction) -> Option<SocketAddr> {
         let claimed = peer.who.address;
         let is_elsewhere = claimed.ip() != peer.address.ip() && !claimed.ip().is_loopback();
-        let is_proven = self.links.proven(claimed).is_some();
+        let is_proven = self.links.table.proven(claimed).is_some();
         (is_elsewhere && !is_proven).then_some(claimed)
     }
 
     /// Returns the advertised address of a member that is silent where it was proven, unless that
     /// address is proven. The member has probably moved there.
     pub(super) fn address_after_move(&self, now: Instant, member: &Member) -> Option<SocketAddr> {
-        let is_silent = |at| !self.links.is_current(now, at);
-        let is_lost = self.links.route(member).is_some_and(is_silent);
-        let is_new = self.links.proven(member.address).is_none();
+        let is_silent = |at| !self.links.table.is_current(now, at);
+        let is_lost = self.links.table.route(member).is_some_and(is_silent);
+        let is_new = self.links.table.proven(member.address).is_none();
         (is_lost && is_new).then_some(member.address)
     }
 
@@ -190,7 +194,7 @@ impl NodeLives {
     pub(super) fn review_copies(&mut self, now: Instant) {
         if self.copies.take_check(now) {
             self.end_copies(now);
-            for address in self.copies.addresses_of(&self.links.me().node) {
+            for address in self.copies.addresses_of(&self.links.process.me().node) {
                 self.links.greet(now, address);
             }
         }
@@ -204,7 +208,7 @@ impl NodeLives {
 
     /// Handles the proof of a peer.
     pub(super) fn handle_introduction(&mut self, now: Instant, peer: &Introduction) {
-        let me = self.links.me();
+        let me = self.links.process.me();
         if me.address.ip().is_unspecified() && !peer.reached.ip().is_unspecified() {
             let port = me.address.port();
             let address = SocketAddr::new(canonical(peer.reached).ip(), port);
@@ -243,13 +247,13 @@ impl NodeLives {
                 match self.admission.vouchers.check_life(&life) {
                     Ok(()) => {
                         self.admission.vouchers.remember(from.node, life);
-                        self.links.renew(address, life.contact);
+                        self.links.table.renew(address, life.contact);
                     }
                     Err(what) => self.record_offence(now, from.node, what),
                 }
             }
             Frame::Unintroduced => {
-                let life = self.admission.vouchers.sign(self.links.me());
+                let life = self.admission.vouchers.sign(self.links.process.me());
                 self.links.send(now, address, Frame::Life(life));
             }
             Frame::Swim(packet) => self.handle_swim(now, from, address, &packet),
@@ -314,7 +318,7 @@ impl NodeLives {
 
     /// Continues as `me`, the next life of this node.
     pub(super) fn begin_life(&mut self, now: Instant, me: Member) {
-        self.links.set_me(me);
+        self.links.process.set_me(me);
         let life = self.admission.vouchers.sign(me);
         for member in self.some_members(SMALL_CLUSTER) {
             self.links.send_to(now, &member, Frame::Life(life));
@@ -328,7 +332,7 @@ impl NodeLives {
     /// Returns false if `known` is not beyond the present life, if its signature or generation is
     /// refused, or if this node was renewed too often recently.
     fn outlive(&mut self, now: Instant, teller: NodeId, known: &SignedContact) -> bool {
-        let (me, heard) = (self.links.me(), known.contact);
+        let (me, heard) = (self.links.process.me(), known.contact);
         if heard.node != me.node || !is_beyond(&heard, &me) {
             return false;
         }
@@ -357,7 +361,7 @@ impl NodeLives {
     /// Records which process speaks for which node. Challenges a process that may live beside
     /// another one.
     pub(super) fn record_speaker(&mut self, now: Instant, node: NodeId, spoken: Spoken) {
-        let me = self.links.me().node;
+        let me = self.links.process.me().node;
         let told = self.copies.record_speaker(now, me, node, spoken);
         if node != me && self.copies.is_to_be_challenged(now, &node, &spoken.salt) {
             self.links.greet(now, spoken.address);
@@ -380,7 +384,7 @@ impl NodeLives {
     /// this node that a member reported. `contradicted` says whether this node continues after
     /// `known`. Repeated contradictions reveal a process that cannot be reached.
     fn record_later_life(&mut self, now: Instant, known: &Contact, contradicted: bool) {
-        let (me, address) = (self.links.me(), known.address);
+        let (me, address) = (self.links.process.me(), known.address);
         if address != me.address && self.copies.is_worth_a_look(now, address) {
             self.links.greet(now, address);
         }
@@ -396,7 +400,7 @@ impl NodeLives {
     }
 
     fn end_copies(&mut self, now: Instant) {
-        let me = self.links.me().node;
+        let me = self.links.process.me().node;
         for node in self.copies.forget_silent(now, &me) {
             self.events.push_back(Event::CopyGone { node });
             if node == me {

@@ -61,7 +61,7 @@ impl PushPullSchedule {
         };
         lives.events.push_back(Event::PushPull {
             node: member.node,
-            address: lives.links.dial_address(&member),
+            address: lives.links.table.dial_address(&member),
         });
         self.count += 1;
         let pause = match FIRST_PUSH_PULLS.get(self.count) {

@@ -166,7 +166,9 @@ impl SeedSchedule {
             return;
         }
         let live = lives.roster.live().values();
-        let members = live.flat_map(|it| lives.links.addresses(it)).collect();
+        let members = live
+            .flat_map(|it| lives.links.table.addresses(it))
+            .collect();
         let keyring = &lives.admission.keyring;
         self.retain_lost(|node| keyring.is_member(node));
         for address in self.due(now, &members, &mut lives.rng) {

@@ -153,7 +153,7 @@ impl Spreading {
     }
 
     fn send_head(&self, now: Instant, members: &[Member], lives: &mut NodeLives) {
-        let Some(head) = self.rumors.head(&lives.links.me().node) else {
+        let Some(head) = self.rumors.head(&lives.links.process.me().node) else {
             return;
         };
         for member in members {

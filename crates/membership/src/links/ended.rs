@@ -6,7 +6,8 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
-use super::{ReplayWindow, Salt};
+use crate::window::ReplayWindow;
+use p2pfs_proto::wire::native::udp::Salt;
 
 /// Maximum number of ended sessions whose counters are remembered, about 300 bytes each. The one
 /// that ended first is forgotten first. Only members have sessions.

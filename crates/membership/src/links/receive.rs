@@ -1,9 +1,20 @@
-//! The receiving side of the links: open, check, answer, prove.
+//! One received datagram: opened, checked, answered, and its sender proven.
 
-use super::*;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::process::{OwnProcess, tag};
+use super::sessions::Sessions;
+use super::{Arrival, Introduction, Links};
+use crate::counters::DatagramDropCause;
+use crate::pair::PairKey;
+use crate::seal::SealKey;
+use p2pfs_proto::wire::native::udp::{
+    Body, Frame, HEADER_BYTES, HELLO_BYTES, Header, MAC_BYTES, Mac, Proof, Salt, TAG_BYTES,
+};
 
 /// An opened datagram.
-struct OpenedDatagram {
+pub(super) struct OpenedDatagram {
     header: Header,
     from: SocketAddr,
     length_bytes: usize,
@@ -16,58 +27,21 @@ struct OpenedDatagram {
 }
 
 impl OpenedDatagram {
-    fn is_from(&self, pair: &PairKey) -> bool {
-        pair.holds(&self.header.encode(), &self.bytes, &self.mac)
-    }
-}
-
-impl Links {
-    /// Handles a datagram. Returns the proofs and frames in it.
-    pub(crate) fn handle_datagram(
-        &mut self,
-        now: Instant,
+    /// Opens and decodes a datagram that was not seen before.
+    pub(super) fn open(
         from: SocketAddr,
         datagram: &[u8],
-    ) -> Vec<Arrival> {
-        let from = canonical(from);
-        let outcome = self
-            .open(from, datagram)
-            .and_then(|opened| self.receive(now, opened));
-        match outcome {
-            Ok(arrivals) => {
-                self.counters.accepted += 1;
-                arrivals
-            }
-            Err(dropped) => {
-                if matches!(
-                    dropped,
-                    DatagramDropCause::UnknownEpoch | DatagramDropCause::NotAMember
-                ) {
-                    self.queue_stranger(from);
-                }
-                self.counters.count(dropped);
-                Vec::new()
-            }
-        }
-    }
-
-    fn open(
-        &mut self,
-        from: SocketAddr,
-        datagram: &[u8],
-    ) -> Result<OpenedDatagram, DatagramDropCause> {
+        process: &OwnProcess,
+        sessions: &Sessions,
+    ) -> Result<Self, DatagramDropCause> {
         let (header, sealed) = Header::decode(datagram).map_err(|_| DatagramDropCause::Foreign)?;
-        if header.salt == *self.secrets.sealer.salt() {
+        if header.salt == *process.sealer.salt() {
             return Err(DatagramDropCause::Own);
         }
-        let session = self.proven.sessions.get(&header.salt);
-        let is_fresh = match session {
-            Some(session) => session.window.is_fresh(header.counter),
-            None => self.ended.is_fresh(&header.salt, header.counter),
-        };
-        if !is_fresh {
+        if !sessions.is_fresh(&header) {
             return Err(DatagramDropCause::Replayed);
         }
+        let session = sessions.get(&header.salt);
         let known_key = session
             .map(|s| &s.key)
             .filter(|key| key.epoch == header.epoch);
@@ -75,14 +49,14 @@ impl Links {
         let body = match known_key {
             Some(known) => known.open(&header, sealed),
             None => {
-                let fresh = SealKey::of(self.secrets.sealer.keyring(), &header);
+                let fresh = SealKey::of(process.sealer.keyring(), &header);
                 key.insert(fresh.ok_or(DatagramDropCause::UnknownEpoch)?)
                     .open(&header, sealed)
             }
         };
         let (bytes, mac) = body.ok_or(DatagramDropCause::BadSeal)?;
         let body = Body::decode(&bytes).map_err(|_| DatagramDropCause::Malformed)?;
-        Ok(OpenedDatagram {
+        Ok(Self {
             header,
             from,
             length_bytes: datagram.len(),
@@ -93,92 +67,79 @@ impl Links {
         })
     }
 
-    fn receive(
-        &mut self,
+    /// Handles the datagram. Returns the proofs and frames in it.
+    pub(super) fn receive(
+        mut self,
         now: Instant,
-        mut opened: OpenedDatagram,
+        links: &mut Links,
     ) -> Result<Vec<Arrival>, DatagramDropCause> {
-        let (header, from) = (opened.header, opened.from);
-        let proven = self
-            .links
-            .get(&from)
-            .is_some_and(|link| link.salt == Some(header.salt));
-        let for_this_life = opened.body.to == tag(self.secrets.sealer.salt());
-        match &opened.body.frame {
+        let (from, salt) = (self.from, self.header.salt);
+        let proven = links.table.is_at(from, &salt);
+        let for_this_life = links.process.is_receiver_of(&self.body);
+        match &self.body.frame {
             Frame::Hello { .. } => {
-                self.answer_hello(now, &opened);
+                self.answer_hello(now, links);
                 Ok(Vec::new())
             }
-            Frame::HelloReply { .. } => self.receive_reply(now, opened).map(|proof| vec![proof]),
+            Frame::HelloReply { .. } => self.receive_reply(now, links).map(|proof| vec![proof]),
             Frame::Challenge { token } if proven && for_this_life => {
-                self.echo(from, &header.salt, *token);
+                links.echo(from, &salt, *token);
                 Ok(Vec::new())
             }
             Frame::Challenge { .. } => {
                 // The peer at this address has restarted, or has forgotten this node.
-                if self.links.contains_key(&from) {
-                    self.greet(now, from);
+                if links.table.links.contains_key(&from) {
+                    links.greet(now, from);
                 }
                 Err(DatagramDropCause::Unproven)
             }
             _ if for_this_life => {
-                let is_known = self.mark(&mut opened)?;
+                let is_known = self.mark(&mut links.table.sessions)?;
                 if is_known && proven {
-                    Ok(self.deliver(now, from, opened.body.frame))
+                    Ok(self.deliver(now, links))
                 } else {
-                    self.receive_proof(now, opened)
+                    self.receive_proof(now, links)
                 }
             }
             _ => {
-                self.challenge(now, &opened);
+                self.challenge(now, links);
                 Err(DatagramDropCause::Unproven)
             }
         }
     }
 
+    fn is_from(&self, pair: &PairKey) -> bool {
+        pair.holds(&self.header.encode(), &self.bytes, &self.mac)
+    }
+
     /// Marks a datagram of a known session as seen, once its sender is authenticated. Returns false
     /// if the session is not known.
-    fn mark(&mut self, opened: &mut OpenedDatagram) -> Result<bool, DatagramDropCause> {
-        let Some(session) = self.proven.sessions.get_mut(&opened.header.salt) else {
+    fn mark(&mut self, sessions: &mut Sessions) -> Result<bool, DatagramDropCause> {
+        let Some(session) = sessions.get_mut(&self.header.salt) else {
             return Ok(false);
         };
-        if !opened.is_from(&session.pair) {
+        if !self.is_from(&session.pair) {
             return Err(DatagramDropCause::Forged);
         }
-        session.window.mark(opened.header.counter);
-        if let Some(key) = opened.key.take() {
+        session.window.mark(self.header.counter);
+        if let Some(key) = self.key.take() {
             session.key = key;
         }
         Ok(true)
     }
 
-    /// Returns the key that this process shares with the process of these credentials, after
-    /// checking them.
-    fn pair_with(&self, salt: &Salt, who: &Credentials) -> Result<PairKey, DatagramDropCause> {
-        self.secrets.vouchers.check(salt, who)?;
-        if !self
-            .secrets
-            .sealer
-            .keyring()
-            .is_member(&who.who.contact.node)
-        {
-            return Err(DatagramDropCause::NotAMember);
-        }
-        let (me, them) = (&self.me.node, &who.who.contact.node);
-        let pair = self.secrets.exchange.with(&who.exchange, me, them);
-        pair.ok_or(DatagramDropCause::Forged)
-    }
-
-    fn deliver(&mut self, now: Instant, address: SocketAddr, frame: Frame) -> Vec<Arrival> {
-        let Some(link) = self.links.get_mut(&address) else {
+    /// Returns the frame of the process that is proven at its address.
+    fn deliver(self, now: Instant, links: &mut Links) -> Vec<Arrival> {
+        let address = self.from;
+        let Some(link) = links.table.links.get_mut(&address) else {
             return Vec::new();
         };
         link.heard = now;
         link.token = None;
-        let Some((from, salt)) = self.speaker_at(address) else {
+        let Some((from, salt)) = links.table.speaker_at(address) else {
             return Vec::new();
         };
-        match frame {
+        match self.body.frame {
             Frame::Nothing => Vec::new(),
             frame => vec![Arrival::Frame {
                 from,
@@ -193,28 +154,29 @@ impl Links {
     /// node's recent challenge proves the process, if its credentials and its code are valid. A
     /// frame without such an echo is answered with a challenge.
     fn receive_proof(
-        &mut self,
+        mut self,
         now: Instant,
-        opened: OpenedDatagram,
+        links: &mut Links,
     ) -> Result<Vec<Arrival>, DatagramDropCause> {
-        let (from, salt) = (opened.from, opened.header.salt);
-        let proof = opened.body.proof;
-        let made_at = |proof: &Proof| self.secrets.cookies.made_at(now, from, &salt, &proof.token);
+        let (from, salt) = (self.from, self.header.salt);
+        let cookies = &links.process.cookies;
+        let made_at = |proof: &Proof| cookies.made_at(now, from, &salt, &proof.token);
+        let proof = self.body.proof;
         let proof = proof.and_then(|proof| Some((made_at(&proof)?, proof)));
         let Some((challenged, proof)) = proof else {
-            self.challenge(now, &opened);
+            self.challenge(now, links);
             return Err(DatagramDropCause::Unproven);
         };
-        if !self.limits.proofs.take(1, now) {
+        if !links.limits.proofs.take(1, now) {
             return Err(DatagramDropCause::Unproven);
         }
-        let pair = self.pair_with(&salt, &proof.who)?;
-        if !opened.is_from(&pair) {
+        let pair = links.process.pair_with(&salt, &proof.who)?;
+        if !self.is_from(&pair) {
             return Err(DatagramDropCause::Forged);
         }
-        let who = self.believe(proof.who.who, from);
-        self.prove(now, &opened.header, from, who, (opened.key, pair))?;
-        self.flush(from);
+        let who = links.process.believe(proof.who.who, from);
+        links.prove(now, &self.header, from, who, (self.key.take(), pair))?;
+        links.flush(from);
         let mut arrivals = vec![Arrival::Proven(Introduction {
             who,
             salt,
@@ -225,16 +187,16 @@ impl Links {
             known: None,
             round_trip: None,
         })];
-        arrivals.extend(self.deliver(now, from, opened.body.frame));
+        arrivals.extend(self.deliver(now, links));
         Ok(arrivals)
     }
 
     fn receive_reply(
-        &mut self,
+        mut self,
         now: Instant,
-        mut opened: OpenedDatagram,
+        links: &mut Links,
     ) -> Result<Arrival, DatagramDropCause> {
-        let frame = std::mem::replace(&mut opened.body.frame, Frame::Nothing);
+        let frame = std::mem::replace(&mut self.body.frame, Frame::Nothing);
         let Frame::HelloReply {
             nonce,
             token,
@@ -245,26 +207,24 @@ impl Links {
         else {
             return Err(DatagramDropCause::Malformed);
         };
-        let (from, salt) = (opened.from, opened.header.salt);
-        let hello = self.links.get(&from).and_then(|link| link.hello.as_ref());
-        let Some(hello) = hello.filter(|hello| hello.nonce == nonce) else {
+        let (from, salt) = (self.from, self.header.salt);
+        let Some(hello) = links.hellos.get(from, &nonce) else {
             // A machine with several addresses may answer from another one than was greeted. That
             // address must answer by itself before it is used.
-            if self.divert(&nonce) {
-                self.greet(now, from);
+            if links.hellos.divert(&nonce) {
+                links.greet(now, from);
             }
             return Err(DatagramDropCause::StaleReply);
         };
-        let (once, challenged) = (hello.repeated == 0, hello.sent);
-        let round_trip = once.then(|| now.saturating_duration_since(hello.sent));
-        let pair = self.pair_with(&salt, &who)?;
-        if !opened.is_from(&pair) {
+        let (challenged, round_trip) = (hello.sent(), hello.round_trip(now));
+        let pair = links.process.pair_with(&salt, &who)?;
+        if !self.is_from(&pair) {
             return Err(DatagramDropCause::Forged);
         }
-        let who = self.believe(who.who, from);
-        self.prove(now, &opened.header, from, who, (opened.key, pair))?;
-        self.echo(from, &salt, token);
-        self.flush(from);
+        let who = links.process.believe(who.who, from);
+        links.prove(now, &self.header, from, who, (self.key, pair))?;
+        links.echo(from, &salt, token);
+        links.flush(from);
         Ok(Arrival::Proven(Introduction {
             who,
             salt,
@@ -277,167 +237,56 @@ impl Links {
         }))
     }
 
-    /// Returns true for the first call with the nonce of a waiting hello, otherwise false. Without
-    /// this limit, answers with forged senders would make this node greet many addresses.
-    fn divert(&mut self, nonce: &Token) -> bool {
-        for (_, address) in &self.hellos {
-            let link = self.links.get_mut(address);
-            let hello = link.and_then(|link| link.hello.as_mut());
-            if let Some(hello) = hello.filter(|hello| hello.nonce == *nonce) {
-                return !std::mem::replace(&mut hello.is_diverted, true);
-            }
-        }
-        false
-    }
-
-    /// Remembers a verified life, and returns its contact. If the peer does not know its own IP
-    /// address, the one at which it was seen replaces it.
-    fn believe(&self, mut who: SignedContact, from: SocketAddr) -> Contact {
-        let unknown = who.contact.address.ip().is_unspecified();
-        who.contact.address = if unknown {
-            SocketAddr::new(from.ip(), who.contact.address.port())
-        } else {
-            canonical(who.contact.address)
-        };
-        self.secrets.vouchers.remember(who.contact.node, who);
-        who.contact
-    }
-
-    /// Records that `who` is proven at this address, as the process of the header's salt.
-    fn prove(
-        &mut self,
-        now: Instant,
-        header: &Header,
-        address: SocketAddr,
-        who: Contact,
-        (key, pair): (Option<SealKey>, PairKey),
-    ) -> Result<(), DatagramDropCause> {
-        match (self.proven.sessions.get_mut(&header.salt), key) {
-            (Some(session), _) if session.who.node != who.node => {
-                return Err(DatagramDropCause::TwoFaced);
-            }
-            (Some(session), _) => session.who = who,
-            (None, None) => return Err(DatagramDropCause::Unproven),
-            (None, Some(key)) => {
-                let mut window = self.ended.resume(&header.salt);
-                window.mark(header.counter);
-                let messages = TokenBucket::per_second(MESSAGES_PER_S, MESSAGES_PER_S, now);
-                let session = LinkSession {
-                    who,
-                    key,
-                    pair,
-                    window,
-                    messages,
-                    links: 0,
-                };
-                self.proven.sessions.insert(header.salt, session);
-            }
-        }
-        // A full table drops its oldest link for this one. If that is the only other link of the
-        // session, the session must not end.
-        self.count_link(&header.salt);
-        let link = self.link(now, address);
-        link.heard = now;
-        let ended = link.hello.take().map(|hello| (hello.next, address));
-        let before = link.salt.replace(header.salt);
-        if before == Some(header.salt) {
-            self.uncount_link(header.salt);
-        } else {
-            link.token = None;
-            self.release(address, before);
-            self.add_route(who.node, address);
-        }
-        ended.into_iter().for_each(|hello| {
-            self.hellos.remove(&hello);
-        });
-        Ok(())
-    }
-
-    /// Answers a challenge. The proof goes with all frames until the peer has shown that it
-    /// accepted one. If no frame waits, it goes at once with an empty frame.
-    fn echo(&mut self, address: SocketAddr, salt: &Salt, token: Token) {
-        let Some(link) = self.links.get_mut(&address) else {
-            return;
-        };
-        link.token = Some(token);
-        if link.waiting.is_empty() {
-            self.transmit_bound(address, salt, Some(token), Frame::Nothing);
-        }
-    }
-
-    fn flush(&mut self, address: SocketAddr) {
-        let Some(link) = self.links.get_mut(&address) else {
-            return;
-        };
-        let token = link.token;
-        let waiting = std::mem::take(&mut link.waiting);
-        let Some((who, salt)) = self.speaker_at(address) else {
-            return;
-        };
-        for (node, frame) in waiting {
-            if node.is_none_or(|node| node == who.node) {
-                self.transmit_bound(address, &salt, token, frame);
-            } else {
-                self.counters.excess.never_proven += 1;
-            }
-        }
-    }
-
     /// Answers a hello. The hello has no other effect. The answer is authenticated for the process
     /// that the hello claims, and for no other.
-    fn answer_hello(&mut self, now: Instant, opened: &OpenedDatagram) {
+    fn answer_hello(&self, now: Instant, links: &mut Links) {
         let Frame::Hello {
             nonce,
             who,
             exchange,
             ..
-        } = &opened.body.frame
+        } = &self.body.frame
         else {
             return;
         };
-        if !self.may_answer(now, opened, HELLO_BYTES) {
+        if !self.may_answer(now, HELLO_BYTES, links) {
             return;
         }
-        let Some(pair) = self
-            .secrets
-            .exchange
-            .with(exchange, &self.me.node, &who.node)
-        else {
-            self.counters.untrusted.forged += 1;
+        let process = &links.process;
+        let Some(pair) = process.exchange.with(exchange, &process.me.node, &who.node) else {
+            links.counters.untrusted.forged += 1;
             return;
         };
-        let (from, salt) = (opened.from, &opened.header.salt);
+        let (from, salt) = (self.from, &self.header.salt);
         let frame = Frame::HelloReply {
             nonce: *nonce,
-            token: self.secrets.cookies.token(now, from, salt),
-            who: Box::new(self.secrets.credentials),
+            token: process.cookies.token(now, from, salt),
+            who: Box::new(process.credentials),
             reached: from,
-            known: self.secrets.vouchers.later(who).map(Box::new),
+            known: process.vouchers.later(who).map(Box::new),
         };
-        self.transmit(from, &unbound(salt, frame), Some(&pair));
+        links.transmit(from, &unbound(salt, frame), Some(&pair));
     }
 
-    fn challenge(&mut self, now: Instant, opened: &OpenedDatagram) {
-        let token = self
-            .secrets
-            .cookies
-            .token(now, opened.from, &opened.header.salt);
-        let body = unbound(&opened.header.salt, Frame::Challenge { token });
+    fn challenge(&self, now: Instant, links: &mut Links) {
+        let (from, salt) = (self.from, &self.header.salt);
+        let token = links.process.cookies.token(now, from, salt);
+        let body = unbound(salt, Frame::Challenge { token });
         let around = HEADER_BYTES + MAC_BYTES + TAG_BYTES;
         let length = body
             .encode()
             .map_or(usize::MAX, |bytes| bytes.len() + around);
-        if self.may_answer(now, opened, length) {
-            self.transmit(opened.from, &body, None);
+        if self.may_answer(now, length, links) {
+            links.transmit(from, &body, None);
         }
     }
 
-    /// Returns whether an answer of this length may be sent: it is not longer than the received
-    /// datagram, and the limit per second is not reached.
-    fn may_answer(&mut self, now: Instant, opened: &OpenedDatagram, length_bytes: usize) -> bool {
-        let may = length_bytes <= opened.length_bytes && self.limits.answers.take(1, now);
+    /// Returns whether an answer of this length may be sent: it is not longer than this datagram,
+    /// and the limit per second is not reached.
+    fn may_answer(&self, now: Instant, length_bytes: usize, links: &mut Links) -> bool {
+        let may = length_bytes <= self.length_bytes && links.limits.answers.take(1, now);
         if !may {
-            self.counters.excess.unanswered += 1;
+            links.counters.excess.unanswered += 1;
         }
         may
     }

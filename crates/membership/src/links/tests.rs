@@ -1,11 +1,19 @@
 //! Tests of the links, without a network.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::{LINKS_MAX, WAITING_FRAMES_MAX};
 use crate::counters::UnusableDatagrams;
+use crate::seal::Sealer;
+use crate::window::ReplayWindow;
 use p2pfs_proto::trust::{EpochSecret, NodeKey};
+use p2pfs_proto::wire::native::udp::HELLO_BYTES;
 use p2pfs_types::id::Generation;
+
+use super::hellos::HELLO_GAPS_MS;
 
 fn address(n: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 1378))
@@ -39,7 +47,7 @@ fn sent(links: &mut Links) -> Vec<Vec<u8>> {
 
 /// Passes every datagram of `from` to `to`. Returns the arrivals.
 fn pass(now: Instant, from: &mut Links, to: &mut Links) -> Vec<Arrival> {
-    let address = from.me().address;
+    let address = from.process.me().address;
     let datagrams = sent(from);
     datagrams
         .iter()
@@ -64,8 +72,8 @@ fn acquainted(now: Instant) -> (Links, Links) {
     let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
     a.greet(now, address(2));
     while !pass(now, &mut a, &mut b).is_empty() | !pass(now, &mut b, &mut a).is_empty() {}
-    assert_eq!(a.proven(address(2)), Some(contact(2)));
-    assert_eq!(b.proven(address(1)), Some(contact(1)));
+    assert_eq!(a.table.proven(address(2)), Some(contact(2)));
+    assert_eq!(b.table.proven(address(1)), Some(contact(1)));
     (a, b)
 }
 
@@ -75,7 +83,7 @@ fn the_first_message_arrives_after_one_exchange_of_hellos() {
     let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
     a.send(now, address(2), message("first"));
     assert!(pass(now, &mut a, &mut b).is_empty());
-    assert_eq!(b.len(), 0, "a greeting costs no memory");
+    assert_eq!(b.table.len(), 0, "a greeting costs no memory");
     assert!(matches!(&pass(now, &mut b, &mut a)[..], [Arrival::Proven(i)] if i.greeted));
     let arrivals = pass(now, &mut a, &mut b);
     assert!(matches!(&arrivals[0], Arrival::Proven(i) if i.who == contact(1) && !i.greeted));
@@ -91,7 +99,7 @@ fn a_lost_hello_is_repeated_and_then_given_up() {
     a.send(now, address(2), message("first"));
     let mut hellos = sent(&mut a).len();
     let mut at = now;
-    while !a.hellos.is_empty() {
+    while a.hellos.len() > 0 {
         at = a.poll_timeout();
         a.handle_timeout(at);
         hellos += sent(&mut a).len();
@@ -122,14 +130,18 @@ fn a_datagram_sealed_as_another_node_changes_nothing() {
     let (mut a, mut b) = acquainted(now);
     let (mut a2, mut c) = (links_of(1, 1, 9, now), links_of(3, 1, 0, now));
     // The third one has the secret, so it can seal under the salt of the first.
-    c.secrets.sealer = Sealer::new(
+    c.process.sealer = Sealer::new(
         Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
-        *a.secrets.sealer.salt(),
+        *a.process.sealer.salt(),
     );
     let pair = c
-        .secrets
+        .process
         .exchange
-        .with(b.secrets.exchange.public(), &c.me.node, &b.me.node)
+        .with(
+            b.process.exchange.public(),
+            &c.process.me.node,
+            &b.process.me.node,
+        )
         .unwrap();
     for counter in [0, 100, 1 << 40] {
         for (pair, frame) in [
@@ -137,13 +149,13 @@ fn a_datagram_sealed_as_another_node_changes_nothing() {
             (Some(&pair), message("forged")),
             (None, Frame::Rumors(Vec::new())),
         ] {
-            c.secrets.sealer.skip_to(counter);
+            c.process.sealer.skip_to(counter);
             let body = Body {
-                to: tag(b.secrets.sealer.salt()),
+                to: tag(b.process.sealer.salt()),
                 proof: None,
                 frame,
             };
-            let datagram = c.secrets.sealer.seal(body.encode().unwrap(), pair);
+            let datagram = c.process.sealer.seal(body.encode().unwrap(), pair);
             assert!(b.handle_datagram(now, address(1), &datagram).is_empty());
         }
     }
@@ -153,17 +165,17 @@ fn a_datagram_sealed_as_another_node_changes_nothing() {
     // The third one's answer to a hello in another node's name is refused too.
     a2.greet(now, address(2));
     let hello = sent(&mut a2).remove(0);
-    c.secrets.credentials = b.secrets.credentials;
-    c.secrets.sealer = Sealer::new(
+    c.process.credentials = b.process.credentials;
+    c.process.sealer = Sealer::new(
         Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
-        *b.secrets.sealer.salt(),
+        *b.process.sealer.salt(),
     );
     c.handle_datagram(now, address(1), &hello);
     for datagram in sent(&mut c) {
         assert!(a2.handle_datagram(now, address(2), &datagram).is_empty());
     }
     assert_eq!(
-        (a2.proven(address(2)), a2.counters.untrusted.forged),
+        (a2.table.proven(address(2)), a2.counters.untrusted.forged),
         (None, 1)
     );
 }
@@ -186,12 +198,12 @@ fn a_recording_of_the_senders_earlier_generation_is_worthless() {
     next.greet(now, address(2));
     while !pass(now, &mut next, &mut b).is_empty() | !pass(now, &mut b, &mut next).is_empty() {}
     let later = now + Duration::from_secs(21);
-    let salt = b.links[&address(1)].salt;
+    let salt = b.table.links[&address(1)].salt;
     for datagram in &recorded {
         assert!(b.handle_datagram(later, address(1), datagram).is_empty());
     }
     assert_eq!(
-        b.links[&address(1)].salt,
+        b.table.links[&address(1)].salt,
         salt,
         "the new life is still the proven one"
     );
@@ -214,15 +226,15 @@ fn answer_to_a_challenge_proves_nothing_again_after_its_session_ended() {
     let mut next = links_of(1, 1, 1, now);
     next.greet(now, address(2));
     while !pass(now, &mut next, &mut b).is_empty() | !pass(now, &mut b, &mut next).is_empty() {}
-    let salt = b.links[&address(1)].salt;
-    assert_eq!(salt, Some(*next.secrets.sealer.salt()));
+    let salt = b.table.links[&address(1)].salt;
+    assert_eq!(salt, Some(*next.process.sealer.salt()));
     for second in 0..30 {
         let then = now + Duration::from_secs(second);
         for datagram in &recorded {
             assert!(b.handle_datagram(then, address(1), datagram).is_empty());
             sent(&mut b);
         }
-        assert_eq!(b.links[&address(1)].salt, salt, "after {second} s");
+        assert_eq!(b.table.links[&address(1)].salt, salt, "after {second} s");
     }
 }
 
@@ -241,7 +253,10 @@ fn withheld_answer_to_a_challenge_is_dated_before_the_next_process_was_seen() {
         while !pass(seen, &mut next, &mut b).is_empty() | !pass(seen, &mut b, &mut next).is_empty()
         {
         }
-        assert_eq!(b.links[&address(1)].salt, Some(*next.secrets.sealer.salt()));
+        assert_eq!(
+            b.table.links[&address(1)].salt,
+            Some(*next.process.sealer.salt())
+        );
         let then = now + Duration::from_secs(second);
         let datagrams = withheld.into_iter();
         let arrivals = datagrams.flat_map(|it| b.handle_datagram(then, address(1), &it));
@@ -250,7 +265,7 @@ fn withheld_answer_to_a_challenge_is_dated_before_the_next_process_was_seen() {
             Arrival::Frame { .. } => None,
         });
         let ended = proven.next().expect("the challenge is still valid");
-        assert_eq!(ended.salt, *a.secrets.sealer.salt());
+        assert_eq!(ended.salt, *a.process.sealer.salt());
         assert!(ended.challenged < seen, "after {second} s");
     }
 }
@@ -276,7 +291,7 @@ fn a_recording_of_the_receivers_earlier_generation_is_worthless() {
         let answers = sent(&mut next);
         assert!(answers.iter().map(Vec::len).sum::<usize>() <= datagram.len());
     }
-    assert_eq!(next.proven(address(1)), None);
+    assert_eq!(next.table.proven(address(1)), None);
 }
 
 #[test]
@@ -300,7 +315,7 @@ fn a_forgotten_peer_proves_itself_again_within_one_round_trip() {
     b.send(now, address(1), message("you are known"));
     pass(now, &mut b, &mut a);
     b.forget(address(1));
-    assert!(b.proven.sessions.is_empty());
+    assert_eq!(b.table.sessions.len(), 0);
     a.send(
         now,
         address(2),
@@ -333,16 +348,16 @@ fn another_secret_of_another_name_changes_only_a_counter() {
             ..Counters::default()
         }
     );
-    assert!(sent(&mut b).is_empty() && b.len() == 0);
+    assert!(sent(&mut b).is_empty() && b.table.len() == 0);
 }
 
 #[test]
 fn a_session_speaks_for_one_node_only() {
     let now = Instant::now();
     let (mut a, mut b) = acquainted(now);
-    a.me = contact(5);
+    a.process.me = contact(5);
     a.forget(address(2));
-    b.links.get_mut(&address(1)).unwrap().token = None;
+    b.table.links.get_mut(&address(1)).unwrap().token = None;
     // The same process, from another address, as another node.
     a.greet(now, address(2));
     for datagram in sent(&mut a) {
@@ -356,7 +371,7 @@ fn a_session_speaks_for_one_node_only() {
         b.handle_datagram(now, address(9), &datagram);
     }
     assert_eq!(b.counters.untrusted.forged, 1);
-    assert_eq!(b.proven(address(9)), None);
+    assert_eq!(b.table.proven(address(9)), None);
 }
 
 #[test]
@@ -378,10 +393,14 @@ fn the_table_of_links_is_bounded_and_drops_the_longest_silent() {
         a.greet(now + Duration::from_millis(u64::from(n)), address(n + 2));
         sent(&mut a);
     }
-    assert_eq!(a.len(), LINKS_MAX);
+    assert_eq!(a.table.len(), LINKS_MAX);
     assert_eq!(a.hellos.len(), LINKS_MAX);
-    assert!(!a.links.contains_key(&address(2)));
-    assert!(a.links.contains_key(&address((LINKS_MAX + 11) as u16)));
+    assert!(!a.table.links.contains_key(&address(2)));
+    assert!(
+        a.table
+            .links
+            .contains_key(&address((LINKS_MAX + 11) as u16))
+    );
 }
 
 #[test]
@@ -393,7 +412,7 @@ fn a_peer_whose_old_link_a_full_table_drops_is_proven_at_its_new_address() {
         b.greet(later, address(n + 2));
     }
     sent(&mut b);
-    assert_eq!(b.len(), LINKS_MAX);
+    assert_eq!(b.table.len(), LINKS_MAX);
     // The first datagram from the new address is answered with a challenge, which the next answers.
     let (old, new) = (address(1), address(9999));
     let text = "unproven here, and long enough for a challenge in return";
@@ -407,7 +426,7 @@ fn a_peer_whose_old_link_a_full_table_drops_is_proven_at_its_new_address() {
         }
     }
     assert_eq!(
-        (b.proven(old), b.proven(new)),
+        (b.table.proven(old), b.table.proven(new)),
         (None, Some(contact(1))),
         "the oldest link made room"
     );
@@ -422,7 +441,7 @@ fn datagrams_waiting_for_a_proof_are_bounded() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
     (0..100).for_each(|_| a.send(now, address(2), message("x")));
-    assert_eq!(a.links[&address(2)].waiting.len(), WAITING_FRAMES_MAX);
+    assert_eq!(a.table.links[&address(2)].waiting.len(), WAITING_FRAMES_MAX);
     assert_eq!(sent(&mut a).len(), 1, "one greeting for all of them");
 }
 
@@ -520,7 +539,7 @@ fn a_silent_link_is_forgotten() {
     for minute in 1..30 {
         a.handle_timeout(now + Duration::from_secs(60 * minute));
     }
-    assert_eq!((a.len(), a.proven.sessions.len()), (0, 0));
+    assert_eq!((a.table.len(), a.table.sessions.len()), (0, 0));
 }
 
 #[test]
@@ -589,8 +608,8 @@ proptest! {
                     datagram
                 }
                 Attack::Sealed { body, for_this_life } => {
-                    let to = if for_this_life { tag(b.secrets.sealer.salt()) } else { [0; 8] };
-                    member.secrets.sealer.seal([&to[..], &body].concat(), None)
+                    let to = if for_this_life { tag(b.process.sealer.salt()) } else { [0; 8] };
+                    member.process.sealer.seal([&to[..], &body].concat(), None)
                 }
             };
             *balance.entry(address(n)).or_default() += datagram.len() as i64;
@@ -600,7 +619,7 @@ proptest! {
             }
         }
         prop_assert!(balance.values().all(|bytes| *bytes >= 0), "{:?}", balance);
-        prop_assert_eq!((b.len(), b.proven.sessions.len()), (1, 1));
-        prop_assert_eq!(b.proven(address(1)), Some(contact(1)));
+        prop_assert_eq!((b.table.len(), b.table.sessions.len()), (1, 1));
+        prop_assert_eq!(b.table.proven(address(1)), Some(contact(1)));
     }
 }

@@ -399,8 +399,8 @@ fn the_addresses_of_one_node_are_limited() {
         *other.borrow_mut() = SocketAddr::from(([10, 0, 7, n], 1378));
         table.run(Duration::from_secs(5));
         let member = table.seat(2).me();
-        let known = table.seat(1).lives.links.addresses(&member).len();
+        let known = table.seat(1).lives.links.table.addresses(&member).len();
         assert!(known <= config::ROUTES_MAX + 1, "{known}");
     }
-    assert!(table.seat(1).lives.links.len() <= config::ROUTES_MAX + 1);
+    assert!(table.seat(1).lives.links.table.len() <= config::ROUTES_MAX + 1);
 }
