@@ -295,6 +295,7 @@ impl Cluster {
             }
         };
         let mut members: Vec<_> = roster
+            .engine
             .members()
             .filter(|(member, _)| {
                 let ledger = ledger.as_ref();
@@ -472,7 +473,7 @@ impl Cluster {
                     }
                     return;
                 }
-                lives.roster.record_arrival(now, node);
+                lives.roster.answers.record_arrival(node, now);
                 match frame {
                     Frame::Swim(_) | Frame::Outlived { .. } | Frame::Rumors(_) if is_leaving => {}
                     Frame::Rumors(rumors) => {

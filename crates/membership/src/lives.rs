@@ -218,7 +218,9 @@ impl NodeLives {
             self.outlive(now, peer.who.node, known);
         }
         if let Some(round_trip) = peer.round_trip {
-            self.roster.record_round_trip(peer.who.node, round_trip);
+            self.roster
+                .answers
+                .record_round_trip(peer.who.node, round_trip);
         }
         if peer.greeted && self.roster.live().get(&peer.who.node) != Some(&peer.who) {
             self.roster.announce(now, peer.who);
@@ -297,7 +299,7 @@ impl NodeLives {
             if let Some(change) = self.roster.poll_change() {
                 return Some(change);
             }
-            while let Some((life, contradicted)) = self.roster.poll_other_life() {
+            while let Some((life, contradicted)) = self.roster.own_key.poll_other_life() {
                 self.record_later_life(now, &life, contradicted);
             }
             let Some((to, packet)) = self.roster.poll_send() else {
@@ -350,7 +352,7 @@ impl NodeLives {
     /// Continues with the generation after `known`. Returns false if this node was renewed too
     /// often recently.
     pub(super) fn contradict(&mut self, now: Instant, known: Generation) -> bool {
-        if !self.roster.take_renewal(now) {
+        if !self.roster.own_key.take_renewal(now) {
             self.links.counters.excess.too_many_renewals += 1;
             return false;
         }

@@ -1,46 +1,52 @@
 //! The members: the SWIM engine (`foca`) with its timers, within this crate's limits.
 //!
-//! This module owns the engine, the order of its timers, and the measurements of its probes. It
-//! also owns the rule that a node which hears of a later life of itself continues with the next
-//! generation. It never sends: packets are returned by [`Roster::poll_send`], with the address that
-//! the member advertises. A packet that cannot be decoded changes only a counter.
+//! This module owns the rule that a node which hears of a later life of itself continues with the
+//! next generation, and the rule that a suspect which others call gone is asked before it counts as
+//! down. It never sends: packets are returned by [`Roster::poll_send`], with the address that the
+//! member advertises. A packet that cannot be decoded changes only a counter.
+//!
+//! | part | owns |
+//! |---|---|
+//! | `engine` | the engine with its table of members |
+//! | `tuning` | the engine's settings for the present number of members |
+//! | `timers` | the engine's timers |
+//! | `packet` | packets and member lists, decoded and encoded |
+//! | `hearsay` | what one packet or list claims, and what of it is believed |
+//! | `answers` | probes, their answers, and how long the end of a suspect is postponed |
+//! | `own_key` | other lives of this node, and how often they may renew it |
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::num::NonZeroU8;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use foca::{
-    AccumulatingRuntime, Codec, Foca, Incarnation, NoCustomBroadcast, OwnedNotification,
-    PostcardCodec, State, Timer, TimerToken,
-};
+use foca::{Codec, Incarnation, OwnedNotification, PostcardCodec, State, Timer, TimerToken};
 use rand::rngs::StdRng;
 
 use super::ClusterError;
-use super::config::{ClusterConfig, MEMBER_LIST_MAX_BYTES, MEMBERS_MAX};
+use super::config::ClusterConfig;
 use super::counters::Counters;
 use super::event::Offence;
 use super::identity::MemberLife;
-use super::vouch::{LifeCodec, Vouchers, decode_signed};
-use p2pfs_proto::wire::native::udp::{Contact, Signature, SignedContact};
-use p2pfs_types::bucket::TokenBucket;
+use super::vouch::Vouchers;
+use p2pfs_proto::wire::native::udp::{Contact, SignedContact};
 use p2pfs_types::id::{Generation, NodeId};
 
 mod answers;
+mod engine;
 mod hearsay;
+mod own_key;
 mod packet;
-mod quarrel;
 mod timers;
+mod tuning;
 
-use answers::ProbeAnswers;
-use packet::{EnginePacket, SENDS_MIN, decode, encode, engine_config, is_reachable};
-use quarrel::{OtherLife, RENEWAL_PERIOD, RENEWALS_AT_ONCE};
+use answers::{OWN_QUESTIONS, ProbeAnswers};
+use engine::{Header, SwimEngine, Update};
+use hearsay::Hearsay;
+use own_key::OwnKeyUse;
+use packet::{EnginePacket, decode, decode_list, encode, encode_list, is_reachable};
 use timers::Timers;
-
-type Engine = Foca<MemberLife, LifeCodec, StdRng, NoCustomBroadcast>;
-type Update = foca::Member<MemberLife>;
-type Header = foca::Header<MemberLife>;
+use tuning::EngineTuning;
 
 /// A change of the membership.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,35 +72,19 @@ pub(super) enum PacketRefusal {
 /// The offence that a packet revealed, and the offender.
 pub(super) type Blame = Option<(NodeId, Offence)>;
 
-/// The engine and its output.
+/// The engine with its timers, and what this node knows of its members.
 pub(super) struct Roster {
-    engine: Engine,
+    pub(super) engine: SwimEngine,
     vouchers: Vouchers,
-    runtime: AccumulatingRuntime<MemberLife>,
     timers: Timers<Timer<MemberLife>>,
     /// The token in the engine's present timers, taken from the last probe timer.
     token: Option<TimerToken>,
     tuning: EngineTuning,
     live: BTreeMap<NodeId, Contact>,
-    answers: ProbeAnswers,
-    own_key: OwnKeyUse,
+    pub(super) answers: ProbeAnswers,
+    pub(super) own_key: OwnKeyUse,
     sends: VecDeque<(Contact, Bytes)>,
     changes: VecDeque<RosterChange>,
-}
-
-/// The engine's settings, which depend on the number of members.
-struct EngineTuning {
-    base: foca::Config,
-    suspicion: Duration,
-    tuned_for: usize,
-}
-
-/// The use of this node's key by this and by other processes.
-struct OwnKeyUse {
-    renewals: TokenBucket,
-    /// Whether another process is known to use this node's key.
-    quarrels: bool,
-    other_lives: VecDeque<OtherLife>,
 }
 
 impl Roster {
@@ -106,30 +96,16 @@ impl Roster {
         rng: StdRng,
         now: Instant,
     ) -> Self {
-        let base = engine_config(config);
+        let tuning = EngineTuning::new(config);
         Self {
-            engine: Foca::new(
-                MemberLife(me),
-                base.clone(),
-                rng,
-                LifeCodec(vouchers.clone()),
-            ),
+            engine: SwimEngine::new(tuning.config(), me, vouchers.clone(), rng),
             vouchers,
-            runtime: AccumulatingRuntime::new(),
             timers: Timers::new(),
             token: None,
-            tuning: EngineTuning {
-                base,
-                suspicion: config.suspicion,
-                tuned_for: 1,
-            },
+            tuning,
             live: BTreeMap::new(),
             answers: ProbeAnswers::default(),
-            own_key: OwnKeyUse {
-                renewals: TokenBucket::one_in(RENEWAL_PERIOD, RENEWALS_AT_ONCE, now),
-                quarrels: false,
-                other_lives: VecDeque::new(),
-            },
+            own_key: OwnKeyUse::new(now),
             sends: VecDeque::new(),
             changes: VecDeque::new(),
         }
@@ -140,27 +116,13 @@ impl Roster {
         &self.live
     }
 
-    /// Returns every remembered member, and its state.
-    pub(super) fn members(&self) -> impl Iterator<Item = (Contact, State)> {
-        let me = self.engine.identity().0.node;
-        self.engine
-            .iter_membership_state()
-            .map(|member| (member.id().0, member.state()))
-            .filter(move |(contact, _)| contact.node != me)
-    }
-
     /// Returns the generation of a node that lives or is in the engine's table.
     pub(super) fn generation_of(&self, node: &NodeId) -> Option<Generation> {
         if let Some(living) = self.live.get(node) {
             return Some(living.generation);
         }
-        let mut lives = self
-            .engine
-            .iter_membership_state()
-            .map(|member| member.id().0);
-        lives
-            .find(|life| life.node == *node)
-            .map(|life| life.generation)
+        let entry = self.engine.entry(node)?;
+        Some(entry.id().0.generation)
     }
 
     /// Returns the moving average of the round trips to a living member.
@@ -169,19 +131,9 @@ impl Roster {
         self.answers.round_trip(node).filter(|_| lives)
     }
 
-    /// Records a measured round trip.
-    pub(super) fn record_round_trip(&mut self, node: NodeId, round_trip: Duration) {
-        self.answers.record_round_trip(node, round_trip);
-    }
-
-    /// Records that a datagram of a member arrived, whatever its content.
-    pub(super) fn record_arrival(&mut self, now: Instant, node: NodeId) {
-        self.answers.record_arrival(node, now);
-    }
-
     /// Asks the node of life `to` to admit this node as a member.
     pub(super) fn announce(&mut self, now: Instant, to: Contact) {
-        let _ = self.engine.announce(MemberLife(to), &mut self.runtime);
+        self.engine.announce(to);
         self.drain(now);
     }
 
@@ -199,7 +151,7 @@ impl Roster {
         counters: &mut Counters,
     ) -> Result<Blame, PacketRefusal> {
         let packet = decode(data).filter(|packet| packet.header.src.0.node == from);
-        let Some(EnginePacket { header, mut told }) = packet else {
+        let Some(EnginePacket { header, told }) = packet else {
             counters.untrusted.bad_swim += 1;
             return Ok(None);
         };
@@ -210,63 +162,56 @@ impl Roster {
         if !self.vouchers.knows(&sender) {
             return Err(PacketRefusal::Unintroduced);
         }
-        let all: Vec<Update> = told.iter().map(|(update, _)| update.clone()).collect();
-        told.retain(|(update, _)| is_member(&update.id().0.node));
-        let (mut updates, blame) = self.believed(from, &told);
-        if !self.make_fit(Some(&from), &mut updates, counters) {
-            return Ok(blame);
+        let mut hearsay = Hearsay::examine(self, from, &told, is_member);
+        if !hearsay.make_fit(self, Some(&from), counters) {
+            return Ok(hearsay.blame);
         }
-        if !self.contradicts_in_time(now, &header, &mut updates) {
+        if !self.contradicts_in_time(now, &header, &mut hearsay) {
             counters.excess.too_many_renewals += 1;
             if header.message == foca::Message::TurnUndead {
-                return Ok(blame);
+                return Ok(hearsay.blame);
             }
         }
-        let only_believed = (updates != all).then(|| encode(&header, &updates, &self.vouchers));
-        let data = only_believed.as_deref().unwrap_or(data);
-        self.measure(now, &header);
-        if let Some(later) = self.later_self(&updates) {
-            self.go_on_after(now, later, true);
+        let reduced = !hearsay.is_all_believed();
+        let reduced = reduced.then(|| encode(&header, &hearsay.believed, &self.vouchers));
+        if let foca::Message::Ack(number) = header.message {
+            self.answers.record_answer(from, number, now);
         }
-        self.accept_hearsay(now, &all, |roster| {
-            let handled = roster.engine.handle_data(data, &mut roster.runtime);
-            counters.untrusted.bad_swim += u64::from(handled.is_err());
-        });
-        Ok(blame)
+        if let Some(later) = hearsay.later_self(&self.engine.me().0) {
+            self.continue_after(now, later, true);
+        }
+        let is_handled = self.engine.receive(reduced.as_deref().unwrap_or(data));
+        counters.untrusted.bad_swim += u64::from(!is_handled);
+        self.drain(now);
+        self.question(now, &hearsay);
+        Ok(hearsay.blame)
     }
 
-    /// Returns the updates about lives that their nodes signed, each reduced by
-    /// [`Self::as_hearsay`], and remembers these lives. Skips lives that are over or come without a
-    /// signature. Also returns an offender, if there is one. If a life is forged, the offender is
-    /// the teller, and the remaining updates are not examined. If a life is ahead of the clock, the
-    /// offender is the node of that life.
-    fn believed(&self, teller: NodeId, told: &[(Update, Signature)]) -> (Vec<Update>, Blame) {
-        let (mut believed, mut blame) = (Vec::new(), None);
-        for (update, signature) in told {
-            let life = SignedContact {
-                contact: update.id().0,
-                signature: *signature,
-            };
-            // A teller that has lost a signature sends zeros.
-            if *signature == Signature::default() || self.is_over(&life.contact) {
-                continue;
-            }
-            match self.vouchers.check_life(&life) {
-                Ok(()) => {
-                    self.vouchers.remember(teller, life);
-                    believed.extend(self.as_hearsay(update));
-                }
-                // Each forgery costs the verification of a signature.
-                Err(what @ Offence::SpeaksForOthers) => return (believed, Some((teller, what))),
-                Err(what @ Offence::AheadOfClock) => blame = Some((life.contact.node, what)),
-            }
+    /// Returns false if a packet would force this node into another generation and that is not
+    /// allowed now. In that case drops the claims about this node.
+    fn contradicts_in_time(
+        &mut self,
+        now: Instant,
+        header: &Header,
+        hearsay: &mut Hearsay,
+    ) -> bool {
+        let me = self.engine.me();
+        let later = hearsay.later_self(&me.0);
+        let forced =
+            header.message == foca::Message::TurnUndead || hearsay.ends(&me) || later.is_some();
+        if !forced || self.own_key.take_renewal(now) {
+            return true;
         }
-        (believed, blame)
+        if let Some(later) = later {
+            self.continue_after(now, later, false);
+        }
+        hearsay.drop_claims_about(&me.0.node);
+        false
     }
 
     /// Continues with the next generation, at another address.
     pub(super) fn move_to(&mut self, now: Instant, address: SocketAddr) {
-        if let Some(next) = self.engine.identity().moved_to(address) {
+        if let Some(next) = self.engine.me().moved_to(address) {
             self.become_life(now, next);
         }
     }
@@ -275,25 +220,19 @@ impl Roster {
     /// another way.
     pub(super) fn mark_down_silently(&mut self, now: Instant, life: Contact) {
         let over = Update::new(MemberLife(life), 0, State::Down);
-        let _ = self
-            .engine
-            .apply_many(std::iter::once(over), false, &mut self.runtime);
+        self.engine.apply_silently(over);
         self.drain(now);
     }
 
     /// Returns this node and all known members that are not `left_out`, encoded for
     /// [`Self::merge`].
     pub(super) fn export(&self, left_out: impl Fn(&Contact) -> bool) -> Bytes {
-        let me = *self.engine.identity();
-        let mut list = vec![Update::alive(me)];
+        let me = self.engine.me();
         let wanted = |m: &&Update| m.id().0.node != me.0.node && !left_out(&m.id().0);
-        list.extend(self.engine.iter_membership_state().filter(wanted).cloned());
-        let mut bytes = Vec::new();
-        let mut codec = LifeCodec(self.vouchers.clone());
-        for update in &list {
-            let _always_fits = codec.encode_member(update, &mut bytes);
-        }
-        bytes.into()
+        let others = self.engine.entries().filter(wanted);
+        let this_node = Update::alive(me);
+        let list = std::iter::once(&this_node).chain(others);
+        encode_list(list, &self.vouchers).into()
     }
 
     /// Merges another member's list.
@@ -304,40 +243,29 @@ impl Roster {
     pub(super) fn merge(
         &mut self,
         now: Instant,
-        mut list: &[u8],
+        list: &[u8],
         is_member: impl Fn(&NodeId) -> bool,
         counters: &mut Counters,
     ) -> Result<(), ClusterError> {
-        if list.len() > MEMBER_LIST_MAX_BYTES {
-            return Err(ClusterError::BadMemberList);
-        }
-        let mut signed = Vec::new();
-        while !list.is_empty() {
-            let Some(update) = decode_signed(&mut list) else {
-                return Err(ClusterError::BadMemberList);
-            };
-            signed.push(update);
-        }
+        let mut signed = decode_list(list).ok_or(ClusterError::BadMemberList)?;
         // The teller cannot have heard from a node without a usable address.
         signed.retain(|(update, _)| is_reachable(update.id().0) && is_member(&update.id().0.node));
-        let me = self.engine.identity().0;
-        let told: Vec<Update> = signed.iter().map(|(update, _)| update.clone()).collect();
+        let me = self.engine.me().0;
         // The sender of the list is not known here, so this node stands in for the teller.
-        let (mut updates, blame) = self.believed(me.node, &signed);
-        if blame == Some((me.node, Offence::SpeaksForOthers)) {
+        let mut hearsay = Hearsay::examine(self, me.node, &signed, |_| true);
+        if hearsay.blame == Some((me.node, Offence::SpeaksForOthers)) {
             return Err(ClusterError::ForgedMemberList);
         }
-        if let Some(later) = self.later_self(&updates) {
-            let may = self.take_renewal(now);
+        if let Some(later) = hearsay.later_self(&me) {
+            let may = self.own_key.take_renewal(now);
             counters.excess.too_many_renewals += u64::from(!may);
-            self.go_on_after(now, later, may);
+            self.continue_after(now, later, may);
         }
-        updates.retain(|update| update.id().0.node != me.node && is_reachable(update.id().0));
-        self.make_fit(None, &mut updates, counters);
-        self.accept_hearsay(now, &told, |roster| {
-            let all = updates.iter().cloned();
-            let _ = roster.engine.apply_many(all, true, &mut roster.runtime);
-        });
+        hearsay.drop_claims_about(&me.node);
+        hearsay.make_fit(self, None, counters);
+        self.engine.apply(hearsay.believed.iter().cloned());
+        self.drain(now);
+        self.question(now, &hearsay);
         Ok(())
     }
 
@@ -350,7 +278,7 @@ impl Roster {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.timers.excuse_pause(now);
         while let Some(timer) = self.timers.take_due(now) {
-            if let Some(until) = self.puts_off(now, &timer) {
+            if let Some(until) = self.postponed(now, &timer) {
                 self.timers.insert(until, timer);
                 continue;
             }
@@ -358,7 +286,7 @@ impl Roster {
                 Timer::RemoveDown(MemberLife(life)) => Some(life.node),
                 _ => None,
             };
-            let _ = self.engine.handle_timer(timer, &mut self.runtime);
+            self.engine.handle_timer(timer);
             self.drain(now);
             if let Some(node) = down.filter(|node| self.generation_of(node).is_none()) {
                 self.answers.forget(&node);
@@ -376,32 +304,155 @@ impl Roster {
         self.changes.pop_front()
     }
 
+    /// Continues with the life after `heard`, if `heard` is not older than the present life.
+    pub(super) fn outlive(&mut self, now: Instant, heard: Generation) {
+        let me = self.engine.me();
+        if heard < me.0.generation {
+            return;
+        }
+        if let Some(next) = me.after(heard) {
+            self.become_life(now, next);
+        }
+    }
+
+    /// If a renewal is allowed (`may`), continues with a later generation than `later`, a life of
+    /// this node that a member reported. Whether allowed or not, queues `later` for
+    /// [`OwnKeyUse::poll_other_life`].
+    fn continue_after(&mut self, now: Instant, later: Contact, may: bool) {
+        if may {
+            self.outlive(now, later.generation);
+        }
+        self.own_key.report((later, may));
+    }
+
     fn become_life(&mut self, now: Instant, next: MemberLife) {
-        if self.engine.change_identity(next, &mut self.runtime).is_ok() {
+        if self.engine.become_life(next) {
             self.changes.push_back(RosterChange::Renewed(next.0));
-            self.reconnect();
         }
         self.drain(now);
     }
 
-    /// Restarts the engine's timers. The engine stops them when it changes its identity, until it
-    /// receives a packet.
-    fn reconnect(&mut self) {
-        let _ = self
-            .engine
-            .apply_many(std::iter::empty(), true, &mut self.runtime);
+    /// Records that another process has begun to use this node's key (`begins`), or that no other
+    /// process uses it any longer.
+    pub(super) fn quarrel(&mut self, now: Instant, begins: bool) {
+        self.own_key.limit_renewals(now, begins);
+        self.tuning.set_quarrel(begins);
+        self.engine.set_config(self.tuning.config());
     }
 
-    fn measure(&mut self, now: Instant, header: &Header) {
-        if let foca::Message::Ack(number) = header.message {
-            self.answers.record_answer(header.src.0.node, number, now);
+    /// Records that a member refused this node's life, because it knows a later one. Such a member
+    /// does not answer probes, so the refusal counts as an answer. Otherwise each of two processes
+    /// with one key would in turn believe the other members gone, and pass that on.
+    pub(super) fn refused_by(&mut self, now: Instant, member: &NodeId) {
+        let known = self.engine.entry(member).cloned();
+        let Some(known) = known.filter(|it| it.state() != State::Down) else {
+            return;
+        };
+        let mut incarnation = known.incarnation();
+        if known.state() == State::Suspect {
+            incarnation = incarnation.saturating_add(1);
+            let there = Update::new(*known.id(), incarnation, State::Alive);
+            self.engine.apply_silently(there);
+        }
+        if let Some(number) = self.answers.unanswered(member) {
+            let answer = Header {
+                src: *known.id(),
+                src_incarnation: incarnation,
+                dst: self.engine.me(),
+                message: foca::Message::Ack(number),
+            };
+            let answer = encode(&answer, &[], &self.vouchers);
+            self.engine.receive(&answer);
+        }
+        self.drain(now);
+    }
+
+    /// Begins to ask the suspects that a member calls gone.
+    fn question(&mut self, now: Instant, hearsay: &Hearsay) {
+        for node in hearsay.called_gone(self.engine.me().0.node) {
+            if self.live.contains_key(&node) {
+                self.doubt(now, &node);
+            }
         }
     }
 
-    /// Takes the engine's output out of its runtime.
+    /// Begins to ask a living member that other members call gone, if it is a suspect.
+    fn doubt(&mut self, now: Instant, node: &NodeId) {
+        let entry = self.engine.entry(node);
+        let suspect = entry.filter(|it| it.state() == State::Suspect);
+        let (Some(suspect), Some(token)) = (suspect, self.token) else {
+            return;
+        };
+        let (member_id, incarnation) = (*suspect.id(), suspect.incarnation());
+        let timer = Timer::ChangeSuspectToDown {
+            member_id,
+            incarnation,
+            token,
+        };
+        let is_asked = self.answers.is_called_gone(node, incarnation);
+        if !is_asked || !self.timers.holds(&timer) {
+            // The teller has already waited for the suspect. In a large cluster not all members
+            // have met, and an answer takes longer.
+            let (all, small) = (self.tuning.time_to_contradict(), self.tuning.patience());
+            let usual = all.saturating_sub(small) / 2 + small / 24;
+            // The round trip to a node that never answered is unknown, but no path takes as long as
+            // half of `small`.
+            let patience = match self.answers.round_trip(node) {
+                Some(_) => usual,
+                None => usual.max(small / 2),
+            };
+            let patience = patience / OWN_QUESTIONS;
+            self.answers.called_gone(*node, incarnation, patience, now);
+            self.timers.hasten(now, timer);
+        }
+    }
+
+    /// If this timer would declare a suspect down and that is postponed, returns until when. The
+    /// suspect is then asked again.
+    fn postponed(&mut self, now: Instant, timer: &Timer<MemberLife>) -> Option<Instant> {
+        let Timer::ChangeSuspectToDown {
+            member_id: MemberLife(suspect),
+            incarnation,
+            ..
+        } = timer
+        else {
+            return None;
+        };
+        let as_told = (*suspect, *incarnation, State::Suspect);
+        let known = self.engine.entry(&suspect.node);
+        known.filter(|it| (it.id().0, it.incarnation(), it.state()) == as_told)?;
+        let others_live = self
+            .engine
+            .members()
+            .any(|(_, state)| state == State::Alive);
+        let until = self
+            .answers
+            .postpone(&suspect.node, *incarnation, others_live, now)?;
+        self.confront(now, *suspect, *incarnation);
+        Some(until)
+    }
+
+    /// Tells a suspect about the suspicion and asks it for an answer. The answer has a higher
+    /// incarnation, which contradicts the suspicion.
+    fn confront(&mut self, now: Instant, suspect: Contact, incarnation: Incarnation) {
+        let header = Header {
+            src: self.engine.me(),
+            // The suspect knows this incarnation of this node, the lowest, or a later one, so the
+            // packet tells it nothing new about this node.
+            src_incarnation: Incarnation::default(),
+            dst: MemberLife(suspect),
+            message: foca::Message::Gossip,
+        };
+        let suspicion = Update::new(MemberLife(suspect), incarnation, State::Suspect);
+        let told = encode(&header, &[suspicion], &self.vouchers);
+        self.sends.push_back((suspect, told.into()));
+        self.announce(now, suspect);
+    }
+
+    /// Handles the engine's output.
     fn drain(&mut self, now: Instant) {
-        while self.runtime.backlog() > 0 {
-            while let Some((after, timer)) = self.runtime.to_schedule() {
+        while self.engine.output.backlog() > 0 {
+            while let Some((after, timer)) = self.engine.output.to_schedule() {
                 match &timer {
                     Timer::ChangeSuspectToDown {
                         member_id,
@@ -420,14 +471,16 @@ impl Roster {
                 }
                 self.timers.insert(now + after, timer);
             }
-            while let Some(note) = self.runtime.to_notify() {
+            while let Some(note) = self.engine.output.to_notify() {
                 self.handle_notification(note);
             }
-            while let Some((to, data)) = self.runtime.to_send() {
+            while let Some((to, data)) = self.engine.output.to_send() {
                 self.queue(now, to.0, data);
             }
         }
-        self.tune();
+        if self.tuning.resize(self.live.len() + 1) {
+            self.engine.set_config(self.tuning.config());
+        }
     }
 
     fn queue(&mut self, now: Instant, mut to: Contact, data: Bytes) {
@@ -474,46 +527,20 @@ impl Roster {
             }
             OwnedNotification::Rejoin(life) => {
                 self.changes.push_back(RosterChange::Renewed(life.0));
-                self.reconnect();
+                self.engine.reconnect();
             }
             _ => {}
         }
     }
 
     fn handle_up(&mut self, contact: Contact) {
-        if contact.node == self.engine.identity().0.node {
+        if contact.node == self.engine.me().0.node {
             return;
         }
         if self.live.insert(contact.node, contact) != Some(contact) {
             self.answers.begins_anew(&contact.node);
             self.changes.push_back(RosterChange::Up(contact));
         }
-    }
-
-    fn rounded_size(&self) -> usize {
-        (self.live.len() + 1).next_power_of_two()
-    }
-
-    /// Returns the time for which a suspect can contradict.
-    fn time_to_contradict(&self) -> Duration {
-        let decades = (self.rounded_size() as f64).log10();
-        self.patience().mul_f64(decades.max(1.0))
-    }
-
-    /// Adapts the engine's time for a suspect to contradict and its number of transmissions of each
-    /// piece of news. Above a minimum, both grow with the logarithm of the cluster's size.
-    fn tune(&mut self) {
-        let size = self.rounded_size();
-        if size == self.tuning.tuned_for {
-            return;
-        }
-        self.tuning.tuned_for = size;
-        let decades = (size as f64).log10();
-        let mut config = self.tuning.base.clone();
-        config.suspect_to_down_after = self.time_to_contradict();
-        config.max_transmissions =
-            NonZeroU8::new((4.0 * decades) as u8).map_or(SENDS_MIN, |n| n.max(SENDS_MIN));
-        let _ = self.engine.set_config(config);
     }
 }
 

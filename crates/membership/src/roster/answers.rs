@@ -77,7 +77,7 @@ struct Suspicion {
 
 /// Measurements of all members.
 #[derive(Default)]
-pub(super) struct ProbeAnswers {
+pub(crate) struct ProbeAnswers {
     members: BTreeMap<NodeId, MemberMeasurements>,
     /// Of the answered probes of all members, the one that was sent last. If a probe sent later is
     /// answered earlier, the cause of the older probe's delay is its member, and not this node's
@@ -125,7 +125,7 @@ impl ProbeAnswers {
     }
 
     /// Records a measured round trip.
-    pub(super) fn record_round_trip(&mut self, node: NodeId, round_trip: Duration) {
+    pub(crate) fn record_round_trip(&mut self, node: NodeId, round_trip: Duration) {
         if self.members.len() >= MEASURED_MAX && !self.members.contains_key(&node) {
             return;
         }
@@ -141,7 +141,7 @@ impl ProbeAnswers {
     }
 
     /// Records that a datagram sealed by a member arrived.
-    pub(super) fn record_arrival(&mut self, node: NodeId, now: Instant) {
+    pub(crate) fn record_arrival(&mut self, node: NodeId, now: Instant) {
         // A node without an entry has no suspicion here, for which the time would matter.
         if let Some(known) = self.members.get_mut(&node) {
             known.heard = Some(now);

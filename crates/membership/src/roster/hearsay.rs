@@ -1,165 +1,129 @@
-//! Claims against a node, which any member may make: that the node does not answer, or is gone.
+//! What one member tells of others, reduced to what this node believes.
 //!
-//! Either claim makes a living member at most a suspect. If other members call a member gone, this
-//! node asks that member itself, and declares it down soon if it does not answer.
+//! Any member may claim that another one does not answer, or is gone. Either claim makes a living
+//! member at most a suspect. If other members call a member gone, the roster asks that member
+//! itself, and declares it down soon if it does not answer.
 
-use super::answers::OWN_QUESTIONS;
-use super::*;
+use foca::{Incarnation, State};
+
+use super::engine::Update;
+use super::{Blame, Roster};
+use crate::config::MEMBERS_MAX;
+use crate::counters::Counters;
+use crate::event::Offence;
+use crate::identity::{MemberLife, is_beyond};
+use p2pfs_proto::wire::native::udp::{Contact, Signature, SignedContact};
+use p2pfs_types::id::NodeId;
 
 /// Incarnation of a suspicion that a node can contradict only with its next life.
 const LAST_INCARNATION: Incarnation = Incarnation::MAX;
 
-impl Roster {
-    /// Returns a claim reduced to what its teller can know. A claim against this node's present
-    /// life becomes a suspicion. The claim that another node is gone becomes a suspicion if this
-    /// node counts the other node as live, in that life or an earlier one. Otherwise returns
-    /// `None`: if such a claim were passed on, members would keep reminding each other of nodes
-    /// that are gone.
-    pub(super) fn as_hearsay(&self, told: &Update) -> Option<Update> {
-        let (life, incarnation) = (*told.id(), told.incarnation());
-        let suspected = |incarnation| Update::new(life, incarnation, State::Suspect);
-        let me = self.engine.identity();
-        if life == *me && told.state() != State::Alive {
-            // After a suspicion of the last incarnation but one, a contradiction would need the
-            // last. No higher one would be left to contradict a further suspicion, however old. So
-            // the suspicion is raised to the last incarnation, which ends this life at once.
-            return Some(suspected(if incarnation >= LAST_INCARNATION - 1 {
-                LAST_INCARNATION
-            } else {
-                incarnation
-            }));
-        }
-        if told.state() != State::Down || life.0.node == me.0.node {
-            return Some(told.clone());
-        }
-        let known = self.live.get(&life.0.node);
-        let lives = known.is_some_and(|known| known.generation <= life.0.generation);
-        lives.then(|| suspected(incarnation))
-    }
+/// The claims in one packet or one member list.
+pub(super) struct Hearsay {
+    /// All claims, as the teller made them.
+    told: Vec<Update>,
+    /// The claims about members, each reduced to what its teller can know.
+    pub(super) believed: Vec<Update>,
+    /// The offence that a claim revealed.
+    pub(super) blame: Blame,
+}
 
-    /// Returns whether a later life of another node is known, so that claims about `life` do not
-    /// matter.
-    pub(super) fn is_over(&self, life: &Contact) -> bool {
-        let is_other = life.node != self.engine.identity().0.node;
-        is_other && self.vouchers.is_over(life)
-    }
-
-    /// Returns whether a claim is about this node's present life and forces it into its next one.
-    pub(super) fn ends_this_life(&self, told: &Update) -> bool {
-        let is_last = told.incarnation() == LAST_INCARNATION;
-        told.id() == self.engine.identity() && told.state() == State::Suspect && is_last
-    }
-
-    /// Runs `hand_over`, which passes the believed part of `told` to the engine. Then asks the
-    /// nodes that `told` calls gone.
-    pub(super) fn accept_hearsay(
-        &mut self,
-        now: Instant,
-        told: &[Update],
-        hand_over: impl FnOnce(&mut Self),
-    ) {
-        hand_over(self);
-        self.drain(now);
-        let me = self.engine.identity().0.node;
-        let is_over = |it: &&Update| it.state() == State::Down && it.id().0.node != me;
-        for it in told.iter().filter(is_over) {
-            self.doubt(now, &it.id().0.node);
-        }
-    }
-
-    /// Begins to ask a suspect that other members call gone.
-    fn doubt(&mut self, now: Instant, node: &NodeId) {
-        if !self.live.contains_key(node) {
-            return;
-        }
-        let is_it = |it: &&Update| it.id().0.node == *node && it.state() == State::Suspect;
-        let suspect = self.engine.iter_membership_state().find(is_it);
-        let (Some(suspect), Some(token)) = (suspect, self.token) else {
-            return;
+impl Hearsay {
+    /// Examines claims. Believes those about lives of members that their nodes signed, and
+    /// remembers these lives. Skips lives that are over or come without a signature. If a life is
+    /// forged, blames the teller, and does not examine the remaining claims. If a life is ahead of
+    /// the clock, blames the node of that life.
+    pub(super) fn examine(
+        roster: &Roster,
+        teller: NodeId,
+        signed: &[(Update, Signature)],
+        is_member: impl Fn(&NodeId) -> bool,
+    ) -> Self {
+        let (vouchers, me) = (&roster.vouchers, roster.engine.me());
+        let mut hearsay = Self {
+            told: signed.iter().map(|(update, _)| update.clone()).collect(),
+            believed: Vec::new(),
+            blame: None,
         };
-        let (member_id, incarnation) = (*suspect.id(), suspect.incarnation());
-        let timer = Timer::ChangeSuspectToDown {
-            member_id,
-            incarnation,
-            token,
-        };
-        let is_asked = self.answers.is_called_gone(node, incarnation);
-        if !is_asked || !self.timers.holds(&timer) {
-            // The teller has already waited for the suspect. In a large cluster not all members
-            // have met, and an answer takes longer.
-            let (all, small) = (self.time_to_contradict(), self.patience());
-            let usual = all.saturating_sub(small) / 2 + small / 24;
-            // The round trip to a node that never answered is unknown, but no path takes as long as
-            // half of `small`.
-            let patience = match self.answers.round_trip(node) {
-                Some(_) => usual,
-                None => usual.max(small / 2),
+        let of_members = signed
+            .iter()
+            .filter(|(update, _)| is_member(&update.id().0.node));
+        for (update, signature) in of_members {
+            let life = SignedContact {
+                contact: update.id().0,
+                signature: *signature,
             };
-            let patience = patience / OWN_QUESTIONS;
-            self.answers.called_gone(*node, incarnation, patience, now);
-            self.timers.hasten(now, timer);
+            // A later life makes claims about an earlier one of another node irrelevant.
+            let is_other = life.contact.node != me.0.node;
+            let is_over = is_other && vouchers.is_over(&life.contact);
+            // A teller that has lost a signature sends zeros.
+            if *signature == Signature::default() || is_over {
+                continue;
+            }
+            match vouchers.check_life(&life) {
+                Ok(()) => {
+                    vouchers.remember(teller, life);
+                    let known = roster.live.get(&life.contact.node);
+                    hearsay.believed.extend(reduced(update, &me, known));
+                }
+                // Each forgery costs the verification of a signature.
+                Err(what @ Offence::SpeaksForOthers) => {
+                    hearsay.blame = Some((teller, what));
+                    break;
+                }
+                Err(what @ Offence::AheadOfClock) => {
+                    hearsay.blame = Some((life.contact.node, what));
+                }
+            }
         }
+        hearsay
     }
 
-    /// If this timer would declare a suspect down and that is postponed, returns until when. The
-    /// suspect is then asked again.
-    pub(super) fn puts_off(&mut self, now: Instant, timer: &Timer<MemberLife>) -> Option<Instant> {
-        let Timer::ChangeSuspectToDown {
-            member_id: MemberLife(suspect),
-            incarnation,
-            ..
-        } = timer
-        else {
-            return None;
-        };
-        let as_told = (*suspect, *incarnation, State::Suspect);
-        let is_it = |it: &Update| (it.id().0, it.incarnation(), it.state()) == as_told;
-        let is_suspect = self.engine.iter_membership_state().any(is_it);
-        let node = is_suspect.then_some(suspect.node)?;
-        let me = self.engine.identity().0.node;
-        let others_live = self
-            .engine
-            .iter_membership_state()
-            .any(|it| it.state() == State::Alive && it.id().0.node != me);
-        let until = self
-            .answers
-            .postpone(&node, *incarnation, others_live, now)?;
-        self.confront(now, *suspect, *incarnation);
-        Some(until)
+    /// Returns whether every claim is believed as it was told.
+    pub(super) fn is_all_believed(&self) -> bool {
+        self.believed == self.told
     }
 
-    /// Tells a suspect about the suspicion and asks it for an answer. The answer has a higher
-    /// incarnation, which contradicts the suspicion.
-    fn confront(&mut self, now: Instant, suspect: Contact, incarnation: Incarnation) {
-        let header = Header {
-            src: *self.engine.identity(),
-            // The suspect knows this incarnation of this node, the lowest, or a later one, so the
-            // packet tells it nothing new about this node.
-            src_incarnation: Incarnation::default(),
-            dst: MemberLife(suspect),
-            message: foca::Message::Gossip,
-        };
-        let suspicion = Update::new(MemberLife(suspect), incarnation, State::Suspect);
-        let told = encode(&header, &[suspicion], &self.vouchers);
-        self.sends.push_back((suspect, told.into()));
-        self.announce(now, suspect);
+    /// Returns the latest believed life of the node of `me` that is beyond `me` ([`is_beyond`]).
+    pub(super) fn later_self(&self, me: &Contact) -> Option<Contact> {
+        let lives = self.believed.iter().map(|update| update.id().0);
+        lives
+            .filter(|life| life.node == me.node && is_beyond(life, me))
+            .max_by_key(|life| life.generation)
     }
 
-    /// Removes the updates that do not fit into the table of members. Returns whether there is room
-    /// for the teller.
+    /// Returns whether a claim about this node's present life `me` forces it into its next one.
+    pub(super) fn ends(&self, me: &MemberLife) -> bool {
+        let suspicions = self
+            .believed
+            .iter()
+            .filter(|update| update.id() == me && update.state() == State::Suspect);
+        suspicions
+            .map(|update| update.incarnation())
+            .any(|incarnation| incarnation == LAST_INCARNATION)
+    }
+
+    /// Drops the believed claims about a node.
+    pub(super) fn drop_claims_about(&mut self, node: &NodeId) {
+        self.believed.retain(|update| update.id().0.node != *node);
+    }
+
+    /// Drops the believed claims that do not fit into the table of members. Returns whether there
+    /// is room for the teller.
     pub(super) fn make_fit(
-        &self,
+        &mut self,
+        roster: &Roster,
         teller: Option<&NodeId>,
-        told: &mut Vec<Update>,
         counters: &mut Counters,
     ) -> bool {
-        let held = self.engine.iter_membership_state().len();
+        let held = roster.engine.entries().len();
         let mut room = MEMBERS_MAX.saturating_sub(held);
-        if told.len() < room {
+        let all = self.believed.len();
+        if all < room {
             return true;
         }
-        let me = self.engine.identity().0.node;
-        let is_new = |node: &NodeId| *node != me && self.generation_of(node).is_none();
+        let me = roster.engine.me().0.node;
+        let is_new = |node: &NodeId| *node != me && roster.generation_of(node).is_none();
         let mut fits = |node: &NodeId| {
             let is_new = is_new(node);
             let fits = !is_new || room > 0;
@@ -167,9 +131,83 @@ impl Roster {
             fits
         };
         let knows_teller = teller.is_none_or(&mut fits);
-        let all = told.len();
-        told.retain(|it| fits(&it.id().0.node));
-        counters.excess.too_many_members += u64::from(!knows_teller || told.len() < all);
+        self.believed.retain(|update| fits(&update.id().0.node));
+        counters.excess.too_many_members += u64::from(!knows_teller || self.believed.len() < all);
         knows_teller
+    }
+
+    /// Returns the nodes other than `me` that the teller calls gone.
+    pub(super) fn called_gone(&self, me: NodeId) -> impl Iterator<Item = NodeId> {
+        let gone = self.told.iter().filter(|it| it.state() == State::Down);
+        gone.map(|it| it.id().0.node).filter(move |it| *it != me)
+    }
+}
+
+/// Returns a claim reduced to what its teller can know. A claim against this node's present life
+/// `me` becomes a suspicion. The claim that another node is gone becomes a suspicion if this node
+/// counts the other node as live, in that life or an earlier one (`known`). Otherwise returns
+/// `None`: if such a claim were passed on, members would keep reminding each other of nodes that
+/// are gone.
+fn reduced(told: &Update, me: &MemberLife, known: Option<&Contact>) -> Option<Update> {
+    let (life, incarnation) = (*told.id(), told.incarnation());
+    let suspected = |incarnation| Update::new(life, incarnation, State::Suspect);
+    if life == *me && told.state() != State::Alive {
+        // After a suspicion of the last incarnation but one, a contradiction would need the last.
+        // No higher one would be left to contradict a further suspicion, however old. So the
+        // suspicion is raised to the last incarnation, which ends this life at once.
+        return Some(suspected(if incarnation >= LAST_INCARNATION - 1 {
+            LAST_INCARNATION
+        } else {
+            incarnation
+        }));
+    }
+    if told.state() != State::Down || life.0.node == me.0.node {
+        return Some(told.clone());
+    }
+    let lives = known.is_some_and(|known| known.generation <= life.0.generation);
+    lives.then(|| suspected(incarnation))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use p2pfs_types::id::Generation;
+
+    fn life(n: u8, generation: u64) -> MemberLife {
+        MemberLife(Contact {
+            node: NodeId::new([n; 32]),
+            address: ([10, 0, 0, n], 1378).into(),
+            generation: Generation(generation),
+        })
+    }
+
+    #[test]
+    fn a_claimed_end_makes_a_living_node_a_suspect_and_is_nothing_about_another() {
+        let me = life(1, 5);
+        let down = Update::down(life(2, 7));
+        let suspect = Some(Update::new(life(2, 7), 0, State::Suspect));
+        for (known, believed) in [(7, suspect.clone()), (6, suspect), (8, None)] {
+            let known = life(2, known).0;
+            assert_eq!(reduced(&down, &me, Some(&known)), believed, "{known:?}");
+        }
+        assert_eq!(reduced(&down, &me, None), None);
+        let alive = Update::alive(life(2, 7));
+        assert_eq!(reduced(&alive, &me, None), Some(alive));
+    }
+
+    #[test]
+    fn a_claim_against_this_life_is_a_suspicion_that_can_be_contradicted() {
+        let me = life(1, 5);
+        let last = LAST_INCARNATION;
+        for (told, believed) in [(0, 0), (last - 2, last - 2), (last - 1, last), (last, last)] {
+            for state in [State::Suspect, State::Down] {
+                let claim = Update::new(me, told, state);
+                let suspicion = Update::new(me, believed, State::Suspect);
+                assert_eq!(reduced(&claim, &me, None), Some(suspicion));
+            }
+        }
+        // An earlier life of this node may be over.
+        let earlier = Update::down(life(1, 4));
+        assert_eq!(reduced(&earlier, &me, None), Some(earlier));
     }
 }

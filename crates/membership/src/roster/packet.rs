@@ -1,36 +1,17 @@
-//! The engine's packets, decoded before the engine sees them, and the engine's settings.
+//! The engine's packets and member lists, decoded before the engine sees them.
 
-use std::num::{NonZeroU8, NonZeroUsize};
-use std::time::Duration;
+use foca::{Codec, PostcardCodec};
 
-use foca::{Codec, PeriodicParams, PostcardCodec};
-
-use super::super::config::ClusterConfig;
-use super::super::vouch::{LifeCodec, Vouchers, decode_signed};
-use super::{Header, Update};
+use super::engine::{Header, Update};
+use crate::config::MEMBER_LIST_MAX_BYTES;
+use crate::vouch::{LifeCodec, Vouchers, decode_signed};
 use p2pfs_proto::wire::native::udp::{Contact, PAYLOAD_MAX_BYTES, Signature};
-
-/// Time between two rounds of gossip while there is news of members.
-const GOSSIP_PERIOD: Duration = Duration::from_millis(200);
-/// Number of members that receive gossip at once, and that are asked to try a failed probe.
-const FANOUT: NonZeroUsize = NonZeroUsize::new(3).unwrap();
-/// Time between two requests to a member for the members that it knows.
-const ASK_PERIOD: Duration = Duration::from_secs(30);
-/// Time between two rounds of greetings. Each round greets up to two members that are down, which
-/// heals a partition.
-const LOOK_FOR_DOWN_PERIOD: Duration = Duration::from_secs(10);
-/// Minimum time between probes.
-const SHORTEST_PERIOD: Duration = Duration::from_millis(10);
 
 /// A decoded packet before the engine sees it.
 pub(super) struct EnginePacket {
     pub(super) header: Header,
     pub(super) told: Vec<(Update, Signature)>,
 }
-
-/// Minimum number of transmissions of each piece of news: enough for three members under heavy
-/// loss.
-pub(super) const SENDS_MIN: NonZeroU8 = NonZeroU8::new(6).unwrap();
 
 /// Returns whether a datagram can be addressed to the contact.
 pub(super) fn is_reachable(contact: Contact) -> bool {
@@ -70,26 +51,27 @@ pub(super) fn encode(header: &Header, updates: &[Update], vouchers: &Vouchers) -
     bytes
 }
 
-pub(super) fn engine_config(config: &ClusterConfig) -> foca::Config {
-    let periodic = |frequency, members: usize| {
-        let num_members = NonZeroUsize::new(members).unwrap_or(NonZeroUsize::MIN);
-        Some(PeriodicParams {
-            frequency,
-            num_members,
-        })
-    };
-    foca::Config {
-        // With a period of zero, time would never pass.
-        probe_period: config.probe_period.max(SHORTEST_PERIOD),
-        probe_rtt: config.probe_round_trip,
-        num_indirect_probes: FANOUT,
-        max_transmissions: SENDS_MIN,
-        suspect_to_down_after: config.suspicion,
-        remove_down_after: Some(config.remember_down),
-        max_packet_size: NonZeroUsize::new(PAYLOAD_MAX_BYTES).unwrap_or(NonZeroUsize::MIN),
-        notify_down_members: true,
-        periodic_announce: periodic(ASK_PERIOD, 1),
-        periodic_announce_to_down_members: periodic(LOOK_FOR_DOWN_PERIOD, 2),
-        periodic_gossip: periodic(GOSSIP_PERIOD, FANOUT.get()),
+/// Decodes a list of members. Returns `None` if it is too long or malformed.
+pub(super) fn decode_list(mut list: &[u8]) -> Option<Vec<(Update, Signature)>> {
+    if list.len() > MEMBER_LIST_MAX_BYTES {
+        return None;
     }
+    let mut signed = Vec::new();
+    while !list.is_empty() {
+        signed.push(decode_signed(&mut list)?);
+    }
+    Some(signed)
+}
+
+/// Encodes a list of members.
+pub(super) fn encode_list<'a>(
+    members: impl Iterator<Item = &'a Update>,
+    vouchers: &Vouchers,
+) -> Vec<u8> {
+    let mut codec = LifeCodec(vouchers.clone());
+    let mut bytes = Vec::new();
+    for member in members {
+        let _always_fits = codec.encode_member(member, &mut bytes);
+    }
+    bytes
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use super::own_key::RENEWALS_AT_ONCE;
 use super::*;
+use crate::config::{MEMBER_LIST_MAX_BYTES, MEMBERS_MAX};
+use crate::vouch::LifeCodec;
 use p2pfs_proto::trust::NodeKey;
 use rand::{RngExt, SeedableRng};
 
@@ -37,7 +40,7 @@ fn list(updates: impl IntoIterator<Item = (Arc<NodeKey>, Update)>) -> Vec<u8> {
 
 /// Records a life as a proven link would.
 fn introduce(who: &Roster, to: &Roster) {
-    let life = who.vouchers.sign(who.engine.identity().0);
+    let life = who.vouchers.sign(who.engine.me().0);
     to.vouchers.remember(life.contact.node, life);
 }
 
@@ -126,9 +129,9 @@ fn contradictions_about_a_generation_slow_down() {
 fn tell(now: Instant, a: &Roster, b: &mut Roster, told: &[Update], counters: &mut Counters) {
     introduce(a, b);
     let header = Header {
-        src: *a.engine.identity(),
+        src: a.engine.me(),
         src_incarnation: 0,
-        dst: *b.engine.identity(),
+        dst: b.engine.me(),
         message: foca::Message::Gossip,
     };
     let packet = encode(&header, told, &a.vouchers);
@@ -145,7 +148,7 @@ fn suspicions_that_need_a_new_generation_renew_it_no_faster_than_contradictions(
         let mut counters = Counters::default();
         for _ in 0..100 {
             for incarnation in suspicions {
-                let me = *b.engine.identity();
+                let me = b.engine.me();
                 introduce(&b, &a);
                 let told = Update::new(me, *incarnation, State::Suspect);
                 tell(now, &a, &mut b, &[told], &mut counters);
@@ -188,7 +191,7 @@ fn a_node_declared_down_before_it_was_met_is_met_when_it_speaks() {
     a.announce(now, contact(2, 1));
     converse(now, &mut a, &mut b);
     assert_eq!(b.live().get(&key(1).node_id()), Some(&contact(1, 1)));
-    assert_eq!(a.engine.identity().0, contact(1, 1));
+    assert_eq!(a.engine.me().0, contact(1, 1));
 }
 
 #[test]
@@ -202,7 +205,7 @@ fn the_death_of_an_unknown_node_is_not_remembered() {
     c.mark_down_silently(now, contact(1, 1));
     let list = c.export(|_| false);
     b.merge(now, &list, |_| true, &mut counters).unwrap();
-    let known: Vec<Contact> = b.members().map(|(contact, _)| contact).collect();
+    let known: Vec<Contact> = b.engine.members().map(|(contact, _)| contact).collect();
     assert_eq!(known, [contact(3, 1)]);
 }
 
@@ -232,9 +235,9 @@ fn a_relayed_probe_goes_to_no_invented_address() {
         };
         for message in [ask, answer] {
             let header = Header {
-                src: *a.engine.identity(),
+                src: a.engine.me(),
                 src_incarnation: 0,
-                dst: *b.engine.identity(),
+                dst: b.engine.me(),
                 message,
             };
             let packet = encode(&header, &[], &a.vouchers);
@@ -255,9 +258,9 @@ fn a_forged_generation_ahead_of_the_clock_is_blamed_on_its_sender() {
     b.vouchers.set_clock(Some(1000));
     let ahead = contact(3, u64::MAX);
     let header = Header {
-        src: *a.engine.identity(),
+        src: a.engine.me(),
         src_incarnation: 0,
-        dst: *b.engine.identity(),
+        dst: b.engine.me(),
         message: foca::Message::Gossip,
     };
     let told = Update::alive(MemberLife(ahead));
@@ -371,9 +374,9 @@ fn members_of_a_full_table_reach_each_other_despite_news_of_more() {
     b.vouchers.remember(told.contact.node, told);
     for told in [&[][..], &[more]] {
         let header = Header {
-            src: *b.engine.identity(),
+            src: b.engine.me(),
             src_incarnation: 0,
-            dst: *a.engine.identity(),
+            dst: a.engine.me(),
             message: foca::Message::Ping(7),
         };
         let packet = encode(&header, told, &b.vouchers);
