@@ -26,7 +26,8 @@ use super::vouch::Vouchers;
 use p2pfs_proto::trust::{Keyring, NodeKey};
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::udp::{
-    Departure, Farewell, Frame, HEAD_MAX_BYTES, Head, PAYLOAD_MAX_BYTES, Rumor, STATEMENT_MAX_BYTES,
+    Departure, Farewell, Frame, HEAD_MAX_BYTES, Head, PAYLOAD_MAX_BYTES, Rumor,
+    STATEMENT_MAX_BYTES, Salt,
 };
 use p2pfs_types::id::{Generation, NodeId};
 
@@ -90,7 +91,23 @@ impl Cluster {
     /// Handles a datagram from `from`. Counts it if it is invalid.
     pub fn handle_message(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) {
         for arrival in self.lives.links.handle_datagram(now, from, datagram) {
-            self.receive(now, arrival);
+            match arrival {
+                Arrival::Proven(peer) => {
+                    let is_leaving = self.leaving.is_some();
+                    let elsewhere = self.lives.handle_introduction(now, &peer, is_leaving);
+                    if let Some(address) = elsewhere
+                        && self.seeds.take_trial(now)
+                    {
+                        self.lives.links.greet(now, address);
+                    }
+                }
+                Arrival::Frame {
+                    from,
+                    salt,
+                    address,
+                    frame,
+                } => self.receive_frame(now, (from, salt), address, frame),
+            }
             self.settle(now);
         }
         self.settle(now);
@@ -421,92 +438,59 @@ impl Cluster {
         }
     }
 
-    fn receive(&mut self, now: Instant, arrival: Arrival) {
+    /// Handles a frame from a process that is proven at `address`.
+    fn receive_frame(
+        &mut self,
+        now: Instant,
+        (from, salt): (Member, Salt),
+        address: SocketAddr,
+        frame: Frame,
+    ) {
         let (lives, is_leaving) = (&mut self.lives, self.leaving.is_some());
-        let me = lives.links.process.me().node;
-        match arrival {
-            Arrival::Proven(peer) => {
-                let spoken = Spoken {
-                    salt: peer.salt,
-                    address: peer.address,
-                    challenged: Some(peer.challenged),
-                };
-                lives.record_speaker(now, peer.who.node, spoken);
-                if peer.who.node == me || is_leaving {
-                    return;
-                }
-                lives.handle_introduction(now, &peer);
-                if let Some(address) = lives.address_elsewhere(&peer)
-                    && self.seeds.take_trial(now)
-                {
-                    lives.links.greet(now, address);
-                }
-                lives.review_route(&peer.who.node);
-            }
-            Arrival::Frame {
-                from,
+        let (node, me) = (from.node, lives.links.process.me().node);
+        if !lives.admission.offenders.is_heard(now, &node) {
+            lives.links.counters.excess.flooding += 1;
+            return;
+        }
+        let farewell = farewell_of(&frame, &node);
+        if farewell.is_some() {
+            lives.speaker_left(now, node, salt);
+        } else {
+            let spoken = Spoken {
                 salt,
                 address,
-                frame,
-            } => {
-                let node = from.node;
-                if !lives.admission.offenders.is_heard(now, &node) {
-                    lives.links.counters.excess.flooding += 1;
-                    return;
-                }
-                let farewell = farewell_of(&frame, &node);
-                match farewell {
-                    Some(_) => lives.speaker_left(now, node, salt),
-                    None => {
-                        let spoken = Spoken {
-                            salt,
-                            address,
-                            challenged: None,
-                        };
-                        lives.record_speaker(now, node, spoken);
-                    }
-                }
-                if node == me {
-                    // Other frames of another process with this node's key are ignored.
-                    if let Some(farewell) = farewell {
-                        self.handle_rumor(now, node, farewell);
-                    }
-                    return;
-                }
-                lives.roster.answers.record_arrival(node, now);
-                match frame {
-                    Frame::Swim(_) | Frame::Outlived { .. } | Frame::Rumors(_) if is_leaving => {}
-                    Frame::Rumors(rumors) => {
-                        if lives.links.take_message(address, now) {
-                            for rumor in rumors {
-                                if self.lives.admission.offenders.is_heard(now, &node) {
-                                    self.handle_rumor(now, node, rumor);
-                                }
-                            }
-                        }
-                    }
-                    frame => lives.handle_frame(now, from, address, frame),
-                }
-                self.lives.review_route(&node);
-            }
+                challenged: None,
+            };
+            lives.record_speaker(now, node, spoken);
         }
-    }
-
-    fn handle_rumor(&mut self, now: Instant, from: NodeId, rumor: Rumor) {
-        match rumor {
-            Rumor::Head(head) => {
-                let is_member = self.lives.admission.keyring.is_member(&head.author);
-                if is_member && self.spreading.rumors.is_news(from, &head) {
-                    self.lives.push_bounded(Event::Head(head));
-                }
+        if node == me {
+            // Other frames of another process with this node's key are ignored.
+            if let Some(farewell) = farewell {
+                self.handle_departure(now, node, farewell);
             }
-            Rumor::Statement(bytes) => {
-                if self.spreading.rumors.is_unheard_statement(from, &bytes) {
-                    self.lives.push_bounded(Event::Statement { from, bytes });
-                }
-            }
-            Rumor::Departure(departure) => self.handle_departure(now, from, departure),
+            return;
         }
+        lives.roster.answers.record_arrival(node, now);
+        match frame {
+            Frame::Swim(_) | Frame::Outlived { .. } | Frame::Rumors(_) if is_leaving => {}
+            Frame::Rumors(rumors) => {
+                let is_taken = lives.links.take_message(address, now);
+                for rumor in rumors.into_iter().filter(|_| is_taken) {
+                    let lives = &mut self.lives;
+                    if !lives.admission.offenders.is_heard(now, &node) {
+                        // A rumor before this one was a forgery too many.
+                        break;
+                    }
+                    match rumor {
+                        Rumor::Head(head) => self.spreading.receive_head(node, head, lives),
+                        Rumor::Statement(it) => self.spreading.receive_statement(node, it, lives),
+                        Rumor::Departure(it) => self.handle_departure(now, node, it),
+                    }
+                }
+            }
+            frame => lives.handle_frame(now, from, address, frame),
+        }
+        self.lives.review_route(&node);
     }
 
     /// Handles a farewell of this node, of a living member or of one that is away. Ignores the
@@ -543,13 +527,14 @@ impl Cluster {
 }
 
 /// Returns the node's own farewell in a frame, if there is one.
-fn farewell_of(frame: &Frame, from: &NodeId) -> Option<Rumor> {
+fn farewell_of(frame: &Frame, from: &NodeId) -> Option<Departure> {
     let Frame::Rumors(rumors) = frame else {
         return None;
     };
-    let mut rumors = rumors.iter();
-    let own = rumors.find(|it| matches!(it, Rumor::Departure(it) if it.who.node == *from));
-    own.cloned()
+    rumors.iter().find_map(|rumor| match rumor {
+        Rumor::Departure(departure) if departure.who.node == *from => Some(*departure),
+        _ => None,
+    })
 }
 
 fn fits(body: &Bytes) -> Result<(), ClusterError> {

@@ -149,7 +149,7 @@ impl NodeLives {
     /// Returns the advertised address of a peer that was proven at another IP address, unless the
     /// advertised one is proven too or is a loopback address. If both are proven, either can
     /// replace the other when it fails.
-    pub(super) fn address_elsewhere(&self, peer: &Introduction) -> Option<SocketAddr> {
+    fn address_elsewhere(&self, peer: &Introduction) -> Option<SocketAddr> {
         let claimed = peer.who.address;
         let is_elsewhere = claimed.ip() != peer.address.ip() && !claimed.ip().is_loopback();
         let is_proven = self.links.table.proven(claimed).is_some();
@@ -206,9 +206,24 @@ impl NodeLives {
         self.reach.renew_mappings(now, live, &mut self.links);
     }
 
-    /// Handles the proof of a peer.
-    pub(super) fn handle_introduction(&mut self, now: Instant, peer: &Introduction) {
+    /// Handles the proof of a peer. If this node is leaving, only records which process speaks.
+    /// Returns another address at which the peer may be reached, if it should be tried.
+    pub(super) fn handle_introduction(
+        &mut self,
+        now: Instant,
+        peer: &Introduction,
+        is_leaving: bool,
+    ) -> Option<SocketAddr> {
+        let spoken = Spoken {
+            salt: peer.salt,
+            address: peer.address,
+            challenged: Some(peer.challenged),
+        };
+        self.record_speaker(now, peer.who.node, spoken);
         let me = self.links.process.me();
+        if peer.who.node == me.node || is_leaving {
+            return None;
+        }
         if me.address.ip().is_unspecified() && !peer.reached.ip().is_unspecified() {
             let port = me.address.port();
             let address = SocketAddr::new(canonical(peer.reached).ip(), port);
@@ -226,6 +241,8 @@ impl NodeLives {
             self.roster.announce(now, peer.who);
         }
         self.reach.record_own(&me, peer.reached);
+        self.review_route(&peer.who.node);
+        self.address_elsewhere(peer)
     }
 
     /// Handles a frame of another node, except news.

@@ -1,4 +1,4 @@
-//! Sending of news. This node's own log head goes at once to all members of a small cluster. All
+//! News, sent and received. This node's own log head goes at once to all members of a small cluster. All
 //! news (`rumors`) goes in rounds to some random members. Occasional repetitions of the own head
 //! reach members that were missed by chance.
 
@@ -11,10 +11,10 @@ use bytes::Bytes;
 use super::config::{
     BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, SMALL_CLUSTER, SMALL_CLUSTER_SLACK,
 };
-use super::event::Member;
+use super::event::{Event, Member};
 use super::lives::NodeLives;
 use super::rumors::{ROUND_FANOUT, Rumors};
-use p2pfs_proto::wire::native::udp::Frame;
+use p2pfs_proto::wire::native::udp::{Frame, Head};
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
 
@@ -103,6 +103,21 @@ impl Spreading {
             for frame in &frames {
                 lives.links.send_to(now, &member, frame.clone());
             }
+        }
+    }
+
+    /// Reports a head that a member sent to the owner, if it is news and its author is a member.
+    pub(super) fn receive_head(&mut self, from: NodeId, head: Head, lives: &mut NodeLives) {
+        let is_member = lives.admission.keyring.is_member(&head.author);
+        if is_member && self.rumors.is_news(from, &head) {
+            lives.push_bounded(Event::Head(head));
+        }
+    }
+
+    /// Reports a statement that a member sent to the owner, if it was not heard before.
+    pub(super) fn receive_statement(&mut self, from: NodeId, bytes: Bytes, lives: &mut NodeLives) {
+        if self.rumors.is_unheard_statement(from, &bytes) {
+            lives.push_bounded(Event::Statement { from, bytes });
         }
     }
 
