@@ -369,7 +369,7 @@ impl Cluster {
     pub fn enforce_membership(&mut self, now: Instant) {
         let keyring = Arc::clone(&self.lives.admission.keyring);
         let is_gone = |node: &NodeId| !keyring.is_member(node);
-        self.lives.links.forget_strangers();
+        self.lives.links.forget_former_members();
         let live = self.lives.roster.live().values().copied();
         let gone: Vec<_> = live.filter(|member| is_gone(&member.node)).collect();
         for member in gone {

@@ -230,7 +230,7 @@ impl Links {
     }
 
     /// Ends the sessions of former members.
-    pub(super) fn forget_strangers(&mut self) {
+    pub(super) fn forget_former_members(&mut self) {
         let keyring = self.process.sealer.keyring();
         let gone = self.table.of_former_members(keyring);
         // Tokens that were issued to them must not prove anything again.
