@@ -13,7 +13,6 @@
 //! | `lives` | what other nodes prove: their links, lives and keys, and which of them are heard |
 //! | `links` | sessions over sealed datagrams: challenge, replay window, queues, proven addresses |
 //! | `reach` | the addresses that the owner was told, and NATs on the way |
-//! | `seal`, `pair` | keys and nonces |
 //! | `vouch` | what nodes have signed about themselves |
 //! | `roster` | the engine: alive, suspect, down; generations |
 //! | `seeds` | the addresses to greet and when, without end |
@@ -56,17 +55,14 @@ mod limits;
 mod links;
 mod lives;
 mod offenders;
-mod pair;
 mod push_pull;
 mod reach;
 mod roster;
 mod rumors;
-mod seal;
 mod seeds;
 mod sender_table;
 mod spread;
 mod vouch;
-mod window;
 
 pub use cluster::Cluster;
 pub use config::{

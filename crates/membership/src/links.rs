@@ -24,9 +24,11 @@
 //! |---|---|
 //! | `receive` | one received datagram: opened, checked, answered, its sender proven |
 //! | `table` | the links, and the address that is used for each node |
-//! | `sessions`, `ended` | the processes that proved themselves, and the counters of those that ended |
+//! | `sessions`, `ended` | processes that proved themselves, and the counters of ended ones |
 //! | `hellos` | hellos that wait for their answers |
 //! | `process` | the contact, the keys and the credentials of this process |
+//! | `seal`, `pair` | the keys of datagrams, their nonces and codes |
+//! | `window` | the counters that a session has seen |
 //! | `cookie` | the challenges |
 
 use std::collections::VecDeque;
@@ -43,8 +45,6 @@ use super::config::{
 };
 use super::counters::{Counters, DatagramDropCause};
 use super::event::Transmit;
-use super::pair::PairKey;
-use super::seal::SealKey;
 use super::vouch::Vouchers;
 use p2pfs_proto::trust::Keyring;
 use p2pfs_proto::wire::canonical;
@@ -55,15 +55,20 @@ use p2pfs_types::id::NodeId;
 mod cookie;
 mod ended;
 mod hellos;
+mod pair;
 mod process;
 mod receive;
+mod seal;
 mod sessions;
 mod table;
+mod window;
 
 pub(crate) use ended::ENDED_SESSIONS_MAX;
 use hellos::{DueHello, PendingHellos};
+use pair::PairKey;
 use process::{OwnProcess, tag};
 use receive::OpenedDatagram;
+use seal::SealKey;
 use table::{LinkTable, PeerLink};
 
 /// Time of silence after which a link is forgotten.

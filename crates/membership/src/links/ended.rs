@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 
 use lru::LruCache;
 
-use crate::window::ReplayWindow;
+use super::window::ReplayWindow;
 use p2pfs_proto::wire::native::udp::Salt;
 
 /// Maximum number of ended sessions whose counters are remembered, about 300 bytes each. The one

@@ -9,9 +9,9 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::cookie::Cookies;
+use super::pair::{KeyExchange, PairKey};
+use super::seal::Sealer;
 use crate::counters::DatagramDropCause;
-use crate::pair::{KeyExchange, PairKey};
-use crate::seal::Sealer;
 use crate::vouch::Vouchers;
 use p2pfs_proto::trust::Keyring;
 use p2pfs_proto::wire::canonical;

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use super::pair::PairKey;
 use super::process::{OwnProcess, tag};
+use super::seal::SealKey;
 use super::sessions::Sessions;
 use super::{Arrival, Introduction, Links};
 use crate::counters::DatagramDropCause;
-use crate::pair::PairKey;
-use crate::seal::SealKey;
 use p2pfs_proto::wire::native::udp::{
     Body, Frame, HEADER_BYTES, HELLO_BYTES, Header, MAC_BYTES, Mac, Proof, Salt, TAG_BYTES,
 };

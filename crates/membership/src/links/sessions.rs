@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::ended::EndedSessions;
+use super::pair::PairKey;
+use super::seal::SealKey;
+use super::window::ReplayWindow;
 use crate::config::MESSAGES_PER_S;
 use crate::counters::DatagramDropCause;
-use crate::pair::PairKey;
-use crate::seal::SealKey;
-use crate::window::ReplayWindow;
 use p2pfs_proto::trust::Keyring;
 use p2pfs_proto::wire::native::udp::{Contact, Header, Salt};
 use p2pfs_types::bucket::TokenBucket;
@@ -115,7 +115,7 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pair::KeyExchange;
+    use crate::links::pair::KeyExchange;
     use p2pfs_proto::trust::EpochSecret;
     use p2pfs_types::id::{Generation, NodeId};
 

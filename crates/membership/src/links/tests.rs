@@ -7,13 +7,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::{LINKS_MAX, WAITING_FRAMES_MAX};
 use crate::counters::UnusableDatagrams;
-use crate::seal::Sealer;
-use crate::window::ReplayWindow;
 use p2pfs_proto::trust::{EpochSecret, NodeKey};
 use p2pfs_proto::wire::native::udp::HELLO_BYTES;
 use p2pfs_types::id::Generation;
 
 use super::hellos::HELLO_GAPS_MS;
+use super::seal::Sealer;
+use super::window::ReplayWindow;
 
 fn address(n: u16) -> SocketAddr {
     SocketAddr::from(([10, 0, (n >> 8) as u8, n as u8], 1378))
