@@ -283,7 +283,7 @@ impl Cluster {
     /// Spreads a membership statement that the owner has verified or made. Ignores it if it is too
     /// long, or if too many are spreading already.
     pub fn spread_statement(&mut self, now: Instant, bytes: Bytes) {
-        if bytes.len() <= STATEMENT_MAX_BYTES && self.spreading.rumors.state(now, bytes) {
+        if bytes.len() <= STATEMENT_MAX_BYTES && self.spreading.rumors.add_statement(now, bytes) {
             self.spreading.send_due(now, &mut self.lives);
         }
     }

@@ -538,7 +538,7 @@ impl Roster {
             return;
         }
         if self.live.insert(contact.node, contact) != Some(contact) {
-            self.answers.begins_anew(&contact.node);
+            self.answers.clear_suspicion(&contact.node);
             self.changes.push_back(RosterChange::Up(contact));
         }
     }

@@ -125,7 +125,7 @@ impl Rumors {
 
     /// Spreads a statement that the owner has verified. Returns false, and does not spread it, if
     /// [`STATEMENTS_SPREAD_MAX`] statements are spreading already.
-    pub(super) fn state(&mut self, now: Instant, bytes: Bytes) -> bool {
+    pub(super) fn add_statement(&mut self, now: Instant, bytes: Bytes) -> bool {
         let digest = digest_of((0, 0), &bytes);
         if self.statements.len() >= STATEMENTS_SPREAD_MAX {
             return false;
@@ -402,13 +402,13 @@ mod tests {
         let bytes = |n: usize| Bytes::copy_from_slice(&n.to_be_bytes());
         for n in 0..STATEMENTS_SPREAD_MAX {
             assert!(rumors.is_unheard_statement(node(99), &bytes(n)));
-            assert!(rumors.state(now, bytes(n)));
+            assert!(rumors.add_statement(now, bytes(n)));
         }
         assert!(
             !rumors.is_unheard_statement(node(99), &bytes(0)),
             "heard of lately"
         );
-        assert!(!rumors.state(now, bytes(STATEMENTS_SPREAD_MAX)));
+        assert!(!rumors.add_statement(now, bytes(STATEMENTS_SPREAD_MAX)));
         assert_eq!(rumors.statements.len(), STATEMENTS_SPREAD_MAX);
         assert!(rumors.is_unheard_statement(node(99), &bytes(STATEMENTS_SPREAD_MAX)));
         assert_eq!(rumors.heard.len(), STATEMENTS_SPREAD_MAX);
@@ -420,7 +420,7 @@ mod tests {
             rumors.round(at);
         }
         assert!(
-            rumors.state(now, bytes(STATEMENTS_SPREAD_MAX)),
+            rumors.add_statement(now, bytes(STATEMENTS_SPREAD_MAX)),
             "once there is room"
         );
     }

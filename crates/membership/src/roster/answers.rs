@@ -172,7 +172,7 @@ impl ProbeAnswers {
     }
 
     /// Clears the suspicion of a member that has begun another life.
-    pub(super) fn begins_anew(&mut self, node: &NodeId) {
+    pub(super) fn clear_suspicion(&mut self, node: &NodeId) {
         if let Some(known) = self.members.get_mut(node) {
             known.suspicion = None;
         }
