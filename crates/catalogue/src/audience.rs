@@ -1,5 +1,5 @@
 //! Readers of restricted shares, and contents that stay private after their last name is gone.
-//! [`Merged::admits`](super::merged::Merged::admits) decides access.
+//! [`admits`](super::private::admits) decides access.
 
 use std::collections::BTreeSet;
 

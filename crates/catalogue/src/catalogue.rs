@@ -14,6 +14,7 @@ use super::logs::NodeLogs;
 use super::merged::Owners;
 use super::own::{OwnLog, OwnRecords, OwnState};
 use super::own_readers::ReaderLists;
+use super::private;
 use super::unserved::{UnservedContents, UnservedMarks};
 use super::view::View;
 use super::writes::CatalogueStorage;
@@ -299,12 +300,12 @@ impl Catalogue {
 
     /// Returns whether this node gives a content to some nodes only, or to none.
     pub fn is_private(&self, hash: &ContentHash) -> bool {
-        self.logs.merge.state().is_private(*hash)
+        private::is_private(self.logs.merge.state(), *hash)
     }
 
     /// Returns the readers of the shares in which a private content has a name, including this
     /// node. Returns none if it has no such name left.
     pub fn readers_of(&self, hash: &ContentHash) -> BTreeSet<NodeId> {
-        self.logs.merge.state().readers_of(*hash)
+        private::readers_of(self.logs.merge.state(), *hash)
     }
 }

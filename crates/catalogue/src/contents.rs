@@ -2,6 +2,7 @@
 
 use super::merged::ContentOfHash;
 use super::orders::HashFrom;
+use super::private;
 use super::row::{Class, NodeIndex, Row};
 use super::view::View;
 use p2pfs_types::digest::{ContentHash, ContentKey};
@@ -174,7 +175,7 @@ impl ContentQueries<'_> {
     /// names is gone, a mark records that the content is private, and it goes to no node. If marks
     /// were lost or found no room, no content without a name goes to any node.
     pub fn admits(self, node: &NodeId, hash: &ContentHash) -> bool {
-        self.view.merged.admits(node, *hash)
+        private::admits(&self.view.merged, node, *hash)
     }
 
     /// Returns whether this node lists a content openly.
@@ -187,7 +188,7 @@ impl ContentQueries<'_> {
 
     /// Returns whether this node gives a content to some nodes only, or to none.
     pub fn is_private(self, hash: &ContentHash) -> bool {
-        self.view.merged.is_private(*hash)
+        private::is_private(&self.view.merged, *hash)
     }
 
     /// Returns whether a content proved unserved (no holder served it), or is shared by a live node

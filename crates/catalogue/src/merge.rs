@@ -15,6 +15,7 @@ use super::dir::Counted;
 use super::labels::NodeNames;
 use super::merged::Merged;
 use super::orders::{ByHash, ByName, Named};
+use super::private;
 use super::row::{Class, DirId, NodeIndex, Row};
 use super::sealed::SealedRecords;
 use super::settle::{NameSettler, Unsettled};
@@ -100,8 +101,9 @@ impl Merge {
                 merge.insert_row(new);
             }
             merge.sealed.index_opened(gone, new);
-            new.inspect(|row| merge.update_privacy_of_added(row));
-            gone.inspect(|row| merge.update_privacy_of_removed(row));
+            let (state, sealed) = (&mut merge.tracked.state, &mut merge.sealed);
+            new.inspect(|row| private::record_added(state, sealed, row));
+            gone.inspect(|row| private::record_removed(state, sealed, row));
             merge.count_presence(gone, new);
             new.inspect(|row| merge.costs.add_row(row));
             gone.inspect(|row| merge.costs.drop_row(row));

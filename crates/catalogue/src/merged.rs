@@ -4,7 +4,7 @@
 //! and a later change copies only the parts that it modifies.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::{OrdMap, Vector};
@@ -356,35 +356,5 @@ impl Merged {
     pub(crate) fn share_of(&self, row: &Row) -> ShareIndex {
         let audience = self.audience(row).filter(|_| row.share.is_sealed());
         audience.map_or(row.share, |audience| audience.share)
-    }
-
-    /// Returns whether a sealed name or a mark makes a content private. It is not private if this
-    /// node lists it openly.
-    pub(crate) fn is_private(&self, hash: ContentHash) -> bool {
-        let is_sealed = self.marks.has(hash) || self.contents.sealed_names(hash).next().is_some();
-        is_sealed && !self.contents.is_open_from(hash, self.me)
-    }
-
-    /// Returns whether this node may give the bytes of a content to another node.
-    pub(crate) fn admits(&self, node: &NodeId, hash: ContentHash) -> bool {
-        if self.contents.sealed.is_empty() && self.marks.is_empty() && !self.marks.is_full() {
-            return true;
-        }
-        if self.marks.is_full() && !self.contents.is_listed(hash) {
-            return false;
-        }
-        let mut sealed = self.contents.sealed_names(hash).take(NAMES_LOOKED_AT);
-        !self.is_private(hash)
-            || sealed.any(|row| {
-                self.audience(row)
-                    .is_some_and(|it| it.readers.contains(node))
-            })
-    }
-
-    /// Returns the readers of the sealed names of a content, of at most [`NAMES_LOOKED_AT`] names.
-    pub(crate) fn readers_of(&self, hash: ContentHash) -> BTreeSet<NodeId> {
-        let sealed = self.contents.sealed_names(hash).take(NAMES_LOOKED_AT);
-        let readers = sealed.filter_map(|row| self.audience(row));
-        readers.flat_map(|it| it.readers.iter().copied()).collect()
     }
 }

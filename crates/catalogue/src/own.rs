@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::budget::{Cost, cost_of_own};
 use super::facts::check_in_clear;
 use super::logs::NodeLogs;
+use super::private;
 use super::row::Class;
 use super::unserved::{UnservedContents, UnservedMarks};
 use super::{CatalogueError, HeadOutcome, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX};
@@ -254,7 +255,7 @@ impl OwnLog<'_> {
     pub fn have(&mut self, hash: ContentHash, size_bytes: u64) -> Result<bool, CatalogueError> {
         self.unserved()
             .drop_mark(&ContentKey::new(hash, size_bytes));
-        if self.logs.merge.state().is_private(hash) {
+        if private::is_private(self.logs.merge.state(), hash) {
             self.logs.merge.record_own_private(hash, Some(size_bytes));
             return Ok(self.withdraw_have(hash));
         }
@@ -353,7 +354,7 @@ impl OwnLog<'_> {
     pub fn review_haves(&mut self) -> Result<(), CatalogueError> {
         let mut reviewed = Ok(());
         for hash in std::mem::take(&mut self.logs.merge.sealed.haves_to_review) {
-            let Some(size_bytes) = self.logs.merge.cached_size(hash) else {
+            let Some(size_bytes) = private::cached_size(self.logs.merge.state(), hash) else {
                 continue;
             };
             reviewed = reviewed.and(self.have(hash, size_bytes).map(drop));
