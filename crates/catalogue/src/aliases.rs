@@ -11,15 +11,18 @@
 //! conflict names.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use imbl::OrdSet;
 
 use super::change::Change;
+use super::conflicts::{Conflicts, ContestedName, Renames, StaleConflictNames};
 use super::merged::Merged;
 use super::orders::{Alias, Named};
 use super::row::{DirId, NodeIndex, Row};
 use super::rules::conflict_name;
-use super::settle::NameSettler;
+use super::settle::Unsettled;
+use super::tracked::TrackedState;
 use p2pfs_types::path::PATH_MAX_BYTES;
 
 /// Digits of the author's key in the second form of a conflict name.
@@ -31,42 +34,87 @@ const FORMS: usize = 2;
 /// The versions that lost one name, the best first, each with its possible conflict names.
 type LostVersions = Vec<(Row, Vec<Vec<u8>>)>;
 
-impl NameSettler<'_> {
+/// The conflict names, and what is left to reassign.
+#[derive(Default)]
+pub(super) struct ConflictNaming {
+    pub(super) conflicts: Conflicts,
+    pub(super) stale_aliases: StaleConflictNames,
+    pub(super) renames: Renames,
+}
+
+impl ConflictNaming {
+    /// Returns the first contested name after a place.
+    pub(crate) fn conflict_after(&self, (dir, name): &ContestedName) -> Option<ContestedName> {
+        let here = self.conflicts.get(dir);
+        let next = here.and_then(|names| {
+            let mut after = names.range::<[u8], _>((Excluded(&**name), Unbounded));
+            Some((*dir, after.next()?.0.clone()))
+        });
+        next.or_else(|| {
+            let mut dirs = self.conflicts.range((Excluded(dir), Unbounded));
+            dirs.find_map(|(dir, names)| Some((*dir, names.first_key_value()?.0.clone())))
+        })
+    }
+
+    /// Records whether a name is contested now, and queues the reassignment of its conflict names.
+    pub(super) fn mark_conflict(&mut self, dir: DirId, name: &[u8], conflict: bool, steps: usize) {
+        let names = self.conflicts.get(&dir);
+        let is_known = names.is_some_and(|names| names.contains_key(name));
+        if conflict && !is_known {
+            let names = self.conflicts.entry(dir).or_default();
+            names.insert(name.into(), Vec::new());
+        }
+        // After the end of a conflict, its conflict names are removed too.
+        if conflict || is_known {
+            self.stale_aliases.insert(dir, name, steps);
+        }
+    }
+
+    /// Marks conflict names as stale after a real name appeared or vanished that has the form of a
+    /// conflict name. A version that lost its name may have to give up that conflict name, or may
+    /// now get it.
+    pub(super) fn mark_wanted_alias(&mut self, dir: DirId, name: &[u8]) {
+        if name.contains(&b'~') && self.conflicts.contains_key(&dir) {
+            self.stale_aliases.insert(dir, name, 1);
+        }
+    }
+
     /// Reassigns stale conflict names for about `limit` steps, and returns the steps taken.
-    pub(super) fn refresh_stale(&mut self, limit: usize) -> usize {
+    pub(super) fn refresh_stale(
+        &mut self,
+        tracked: &mut TrackedState,
+        settling: &mut Unsettled,
+        limit: usize,
+    ) -> usize {
         let mut steps = 0;
         while steps < limit {
-            let Some((dir, name)) = self.naming.stale_aliases.pop() else {
+            let Some((dir, name)) = self.stale_aliases.pop() else {
                 break;
             };
-            let before = self.settling.looks;
+            let before = settling.looks;
             // The directory may be gone by now, or its number may stand for another directory. In
             // both cases nothing changes.
-            if self.tracked.state.dirs[dir.0 as usize].is_some() {
-                self.refresh_aliases(dir, &name);
+            if tracked.state.dirs[dir.0 as usize].is_some() {
+                self.refresh_aliases(tracked, settling, dir, &name);
             }
-            steps += 1 + self.settling.steps_since(before);
+            steps += 1 + settling.steps_since(before);
         }
         steps
     }
 
-    /// Reassigns stale conflict names for about `limit` steps, if they are so many that they would
-    /// delay a view. Returns the steps taken.
-    pub(super) fn refresh_if_many(&mut self, limit: usize) -> usize {
-        if self.naming.stale_aliases.steps() > self.settling.step_records {
-            self.refresh_stale(limit)
-        } else {
-            0
-        }
-    }
-
     /// Reassigns the conflict names that a change of `name` can affect.
-    pub(super) fn refresh_aliases(&mut self, dir: DirId, name: &[u8]) {
+    pub(super) fn refresh_aliases(
+        &mut self,
+        tracked: &mut TrackedState,
+        settling: &mut Unsettled,
+        dir: DirId,
+        name: &[u8],
+    ) {
         let mut group: BTreeMap<Box<[u8]>, LostVersions> = BTreeMap::new();
         let mut open: Vec<Box<[u8]>> = vec![name.into()];
         open.extend(names_behind(name));
         while let Some(name) = open.pop() {
-            let names = self.naming.conflicts.get(&dir);
+            let names = self.conflicts.get(&dir);
             let given = names.and_then(|names| names.get(&name));
             let Some(given) = given.filter(|_| !group.contains_key(&name)) else {
                 continue;
@@ -74,46 +122,29 @@ impl NameSettler<'_> {
             for alias in given {
                 open.extend(names_behind(alias.name()));
             }
-            let lost = self.lost(dir, &name);
+            let lost = lost(tracked, settling, dir, &name);
             for form in lost.iter().flat_map(|(_, forms)| forms) {
                 open.extend(names_behind(form));
                 // The version that has this form now may belong to another name.
-                let holder = self.tracked.state.dir(dir).aliases.get(&Named(form));
+                let holder = tracked.state.dir(dir).aliases.get(&Named(form));
                 open.extend(holder.map(|alias| alias.row().name().into()));
             }
             group.insert(name, lost);
         }
         if !group.is_empty() {
-            self.assign_aliases(dir, group);
+            self.assign_aliases(tracked, dir, group);
         }
     }
 
-    /// Returns the versions that lost a name and may have a conflict name.
-    fn lost(&mut self, dir: DirId, name: &[u8]) -> LostVersions {
-        let mut versions = self.versions(dir, name);
-        let here = self.tracked.state.dir(dir);
-        let won = usize::from(!here.dirs.contains(&Named(name)));
-        let path_bytes = self.tracked.state.path_of(dir, &[]).as_bytes().len();
-        let room_bytes = PATH_MAX_BYTES.saturating_sub(path_bytes + 1);
-        let mut of_author: HashMap<NodeIndex, usize> = HashMap::new();
-        let lost = versions.split_off(won.min(versions.len()));
-        let may_have_one = lost.into_iter().filter(|row| {
-            let count = of_author.entry(row.author).or_default();
-            *count += 1;
-            *count <= FORMS
-        });
-        may_have_one
-            .map(|row| {
-                let forms = forms(&self.tracked.state, room_bytes, &row);
-                (row, forms)
-            })
-            .collect()
-    }
-
-    fn assign_aliases(&mut self, dir: DirId, group: BTreeMap<Box<[u8]>, LostVersions>) {
+    fn assign_aliases(
+        &mut self,
+        tracked: &mut TrackedState,
+        dir: DirId,
+        group: BTreeMap<Box<[u8]>, LostVersions>,
+    ) {
         let (mut old, mut new) = (OrdSet::new(), OrdSet::new());
-        let mut all = self.tracked.state.dir(dir).aliases.clone();
-        let names = self.naming.conflicts.entry(dir).or_default();
+        let mut all = tracked.state.dir(dir).aliases.clone();
+        let names = self.conflicts.entry(dir).or_default();
         for name in group.keys() {
             for alias in names.remove(name).into_iter().flatten() {
                 all.remove(&alias);
@@ -137,26 +168,55 @@ impl NameSettler<'_> {
             names.insert(name, given);
         }
         if names.is_empty() {
-            self.naming.conflicts.remove(&dir);
+            self.conflicts.remove(&dir);
         }
-        self.tracked.dir_mut(dir).aliases = all;
-        self.record_alias_changes(dir, &old, &new);
+        tracked.dir_mut(dir).aliases = all;
+        record_alias_changes(tracked, dir, &old, &new);
     }
+}
 
-    fn record_alias_changes(&mut self, dir: DirId, old: &OrdSet<Alias>, new: &OrdSet<Alias>) {
-        let same_names = old == new;
-        if !same_names {
-            self.tracked.record_change(dir, &[], Change::Listing);
-        }
-        let shows = |set: &OrdSet<Alias>, name: &[u8]| {
-            set.get(&Named(name))
-                .and_then(|alias| alias.row().to_entry())
-        };
-        for alias in old.iter().chain(new) {
-            // If the real name appeared, its own change was recorded already.
-            if shows(old, alias.name()) != shows(new, alias.name()) {
-                self.tracked.record_change(dir, alias.name(), Change::Entry);
-            }
+/// Returns the versions that lost a name and may have a conflict name.
+fn lost(tracked: &TrackedState, settling: &mut Unsettled, dir: DirId, name: &[u8]) -> LostVersions {
+    let (rows, looks) = settling.givable(&tracked.state, dir, name);
+    let mut versions = tracked.state.rank(rows.into_iter().cloned().collect());
+    settling.looks += looks;
+    let here = tracked.state.dir(dir);
+    let won = usize::from(!here.dirs.contains(&Named(name)));
+    let path_bytes = tracked.state.path_of(dir, &[]).as_bytes().len();
+    let room_bytes = PATH_MAX_BYTES.saturating_sub(path_bytes + 1);
+    let mut of_author: HashMap<NodeIndex, usize> = HashMap::new();
+    let lost = versions.split_off(won.min(versions.len()));
+    let may_have_one = lost.into_iter().filter(|row| {
+        let count = of_author.entry(row.author).or_default();
+        *count += 1;
+        *count <= FORMS
+    });
+    may_have_one
+        .map(|row| {
+            let forms = forms(&tracked.state, room_bytes, &row);
+            (row, forms)
+        })
+        .collect()
+}
+
+fn record_alias_changes(
+    tracked: &mut TrackedState,
+    dir: DirId,
+    old: &OrdSet<Alias>,
+    new: &OrdSet<Alias>,
+) {
+    let same_names = old == new;
+    if !same_names {
+        tracked.record_change(dir, &[], Change::Listing);
+    }
+    let shows = |set: &OrdSet<Alias>, name: &[u8]| {
+        set.get(&Named(name))
+            .and_then(|alias| alias.row().to_entry())
+    };
+    for alias in old.iter().chain(new) {
+        // If the real name appeared, its own change was recorded already.
+        if shows(old, alias.name()) != shows(new, alias.name()) {
+            tracked.record_change(dir, alias.name(), Change::Entry);
         }
     }
 }

@@ -14,6 +14,7 @@ use super::logs::NodeLogs;
 use super::merged::Owners;
 use super::own::{OwnLog, OwnRecords, OwnState};
 use super::own_readers::ReaderLists;
+use super::owners;
 use super::private;
 use super::unserved::{UnservedContents, UnservedMarks};
 use super::view::View;
@@ -253,7 +254,7 @@ impl Catalogue {
     /// Replaces the owners of paths. A first step of the affected rows is settled at once, and
     /// [`Catalogue::advance`] settles the rest.
     pub fn set_owners(&mut self, owners: Owners) {
-        self.logs.merge.settler().set_owners(owners);
+        owners::set_owners(&mut self.logs.merge.settler(), owners);
     }
 
     /// Sets the names that the cluster has given to its nodes. Each of them replaces the name that

@@ -1,7 +1,6 @@
-//! Contested names: the conflict names assigned for them, and the names that need a reassignment.
+//! Contested names, the names that need a reassignment of conflict names, and renames of nodes.
 
 use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Unbounded};
 
 use super::orders::Alias;
 use super::row::{DirId, NodeIndex};
@@ -15,7 +14,7 @@ pub(super) type ContestedName = (DirId, Box<[u8]>);
 pub(super) type Conflicts = BTreeMap<DirId, BTreeMap<Box<[u8]>, Vec<Alias>>>;
 
 /// Names that were changed, or that became contested or free. The conflict names that depend on
-/// each of them must be reassigned (`NameSettler::refresh_aliases`).
+/// each of them must be reassigned (`ConflictNaming::refresh_aliases`).
 #[derive(Default)]
 pub(super) struct StaleConflictNames {
     /// Each place with the estimated steps of its reassignment.
@@ -66,28 +65,5 @@ impl Renames {
     pub(crate) fn forget(&mut self, node: NodeIndex) {
         self.changed.remove(&node);
         self.waiting.remove(&node);
-    }
-}
-
-/// The conflict names, and what is left to reassign.
-#[derive(Default)]
-pub(super) struct ConflictNaming {
-    pub(super) conflicts: Conflicts,
-    pub(super) stale_aliases: StaleConflictNames,
-    pub(super) renames: Renames,
-}
-
-impl ConflictNaming {
-    /// Returns the first contested name after a place.
-    pub(crate) fn conflict_after(&self, (dir, name): &ContestedName) -> Option<ContestedName> {
-        let here = self.conflicts.get(dir);
-        let next = here.and_then(|names| {
-            let mut after = names.range::<[u8], _>((Excluded(&**name), Unbounded));
-            Some((*dir, after.next()?.0.clone()))
-        });
-        next.or_else(|| {
-            let mut dirs = self.conflicts.range((Excluded(dir), Unbounded));
-            dirs.find_map(|(dir, names)| Some((*dir, names.first_key_value()?.0.clone())))
-        })
     }
 }

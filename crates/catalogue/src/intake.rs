@@ -224,7 +224,7 @@ impl LogIntake<'_> {
     /// outcomes.
     pub fn take_turn(&mut self) -> bool {
         let mut left = self.queue.steps;
-        left -= self.logs.merge.settler().refresh_if_many(left).min(left);
+        left -= self.logs.merge.refresh_if_many(left).min(left);
         if let Some((index, older)) = self.queue.wrong {
             if self.remove_old_rows_down_to(index, older, &mut left) {
                 self.queue.wrong = None;

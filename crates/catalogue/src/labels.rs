@@ -124,7 +124,12 @@ impl NodeNames<'_> {
                 continue;
             };
             let before = self.settler.settling.looks;
-            self.settler.refresh_aliases(dir, &name);
+            let NameSettler {
+                tracked,
+                settling,
+                naming,
+            } = &mut self.settler;
+            naming.refresh_aliases(tracked, settling, dir, &name);
             self.settler.naming.renames.at = Some((dir, name));
             steps += 1 + self.settler.settling.steps_since(before);
         }

@@ -294,7 +294,7 @@ impl NodeLogs {
     /// removed with them. Returns whether more are left.
     pub(super) fn advance(&mut self, limit: usize) -> bool {
         let mut left = limit;
-        left -= self.merge.settler().refresh_if_many(left).min(left);
+        left -= self.merge.refresh_if_many(left).min(left);
         left -= self.merge.node_names().reassign_renamed(left).min(left);
         left -= self.merge.settler().settle_waiting(left).min(left);
         if left == 0 {

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::aliases::ConflictNaming;
 use super::audience::list_of;
 use super::budget::Costs;
 use super::change::Change;
-use super::conflicts::ConflictNaming;
 use super::dir::Counted;
 use super::labels::NodeNames;
 use super::merged::Merged;
@@ -338,10 +338,21 @@ impl Merge {
         }
     }
 
+    /// Reassigns stale conflict names for about `limit` steps, if they are so many that they would
+    /// delay a view. Returns the steps taken.
+    pub(crate) fn refresh_if_many(&mut self, limit: usize) -> usize {
+        if self.naming.stale_aliases.steps() <= self.settling.step_records {
+            return 0;
+        }
+        let (tracked, settling) = (&mut self.tracked, &mut self.settling);
+        self.naming.refresh_stale(tracked, settling, limit)
+    }
+
     /// Recomputes the directory times and conflict names that a batch of changes has made outdated.
     /// Must be called before a view is taken.
     pub(crate) fn finish_batch(&mut self) {
         self.tracked.refresh_times();
-        self.settler().refresh_stale(usize::MAX);
+        let (tracked, settling) = (&mut self.tracked, &mut self.settling);
+        self.naming.refresh_stale(tracked, settling, usize::MAX);
     }
 }

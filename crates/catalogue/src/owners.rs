@@ -106,38 +106,36 @@ impl View {
     }
 }
 
-impl NameSettler<'_> {
-    /// Replaces the owners of paths. A first step of the affected rows is settled at once, and
-    /// [`Self::settle_waiting`] settles the rest.
-    pub(crate) fn set_owners(&mut self, owners: Owners) {
-        let before = &self.tracked.state.owners.0;
-        if **before == owners {
-            return;
-        }
-        let (old, new) = (before.iter(), owners.iter());
-        let changed = old.filter(|(path, node)| owners.get(*path) != Some(*node));
-        let changed = changed.chain(new.filter(|(path, node)| before.get(*path) != Some(*node)));
-        let state = &self.tracked.state;
-        let (mut rows, mut tops) = (Vec::new(), Vec::new());
-        for (top, _) in changed {
-            rows.extend(rows_at_and_below(state, top));
-            rows.extend(links_above(state, top));
-            for path in at_and_above(top) {
-                let around = path.parent().and_then(|parent| state.find_dir(&parent));
-                tops.extend(around.map(|dir| (dir, Box::from(path.file_name()))));
-            }
-        }
-        // A version that lost another name may now use one of these as its conflict name, or no
-        // longer do so.
-        for (dir, name) in tops {
-            if self.naming.conflicts.contains_key(&dir) {
-                self.naming.stale_aliases.insert(dir, &name, 1);
-            }
-        }
-        self.tracked.state.owners = PathOwners(Arc::new(owners));
-        self.tracked.dirty = true;
-        self.settle_rows(rows);
+/// Replaces the owners of paths. A first step of the affected rows is settled at once, and
+/// [`NameSettler::settle_waiting`] settles the rest.
+pub(super) fn set_owners(settler: &mut NameSettler<'_>, owners: Owners) {
+    let before = &settler.tracked.state.owners.0;
+    if **before == owners {
+        return;
     }
+    let (old, new) = (before.iter(), owners.iter());
+    let changed = old.filter(|(path, node)| owners.get(*path) != Some(*node));
+    let changed = changed.chain(new.filter(|(path, node)| before.get(*path) != Some(*node)));
+    let state = &settler.tracked.state;
+    let (mut rows, mut tops) = (Vec::new(), Vec::new());
+    for (top, _) in changed {
+        rows.extend(rows_at_and_below(state, top));
+        rows.extend(links_above(state, top));
+        for path in at_and_above(top) {
+            let around = path.parent().and_then(|parent| state.find_dir(&parent));
+            tops.extend(around.map(|dir| (dir, Box::from(path.file_name()))));
+        }
+    }
+    // A version that lost another name may now use one of these as its conflict name, or no
+    // longer do so.
+    for (dir, name) in tops {
+        if settler.naming.conflicts.contains_key(&dir) {
+            settler.naming.stale_aliases.insert(dir, &name, 1);
+        }
+    }
+    settler.tracked.state.owners = PathOwners(Arc::new(owners));
+    settler.tracked.dirty = true;
+    settler.settle_rows(rows);
 }
 
 /// Returns a path and all paths above it except the root.

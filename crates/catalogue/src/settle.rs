@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 
 use super::SWEEP_STEP_RECORDS;
+use super::aliases::ConflictNaming;
 use super::change::Change;
-use super::conflicts::ConflictNaming;
 use super::early::FutureDated;
+use super::merged::Merged;
 use super::orders::{ByHash, ByName, DirRef, HashFrom, ListedRow, Named};
 use super::row::{Class, DirId, NodeIndex, Row};
 use super::tracked::TrackedState;
@@ -68,6 +69,22 @@ impl Unsettled {
     /// Converts the candidates examined since `looks` into steps.
     pub(crate) fn steps_since(&self, looks: usize) -> usize {
         (self.looks - looks) / LOOKS_PER_STEP
+    }
+
+    /// Returns the candidates of a name that a live node can give, and the number of candidates
+    /// examined.
+    pub(super) fn givable<'a>(
+        &self,
+        state: &'a Merged,
+        dir: DirId,
+        name: &'a [u8],
+    ) -> (Vec<&'a Row>, usize) {
+        let leaving = |row: &Row| self.leaving.as_ref().is_some_and(|l| l.is(row));
+        let mut looks = 0;
+        let rows = state.dir(dir).candidates(name);
+        let rows = rows.inspect(|_| looks += 1);
+        let rows = rows.filter(|row| !leaving(row) && state.is_givable(row));
+        (rows.collect(), looks)
     }
 }
 
@@ -215,7 +232,7 @@ impl NameSettler<'_> {
         }
         self.tracked.record_change(dir, name, Change::Entry);
         self.tracked.record_change(dir, &[], Change::Listing);
-        self.mark_wanted_alias(dir, name);
+        self.naming.mark_wanted_alias(dir, name);
         listed
     }
 
@@ -241,7 +258,7 @@ impl NameSettler<'_> {
         if !unchanged {
             self.relist(dir, old.as_ref(), winner.as_ref());
         }
-        self.mark_conflict(dir, name, conflict, steps);
+        self.naming.mark_conflict(dir, name, conflict, steps);
     }
 
     fn relist(&mut self, dir: DirId, old: Option<&Row>, new: Option<&Row>) {
@@ -271,7 +288,7 @@ impl NameSettler<'_> {
                 entries - 1
             };
             self.tracked.record_change(dir, &[], Change::Listing);
-            self.mark_wanted_alias(dir, name);
+            self.naming.mark_wanted_alias(dir, name);
         }
         let same = old
             .zip(new)
@@ -281,18 +298,10 @@ impl NameSettler<'_> {
         }
     }
 
-    /// Returns the versions of a name that a live node can give, the best first.
-    pub(super) fn versions(&mut self, dir: DirId, name: &[u8]) -> Vec<Row> {
-        let (rows, looks) = self.givable(dir, name);
-        let ranked = self.tracked.state.rank(rows.into_iter().cloned().collect());
-        self.settling.looks += looks;
-        ranked
-    }
-
     /// Returns the best version of a name that a live node can give, and whether it can give
     /// others.
     fn best(&mut self, dir: DirId, name: &[u8]) -> (Option<Row>, bool) {
-        let (rows, looks) = self.givable(dir, name);
+        let (rows, looks) = self.settling.givable(&self.tracked.state, dir, name);
         let best = rows
             .iter()
             .copied()
@@ -302,38 +311,5 @@ impl NameSettler<'_> {
         let best = best.cloned();
         self.settling.looks += looks;
         (best, has_others)
-    }
-
-    /// Returns the candidates of a name that a live node can give, and the number of candidates
-    /// examined.
-    fn givable<'a>(&'a self, dir: DirId, name: &'a [u8]) -> (Vec<&'a Row>, usize) {
-        let leaving = |row: &Row| self.settling.leaving.as_ref().is_some_and(|l| l.is(row));
-        let mut looks = 0;
-        let rows = self.tracked.state.dir(dir).candidates(name);
-        let rows = rows.inspect(|_| looks += 1);
-        let rows = rows.filter(|row| !leaving(row) && self.tracked.state.is_givable(row));
-        (rows.collect(), looks)
-    }
-
-    fn mark_conflict(&mut self, dir: DirId, name: &[u8], conflict: bool, steps: usize) {
-        let names = self.naming.conflicts.get(&dir);
-        let is_known = names.is_some_and(|names| names.contains_key(name));
-        if conflict && !is_known {
-            let names = self.naming.conflicts.entry(dir).or_default();
-            names.insert(name.into(), Vec::new());
-        }
-        // After the end of a conflict, its conflict names are removed too.
-        if conflict || is_known {
-            self.naming.stale_aliases.insert(dir, name, steps);
-        }
-    }
-
-    /// Marks conflict names as stale after a real name appeared or vanished that has the form of a
-    /// conflict name. A version that lost its name may have to give up that conflict name, or may
-    /// now get it.
-    fn mark_wanted_alias(&mut self, dir: DirId, name: &[u8]) {
-        if name.contains(&b'~') && self.naming.conflicts.contains_key(&dir) {
-            self.naming.stale_aliases.insert(dir, name, 1);
-        }
     }
 }
