@@ -4,6 +4,7 @@ use super::merged::ContentOfHash;
 use super::orders::HashFrom;
 use super::private;
 use super::row::{Class, NodeIndex, Row};
+use super::versions::listed_path;
 use super::view::View;
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeId;
@@ -112,7 +113,7 @@ impl ContentQueries<'_> {
     /// there are none, returns paths under which live nodes share it.
     pub fn names_of(self, hash: &ContentHash, limit: usize) -> Vec<SharedPath> {
         let rows = || self.view.merged.contents.files_of(*hash);
-        let listed = rows().filter_map(|row| self.view.listed_path(row));
+        let listed = rows().filter_map(|row| listed_path(&self.view.merged, row));
         let mut names: Vec<SharedPath> = listed.take(limit).collect();
         if names.is_empty() {
             let live = rows()
@@ -165,7 +166,7 @@ impl ContentQueries<'_> {
         let shared = self.view.merged.path_of(row.dir, row.name());
         FileNames {
             hash: row.hash(),
-            listed: self.view.listed_path(row).or_else(|| Some(shared.clone())),
+            listed: listed_path(&self.view.merged, row).or_else(|| Some(shared.clone())),
             shared: Some((self.view.merged.node(row.author).label.to_string(), shared)),
         }
     }

@@ -105,6 +105,7 @@ pub use logs::NodeLogs;
 pub use merged::{ContentOfHash, Owners, Totals};
 pub use own::{OwnLog, OwnRecords};
 pub use own_readers::ReaderLists;
+pub use owners::{PathOwners, hidden_by_owner};
 pub use peers::PeerFiles;
 pub use rules::conflict_name;
 pub use unserved::{UNSERVED_MAX, UNSERVED_PER_AUTHOR, UnservedContents};

@@ -18,9 +18,9 @@ use super::view::View;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-/// The owners of paths.
+/// The owners of paths. [`View::owners`] returns it.
 #[derive(Clone, Default)]
-pub(super) struct PathOwners(Arc<Owners>);
+pub struct PathOwners(Arc<Owners>);
 
 impl PathOwners {
     /// Returns whether no path has an owner.
@@ -36,13 +36,13 @@ impl PathOwners {
         below.any(|(owned, owner)| owned.is_beneath(path) && owner != author)
     }
 
-    /// Returns the owner of a path, if it has one.
-    pub(crate) fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
+    /// Returns the owner of a path, if it has one. Only the owner's versions are listed there.
+    pub fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
         self.owned_above(path).map(|(_, owner)| owner)
     }
 
     /// Returns the nearest owned path at or above a path, with its owner.
-    pub(crate) fn owned_above(&self, path: &SharedPath) -> Option<(SharedPath, NodeId)> {
+    pub fn owned_above(&self, path: &SharedPath) -> Option<(SharedPath, NodeId)> {
         let mut at = Some(path.clone());
         while let Some(path) = at {
             if let Some(owner) = self.0.get(&path) {
@@ -54,56 +54,33 @@ impl PathOwners {
     }
 }
 
-impl View {
-    /// Returns the owner of a path. Only the owner's versions are listed there.
-    pub fn owner_of(&self, path: &SharedPath) -> Option<NodeId> {
-        self.merged.owners.owner_of(path)
-    }
-
-    /// Returns the nearest owned path at or above a path, with its owner.
-    pub fn owned_above(&self, path: &SharedPath) -> Option<(SharedPath, NodeId)> {
-        self.merged.owners.owned_above(path)
-    }
-
-    /// Returns whether any log has a record of a name at or below a path, listed or not, even a
-    /// tombstone.
-    pub fn is_known(&self, path: &SharedPath) -> bool {
-        if path.is_root() || self.merged.find_dir(path).is_some() {
-            return true;
+/// Returns how many listed files and links of other nodes a new owner of a path would hide, by their
+/// authors. Names with a nearer owner do not count. Versions that the new owner has too do not count
+/// either.
+pub fn hidden_by_owner(view: &View, top: &SharedPath, owner: &NodeId) -> BTreeMap<NodeId, u64> {
+    let state = &view.merged;
+    let mut hidden = BTreeMap::new();
+    for row in rows_at_and_below(state, top)
+        .into_iter()
+        .chain(links_above(state, top))
+    {
+        let dir = state.dir(row.dir);
+        let author = state.node_of(&row);
+        let is_content = matches!(row.class, Class::File | Class::Symlink);
+        if !is_content || author == owner || listed_name(dir, &row).is_none() {
+            continue;
         }
-        let dir = path.parent().and_then(|dir| self.merged.find_dir(&dir));
-        let candidates = |dir| self.merged.dir(dir).candidates(path.file_name()).count();
-        dir.is_some_and(|dir| candidates(dir) > 0)
-    }
-
-    /// Returns how many listed files and links of other nodes a new owner of a path would hide, by
-    /// their authors. Names with a nearer owner do not count, nor do versions that the new owner
-    /// has too.
-    pub fn hidden_by_owner(&self, top: &SharedPath, owner: &NodeId) -> BTreeMap<NodeId, u64> {
-        let state = &self.merged;
-        let mut hidden = BTreeMap::new();
-        for row in rows_at_and_below(state, top)
-            .into_iter()
-            .chain(links_above(state, top))
-        {
-            let dir = state.dir(row.dir);
-            let author = state.node_of(&row);
-            let is_content = matches!(row.class, Class::File | Class::Symlink);
-            if !is_content || author == owner || listed_name(dir, &row).is_none() {
-                continue;
-            }
-            let path = state.path_of(row.dir, row.name());
-            let nearer = state.owners.owned_above(&path).map(|(owned, _)| owned);
-            if nearer.is_some_and(|owned| owned.is_beneath(top)) {
-                continue;
-            }
-            let mut same = dir.candidates(row.name());
-            if !same.any(|it| it.same_content(&row) && state.node_of(it) == owner) {
-                *hidden.entry(*author).or_default() += 1;
-            }
+        let path = state.path_of(row.dir, row.name());
+        let nearer = state.owners.owned_above(&path).map(|(owned, _)| owned);
+        if nearer.is_some_and(|owned| owned.is_beneath(top)) {
+            continue;
         }
-        hidden
+        let mut same = dir.candidates(row.name());
+        if !same.any(|it| it.same_content(&row) && state.node_of(it) == owner) {
+            *hidden.entry(*author).or_default() += 1;
+        }
     }
+    hidden
 }
 
 /// Replaces the owners of paths. A first step of the affected rows is settled at once, and

@@ -2,7 +2,7 @@
 
 use super::dir::Dir;
 use super::merged::Merged;
-use super::orders::Named;
+use super::orders::{Alias, Named};
 use super::row::{Class, DirId, Row};
 use super::rules;
 use super::view::View;
@@ -80,154 +80,154 @@ pub struct NameAuthors {
     pub authors: Vec<NodeId>,
 }
 
-impl View {
-    /// Returns the authors of a name if it has files of several authors, one of which may be this
-    /// node. A conflict name stands for the path from which it was derived. Examines a limited
-    /// number of versions.
-    pub fn authors_of(&self, path: &SharedPath, hash: &ContentHash) -> Option<NameAuthors> {
-        let dir = self.merged.find_dir(&path.parent()?)?;
-        let here = self.merged.dir(dir);
+/// A name in a directory, with the versions that any log has of it.
+pub(super) struct NameVersions<'a> {
+    view: &'a View,
+    dir: DirId,
+    /// The version with this conflict name, if the name is one.
+    alias: Option<&'a Row>,
+    /// The name, or the one from which the conflict name was derived.
+    name: &'a [u8],
+}
+
+impl<'a> NameVersions<'a> {
+    /// Returns the name at a path. A conflict name stands for the path from which it was derived.
+    /// Returns `None` if no log has the directory.
+    pub(super) fn at(view: &'a View, path: &'a SharedPath) -> Option<Self> {
+        let dir = view.merged.find_dir(&path.parent()?)?;
+        let alias = view.merged.dir(dir).aliases.get(&Named(path.file_name()));
+        let alias = alias.map(Alias::row);
+        Some(Self {
+            view,
+            dir,
+            alias,
+            name: alias.map_or(path.file_name(), Row::name),
+        })
+    }
+
+    /// Returns the authors of the name if it has files of several authors.
+    pub(super) fn authors(&self, hash: &ContentHash) -> Option<NameAuthors> {
+        let merged = &self.view.merged;
+        let here = merged.dir(self.dir);
         // This avoids the search if no name in the directory has several candidates.
         if here.rest.is_empty() {
             return None;
         }
-        let alias = here.aliases.get(&Named(path.file_name()));
-        let name = alias.map_or(path.file_name(), |alias| alias.row().name());
-        let files = here.candidates(name).take(NAME_AUTHORS_MAX);
+        let files = here.candidates(self.name).take(NAME_AUTHORS_MAX);
         let files = files.filter(|row| row.class == Class::File);
-        let mut files: Vec<&Row> = alias
-            .map(|alias| alias.row())
-            .into_iter()
-            .chain(files)
-            .collect();
+        let mut files: Vec<&Row> = self.alias.into_iter().chain(files).collect();
         files.sort_by_key(|row| row.hash() != *hash);
         let mut authors: Vec<NodeId> = Vec::new();
-        for author in files.iter().map(|row| *self.merged.node_of(row)) {
+        for author in files.iter().map(|row| *merged.node_of(row)) {
             if !authors.contains(&author) {
                 authors.push(author);
             }
         }
         (authors.len() > 1).then(|| NameAuthors {
-            path: self.merged.path_of(dir, name),
+            path: merged.path_of(self.dir, self.name),
             authors,
         })
     }
 
-    /// Returns whether reads of versions of a name failed lately.
-    pub fn is_suspect(&self, path: &SharedPath) -> bool {
-        self.merged.unserved.is_suspect(path)
-    }
-
-    /// Returns every version of a path that any log has, the one with the name first. An unlisted
-    /// directory is left out. A conflict name stands for the path from which it was derived.
-    pub fn versions(&self, path: &SharedPath) -> Vec<Version> {
-        let dir = path
-            .parent()
-            .and_then(|parent| self.merged.find_dir(&parent));
-        let Some(dir) = dir else { return Vec::new() };
-        let here = self.merged.dir(dir);
-        let alias = here.aliases.get(&Named(path.file_name()));
-        let name = alias.map_or(path.file_name(), |alias| alias.row().name());
+    /// Returns every version of the name, the one with the name first. An unlisted directory is
+    /// left out.
+    pub(super) fn all(&self) -> Vec<Version> {
+        let merged = &self.view.merged;
+        let here = merged.dir(self.dir);
         let rows: Vec<Row> = here
-            .candidates(name)
+            .candidates(self.name)
             .filter(|row| matches!(row.class, Class::File | Class::Symlink))
             .cloned()
             .collect();
-        let (givable, gone): (Vec<Row>, Vec<Row>) = rows
-            .iter()
-            .cloned()
-            .partition(|row| self.merged.is_givable(row));
-        let (ranked, lost) = (self.merged.rank(givable), self.merged.rank(gone));
+        let (givable, gone): (Vec<Row>, Vec<Row>) =
+            rows.iter().cloned().partition(|row| merged.is_givable(row));
+        let (ranked, lost) = (merged.rank(givable), merged.rank(gone));
         let lost = lost
             .into_iter()
             .filter(|row| !ranked.iter().any(|r| r.same_content(row)));
-        let is_contested = lost
-            .clone()
-            .any(|row| !self.merged.may_have(&row, row.name()));
-        let kept = here.dirs.contains(&Named(name));
-        let mut versions: Vec<Version> = self
-            .directory_version(dir, name)
-            .into_iter()
-            .filter(|_| kept)
-            .collect();
+        let is_contested = lost.clone().any(|row| !merged.may_have(&row, row.name()));
+        let kept = here.dirs.contains(&Named(self.name));
+        let mut versions: Vec<Version> = self.directory().into_iter().filter(|_| kept).collect();
         for (at, row) in ranked.iter().enumerate() {
             let rule = if kept {
                 Rule::DirectoryKeeps
             } else if at == 0 && is_contested {
                 Rule::Owner
             } else {
-                rule_of(&self.merged, at, &ranked)
+                rule_of(merged, at, &ranked)
             };
-            versions.extend(self.version(row, &rows, rule));
+            versions.extend(version(merged, row, &rows, rule));
         }
         versions.extend(lost.filter_map(|row| {
-            let rule = if !self.merged.may_have(&row, row.name()) {
+            let rule = if !merged.may_have(&row, row.name()) {
                 Rule::NotOwner
-            } else if self.merged.is_early(&row) {
+            } else if merged.is_early(&row) {
                 Rule::Early
             } else {
                 Rule::NotGivable
             };
-            self.version(&row, &rows, rule)
+            version(merged, &row, &rows, rule)
         }));
         versions
     }
 
-    fn version(&self, row: &Row, all: &[Row], rule: Rule) -> Option<Version> {
-        let mut same: Vec<&Row> = all.iter().filter(|r| r.same_content(row)).collect();
-        same.sort_by(|a, b| {
-            let (a_id, b_id) = (self.merged.node_of(a), self.merged.node_of(b));
-            rules::precedence((a, a_id), (b, b_id))
-        });
-        let holders = match row.class {
-            Class::File => self.contents().holders(&row.hash()),
-            _ => {
-                let live = same.iter().filter(|r| self.merged.is_live(r));
-                live.map(|r| *self.merged.node_of(r)).collect()
-            }
-        };
-        Some(Version {
-            kind: row.kind()?,
-            mtime: row.mtime(),
-            version_time: row.version_time(),
-            authors: same
-                .iter()
-                .map(|r| (*self.merged.node_of(r), self.merged.share_of(r)))
-                .collect(),
-            holders,
-            listed_as: self.listed_path(row),
-            rule,
-        })
-    }
-
-    /// Returns the path under which a file or link is listed: its own name or a conflict name.
-    pub(super) fn listed_path(&self, row: &Row) -> Option<SharedPath> {
-        let name = listed_name(self.merged.dir(row.dir), row)?;
-        Some(self.merged.path_of(row.dir, name))
-    }
-
-    fn directory_version(&self, dir: DirId, name: &[u8]) -> Option<Version> {
-        let id = self.merged.dir(dir).child(name)?;
-        let found = self.directory(id);
-        let here = self.merged.dir(dir);
+    /// Returns the directory of the name as a version, listed or not.
+    fn directory(&self) -> Option<Version> {
+        let merged = &self.view.merged;
+        let here = merged.dir(self.dir);
+        let found = self.view.directory(here.child(self.name)?);
         let rows: Vec<&Row> = here
-            .candidates(name)
+            .candidates(self.name)
             .filter(|row| row.class == Class::Directory)
             .collect();
-        let live = rows.iter().filter(|row| self.merged.is_live(row));
+        let live = rows.iter().filter(|row| merged.is_live(row));
         Some(Version {
             kind: Kind::Directory,
             mtime: found.mtime,
             version_time: found.version_time,
             authors: rows
                 .iter()
-                .map(|row| (*self.merged.node_of(row), self.merged.share_of(row)))
+                .map(|row| (*merged.node_of(row), merged.share_of(row)))
                 .collect(),
-            holders: live.map(|row| *self.merged.node_of(row)).collect(),
-            listed_as: Some(self.merged.path_of(dir, name)),
+            holders: live.map(|row| *merged.node_of(row)).collect(),
+            listed_as: Some(merged.path_of(self.dir, self.name)),
             rule: Rule::DirectoryKeeps,
         })
     }
+}
+
+/// Returns the version of a file or link. `all` are the rows of its name.
+fn version(merged: &Merged, row: &Row, all: &[Row], rule: Rule) -> Option<Version> {
+    let mut same: Vec<&Row> = all.iter().filter(|r| r.same_content(row)).collect();
+    same.sort_by(|a, b| rules::precedence((a, merged.node_of(a)), (b, merged.node_of(b))));
+    let holders = match row.class {
+        Class::File => {
+            let nodes = merged.holders(row.hash()).into_iter();
+            nodes.map(|node| merged.node(node).id).collect()
+        }
+        _ => {
+            let live = same.iter().filter(|r| merged.is_live(r));
+            live.map(|r| *merged.node_of(r)).collect()
+        }
+    };
+    Some(Version {
+        kind: row.kind()?,
+        mtime: row.mtime(),
+        version_time: row.version_time(),
+        authors: same
+            .iter()
+            .map(|r| (*merged.node_of(r), merged.share_of(r)))
+            .collect(),
+        holders,
+        listed_as: listed_path(merged, row),
+        rule,
+    })
+}
+
+/// Returns the path under which a file or link is listed: its own name or a conflict name.
+pub(super) fn listed_path(merged: &Merged, row: &Row) -> Option<SharedPath> {
+    let name = listed_name(merged.dir(row.dir), row)?;
+    Some(merged.path_of(row.dir, name))
 }
 
 pub(super) fn listed_name<'a>(dir: &'a Dir, row: &'a Row) -> Option<&'a [u8]> {

@@ -13,8 +13,10 @@ use super::dir::{Dir, NEVER};
 use super::held::{NameHandle, RecordHandle};
 use super::merged::{Merged, Totals};
 use super::orders::{After, DirRef, Named};
+use super::owners::PathOwners;
 use super::peers::PeerFiles;
 use super::row::{Class, DirId, NodeIndex, Row};
+use super::versions::{NameAuthors, NameVersions, Version};
 use p2pfs_proto::wire::native::record::{Kind, Sender, ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
@@ -84,6 +86,11 @@ impl View {
     /// Returns the queries of the unmerged files of single nodes.
     pub fn peers(&self) -> PeerFiles<'_> {
         PeerFiles { view: self }
+    }
+
+    /// Returns the owners of paths.
+    pub fn owners(&self) -> &PathOwners {
+        &self.merged.owners
     }
 
     /// Returns the object at a path, or `None` if nothing is listed there. The root is always a
@@ -186,6 +193,35 @@ impl View {
                 rows.find_map(|row| self.gives(row, hash).then(|| row.sent_by())?)
             }
         }
+    }
+
+    /// Returns every version of a path that any log has, the one with the name first. An unlisted
+    /// directory is left out. A conflict name stands for the path from which it was derived.
+    pub fn versions(&self, path: &SharedPath) -> Vec<Version> {
+        NameVersions::at(self, path).map_or_else(Vec::new, |name| name.all())
+    }
+
+    /// Returns the authors of a name if it has files of several authors, one of which may be this
+    /// node. A conflict name stands for the path from which it was derived. Examines a limited
+    /// number of versions.
+    pub fn authors_of(&self, path: &SharedPath, hash: &ContentHash) -> Option<NameAuthors> {
+        NameVersions::at(self, path)?.authors(hash)
+    }
+
+    /// Returns whether reads of versions of a name failed lately.
+    pub fn is_suspect(&self, path: &SharedPath) -> bool {
+        self.merged.unserved.is_suspect(path)
+    }
+
+    /// Returns whether any log has a record of a name at or below a path, listed or not, even a
+    /// tombstone.
+    pub fn is_known(&self, path: &SharedPath) -> bool {
+        if path.is_root() || self.merged.find_dir(path).is_some() {
+            return true;
+        }
+        let dir = path.parent().and_then(|dir| self.merged.find_dir(&dir));
+        let candidates = |dir| self.merged.dir(dir).candidates(path.file_name()).count();
+        dir.is_some_and(|dir| candidates(dir) > 0)
     }
 
     /// Passes all listed directories, the root first, and all listed links with their targets to

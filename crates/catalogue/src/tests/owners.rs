@@ -1,7 +1,7 @@
 //! At and below an owned path, only the owner's versions have names.
 
 use super::*;
-use crate::{Owners, Rule};
+use crate::{Owners, Rule, hidden_by_owner};
 
 /// Creates a watcher with the entries of the owner (1) and of another node (2).
 fn watcher() -> Catalogue {
@@ -45,7 +45,7 @@ fn below_an_owned_path_only_the_owners_versions_are_listed_and_why_explains_it()
     let view = watcher.view();
     assert_eq!(names(&view), ["docs", "docs.txt", "docs/guide.txt"]);
     assert_eq!(shown(&view, "docs/guide.txt"), Some(hash("right")));
-    assert_eq!(view.owner_of(&path("docs/guide.txt")), Some(id(1)));
+    assert_eq!(view.owners().owner_of(&path("docs/guide.txt")), Some(id(1)));
     let contested = rules(&mut watcher, "docs/guide.txt");
     assert_eq!(contested, [Rule::Owner, Rule::NotOwner]);
     assert_eq!(rules(&mut watcher, "docs/more.txt"), [Rule::NotOwner]);
@@ -133,7 +133,7 @@ fn a_directory_without_a_right_to_its_name_does_not_affect_its_time() {
 fn the_names_that_a_new_owner_would_hide_are_counted_by_their_authors() {
     let mut watcher = watcher();
     let hidden = |watcher: &mut Catalogue, top: &str, owner: u8| {
-        let hidden = watcher.view().hidden_by_owner(&path(top), &id(owner));
+        let hidden = hidden_by_owner(&watcher.view(), &path(top), &id(owner));
         hidden.into_iter().collect::<Vec<_>>()
     };
     // guide.txt under its conflict name is the only file of node 1
@@ -158,10 +158,10 @@ fn the_owned_path_above_a_hidden_name_is_found() {
     let view = watcher.view();
     let rule = Some((path("docs"), id(3)));
     for name in ["docs", "docs/guide.txt", "docs/dir"] {
-        assert_eq!(view.owned_above(&path(name)), rule, "{name}");
+        assert_eq!(view.owners().owned_above(&path(name)), rule, "{name}");
         assert!(view.is_known(&path(name)), "{name}");
     }
-    assert_eq!(view.owned_above(&path("docs.txt")), None);
+    assert_eq!(view.owners().owned_above(&path("docs.txt")), None);
     assert!(!view.is_known(&path("docs/absent")));
     assert!(!view.is_known(&path("absent/below")));
 }
@@ -185,7 +185,7 @@ fn link_above_an_owned_path_is_listed_only_if_the_owner_made_it() {
         without_owner.contains(&"a~other".to_owned()),
         "{without_owner:?}"
     );
-    let hidden = watcher.view().hidden_by_owner(&path("a/b"), &id(1));
+    let hidden = hidden_by_owner(&watcher.view(), &path("a/b"), &id(1));
     assert_eq!(hidden.get(&id(2)), Some(&1), "the link is counted");
     watcher.set_owners(owners(&[("a/b", 2)]));
     assert_eq!(names(&watcher.view()), ["a", "evil", "evil/b", "evil/b/c"]);

@@ -10,7 +10,7 @@ use super::links::{follow, through};
 use crate::events::EventLog;
 use crate::names::Names;
 use crate::published::Published;
-use p2pfs_catalogue::{Child, Found, Rule, Version, View};
+use p2pfs_catalogue::{Child, Found, Rule, Version, View, hidden_by_owner};
 use p2pfs_fs::{FileVersion, Hidden};
 use p2pfs_membership::MemberState;
 use p2pfs_proto::wire::native::record::{Kind, Timestamp};
@@ -243,7 +243,7 @@ impl NameLookup {
 
     /// Returns whether no other node owns a path.
     fn may_list(&self, path: &SharedPath) -> bool {
-        let owned = self.view().owned_above(path);
+        let owned = self.view().owners().owned_above(path);
         owned.is_none_or(|(_, owner)| owner == self.me)
     }
 
@@ -279,7 +279,7 @@ impl NameLookup {
 
     /// Returns the nearest owned path at or above a path, with its owner.
     pub fn owned_above(&self, path: &SharedPath) -> Option<(SharedPath, NodeId)> {
-        self.view().owned_above(path)
+        self.view().owners().owned_above(path)
     }
 
     /// Returns whether a node shares anything at or below a path, listed or not.
@@ -290,7 +290,7 @@ impl NameLookup {
     /// Returns for each author how many listed files and links would be hidden at and below a path
     /// if `owner` became its owner. Takes some time for a large directory.
     pub fn hidden_by_owner(&self, path: &SharedPath, owner: &NodeId) -> BTreeMap<NodeId, u64> {
-        self.view().hidden_by_owner(path, owner)
+        hidden_by_owner(&self.view(), path, owner)
     }
 
     /// Returns the node with this name, live or not, if it has listed anything.
@@ -322,7 +322,7 @@ impl NameLookup {
         });
         Ok(Why {
             is_listed: found.is_some(),
-            owner: view.owner_of(path),
+            owner: view.owners().owner_of(path),
             versions,
             sent_by,
             next_read: found.map_or(NextRead::Nothing, |found| self.next_read(&found)),
