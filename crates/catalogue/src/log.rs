@@ -4,8 +4,10 @@ use super::digest::SetDigest;
 use super::row::Row;
 use super::rows::Rows;
 use super::staged::StagedParts;
+use super::writes::LogState;
 use super::{
-    Applied, FRESH_PULLS_MAX, HeadOutcome, LogPart, Pull, TOMBSTONE_RATIO, TOMBSTONES_MIN,
+    Applied, FRESH_PULLS_MAX, HeadOutcome, LogPart, Pull, RESTART_GAP, TOMBSTONE_RATIO,
+    TOMBSTONES_MIN,
 };
 use p2pfs_proto::wire::native::record::{Fact, Head, SignedHead};
 use p2pfs_types::id::NodeId;
@@ -304,5 +306,25 @@ impl Log {
     /// Returns the number of staged parts.
     pub(crate) fn staged_parts(&self) -> usize {
         self.pull.staged.as_ref().map_or(0, |staged| staged.parts)
+    }
+
+    /// Applies the stored state after the stored rows were added. `lanes` is the stored digest of a
+    /// complete log. The sequence of the own log increases by [`RESTART_GAP`].
+    pub(super) fn restore_state(&mut self, state: LogState, lanes: Option<SetDigest>, own: bool) {
+        self.pending = UnsavedRecords::default();
+        self.epoch = state.epoch;
+        self.sequence = self.sequence.max(state.sequence);
+        self.cleanup.floor = state.floor;
+        self.totals.digest = lanes.unwrap_or_else(|| self.totals.digest.clone());
+        self.pull.complete = own
+            || state
+                .head
+                .as_ref()
+                .is_some_and(|signed| self.fits(&signed.head));
+        self.head = state.head;
+        if own {
+            self.sequence += RESTART_GAP;
+            self.pending.state = true;
+        }
     }
 }

@@ -14,12 +14,12 @@ use super::digest::SetDigest;
 use super::facts::check_fact;
 use super::forgotten::Rank;
 use super::intake::IntakeQueue;
-use super::log::{Log, UnsavedRecords};
+use super::log::UnsavedRecords;
 use super::logs::NodeLogs;
 use super::own::OwnState;
 use super::row::NodeIndex;
 use super::row_facts::fact_of;
-use super::{CatalogueError, RECORDS_PER_AUTHOR_MAX, RESTART_GAP};
+use super::{CatalogueError, RECORDS_PER_AUTHOR_MAX};
 use p2pfs_proto::wire::native::record::{Record, SignedHead};
 use p2pfs_types::id::NodeId;
 
@@ -190,7 +190,7 @@ impl CatalogueStorage<'_> {
     /// Restores a stored log at the start, before any other call. `records` are in ascending
     /// sequence. Returns `false` if the log is incomplete, does not match its head or exceeds a
     /// budget. It is then left out. The own log is always restored, and its sequence increases by
-    /// [`RESTART_GAP`].
+    /// [`RESTART_GAP`](super::RESTART_GAP).
     ///
     /// The sealed names of a log that was not read to its end are unknown. Therefore no content
     /// without a name is then given to another node, as after [`lose_marks`](Self::lose_marks).
@@ -317,25 +317,5 @@ impl CatalogueStorage<'_> {
             .iter()
             .copied()
             .collect()
-    }
-}
-
-impl Log {
-    fn restore_state(&mut self, state: LogState, lanes: Option<SetDigest>, own: bool) {
-        self.pending = UnsavedRecords::default();
-        self.epoch = state.epoch;
-        self.sequence = self.sequence.max(state.sequence);
-        self.cleanup.floor = state.floor;
-        self.totals.digest = lanes.unwrap_or_else(|| self.totals.digest.clone());
-        self.pull.complete = own
-            || state
-                .head
-                .as_ref()
-                .is_some_and(|signed| self.fits(&signed.head));
-        self.head = state.head;
-        if own {
-            self.sequence += RESTART_GAP;
-            self.pending.state = true;
-        }
     }
 }
