@@ -18,7 +18,6 @@ use std::collections::VecDeque;
 
 use super::budget::{LOOK_RECORDS, LogBudget, LogEviction};
 use super::checked::{LogSum, check_place, check_records, steps_of};
-use super::log::Log;
 use super::logs::NodeLogs;
 use super::row::NodeIndex;
 use super::staged::{STAGED_MAX_PARTS, StageResult};
@@ -204,12 +203,13 @@ impl LogIntake<'_> {
             return Ok(None);
         }
         let log = self.logs.log_mut(index);
-        log.drop_staged_unless_continued(&part);
+        log.pull.drop_staged_unless_continued(&part);
         if let Some(pull) = check_place(log, &part)? {
             log.pull.staged = None;
             return Ok(Some(Applied::Compacted(pull)));
         }
-        let waiting = self.logs.logs.values().map(Log::staged_parts).sum();
+        let logs = self.logs.logs.values();
+        let waiting = logs.map(|log| log.pull.staged_parts()).sum();
         match self.logs.log_mut(index).pull.stage(part, waiting) {
             StageResult::Waits(pull) => Ok(Some(Applied::More(pull))),
             StageResult::Ready { part, base, parts } => {

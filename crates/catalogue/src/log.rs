@@ -3,11 +3,10 @@
 use super::digest::SetDigest;
 use super::row::Row;
 use super::rows::Rows;
-use super::staged::StagedParts;
+use super::staged::LogPull;
 use super::writes::LogState;
 use super::{
-    Applied, FRESH_PULLS_MAX, HeadOutcome, LogPart, Pull, RESTART_GAP, TOMBSTONE_RATIO,
-    TOMBSTONES_MIN,
+    Applied, FRESH_PULLS_MAX, HeadOutcome, Pull, RESTART_GAP, TOMBSTONE_RATIO, TOMBSTONES_MIN,
 };
 use p2pfs_proto::wire::native::record::{Fact, Head, SignedHead};
 use p2pfs_types::id::NodeId;
@@ -56,27 +55,6 @@ pub(super) struct LogTotals {
     /// Whether `digest` is not updated for each row, because it is set to a known value once the
     /// rows that arrive now are added.
     pub is_summed: bool,
-}
-
-/// How far the log is pulled from other nodes.
-#[derive(Default)]
-pub(super) struct LogPull {
-    /// Whether a running pull may still confirm the old rows.
-    pub staging: bool,
-    /// The newest received head, unless the log matches it already.
-    pub wanted: Option<Head>,
-    /// The sequence in the head of the first part, while a whole log is being pulled. Otherwise 0.
-    pub base: u64,
-    /// Whether the rows match the verified head.
-    pub complete: bool,
-    /// Pulls that did not match their head since a newer head arrived, or since the log last
-    /// matched the newest head.
-    pub failures: u32,
-    /// Whether the log was dropped because all logs exceeded their budget and its author was not
-    /// live. Its heads are ignored until its author is live.
-    pub yielded_to_live: bool,
-    /// Parts of a running pull.
-    pub staged: Option<StagedParts>,
 }
 
 /// Progress of a log, including its staged parts.
@@ -289,23 +267,6 @@ impl Log {
                 records: self.rows.len(),
             },
         }
-    }
-
-    /// Drops the staged parts if a part does not continue them.
-    pub(crate) fn drop_staged_unless_continued(&mut self, part: &LogPart) {
-        if self
-            .pull
-            .staged
-            .as_ref()
-            .is_some_and(|staged| !staged.is_continued_by(part))
-        {
-            self.pull.staged = None;
-        }
-    }
-
-    /// Returns the number of staged parts.
-    pub(crate) fn staged_parts(&self) -> usize {
-        self.pull.staged.as_ref().map_or(0, |staged| staged.parts)
     }
 
     /// Applies the stored state after the stored rows were added. `lanes` is the stored digest of a

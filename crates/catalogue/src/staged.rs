@@ -8,7 +8,6 @@
 //! applied with the waiting parts of its log, as one stretch. A log of several stretches is listed
 //! while it arrives, and is consistent once it is complete.
 
-use super::log::LogPull;
 use super::{LogPart, Pull};
 use p2pfs_proto::wire::native::record::{Head, Record};
 
@@ -39,6 +38,27 @@ impl StagedParts {
             && part.head.head.epoch == self.epoch
             && first.is_none_or(|first| first > self.last_sequence())
     }
+}
+
+/// How far a log is pulled from other nodes.
+#[derive(Default)]
+pub(super) struct LogPull {
+    /// Whether a running pull may still confirm the old rows.
+    pub staging: bool,
+    /// The newest received head, unless the log matches it already.
+    pub wanted: Option<Head>,
+    /// The sequence in the head of the first part, while a whole log is being pulled. Otherwise 0.
+    pub base: u64,
+    /// Whether the rows match the verified head.
+    pub complete: bool,
+    /// Pulls that did not match their head since a newer head arrived, or since the log last
+    /// matched the newest head.
+    pub failures: u32,
+    /// Whether the log was dropped because all logs exceeded their budget and its author was not
+    /// live. Its heads are ignored until its author is live.
+    pub yielded_to_live: bool,
+    /// Parts of a running pull.
+    pub staged: Option<StagedParts>,
 }
 
 /// Result of staging a part.
@@ -101,5 +121,21 @@ impl LogPull {
             base: staged.base,
             parts: staged.parts,
         }
+    }
+
+    /// Drops the staged parts if a part does not continue them.
+    pub(crate) fn drop_staged_unless_continued(&mut self, part: &LogPart) {
+        if self
+            .staged
+            .as_ref()
+            .is_some_and(|staged| !staged.is_continued_by(part))
+        {
+            self.staged = None;
+        }
+    }
+
+    /// Returns the number of staged parts.
+    pub(crate) fn staged_parts(&self) -> usize {
+        self.staged.as_ref().map_or(0, |staged| staged.parts)
     }
 }

@@ -1,7 +1,6 @@
 //! Exchange of heads and log parts between honest and dishonest nodes.
 
 use super::*;
-use crate::log::Log;
 use crate::staged::STAGED_MAX_PARTS;
 use crate::{
     CatalogueError, NODES_MAX, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX, TOMBSTONES_MIN,
@@ -221,7 +220,8 @@ fn endless_parts_use_no_more_memory_than_their_budget() {
             };
             pull = next;
         }
-        let waiting: usize = watcher.logs.logs.values().map(Log::staged_parts).sum();
+        let logs = watcher.logs.logs.values();
+        let waiting: usize = logs.map(|log| log.pull.staged_parts()).sum();
         assert!(waiting <= STAGED_MAX_PARTS);
     }
 }
