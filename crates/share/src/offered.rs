@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::config::ShareSpec;
+use super::config::{ShareProgress, ShareSpec};
 use super::exclude::Exclude;
-use super::left_out::{LeftOutWhy, remedy_of_private};
+use super::left_out::{LeftOut, LeftOutWhy, remedy_of_private};
 use super::tree::Slot;
 
 /// Maximum warnings about left-out names of one share, from the start of a walk to the start of the
@@ -137,6 +137,41 @@ impl OfferedShare {
             *count += u64::from(changed)
         } else {
             *count -= u64::from(changed)
+        }
+    }
+
+    /// Returns why nothing in the share is listed, if others may not read its own directory.
+    pub(super) fn left_out_itself(&self) -> Option<LeftOut> {
+        self.problems.private.then(|| LeftOut {
+            path: self.dir.to_path_buf(),
+            why: LeftOutWhy::Private,
+            remedy: LeftOutWhy::Private.remedy(&self.dir, true, self),
+        })
+    }
+
+    /// Returns the number of left-out names by reason. The share itself counts if it is private.
+    pub(super) fn left_out_counts(&self) -> Vec<(LeftOutWhy, u64)> {
+        let mut counts = self.left_out_counts.clone();
+        *counts.entry(LeftOutWhy::Private).or_default() += u64::from(self.problems.private);
+        counts.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Returns the current warning about the whole share.
+    pub(super) fn current_warning(&self) -> Option<String> {
+        let unwatched = self.problems.unwatched.then(|| UNWATCHED.to_owned());
+        self.own_warning().or(unwatched)
+    }
+
+    /// Returns the share's activity. `due` says whether a walk is about to begin.
+    pub(super) fn state(&self, due: bool, files_left: u64) -> ShareProgress {
+        if self.problems.vanished {
+            ShareProgress::Vanished
+        } else if due || self.walk.is_running {
+            ShareProgress::Scanning
+        } else if files_left > 0 {
+            ShareProgress::Hashing { files_left }
+        } else {
+            ShareProgress::Ready
         }
     }
 }

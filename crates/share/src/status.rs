@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use super::config::{Known, ShareProgress, ShareStatus};
-use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
+use super::config::{Known, ShareStatus};
+use super::left_out::{LEFT_OUT_LIST_MAX, LeftOut};
 use super::listing::ShareListing;
-use super::offered::{OfferedShare, UNWATCHED};
+use super::offered::OfferedShare;
 use super::queue::HashQueue;
 use super::state::ListingState;
 use super::tree::Slot;
@@ -79,7 +79,7 @@ impl<'a> StatusView<'a> {
             left_out_counts: share.left_out_counts(),
             stands_still: share.problems.stands_still,
             warning: share
-                .what_is_wrong()
+                .current_warning()
                 .or_else(|| self.warning_of_busy(*busy.get(index)?)),
         };
         self.listing.shares.by_index.iter().map(status).collect()
@@ -190,40 +190,5 @@ impl<'a> StatusView<'a> {
             .values()
             .filter_map(in_share)
             .collect()
-    }
-}
-
-impl OfferedShare {
-    /// Returns why nothing in the share is listed, if others may not read its own directory.
-    fn left_out_itself(&self) -> Option<LeftOut> {
-        self.problems.private.then(|| LeftOut {
-            path: self.dir.to_path_buf(),
-            why: LeftOutWhy::Private,
-            remedy: LeftOutWhy::Private.remedy(&self.dir, true, self),
-        })
-    }
-
-    fn left_out_counts(&self) -> Vec<(LeftOutWhy, u64)> {
-        let mut counts = self.left_out_counts.clone();
-        *counts.entry(LeftOutWhy::Private).or_default() += u64::from(self.problems.private);
-        counts.into_iter().filter(|(_, count)| *count > 0).collect()
-    }
-
-    fn what_is_wrong(&self) -> Option<String> {
-        let unwatched = self.problems.unwatched.then(|| UNWATCHED.to_owned());
-        self.own_warning().or(unwatched)
-    }
-
-    /// Returns the share's activity. `due` says whether a walk is about to begin.
-    fn state(&self, due: bool, files_left: u64) -> ShareProgress {
-        if self.problems.vanished {
-            ShareProgress::Vanished
-        } else if due || self.walk.is_running {
-            ShareProgress::Scanning
-        } else if files_left > 0 {
-            ShareProgress::Hashing { files_left }
-        } else {
-            ShareProgress::Ready
-        }
     }
 }
