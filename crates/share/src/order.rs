@@ -20,16 +20,17 @@
 //! A small file must be listed within 2 s (p2pfs(7)). Therefore a file that is still being written
 //! does not block later turns, and a large file blocks them for at most [`LARGE_WAIT`].
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod held_events;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::config::ShareEvent;
-use super::identity::{FileIdentity, FileTimestamp};
+use super::identity::FileIdentity;
 use super::name_state::{Effects, Wait};
 use super::queue::PROMISED_MAX_BYTES;
 use super::tree::Slot;
-use p2pfs_proto::wire::native::record::{Kind, ShareIndex};
-use p2pfs_types::path::SharedPath;
+use held_events::{HeldEvent, HeldEvents};
 
 /// How long later turns wait at most for a file over [`PROMISED_MAX_BYTES`]: half of
 /// the 2 s within which a small file is listed (p2pfs(7)). A gigabyte can be hashed in that time.
@@ -43,8 +44,6 @@ const UNIT_MAX_TURNS: u64 = 1 << 14;
 const UNIT_MAX_NAMES: u32 = 1 << 14;
 /// Maximum total bytes of the files that [`UNIT_MAX_NAMES`] counts.
 const UNIT_MAX_BYTES: u64 = 256 << 20;
-/// Capacity of the name map that is kept while it is empty. A first walk grows it far beyond that.
-const ROOM_KEPT: usize = 1 << 10;
 
 /// Position of a change in the order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,16 +76,6 @@ struct UnresolvedWork {
     large: Vec<Instant>,
 }
 
-type NameInShare = (ShareIndex, SharedPath);
-
-/// A held event, with the time of the change.
-struct HeldEvent {
-    changed: FileTimestamp,
-    /// Whether the change may belong to a later turn.
-    ahead: bool,
-    event: ShareEvent,
-}
-
 /// The turns, and the events that are held.
 #[derive(Default)]
 pub(super) struct EventOrder {
@@ -98,10 +87,7 @@ pub(super) struct EventOrder {
     met: DiscoveredBy,
     open: BTreeMap<EventSeq, UnresolvedWork>,
     files: HashMap<Slot, AwaitedFile>,
-    held: BTreeMap<EventSeq, Vec<HeldEvent>>,
-    /// Last turn in which an event of the name is held, so that the events of one name keep their
-    /// order.
-    names: HashMap<NameInShare, EventSeq>,
+    held: HeldEvents,
     /// First and last turns of closed units, sorted and without overlap.
     units: VecDeque<(EventSeq, EventSeq)>,
     reading: Option<OpenUnit>,
@@ -341,19 +327,13 @@ impl EventOrder {
 
     /// Holds an event in the current turn, or in a later turn that has an event of the same name.
     pub(super) fn hold(&mut self, event: ShareEvent) {
-        let (mut turn, seen) = self.now;
-        if let Some(name) = name_of(&event) {
-            let last = self.names.entry(name).or_insert(turn);
-            *last = turn.max(*last);
-            turn = *last;
-        }
-        let held = self.held.entry(turn).or_default();
-        let ahead = self.ahead;
-        held.push(HeldEvent {
+        let (turn, seen) = self.now;
+        let held = HeldEvent {
             changed: seen.ctime,
-            ahead,
+            ahead: self.ahead,
             event,
-        });
+        };
+        self.held.insert(turn, held);
     }
 
     /// Returns whether a unit is open: it waits for directories to be read, and then for
@@ -374,13 +354,12 @@ impl EventOrder {
 
     /// Returns whether no event of this turn or an earlier one is held.
     pub(super) fn is_sent(&self, turn: EventSeq) -> bool {
-        let first = self.held.first_key_value();
-        first.is_none_or(|(first, _)| *first > turn)
+        self.held.first_turn().is_none_or(|first| first > turn)
     }
 
     /// Returns when to call [`Self::release`] again if nothing else happens.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let first = self.held.first_key_value()?.0;
+        let first = self.held.first_turn()?;
         let open = self.open.range(..=first).map(|(_, open)| open);
         open.flat_map(|open| &open.large).min().copied()
     }
@@ -389,21 +368,20 @@ impl EventOrder {
     pub(super) fn release(&mut self, now: Instant, out: &mut Vec<ShareEvent>) {
         let blocked = self.first_blocked(now);
         let is_free = |turn: EventSeq| blocked.is_none_or(|blocked| turn < blocked);
-        while let Some((turn, _)) = self.held.first_key_value() {
-            let turn = *turn;
+        while let Some(turn) = self.held.first_turn() {
             let Some((first, last)) = self.units.front().copied() else {
                 if !is_free(turn) {
                     return;
                 }
-                self.emit(turn, out);
+                self.held.release_turn(turn, out);
                 continue;
             };
             if turn > last {
                 self.units.pop_front();
             } else if turn < first && is_free(turn) {
-                self.emit(turn, out);
+                self.held.release_turn(turn, out);
             } else if turn >= first && is_free(last) {
-                self.emit_unit(last, out);
+                self.held.release_unit(last, out);
             } else {
                 return;
             }
@@ -423,82 +401,12 @@ impl EventOrder {
         open.into_iter().chain(reading).chain(self.unchecked).min()
     }
 
-    fn emit(&mut self, turn: EventSeq, out: &mut Vec<ShareEvent>) {
-        let held = self.held.remove(&turn).unwrap_or_default();
-        for HeldEvent { event, .. } in held {
-            self.forget_name(turn, &event);
-            out.push(event);
-        }
-    }
-
-    /// Forgets the last turn of a name once none of its events is held.
-    fn forget_name(&mut self, turn: EventSeq, event: &ShareEvent) {
-        if let Some(name) = name_of(event)
-            && self.names.get(&name).is_some_and(|last| *last <= turn)
-        {
-            self.names.remove(&name);
-            if self.names.is_empty() {
-                self.names.shrink_to(ROOM_KEPT);
-            }
-        }
-    }
-
-    fn emit_unit(&mut self, last: EventSeq, out: &mut Vec<ShareEvent>) {
-        let later = self.held.split_off(&EventSeq(last.0 + 1));
-        let unit = std::mem::replace(&mut self.held, later);
-        let mut unit: Vec<HeldEvent> = unit.into_values().flatten().collect();
-        unit.iter()
-            .for_each(|held| self.forget_name(last, &held.event));
-        drop_superseded(&mut unit);
-        unit.sort_by_key(HeldEvent::rank);
-        out.extend(unit.into_iter().map(|held| held.event));
-    }
-
     fn tidy(&mut self, turn: EventSeq) {
         let done = |open: &UnresolvedWork| open.pending == 0 && open.large.is_empty();
         if self.open.get(&turn).is_some_and(done) {
             self.open.remove(&turn);
         }
     }
-}
-
-impl HeldEvent {
-    /// Returns the sort key within a unit: directories, then other entries, then removals, each by
-    /// change time. Within one clock tick, events that may belong to a later turn sort last.
-    fn rank(&self) -> (bool, bool, FileTimestamp, bool) {
-        let directory = match &self.event {
-            ShareEvent::Put { entry, .. } => entry.kind == Kind::Directory,
-            _ => false,
-        };
-        let gone = matches!(self.event, ShareEvent::Removed { .. });
-        (gone, !directory, self.changed, self.ahead)
-    }
-}
-
-fn name_of(event: &ShareEvent) -> Option<NameInShare> {
-    match event {
-        ShareEvent::Put { share, path, .. } | ShareEvent::Removed { share, path } => {
-            Some((*share, path.clone()))
-        }
-        ShareEvent::Vacated { .. }
-        | ShareEvent::Scanned { .. }
-        | ShareEvent::Warning { .. }
-        | ShareEvent::Settled { .. }
-        | ShareEvent::Readers { .. } => None,
-    }
-}
-
-/// Removes events that a later put of the same name supersedes, so that sorting the rest cannot
-/// undo it.
-fn drop_superseded(unit: &mut Vec<HeldEvent>) {
-    let mut put = HashSet::new();
-    unit.reverse();
-    unit.retain(|held| match (&held.event, name_of(&held.event)) {
-        (ShareEvent::Put { .. }, Some(name)) => put.insert(name),
-        (_, Some(name)) => !put.contains(&name),
-        (_, None) => true,
-    });
-    unit.reverse();
 }
 
 #[cfg(test)]
