@@ -74,7 +74,7 @@ impl FormerNumbers {
     /// [`ShareEvent::Vacated`] with this `removal`.
     pub fn release(&self, share: ShareIndex, removal: u64) {
         if let Some(shared) = self.0.upgrade() {
-            shared.lock().retired.release(share.0, removal);
+            shared.lock().absent.retired.release(share.0, removal);
         }
     }
 }

@@ -51,6 +51,7 @@
 //! a share is gone or unreadable, nothing in the share is listed until the folder can be read
 //! again. If its disk does not answer, its names stay listed.
 
+mod absent;
 mod at_work;
 mod beneath;
 mod checking;
@@ -316,15 +317,18 @@ impl ShareSet {
     pub fn forget_absent(&self, missing: &[MissingShare]) {
         let mut state = self.inner.shared.lock();
         let awaited = missing.iter().filter(|share| share.is_awaited);
-        let awaited: Vec<u16> = if state.has_absent() {
+        let awaited: Vec<u16> = if state.absent.has_entries() {
             awaited
                 .filter_map(|share| state.listing.ledger.share_given_as(&share.dir))
                 .collect()
         } else {
             Vec::new()
         };
-        state.forget_absent(&awaited);
-        state.misses_shares = !missing.is_empty();
+        let ListingState {
+            absent, listing, ..
+        } = &mut *state;
+        absent.forget_unless_awaited(&awaited, &mut listing.order);
+        absent.misses_configured = !missing.is_empty();
         drop(state);
         self.inner.shared.wake();
     }
@@ -471,7 +475,8 @@ fn open_shared(config: ShareConfig, ledger: ShareLedger) -> Result<SharedState, 
         .with_filesystems(ledger.filesystems());
     let numbers = ledger.share_numbers()?;
     let mut state = ListingState::new(ledger, config.quiet, config.known);
-    state.forget_unnumbered(&numbers);
+    let order = &mut state.listing.order;
+    state.absent.forget_unnumbered(&numbers, order);
     let intervals = Intervals {
         quiet: config.quiet,
         rescan: config.rescan,

@@ -406,7 +406,11 @@ impl Scanner {
         let mut events = std::mem::take(&mut state.listing.shares.outbox);
         state.listing.order.set_unchecked(self.checks.first_turn());
         state.listing.order.release(Instant::now(), &mut events);
-        state.announce_vacated(&mut events);
+        let ListingState {
+            absent, listing, ..
+        } = &mut *state;
+        let is_sent = |turn| listing.order.is_sent(turn);
+        events.extend(absent.retired.announce(is_sent));
         drop(state);
         if events.is_empty() {
             return;
@@ -430,8 +434,8 @@ impl Scanner {
     pub(super) fn tidy_ledger(&mut self) {
         let state = self.shared.lock();
         let unsure = super::offered::OfferedShare::lists_less;
-        let is_missing = state.has_absent() || state.misses_shares;
-        let whole = !is_missing && !state.listing.shares.by_index.values().any(unsure);
+        let whole =
+            !state.absent.is_any_expected() && !state.listing.shares.by_index.values().any(unsure);
         if self.tidied || !whole || state.listing.shares.by_index.is_empty() {
             return;
         }

@@ -4,14 +4,14 @@
 //! The observations pass through the table of the states (`name_state`). Its effects change the
 //! listing here (`listing`), the queue of the hashers (`queue`), and the order of events (`order`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::absent::AbsentShares;
 use super::config::{Known, ShareEvent, ShareSpec};
 use super::exclude::Exclude;
-use super::former_numbers::RetiredNumbers;
 use super::identity::{FileIdentity, NameStat};
 use super::ledger::ShareLedger;
 use super::listing::ShareListing;
@@ -28,28 +28,17 @@ pub(super) struct ListingState {
     pub(super) queue: HashQueue,
     /// Files that were read since the scanner last collected them.
     pub(super) read: Vec<FinishedRead>,
-    /// Entries that the log has of shares that are not added yet.
-    pub(super) absent: BTreeMap<u16, Vec<Known>>,
-    /// Numbers of removed shares that are not free yet.
-    pub(super) retired: RetiredNumbers,
-    /// Whether a configured share could not be added yet.
-    pub(super) misses_shares: bool,
+    pub(super) absent: AbsentShares,
     pub(super) quiet: Duration,
 }
 
 impl ListingState {
     pub(super) fn new(ledger: ShareLedger, quiet: Duration, known: Vec<Known>) -> Self {
-        let mut absent: BTreeMap<u16, Vec<Known>> = BTreeMap::new();
-        for entry in known {
-            absent.entry(entry.share.0).or_default().push(entry);
-        }
         Self {
             listing: ShareListing::new(ledger),
             queue: HashQueue::default(),
             read: Vec::new(),
-            absent,
-            retired: RetiredNumbers::default(),
-            misses_shares: false,
+            absent: AbsentShares::new(known),
             quiet,
         }
     }
@@ -83,14 +72,13 @@ impl ListingState {
                 self.listing.move_share(index, root, &spec.place);
             }
         } else {
-            self.retired.cancel(index);
             let root = self.listing.tree.insert_root(index);
             self.listing
                 .shares
                 .by_index
                 .insert(index, OfferedShare::new(dir, spec, exclude, root));
             self.listing.order.step();
-            let known = self.absent.remove(&index).unwrap_or_default();
+            let known = self.absent.take(index);
             self.listing.restore(root, &spec.place, known);
         }
         self.listing.shares.scans.push(index);
@@ -100,7 +88,7 @@ impl ListingState {
     /// Returns false if there is neither.
     pub(super) fn remove_share(&mut self, index: u16) -> bool {
         let Some(share) = self.listing.shares.by_index.get(&index) else {
-            return self.forget_known(index);
+            return self.absent.forget(index, &mut self.listing.order);
         };
         let (dir, root, wrong) = (share.dir.to_path_buf(), share.root, share.own_warning());
         self.listing.shares.settle(index, dir, wrong);
@@ -110,59 +98,16 @@ impl ListingState {
         self.listing.tree.remove(root);
         self.listing.kept.clear();
         self.listing.shares.by_index.remove(&index);
-        self.retired.insert(index, self.listing.order.last_turn());
+        let removed_by = self.listing.order.last_turn();
+        self.absent.retired.insert(index, removed_by);
         true
-    }
-
-    /// Removes the entries of every share that was not added and is not awaited.
-    pub(super) fn forget_absent(&mut self, awaited: &[u16]) {
-        let absent = self.absent.keys().copied();
-        let absent: Vec<u16> = absent.filter(|index| !awaited.contains(index)).collect();
-        for index in absent {
-            self.forget_known(index);
-        }
-    }
-
-    /// Removes the entries that the log has under numbers of no directory, because the ledger that
-    /// knew the directories is lost. `numbers` are those of all directories.
-    pub(super) fn forget_unnumbered(&mut self, numbers: &BTreeSet<u16>) {
-        let absent = self.absent.keys().copied();
-        let unnumbered: Vec<u16> = absent.filter(|index| !numbers.contains(index)).collect();
-        for index in unnumbered {
-            self.forget_known(index);
-        }
-    }
-
-    fn forget_known(&mut self, index: u16) -> bool {
-        self.listing.order.step();
-        let known = self.absent.remove(&index);
-        let found = known.is_some();
-        for Known { share, path, .. } in known.unwrap_or_default() {
-            self.listing.order.hold(ShareEvent::Removed { share, path });
-        }
-        if found {
-            self.retired.insert(index, self.listing.order.last_turn());
-        }
-        found
     }
 
     /// Returns the numbers of the shares, of the entries that the log has of other shares, and of
     /// removed shares whose entries the stored log may still have.
     pub(super) fn numbers_in_use(&self) -> BTreeSet<u16> {
-        let offered = self.listing.shares.by_index.keys();
-        let named = offered.chain(self.absent.keys()).copied();
-        named.chain(self.retired.indices()).collect()
-    }
-
-    /// Announces the removed shares of which no event is held.
-    pub(super) fn announce_vacated(&mut self, events: &mut Vec<ShareEvent>) {
-        let order = &self.listing.order;
-        events.extend(self.retired.announce(|turn| order.is_sent(turn)));
-    }
-
-    /// Returns whether the log has entries of a share that was not added.
-    pub(super) fn has_absent(&self) -> bool {
-        !self.absent.is_empty()
+        let offered = self.listing.shares.by_index.keys().copied();
+        offered.chain(self.absent.numbers()).collect()
     }
 
     /// Removes everything beneath a directory, deepest first.

@@ -208,7 +208,7 @@ fn the_number_of_a_removed_share_is_free_once_its_removal_is_stored() {
     bench.open();
     // all numbers but the first belong to listed shares
     let in_use = (1..SHARES_MAX as u16).map(|index| (index, Vec::new()));
-    bench.set().inner.shared.lock().absent.extend(in_use);
+    bench.set().inner.shared.lock().absent.known.extend(in_use);
     let freed = bench.set().add(ShareSpec::new(bench.dir())).unwrap();
     bench.settle();
     assert_eq!(bench.names(), ["f"]);
@@ -279,7 +279,8 @@ fn a_missing_share_that_appears_is_not_hashed_again() {
     bench.set().forget_absent(&[missing]);
     bench.settle();
     assert!(bench.names().is_empty());
-    let keeps_hashes = |bench: &ShareBench| bench.set().inner.shared.lock().misses_shares;
+    let keeps_hashes =
+        |bench: &ShareBench| bench.set().inner.shared.lock().absent.misses_configured;
     assert!(keeps_hashes(&bench));
     bench.set().add(ShareSpec::new(bench.dir())).unwrap();
     bench.set().forget_absent(&[]);
