@@ -66,7 +66,6 @@ mod filesystems;
 mod folder;
 mod former;
 mod former_numbers;
-mod hashed;
 mod hasher;
 mod identity;
 mod kept;

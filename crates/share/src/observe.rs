@@ -5,10 +5,11 @@ use std::time::Instant;
 use super::identity::{FileIdentity, FileTimestamp, NameStat, is_recent};
 use super::ledger::LedgerRow;
 use super::left_out::LeftOutWhy;
+use super::listing::ShareListing;
 use super::name_state::{FoundBy, Observation};
 use super::order::DiscoveredBy;
 use super::state::ListingState;
-use super::tree::{DirectoryBody, FileBody, LeftOutBody, NodeBody, Slot, SymlinkBody};
+use super::tree::{FileBody, LeftOutBody, NodeBody, Slot, SymlinkBody};
 use super::watch::Cause;
 
 /// Result of checking a name.
@@ -36,7 +37,7 @@ impl ObservedName {
     }
 
     /// Returns the identity of a file, directory or link; the default for any other result.
-    fn identity(&self) -> FileIdentity {
+    pub(super) fn identity(&self) -> FileIdentity {
         match self {
             Self::File(seen) | Self::Directory(seen) | Self::Symlink(seen, _) => seen.identity,
             Self::Nothing | Self::LeftOut(_) => FileIdentity::default(),
@@ -50,49 +51,46 @@ impl std::fmt::Debug for LeftOutBody {
     }
 }
 
-impl ListingState {
-    /// Applies the result of checking `name`. If `name` is a directory that is new, replaced, not
-    /// watched, or left out as unreadable, returns it, because it must be read.
-    pub(super) fn observe(
+/// The update of one name in the state by the result of its check.
+pub(super) struct NameUpdate<'a> {
+    pub(super) state: &'a mut ListingState,
+    pub(super) parent: Slot,
+    pub(super) name: &'a [u8],
+    /// Slot that the name has before the update.
+    pub(super) known: Option<Slot>,
+}
+
+impl NameUpdate<'_> {
+    /// Applies the result. If the name is a directory that is new, replaced, not watched, or left
+    /// out as unreadable, returns it, because it must be read.
+    pub(super) fn apply(
         &mut self,
-        parent: Slot,
-        name: &[u8],
         found: ObservedName,
         cause: Cause,
         now: Instant,
     ) -> Option<Slot> {
-        self.listing.tree.directory(parent)?;
-        self.listing.order.set_seen(found.identity());
-        let known = self.listing.tree.child(parent, name);
         match found {
             ObservedName::Nothing => {
-                known.inspect(|slot| self.remove_tree(*slot));
-                None
+                if let Some(slot) = self.known {
+                    self.state.remove_tree(slot);
+                }
             }
-            ObservedName::LeftOut(body) => {
-                self.leave_out(parent, name, known, body);
-                None
-            }
-            ObservedName::File(seen) => {
-                let slot = self.slot_for_file(parent, name, known, &seen);
-                self.see_file(slot, &seen, cause, now);
-                None
-            }
-            ObservedName::Directory(seen) => self.see_directory(parent, name, known, &seen),
-            ObservedName::Symlink(seen, target) => {
-                self.see_symlink(parent, name, known, &seen, target);
-                None
-            }
+            ObservedName::LeftOut(body) => self.leave_out(body),
+            ObservedName::File(seen) => self.see_file(&seen, cause, now),
+            ObservedName::Directory(seen) => return self.see_directory(&seen),
+            ObservedName::Symlink(seen, target) => self.see_symlink(&seen, target),
         }
+        None
     }
 
-    fn leave_out(&mut self, parent: Slot, name: &[u8], known: Option<Slot>, body: LeftOutBody) {
+    /// Leaves the name out.
+    pub(super) fn leave_out(&mut self, body: LeftOutBody) {
         let body = NodeBody::LeftOut(body);
         let private = body.private_file();
         let is_kept_back = matches!(&body, NodeBody::LeftOut(it)
             if matches!(it.why, LeftOutWhy::Private | LeftOutWhy::Excluded));
-        if let Some(slot) = known {
-            let old = self.listing.tree.get(slot).map(|node| &node.body);
+        if let Some(slot) = self.known {
+            let old = self.state.listing.tree.get(slot).map(|node| &node.body);
             if let (Some(NodeBody::LeftOut(old)), NodeBody::LeftOut(new)) = (old, &body)
                 && old.why == new.why
                 && (private.is_none() || old.identity == new.identity)
@@ -100,178 +98,153 @@ impl ListingState {
                 return;
             }
             if is_kept_back {
-                self.give_back(slot);
+                give_back(&mut self.state.listing, slot);
             }
-            self.remove_tree(slot);
+            self.state.remove_tree(slot);
         }
-        let slot = self.listing.tree.insert(parent, name, body);
-        self.listing.count(slot, 1);
-        self.listing.warn_of_left_out(slot);
+        let slot = self.state.listing.tree.insert(self.parent, self.name, body);
+        self.state.listing.count(slot, 1);
+        self.state.listing.warn_of_left_out(slot);
         // the private mode also holds for the other names of the file, for which the kernel reports
         // no change
         if let Some((dev, ino)) = private
-            && let Some(row) = self.listing.ledger.get(dev, ino)
+            && let Some(row) = self.state.listing.ledger.get(dev, ino)
         {
-            self.listing
-                .recheck_links(row.identity.without_ctime(), &row.hash);
-        }
-    }
-
-    /// Discards the kept content of a file. For any other name, discards all kept contents, because
-    /// it is not known which of them were written below that name.
-    fn give_back(&mut self, slot: Slot) {
-        match self.listing.tree.file(slot) {
-            Some(file) => self.listing.kept.forget(&file.hash),
-            None => self.listing.kept.clear(),
+            let listing = &mut self.state.listing;
+            listing.recheck_links(row.identity.without_ctime(), &row.hash);
         }
     }
 
     /// Returns the slot of the name, for a file. If the name was anything else before, it is
     /// removed and inserted again as an unlisted file. However, a file that is left out as
     /// unreadable and has not changed since stays left out until it was read.
-    fn slot_for_file(
-        &mut self,
-        parent: Slot,
-        name: &[u8],
-        known: Option<Slot>,
-        seen: &NameStat,
-    ) -> Slot {
-        if let Some(slot) = known {
-            match self.listing.tree.get(slot).map(|node| &node.body) {
+    fn slot_for_file(&mut self, seen: &NameStat) -> Slot {
+        if let Some(slot) = self.known {
+            match self.state.listing.tree.get(slot).map(|node| &node.body) {
                 Some(NodeBody::File(_)) => return slot,
                 Some(NodeBody::LeftOut(old))
                     if old.why == LeftOutWhy::Unreadable && old.identity == seen.identity =>
                 {
                     return slot;
                 }
-                _ => self.remove_tree(slot),
+                _ => self.state.remove_tree(slot),
             }
         }
-        self.listing.tree.insert(parent, name, NodeBody::unlisted())
+        self.state
+            .listing
+            .tree
+            .insert(self.parent, self.name, NodeBody::unlisted())
     }
 
-    fn see_file(&mut self, slot: Slot, seen: &NameStat, cause: Cause, now: Instant) {
+    fn see_file(&mut self, seen: &NameStat, cause: Cause, now: Instant) {
+        let slot = self.slot_for_file(seen);
         let FileIdentity { dev, ino, .. } = seen.identity;
-        let listed = self.listing.tree.file(slot).filter(|file| file.listed);
+        let listed = self.state.listing.tree.file(slot);
+        let listed = listed.filter(|file| file.listed);
         if let Some(file) = listed.filter(|file| file.identity == seen.identity) {
-            let version = self.listing.tree.version(slot, &file);
+            let version = self.state.listing.tree.version(slot, &file);
             if version != version.seen_at(FileTimestamp::now()) {
                 // the version time is in the future because the clock was set back
-                let doubted = self.listing.ledger.is_doubted(dev, ino);
-                self.listing.list_file(slot, seen, file.hash, doubted);
+                let doubted = self.state.listing.ledger.is_doubted(dev, ino);
+                self.state.listing.list_file(slot, seen, file.hash, doubted);
             }
-            let doubted = cause == Cause::Closed && self.listing.ledger.is_doubted(dev, ino);
+            let doubted = cause == Cause::Closed && self.state.listing.ledger.is_doubted(dev, ino);
             let unchanged = Observation::Unchanged { cause, doubted };
-            self.apply(slot, unchanged, seen.identity, now);
+            self.state.apply(slot, unchanged, seen.identity, now);
             return;
         }
-        if let Some(row) = self.listing.ledger.get(dev, ino)
+        if let Some(row) = self.state.listing.ledger.get(dev, ino)
             && is_of(&row, seen, listed.as_ref())
             && (!row.doubted || cause == Cause::Walk && seen.linked_again)
         {
             let doubted = row.doubted;
-            self.apply(
+            self.state.apply(
                 slot,
                 Observation::Remembered { doubted },
                 seen.identity,
                 now,
             );
-            self.listing.list_file(slot, seen, row.hash, doubted);
+            self.state.listing.list_file(slot, seen, row.hash, doubted);
             return;
         }
         if listed.is_none() {
-            self.listing.note_moved(slot, &seen.identity);
+            self.state.listing.note_moved(slot, &seen.identity);
         }
-        let found = match self.listing.order.discovered_by() {
+        let found = match self.state.listing.order.discovered_by() {
             DiscoveredBy::Reported => FoundBy::Report,
             DiscoveredBy::New => {
-                let is_awaited = self
-                    .listing
-                    .order
-                    .awaits_discovered(seen.identity.size_bytes);
+                let order = &self.state.listing.order;
+                let is_awaited = order.awaits_discovered(seen.identity.size_bytes);
                 FoundBy::NewTree { is_awaited }
             }
             DiscoveredBy::Walked => FoundBy::Walk,
         };
         let changed = Observation::Changed {
             cause,
-            recent: is_recent(seen.identity.mtime, FileTimestamp::now(), self.quiet),
+            recent: is_recent(seen.identity.mtime, FileTimestamp::now(), self.state.quiet),
             found,
         };
-        self.apply(slot, changed, seen.identity, now);
+        self.state.apply(slot, changed, seen.identity, now);
     }
 
-    fn see_directory(
-        &mut self,
-        parent: Slot,
-        name: &[u8],
-        known: Option<Slot>,
-        seen: &NameStat,
-    ) -> Option<Slot> {
+    fn see_directory(&mut self, seen: &NameStat) -> Option<Slot> {
         let FileIdentity { dev, ino, .. } = seen.identity;
-        if self.listing.tree.is_within_itself(parent, dev, ino) {
+        let tree = &self.state.listing.tree;
+        if tree.is_within_itself(self.parent, dev, ino) {
             let why = LeftOutWhy::Loop;
             let body = LeftOutBody {
                 why,
                 directory: true,
                 identity: seen.identity,
             };
-            self.leave_out(parent, name, known, body);
-            if let Some(slot) = self.listing.tree.child(parent, name) {
-                self.listing.dependents.record_loop(slot);
+            self.leave_out(body);
+            if let Some(slot) = self.state.listing.tree.child(self.parent, self.name) {
+                self.state.listing.dependents.record_loop(slot);
             }
             return None;
         }
         let is_unreadable =
             |body: &LeftOutBody| body.directory && body.why == LeftOutWhy::Unreadable;
-        let slot = match known {
-            Some(slot) if self.listing.tree.directory(slot).is_some() => slot,
-            Some(slot) if self.listing.tree.left_out(slot).is_some_and(is_unreadable) => {
+        let slot = match self.known {
+            Some(slot) if tree.directory(slot).is_some() => slot,
+            Some(slot) if tree.left_out(slot).is_some_and(is_unreadable) => {
                 return Some(slot);
             }
             other => {
-                other.inspect(|slot| self.remove_tree(*slot));
-                let body = NodeBody::Directory(self.listing.tree.new_directory());
-                self.listing.tree.insert(parent, name, body)
+                other.inspect(|slot| self.state.remove_tree(*slot));
+                let tree = &mut self.state.listing.tree;
+                let body = NodeBody::Directory(tree.new_directory());
+                tree.insert(self.parent, self.name, body)
             }
         };
-        let replaced = self
-            .listing
-            .tree
-            .directory(slot)
-            .is_some_and(|known| (known.dev, known.ino) != (dev, ino));
+        let listing = &mut self.state.listing;
+        let known = listing.tree.directory(slot);
+        let replaced = known.is_some_and(|known| (known.dev, known.ino) != (dev, ino));
         if replaced {
-            self.listing.replace_directory(slot, dev, ino);
+            listing.replace_directory(slot, dev, ino);
         }
-        self.listing.list_directory(slot, seen.identity.mtime);
+        listing.list_directory(slot, seen.identity.mtime);
         // a new directory may get the inode number of a deleted one, but not its watch
-        let unwatched = self
-            .listing
-            .tree
-            .directory(slot)
-            .is_some_and(|d| d.watch.is_none());
+        let directory = listing.tree.directory(slot);
+        let unwatched = directory.is_some_and(|directory| directory.watch.is_none());
         (replaced || unwatched).then_some(slot)
     }
 
-    fn see_symlink(
-        &mut self,
-        parent: Slot,
-        name: &[u8],
-        known: Option<Slot>,
-        seen: &NameStat,
-        target: Box<[u8]>,
-    ) {
+    fn see_symlink(&mut self, seen: &NameStat, target: Box<[u8]>) {
         let mtime = seen.identity.mtime;
-        if let Some(slot) = known {
-            match self.listing.tree.symlink(slot) {
+        if let Some(slot) = self.known {
+            match self.state.listing.tree.symlink(slot) {
                 Some(link) if (&link.target, link.mtime) == (&target, mtime) => return,
-                Some(_) => self.listing.dependents.record_change(),
-                None => self.remove_tree(slot),
+                Some(_) => self.state.listing.dependents.record_change(),
+                None => self.state.remove_tree(slot),
             }
         }
-        let slot = self.listing.tree.child(parent, name).unwrap_or_else(|| {
-            let slot = self.listing.tree.insert(parent, name, NodeBody::Symlink);
-            self.listing.count(slot, 1);
+        let listing = &mut self.state.listing;
+        let child = listing.tree.child(self.parent, self.name);
+        let slot = child.unwrap_or_else(|| {
+            let (parent, name) = (self.parent, self.name);
+            let slot = listing.tree.insert(parent, name, NodeBody::Symlink);
+            listing.count(slot, 1);
             slot
         });
         let body = SymlinkBody {
@@ -279,41 +252,17 @@ impl ListingState {
             mtime,
             version: mtime.seen_at(FileTimestamp::now()),
         };
-        self.listing.tree.set_symlink(slot, body);
-        self.listing.announce_put(slot);
+        listing.tree.set_symlink(slot, body);
+        listing.announce_put(slot);
     }
+}
 
-    /// Restores a directory that was left out as unreadable. Returns its number.
-    pub(super) fn become_directory(&mut self, slot: Slot, seen: &NameStat) -> Option<u32> {
-        self.listing.unlist(slot);
-        let (dev, ino) = (seen.identity.dev, seen.identity.ino);
-        let body = DirectoryBody {
-            dev,
-            ino,
-            ..self.listing.tree.new_directory()
-        };
-        self.listing.tree.get_mut(slot)?.body = NodeBody::Directory(body);
-        self.listing.list_directory(slot, seen.identity.mtime);
-        Some(body.number)
-    }
-
-    /// Leaves out a name that could not be read, until it can be read.
-    pub(super) fn become_unreadable(
-        &mut self,
-        slot: Slot,
-        identity: FileIdentity,
-        directory: bool,
-    ) {
-        let Some(parent) = self.listing.tree.get(slot).map(|n| n.parent) else {
-            return;
-        };
-        let name: Box<[u8]> = self.listing.tree.name(slot).into();
-        let body = LeftOutBody {
-            why: LeftOutWhy::Unreadable,
-            directory,
-            identity,
-        };
-        self.leave_out(parent, &name, Some(slot), body);
+/// Discards the kept content of a file. For any other name, discards all kept contents, because
+/// it is not known which of them were written below that name.
+fn give_back(listing: &mut ShareListing, slot: Slot) {
+    match listing.tree.file(slot) {
+        Some(file) => listing.kept.forget(&file.hash),
+        None => listing.kept.clear(),
     }
 }
 
