@@ -1,119 +1,40 @@
-//! Checks of reported names by the scanner.
+//! Checks of reported names on the disk.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
 use rustix::io::Errno;
 
 use super::beneath::is_want;
-use super::checks::{CheckedName, NameCheck, PendingChecks};
-use super::disk_thread::DiskAccess;
+use super::checks::{CheckedName, NameCheck};
+use super::disk_thread::{DiskAccess, DiskThread};
 use super::observe::ObservedName;
-use super::scanner::{Scanner, Visit, place_of};
+use super::shared::SharedState;
 use super::state::ListingState;
 use super::tree::Slot;
 use super::walk::{OpenShareDirectory, ShareDirectory};
 
-impl Scanner {
-    /// Checks the reported names and applies the results in the order of their turns. If a name may
-    /// have been replaced since its check, the result is applied later or not at all.
-    pub(super) fn run_checks(&mut self) {
-        let mut checks = self.checks.take().into_iter().peekable();
-        let mut looks = Vec::new();
-        while let Some(((slot, name), check)) = checks.next() {
-            let mut names = vec![(name, check)];
-            while let Some(((_, name), check)) = checks.next_if(|((next, _), _)| *next == slot) {
-                names.push((name, check));
-            }
-            self.check_names(slot, names, &mut looks);
-        }
-        if looks.is_empty() {
-            return;
-        }
-        // A check may have found a file that replaced the reported one. The new file may refer to
-        // names that were reported only since, so give those reports their turns first.
-        self.read_reports();
-        looks.sort_by_key(|look| look.check.turn);
-        let shared = self.shared.clone();
-        let mut state = shared.lock();
-        let now = Instant::now();
-        let (mut before, mut late) = (self.checks.take_postponed(), Vec::new());
-        for look in looks {
-            self.checks
-                .record_closed_writer(&look.check, &look.found, now);
-            let last = before.remove(&(look.place.slot, look.name.clone()));
-            let Some(look) = self.checks.postpone(look) else {
-                late.extend(last);
-                continue;
-            };
-            state.listing.order.set_turn(look.check.turn);
-            if is_known(&state, &look) && PendingChecks::may_be_ahead(&look.check, &look.found) {
-                state.listing.order.set_ahead();
-            }
-            self.apply_check(&mut state, look, now);
-        }
-        // These names were overtaken twice in a row: they change faster than they are checked. All
-        // changes before the previous check have their turns by now, so apply that check's result.
-        for look in late {
-            state.listing.order.step();
-            self.apply_check(&mut state, look, now);
-        }
-        drop(state);
-        shared.hashing.notify_all();
-    }
-
-    fn check_names(
-        &mut self,
-        slot: Slot,
-        names: Vec<(Box<[u8]>, NameCheck)>,
-        looks: &mut Vec<CheckedName>,
-    ) {
-        let Some(place) = place_of(&self.shared.lock(), slot) else {
-            return;
-        };
-        let asked = place.clone();
-        let found = self.disk.run(place.index, &place.dir, |disk| {
-            check_in_directory(disk, asked, names)
-        });
-        match found {
-            Some(Ok(found)) => looks.extend(found),
-            Some(Err(error)) if is_want(error) => self.record_want(place.index),
-            Some(Err(_)) => self.shared.lock().listing.shares.scans.push(place.index),
-            // the whole share is walked once its disk answers
-            None => {}
-        }
-    }
-
-    /// Applies a result in the current turn.
-    fn apply_check(&mut self, state: &mut ListingState, look: CheckedName, now: Instant) {
-        let CheckedName {
-            place,
-            name,
-            check,
-            found,
-        } = look;
-        if state.listing.tree.directory(place.slot).map(|d| d.number) != place.number {
-            return;
-        }
-        let cause = match &found {
-            ObservedName::File(seen) => {
-                let quiet = self.shared.intervals.quiet;
-                self.checks.cause_of_file(&check, seen, now, quiet)
-            }
-            _ => check.cause,
-        };
-        let fresh = state.observe(place.slot, &name, found, cause, now);
-        if let Some(slot) = fresh {
-            let turn = state.listing.order.await_reading();
-            let visit = Visit {
-                index: place.index,
-                slot,
-                full: false,
-                turn,
-            };
-            self.queue_visit(state, visit);
-        }
+/// Checks these names of one directory, and appends the results to `looks`.
+pub(super) fn check_names(
+    shared: &SharedState,
+    disk: &mut DiskThread,
+    slot: Slot,
+    names: Vec<(Box<[u8]>, NameCheck)>,
+    looks: &mut Vec<CheckedName>,
+) {
+    let Some(place) = ShareDirectory::of(&shared.lock().listing, slot) else {
+        return;
+    };
+    let asked = place.clone();
+    let found = disk.run(place.index, &place.dir, |disk| {
+        check_in_directory(disk, asked, names)
+    });
+    match found {
+        Some(Ok(found)) => looks.extend(found),
+        Some(Err(error)) if is_want(error) => shared.lock().listing.shares.record_want(place.index),
+        Some(Err(_)) => shared.lock().listing.shares.scans.push(place.index),
+        // the whole share is walked once its disk answers
+        None => {}
     }
 }
 
@@ -166,7 +87,7 @@ fn doubtful(looks: &mut [CheckedName]) -> BTreeMap<&[u8], &mut ObservedName> {
 
 /// Returns whether the tree has the name of the result already; for a file, whether the name is
 /// listed as a file. Returns `true` for every link.
-fn is_known(state: &ListingState, look: &CheckedName) -> bool {
+pub(super) fn is_known(state: &ListingState, look: &CheckedName) -> bool {
     let known = state.listing.tree.child(look.place.slot, &look.name);
     match &look.found {
         ObservedName::Symlink(..) => true,
@@ -180,6 +101,7 @@ fn is_known(state: &ListingState, look: &CheckedName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checks::PendingChecks;
     use crate::exclude::Exclude;
     use crate::identity::{FileIdentity, NameStat};
     use crate::order::EventOrder;

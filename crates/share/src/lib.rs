@@ -90,6 +90,7 @@ mod place;
 mod queue;
 mod reading;
 mod renamed;
+mod reports;
 mod round_robin;
 mod runs;
 mod scanner;
@@ -98,12 +99,14 @@ mod shares;
 mod source;
 mod state;
 mod status;
+mod tidying;
 mod tree;
 mod underway;
 
 mod walk;
-mod walk_queue;
+mod walker;
 mod watch;
+mod watch_warning;
 
 #[cfg(test)]
 mod tests;

@@ -114,6 +114,13 @@ impl OfferedShares {
         }
     }
 
+    /// Schedules another walk of a share in which a check failed for lack of resources.
+    pub(super) fn record_want(&mut self, index: u16) {
+        if let Some(share) = self.by_index.get_mut(&index) {
+            share.problems.wanting = true;
+        }
+    }
+
     /// Marks a share because its disk does not answer. Its names stay listed.
     pub(super) fn stands_still(&mut self, index: u16) {
         if let Some(share) = self.by_index.get_mut(&index) {

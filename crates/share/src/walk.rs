@@ -14,11 +14,12 @@ use super::exclude::Exclude;
 use super::identity::{FileIdentity, NameStat};
 use super::left_out::LeftOutWhy;
 use super::links::{LinkOutcome, follow};
+use super::listing::ShareListing;
 use super::observe::ObservedName;
 use super::offer_rule::OfferRule;
 use super::order::EventSeq;
 use super::place::SharePlace;
-use super::tree::{LeftOutBody, Slot};
+use super::tree::{LeftOutBody, NodeBody, Slot};
 use p2pfs_types::path::{ARRIVING, PathError, SharedPath};
 
 /// Maximum names of a directory that are read in one step, so that new events do not wait for the
@@ -40,6 +41,34 @@ pub(super) struct ShareDirectory {
     pub(super) exclude: Arc<Exclude>,
     /// Path of the directory in the share.
     pub(super) path: SharedPath,
+}
+
+impl ShareDirectory {
+    /// Returns the directory of a slot, for disk access without the state. Returns `None` if the slot
+    /// is neither a directory nor one that is left out as unreadable, or if the disk of its share does
+    /// not answer.
+    pub(super) fn of(listing: &ShareListing, slot: Slot) -> Option<Self> {
+        let node = listing.tree.get(slot)?;
+        let share = listing.shares.by_index.get(&node.share)?;
+        if share.problems.stands_still {
+            return None;
+        }
+        let number = match &node.body {
+            NodeBody::Directory(directory) => Some(directory.number),
+            NodeBody::LeftOut(body) if body.directory && body.why == LeftOutWhy::Unreadable => None,
+            _ => return None,
+        };
+        Some(Self {
+            index: node.share,
+            slot,
+            number,
+            dir: share.dir.clone(),
+            listed_below: share.spec.place.clone(),
+            include_private: share.spec.include_private,
+            exclude: share.exclude.clone(),
+            path: listing.tree.path(slot)?,
+        })
+    }
 }
 
 /// An open directory of a share.

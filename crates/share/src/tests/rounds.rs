@@ -13,8 +13,8 @@ use std::os::unix::fs::symlink;
 use super::*;
 use crate::hasher;
 use crate::name_state::NameState;
-use crate::scanner::LEDGER_SLACK_ROWS;
 use crate::state::ListingState;
+use crate::tidying::LEDGER_SLACK_ROWS;
 use crate::tree::Slot;
 
 /// A share with a scanner that runs only on demand.
@@ -83,6 +83,11 @@ impl Rounds {
             .extend(std::iter::from_fn(|| self.events.try_recv().ok()));
     }
 
+    /// Reads the kernel's reports without checking the names.
+    fn read_reports(&mut self) {
+        self.scanner.reports.read(&self.shared);
+    }
+
     /// Starts a hasher.
     fn begin_hashing(&mut self) {
         let shared = self.shared.clone();
@@ -132,10 +137,10 @@ impl Rounds {
             state.listing.tree.directory_mut(root).unwrap().watch.take()
         };
         let old = watch(&mut self.shared.lock(), self.root).unwrap();
-        self.scanner.watches.remove(old, self.root);
+        self.scanner.reports.watches.remove(old, self.root);
         change(self);
         let share = fs::File::open(self.home.path().join("share")).unwrap();
-        let watches = &mut self.scanner.watches;
+        let watches = &mut self.scanner.reports.watches;
         let new = watches.new_watch(None).unwrap().add(share.as_fd());
         watches.record(self.root, None, new);
         let mut state = self.shared.lock();
@@ -184,7 +189,7 @@ fn a_link_seen_before_its_report_is_reported_after_its_target() {
     rounds.point("current", "releases/0");
     rounds.run();
     rounds.point("current", "releases/1");
-    rounds.scanner.read_reports();
+    rounds.read_reports();
     fs::create_dir(rounds.at("releases/2")).unwrap();
     symlink("text", rounds.at("releases/2/page")).unwrap();
     rounds.unreported(|rounds| rounds.point("current", "releases/2"));
@@ -202,7 +207,7 @@ fn a_link_seen_before_its_report_is_reported_before_its_targets_removal() {
     rounds.run();
     symlink("text", rounds.at("new")).unwrap();
     rounds.point("current", "new");
-    rounds.scanner.read_reports();
+    rounds.read_reports();
     fs::remove_file(rounds.at("old")).unwrap();
     rounds.run();
     let link = rounds.told_at(|e| is_put(e, "current", leads_to("new")));
@@ -233,7 +238,7 @@ fn a_removal_seen_before_its_report_is_reported_after_its_replacement() {
     symlink("text", rounds.at("loose")).unwrap();
     rounds.run();
     rounds.point("loose", "text2");
-    rounds.scanner.read_reports();
+    rounds.read_reports();
     symlink("text", rounds.at("packs/pack")).unwrap();
     rounds.unreported(|rounds| fs::remove_file(rounds.at("loose")).unwrap());
     rounds.run();
@@ -249,7 +254,7 @@ fn a_scan_reports_a_link_after_later_reported_changes() {
     rounds.point("current", "releases/0");
     rounds.run();
     rounds.shared.lock().listing.shares.scans.push(0);
-    rounds.scanner.read_reports();
+    rounds.read_reports();
     symlink("text", rounds.at("releases/page")).unwrap();
     rounds.unreported(|rounds| rounds.point("current", "releases"));
     rounds.run();
@@ -499,7 +504,7 @@ fn ledger_keeps_the_rows_of_a_share_that_others_may_not_read_for_a_time() {
         chmod(&dir, mode);
         rounds.shared.lock().listing.shares.scan_all();
         rounds.run_and_hash();
-        rounds.scanner.tidy_ledger();
+        rounds.scanner.tidying.run(&rounds.shared);
         assert_eq!(ledger.len(), rows, "{mode:o}");
     }
     assert!(ledger.get(stat.st_dev, stat.st_ino).is_some());

@@ -39,7 +39,7 @@ fn a_directory_whose_watch_ended_silently_is_watched_again_by_the_next_scan() {
             .unwrap()
     };
     let dead = watch(&rounds);
-    rounds.scanner.watches.remove(dead, rounds.root);
+    rounds.scanner.reports.watches.remove(dead, rounds.root);
     rounds.run();
     assert_eq!(watch(&rounds), dead, "it is not heard of");
     rounds.shared.lock().listing.shares.scans.push(0);
@@ -118,15 +118,19 @@ fn a_found_but_unlisted_name_is_nothing() {
         exclude: Arc::new(Exclude::new(&[], false).unwrap()),
         path: SharedPath::root(),
     };
-    let checked = rounds.scanner.disk.run(0, Path::new("/proc"), move |disk| {
-        let share = disk.beneath.open_share(&place.dir).unwrap();
-        let open = OpenShareDirectory::open(disk.beneath, place, share).unwrap();
-        let found = open.check(disk, &unlisted);
-        let names = [&*unlisted, b"uptime", b"no such name"].map(Box::from);
-        let looks = open.check_unmet(disk, names.into());
-        let are_nothing: Vec<bool> = looks.iter().map(|look| look.1.is_nothing()).collect();
-        (found.is_nothing(), are_nothing)
-    });
+    let checked = rounds
+        .scanner
+        .walker
+        .disk
+        .run(0, Path::new("/proc"), move |disk| {
+            let share = disk.beneath.open_share(&place.dir).unwrap();
+            let open = OpenShareDirectory::open(disk.beneath, place, share).unwrap();
+            let found = open.check(disk, &unlisted);
+            let names = [&*unlisted, b"uptime", b"no such name"].map(Box::from);
+            let looks = open.check_unmet(disk, names.into());
+            let are_nothing: Vec<bool> = looks.iter().map(|look| look.1.is_nothing()).collect();
+            (found.is_nothing(), are_nothing)
+        });
     assert_eq!(checked, Some((false, vec![true, false, true])));
     drop(end);
     assert!(thread.join().unwrap().is_err());

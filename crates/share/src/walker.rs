@@ -1,21 +1,26 @@
-//! The walk queues: opening, watching and reading one directory after another.
+//! Walks through the shares: opening, watching and reading one directory after another.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::fs::fstat;
 use rustix::io::Errno;
 
 use super::beneath::{is_absence, is_want};
-use super::disk_thread::DiskAccess;
+use super::disk_thread::{DiskAccess, DiskThread};
 use super::identity::{FileIdentity, NameStat};
-use super::left_out::warning_of_closed;
-use super::offered::{OfferedShare, UNWATCHED};
+use super::left_out::{LeftOutWhy, warning_of_closed};
+use super::listing::ShareListing;
+use super::observe::ObservedName;
 use super::order::EventSeq;
-use super::scanner::{Scanner, Visit, WalkQueue, place_of};
-use super::state::ListingState;
+use super::reports::KernelReports;
+use super::shared::SharedState;
+use super::tree::Slot;
 use super::walk::{DirectoryWalk, ObservedNames, OpenShareDirectory, ShareDirectory};
-use super::watch::{Cause, Unwatched};
+use super::watch::{Cause, Unwatched, Watches};
+use super::watch_warning::WatchWarning;
 
 /// Maximum steps through new directories before all other work continues.
 const FRESH_STEPS_MAX: usize = 64;
@@ -55,30 +60,98 @@ fn seen(fd: &OwnedFd) -> Option<NameStat> {
     Some(NameStat::of(&fstat(fd).ok()?))
 }
 
-impl Scanner {
+/// A directory to read.
+pub(super) struct Visit {
+    pub(super) index: u16,
+    pub(super) slot: Slot,
+    /// Whether known subdirectories are read too.
+    pub(super) full: bool,
+    /// Turn that is blocked until the directory is read. `None` if no turn waits for it.
+    pub(super) turn: Option<EventSeq>,
+}
+
+/// Directories to read one after another, and the one that is being read.
+#[derive(Default)]
+struct WalkQueue {
+    visits: VecDeque<Visit>,
+    walk: Option<DirectoryWalk>,
+}
+
+impl WalkQueue {
+    fn is_empty(&self) -> bool {
+        self.walk.is_none() && self.visits.is_empty()
+    }
+}
+
+/// Reads the directories of the shares, new ones first.
+pub(super) struct Walker {
+    shared: Arc<SharedState>,
+    /// New directories, for which later turns wait.
+    fresh: WalkQueue,
+    /// All other directories.
+    scan: WalkQueue,
+    /// Access to the disks, which the checks of reported names use too.
+    pub(super) disk: DiskThread,
+    pub(super) warning: WatchWarning,
+}
+
+impl Walker {
+    pub(super) fn new(shared: Arc<SharedState>) -> Self {
+        Self {
+            disk: DiskThread::new(shared.clone()),
+            shared,
+            fresh: WalkQueue::default(),
+            scan: WalkQueue::default(),
+            warning: WatchWarning::default(),
+        }
+    }
+
+    /// Returns whether no directory waits to be read.
+    pub(super) fn is_idle(&self) -> bool {
+        self.fresh.is_empty() && self.scan.is_empty()
+    }
+
+    /// Queues a directory to be read.
+    pub(super) fn queue_visit(&mut self, listing: &mut ShareListing, visit: Visit) {
+        if let Some(share) = listing.shares.by_index.get_mut(&visit.index) {
+            share.walk.left += 1;
+            match visit.turn {
+                Some(_) => self.fresh.visits.push_back(visit),
+                None => self.scan.visits.push_back(visit),
+            }
+        } else if let Some(turn) = visit.turn {
+            listing.order.end_reading(turn);
+        }
+    }
+
     /// Runs up to [`FRESH_STEPS_MAX`] steps through new directories, because later turns wait for
     /// them, and then one step through the other directories.
-    pub(super) fn advance(&mut self) {
+    pub(super) fn advance(&mut self, reports: &mut KernelReports) {
         for _ in 0..FRESH_STEPS_MAX {
-            if self.fresh.walk.is_none() && self.fresh.visits.is_empty() {
+            if self.fresh.is_empty() {
                 break;
             }
             let queue = std::mem::take(&mut self.fresh);
-            self.fresh = self.step(queue, |scanner| &mut scanner.fresh);
+            self.fresh = self.step(queue, |walker| &mut walker.fresh, reports);
         }
         let queue = std::mem::take(&mut self.scan);
-        self.scan = self.step(queue, |scanner| &mut scanner.scan);
+        self.scan = self.step(queue, |walker| &mut walker.scan, reports);
     }
 
     /// Runs one step of `queue`: a batch of names, or the next directory. `grown` returns the field
-    /// of the scanner to which directories found in this step were added.
-    fn step(&mut self, mut queue: WalkQueue, grown: fn(&mut Self) -> &mut WalkQueue) -> WalkQueue {
+    /// of the walker to which directories found in this step were added.
+    fn step(
+        &mut self,
+        mut queue: WalkQueue,
+        grown: fn(&mut Self) -> &mut WalkQueue,
+        reports: &mut KernelReports,
+    ) -> WalkQueue {
         if let Some(walk) = queue.walk.take() {
-            queue.walk = self.read_on(walk);
+            queue.walk = self.read_on(walk, reports);
         } else if let Some(visit) = queue.visits.pop_front() {
             let (index, turn) = (visit.index, visit.turn);
-            queue.walk = match self.begin_walk(visit) {
-                Some((walk, first)) => self.take_batch(walk, first),
+            queue.walk = match self.begin_walk(visit, reports) {
+                Some((walk, first)) => self.take_batch(walk, first, reports),
                 None => {
                     self.end_walk(index, turn);
                     None
@@ -99,53 +172,21 @@ impl Scanner {
             state.listing.order.end_reading(turn);
         }
         state.listing.shares.end_walk(index);
-        self.update_watch_warning(&mut state);
+        self.warning.update(&mut state.listing.shares);
     }
 
-    /// Ends the warning about missing watches if its share has them now or is no longer offered.
-    /// Another share without watches is warned of instead.
-    pub(super) fn update_watch_warning(&mut self, state: &mut ListingState) {
-        let Some((index, _)) = &self.warned_of_watches else {
-            return;
-        };
-        // a running walk has not tried all of its watches yet
-        let may_lack = |share: &OfferedShare| share.problems.unwatched || share.walk.is_running;
-        if state
-            .listing
-            .shares
-            .by_index
-            .get(index)
-            .is_some_and(may_lack)
-        {
-            return;
-        }
-        if let Some((index, dir)) = self.warned_of_watches.take() {
-            state
-                .listing
-                .shares
-                .settle(index, dir, Some(UNWATCHED.to_owned()));
-        }
-        let mut shares = state.listing.shares.by_index.iter();
-        let other = shares.find(|(_, share)| share.problems.unwatched);
-        let other = other.map(|(index, share)| (*index, share.dir.to_path_buf()));
-        if let Some((index, dir)) = other {
-            self.warn_of_watches(state, index, dir);
-        }
-    }
-
-    fn warn_of_watches(&mut self, state: &mut ListingState, index: u16, dir: PathBuf) {
-        self.warned_of_watches = Some((index, dir.clone()));
-        state.listing.shares.warn(index, dir, UNWATCHED);
-    }
-
-    fn read_on(&mut self, mut walk: DirectoryWalk) -> Option<DirectoryWalk> {
+    fn read_on(
+        &mut self,
+        mut walk: DirectoryWalk,
+        reports: &mut KernelReports,
+    ) -> Option<DirectoryWalk> {
         let (place, turn) = (walk.open.place.clone(), walk.turn);
         let read = self.disk.run(place.index, &place.dir, move |disk| {
             let batch = walk.next_batch(disk);
             (walk, batch)
         });
         match read {
-            Some((walk, batch)) => self.take_batch(walk, batch),
+            Some((walk, batch)) => self.take_batch(walk, batch, reports),
             None => {
                 self.end_walk(place.index, turn);
                 None
@@ -157,26 +198,86 @@ impl Scanner {
         &mut self,
         mut walk: DirectoryWalk,
         batch: Result<ObservedNames, Errno>,
+        reports: &mut KernelReports,
     ) -> Option<DirectoryWalk> {
         let place = walk.open.place.clone();
         let turn = walk.turn;
         match batch {
-            Ok(looks) if looks.is_empty() => self.check_unmet_names(walk),
+            Ok(looks) if looks.is_empty() => self.check_unmet_names(walk, reports),
             Ok(looks) => {
-                if self.apply_walk(&place, looks, Some(&mut walk)) {
+                if self.apply(&place, looks, Some(&mut walk), reports) {
                     return Some(walk);
                 }
             }
-            Err(error) if is_want(error) => self.record_want(place.index),
+            Err(error) if is_want(error) => {
+                self.shared.lock().listing.shares.record_want(place.index)
+            }
             Err(_) => {}
         }
         self.end_walk(place.index, turn);
         None
     }
 
+    /// Applies the results of a walk to the state. Returns whether the directory is still the same.
+    fn apply(
+        &mut self,
+        place: &ShareDirectory,
+        looks: ObservedNames,
+        mut walk: Option<&mut DirectoryWalk>,
+        reports: &mut KernelReports,
+    ) -> bool {
+        let turn = walk.as_ref().and_then(|walk| walk.turn);
+        if turn.is_none() {
+            // the names found may refer to names that were reported meanwhile, so the reports get
+            // the earlier turns in the order of events
+            reports.read(&self.shared);
+        }
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        let now = Instant::now();
+        for (name, found) in looks {
+            if state.listing.tree.directory(place.slot).map(|d| d.number) != place.number {
+                return false;
+            }
+            match turn {
+                Some(turn) => state.listing.order.set_turn_of_new(turn),
+                None => state.listing.order.step_of_walk(),
+            }
+            let directory = matches!(found, ObservedName::Directory(_));
+            // a name reported meanwhile is checked in its own turn
+            let is_due = !directory && turn.is_none() && reports.checks.is_due(place.slot, &name);
+            let fresh = if is_due {
+                None
+            } else {
+                state.observe(place.slot, &name, found, Cause::Walk, now)
+            };
+            let child = state.listing.tree.child(place.slot, &name);
+            let full = walk.as_ref().is_some_and(|walk| walk.full);
+            if let Some(walk) = &mut walk {
+                walk.met.extend(child);
+            }
+            let enters = if directory && full { child } else { fresh };
+            let left_out = enters.and_then(|slot| state.listing.tree.left_out(slot));
+            let is_loop = left_out.is_some_and(|body| body.why == LeftOutWhy::Loop);
+            if let Some(slot) = enters.filter(|_| !is_loop) {
+                let turn = turn.and_then(|_| state.listing.order.await_reading());
+                let visit = Visit {
+                    index: place.index,
+                    slot,
+                    full,
+                    turn,
+                };
+                self.queue_visit(&mut state.listing, visit);
+            }
+        }
+        drop(state);
+        shared.hashing.notify_all();
+        true
+    }
+
     /// Checks the names that the state has and the walk did not find. They are gone, or were
     /// created during the walk.
-    fn check_unmet_names(&mut self, walk: DirectoryWalk) {
+    fn check_unmet_names(&mut self, walk: DirectoryWalk, reports: &mut KernelReports) {
         let DirectoryWalk { open, met, .. } = walk;
         let place = open.place.clone();
         let state = self.shared.lock();
@@ -195,7 +296,7 @@ impl Scanner {
             open.check_unmet(disk, names)
         });
         if let Some(looks) = looks {
-            self.apply_walk(&place, looks, None);
+            self.apply(&place, looks, None, reports);
         }
     }
 
@@ -203,8 +304,9 @@ impl Scanner {
     fn begin_walk(
         &mut self,
         visit: Visit,
+        reports: &mut KernelReports,
     ) -> Option<(DirectoryWalk, Result<ObservedNames, Errno>)> {
-        let mut place = place_of(&self.shared.lock(), visit.slot)?;
+        let mut place = ShareDirectory::of(&self.shared.lock().listing, visit.slot)?;
         if place.index != visit.index {
             return None;
         }
@@ -223,8 +325,8 @@ impl Scanner {
         open.place.number = place.number;
         self.take_up(&mut open, opened.seen);
         place.number = open.place.number;
-        let had = self.watch_of(&place);
-        let new_watch = self.watches.new_watch(had);
+        let had = self.watch_of(&place, reports);
+        let new_watch = reports.watches.new_watch(had);
         let read = self.disk.run(place.index, &place.dir, move |disk| {
             let watch = new_watch.and_then(|watch| watch.add(open.as_fd()));
             disk.step();
@@ -233,7 +335,7 @@ impl Scanner {
             (watch, seen, walk)
         });
         let (watch, seen, walk) = read?;
-        self.record_watch(&place, had, watch);
+        self.record_watch(&place, had, watch, &mut reports.watches);
         self.date_directory(&place, seen);
         if private {
             self.enter_share_opened_meanwhile(&place, seen);
@@ -282,7 +384,7 @@ impl Scanner {
 
     fn lose_share(&mut self, place: &ShareDirectory, error: Errno) {
         if is_want(error) {
-            return self.record_want(place.index);
+            return self.shared.lock().listing.shares.record_want(place.index);
         }
         let denied = error == Errno::ACCESS;
         let dir = place.dir.clone();
@@ -299,16 +401,9 @@ impl Scanner {
         }
     }
 
-    /// Schedules another walk of a share in which a check failed for lack of resources.
-    pub(super) fn record_want(&self, index: u16) {
-        if let Some(share) = self.shared.lock().listing.shares.by_index.get_mut(&index) {
-            share.problems.wanting = true;
-        }
-    }
-
     fn lose_directory(&self, place: &ShareDirectory, error: Errno) {
         if is_want(error) {
-            return self.record_want(place.index);
+            return self.shared.lock().listing.shares.record_want(place.index);
         }
         if place.path.is_root() {
             return;
@@ -324,7 +419,7 @@ impl Scanner {
 
     /// Returns the watch that a directory seems to have. The report of its end may have been
     /// dropped, so each walk adds a watch again.
-    fn watch_of(&mut self, place: &ShareDirectory) -> Option<i32> {
+    fn watch_of(&self, place: &ShareDirectory, reports: &mut KernelReports) -> Option<i32> {
         let mut state = self.shared.lock();
         // before the kernel gives one of their numbers to the new watch
         let unwatched = std::mem::take(&mut state.listing.unwatched);
@@ -334,9 +429,7 @@ impl Scanner {
             .directory(place.slot)
             .and_then(|it| it.watch);
         drop(state);
-        for (watch, slot) in unwatched {
-            self.watches.remove(watch, slot);
-        }
+        reports.remove_watches(unwatched);
         had
     }
 
@@ -346,15 +439,16 @@ impl Scanner {
         place: &ShareDirectory,
         had: Option<i32>,
         added: Result<i32, Unwatched>,
+        watches: &mut Watches,
     ) {
-        self.watches.record(place.slot, had, added);
+        watches.record(place.slot, had, added);
         let shared = self.shared.clone();
         let mut state = shared.lock();
         let directory = state.listing.tree.directory_mut(place.slot);
         let Some(directory) = directory.filter(|it| Some(it.number) == place.number) else {
             drop(state);
             if let Ok(watch) = added {
-                self.watches.remove(watch, place.slot);
+                watches.remove(watch, place.slot);
             }
             return;
         };
@@ -366,10 +460,9 @@ impl Scanner {
                 if let Some(share) = state.listing.shares.by_index.get_mut(&place.index) {
                     share.problems.unwatched = true;
                 }
-                if self.warned_of_watches.is_none() {
-                    let dir = place.dir.to_path_buf();
-                    self.warn_of_watches(&mut state, place.index, dir);
-                }
+                let dir = place.dir.to_path_buf();
+                let shares = &mut state.listing.shares;
+                self.warning.raise(shares, place.index, dir);
             }
         }
     }
