@@ -113,7 +113,7 @@ mod tests;
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -148,6 +148,7 @@ use p2pfs_types::files::{make_private_dir, without_links_above};
 use p2pfs_types::path::{SharedPath, check_name};
 use scanner::Scanner;
 use shared::{Intervals, SharedState};
+use source::{Judged, SourceCandidate, SourceSearch, candidates};
 use state::ListingState;
 use status::StatusView;
 
@@ -307,11 +308,6 @@ impl ShareSet {
         *self.inner.begins_until.lock() = None;
     }
 
-    fn begins(&self) -> bool {
-        let until = *self.inner.begins_until.lock();
-        until.is_some_and(|until| Instant::now() < until)
-    }
-
     /// Announces all names as removed that the log has of shares that were not added. `missing`
     /// lists all configured shares that are not added; the names of those with `is_awaited` stay.
     /// After a call with a `missing` that is not empty, the ledger removes no rows of deleted
@@ -349,6 +345,59 @@ impl ShareSet {
     /// Returns which readers may have a content of the shares. Reads memory only.
     pub fn shared_for(&self, hash: &ContentHash) -> SharedFor {
         StatusView::of(&self.inner.shared.lock()).shared_for(hash)
+    }
+
+    /// Opens a shared file with this content if its size and mtime are as when it was hashed. The
+    /// ctime may differ, for example after a chmod or rename. If there is none and a small file
+    /// with the content was replaced recently, returns its former content. A file that others may
+    /// no longer read is not returned, unless its share includes private files.
+    ///
+    /// # Errors
+    /// [`ShareError::NotHere`] if no file has the content, or others may no longer read it. An
+    /// error that [is a want](ShareError::is_want) if a file that may have the content could not be
+    /// opened for lack of resources, may be in a share that was not added yet, or may just have
+    /// been renamed.
+    pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
+        SourceSearch::new(&self.inner, hash, false).run()
+    }
+
+    /// As [`Self::source`], but if only a file that was written since it was hashed is found,
+    /// returns that file. A log that grew still begins with the content, and [`ShareFile::encode`]
+    /// proves that. Such a file must not be read with [`ShareFile::read_at`].
+    ///
+    /// # Errors
+    /// As [`Self::source`].
+    pub fn provable(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
+        SourceSearch::new(&self.inner, hash, true).run()
+    }
+
+    /// Opens one shared file if it looks as it did when it was hashed to this content.
+    ///
+    /// # Errors
+    /// As [`Self::own`]; [`ShareError::NotHere`] also if it is another file or version by
+    /// now.
+    pub fn own_with(
+        &self,
+        share: ShareIndex,
+        path: &SharedPath,
+        hash: &ContentHash,
+    ) -> Result<File, ShareError> {
+        let (dir, _, local) = self.share(share, path)?;
+        let opened = self.inner.shared.beneath.open_file(&dir, &local);
+        let (file, seen) = opened.map_err(not_here)?;
+        let is_it = |it: &SourceCandidate| *it.dir == *dir && it.path == local;
+        let found = candidates(&self.inner.shared.lock(), hash, is_it);
+        match found.first().map(|it| it.judge(&seen)) {
+            Some(Judged::Same) => Ok(file),
+            _ => Err(ShareError::NotHere),
+        }
+    }
+
+    /// Returns the folder of the share of each file that may have a content, for at most 16 files.
+    /// Reads memory only.
+    pub fn dirs_with(&self, hash: &ContentHash) -> Vec<PathBuf> {
+        let found = candidates(&self.inner.shared.lock(), hash, |_| true);
+        found.iter().map(|it| it.dir.to_path_buf()).collect()
     }
 
     /// Opens a shared file for live reads, whatever its current content is.
@@ -487,6 +536,12 @@ fn open_shared(config: ShareConfig, ledger: ShareLedger) -> Result<SharedState, 
 }
 
 impl ShareSetInner {
+    /// Returns whether a configured share may still have to be added.
+    fn begins(&self) -> bool {
+        let until = *self.begins_until.lock();
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
     fn start(
         &self,
         events: mpsc::Sender<ShareEvent>,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
@@ -15,9 +15,9 @@ use super::identity::{FileIdentity, NameStat};
 use super::outboards::Outboards;
 use super::part::{HashPairs, grain_of, outboard_bytes};
 use super::shared::SharedState;
+use super::state::ListingState;
 use super::tree::Slot;
-use super::{ShareSet, beneath, kept, not_here};
-use p2pfs_proto::wire::native::record::ShareIndex;
+use super::{ShareSetInner, beneath, kept};
 use p2pfs_types::digest::{
     AppendAt, ContentHash, DigestError, InMemory, OnDisk, ReadAt, encode_in,
 };
@@ -86,79 +86,66 @@ impl SourceCandidate {
     }
 }
 
-impl ShareSet {
-    /// Opens a shared file with this content if its size and mtime are as when it was hashed. The
-    /// ctime may differ, for example after a chmod or rename. If there is none and a small file
-    /// with the content was replaced recently, returns its former content. A file that others may
-    /// no longer read is not returned, unless its share includes private files.
-    ///
-    /// # Errors
-    /// [`ShareError::NotHere`] if no file has the content, or others may no longer read it. An
-    /// error that [is a want](ShareError::is_want) if a file that may have the content could not be
-    /// opened for lack of resources, may be in a share that was not added yet, or may just have
-    /// been renamed.
-    pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
-        self.find(hash, false)
+/// One search for a file with a requested content, and what it has found so far.
+pub(super) struct SourceSearch<'a> {
+    set: &'a ShareSetInner,
+    hash: &'a ContentHash,
+    /// Whether a file that was written since it was hashed will do.
+    takes_written: bool,
+    written: Option<ShareFile>,
+    /// Whether a file has the content, and others may no longer read it.
+    denied: bool,
+    /// Files that could not be opened because this process may not.
+    refused: Vec<SourceCandidate>,
+    /// Names that are gone, or stand for another file or version.
+    missed: Vec<(Arc<Path>, SharedPath)>,
+    /// Files that were written since they were hashed.
+    unchecked: Vec<Slot>,
+    /// Why a file could not be opened for lack of resources.
+    want: Option<Errno>,
+}
+
+impl<'a> SourceSearch<'a> {
+    pub(super) fn new(set: &'a ShareSetInner, hash: &'a ContentHash, takes_written: bool) -> Self {
+        Self {
+            set,
+            hash,
+            takes_written,
+            written: None,
+            denied: false,
+            refused: Vec::new(),
+            missed: Vec::new(),
+            unchecked: Vec::new(),
+            want: None,
+        }
     }
 
-    /// As [`Self::source`], but if only a file that was written since it was hashed is found,
-    /// returns that file. A log that grew still begins with the content, and [`ShareFile::encode`]
-    /// proves that. Such a file must not be read with [`ShareFile::read_at`].
-    ///
-    /// # Errors
-    /// As [`Self::source`].
-    pub fn provable(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
-        self.find(hash, true)
-    }
-
-    fn find(&self, hash: &ContentHash, takes_written: bool) -> Result<ShareFile, ShareError> {
-        let shared = &self.inner.shared;
+    /// Returns the first file that has the content.
+    pub(super) fn run(mut self) -> Result<ShareFile, ShareError> {
+        let shared = &self.set.shared;
         let checked = shared.checked();
-        let (mut denied, mut missed, mut want) = (false, Vec::new(), None);
-        let (mut written, mut unchecked, mut refused) = (None, Vec::new(), Vec::new());
-        for candidate in self.candidates(hash, |_| true) {
-            let SourceCandidate { dir, path, .. } = &candidate;
-            let (file, seen) = match shared.beneath.open_file(dir, path) {
-                Ok(opened) => opened,
-                Err(error) => {
-                    want = want.or(beneath::is_want(error).then_some(error));
-                    if beneath::is_absence(error) {
-                        missed.push((candidate.dir, candidate.path));
-                    } else if error == Errno::ACCESS {
-                        denied = true;
-                        refused.push(candidate);
-                    }
-                    continue;
-                }
-            };
-            match candidate.judge(&seen) {
-                Judged::Same => return Ok(candidate.file(file, *hash, &seen, shared)),
-                Judged::Denied => denied = true,
-                Judged::Written => {
-                    unchecked.push(candidate.slot);
-                    let it = || candidate.file(file, *hash, &seen, shared);
-                    written = written.or_else(|| takes_written.then(it));
-                    missed.push((candidate.dir, candidate.path));
-                }
-                Judged::Other => missed.push((candidate.dir, candidate.path)),
+        let all = candidates(&shared.lock(), self.hash, |_| true);
+        for candidate in all {
+            if let Some(file) = self.try_one(candidate) {
+                return Ok(file);
             }
         }
-        self.recheck_shares_of(&refused);
-        if !unchecked.is_empty() {
-            shared.lock().record_written(&unchecked);
+        recheck_shares_of(shared, &self.refused);
+        if !self.unchecked.is_empty() {
+            shared.lock().record_written(&self.unchecked);
             shared.wake();
         }
-        if denied {
-            shared.lock().listing.kept.forget(hash);
+        if self.denied {
+            shared.lock().listing.kept.forget(self.hash);
             return Err(ShareError::NotHere);
         }
-        let replaced = self.replaced(hash);
-        match (written, want) {
+        let replaced = self.replaced();
+        match (self.written, self.want) {
             (Some(written), _) if replaced.is_err() => Ok(written),
             (_, Some(error)) => Err(error.into()),
             _ => replaced.map_err(|error| {
-                let is_absent = matches!(error, ShareError::NotHere) && !missed.is_empty();
-                if is_absent && shared.may_be_renamed(hash, &missed, checked) {
+                let is_absent = matches!(error, ShareError::NotHere) && !self.missed.is_empty();
+                if is_absent && shared.may_be_renamed(self.hash, &self.missed, checked) {
                     ShareError::Missed
                 } else {
                     error
@@ -167,53 +154,44 @@ impl ShareSet {
         }
     }
 
-    /// Schedules a walk of each share in which a file could not be opened, if the share's own
-    /// directory cannot be opened either. The kernel does not report that this process may no
-    /// longer pass a directory above a share.
-    fn recheck_shares_of(&self, refused: &[SourceCandidate]) {
-        let shared = &self.inner.shared;
-        for candidate in refused {
-            if shared.beneath.open_share(&candidate.dir).err() != Some(Errno::ACCESS) {
-                continue;
+    /// Opens a file that may have the content. Returns it if it is as it was when it was hashed.
+    fn try_one(&mut self, candidate: SourceCandidate) -> Option<ShareFile> {
+        let shared = &self.set.shared;
+        let SourceCandidate { dir, path, .. } = &candidate;
+        let (file, seen) = match shared.beneath.open_file(dir, path) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.want = self.want.or(beneath::is_want(error).then_some(error));
+                if beneath::is_absence(error) {
+                    self.missed.push((candidate.dir, candidate.path));
+                } else if error == Errno::ACCESS {
+                    self.denied = true;
+                    self.refused.push(candidate);
+                }
+                return None;
             }
-            let mut state = shared.lock();
-            let listing = &mut state.listing;
-            let node = listing.tree.get(candidate.slot);
-            if node.is_some_and(|node| listing.shares.scan(node.share)) {
-                drop(state);
-                shared.wake();
+        };
+        match candidate.judge(&seen) {
+            Judged::Same => return Some(candidate.file(file, *self.hash, &seen, shared)),
+            Judged::Denied => self.denied = true,
+            Judged::Written => {
+                self.unchecked.push(candidate.slot);
+                if self.takes_written && self.written.is_none() {
+                    self.written = Some(candidate.file(file, *self.hash, &seen, shared));
+                }
+                self.missed.push((candidate.dir, candidate.path));
             }
+            Judged::Other => self.missed.push((candidate.dir, candidate.path)),
         }
-    }
-
-    /// Opens one shared file if it looks as it did when it was hashed to this content.
-    ///
-    /// # Errors
-    /// As [`Self::own`]; [`ShareError::NotHere`] also if it is another file or version by
-    /// now.
-    pub fn own_with(
-        &self,
-        share: ShareIndex,
-        path: &SharedPath,
-        hash: &ContentHash,
-    ) -> Result<File, ShareError> {
-        let (dir, _, local) = self.share(share, path)?;
-        let opened = self.inner.shared.beneath.open_file(&dir, &local);
-        let (file, seen) = opened.map_err(not_here)?;
-        let is_it = |it: &SourceCandidate| *it.dir == *dir && it.path == local;
-        let found = self.candidates(hash, is_it).into_iter().next();
-        match found.map(|it| it.judge(&seen)) {
-            Some(Judged::Same) => Ok(file),
-            _ => Err(ShareError::NotHere),
-        }
+        None
     }
 
     /// Returns the former content of a small file that was replaced recently.
-    fn replaced(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
-        let shared = &self.inner.shared;
-        let bytes = shared.lock().listing.kept.get(hash, Instant::now());
+    fn replaced(&self) -> Result<ShareFile, ShareError> {
+        let shared = &self.set.shared;
+        let bytes = shared.lock().listing.kept.get(self.hash, Instant::now());
         let absent = || {
-            if self.begins() {
+            if self.set.begins() {
                 ShareError::Beginning
             } else {
                 ShareError::NotHere
@@ -221,56 +199,66 @@ impl ShareSet {
         };
         let file = kept::in_memory(&bytes.ok_or_else(absent)?)?;
         let seen = NameStat::of(&fstat(&file)?);
-        Ok(ShareFile::new(file, *hash, seen.identity, true, shared))
+        let hash = *self.hash;
+        Ok(ShareFile::new(file, hash, seen.identity, true, shared))
     }
+}
 
-    /// Returns the folder of the share of each file that may have a content, for at most 16 files.
-    /// Reads memory only.
-    pub fn dirs_with(&self, hash: &ContentHash) -> Vec<PathBuf> {
-        let candidates = self.candidates(hash, |_| true).into_iter();
-        candidates.map(|it| it.dir.to_path_buf()).collect()
+/// Schedules a walk of each share in which a file could not be opened, if the share's own directory
+/// cannot be opened either. The kernel does not report that this process may no longer pass a
+/// directory above a share.
+fn recheck_shares_of(shared: &SharedState, refused: &[SourceCandidate]) {
+    for candidate in refused {
+        if shared.beneath.open_share(&candidate.dir).err() != Some(Errno::ACCESS) {
+            continue;
+        }
+        let mut state = shared.lock();
+        let listing = &mut state.listing;
+        let node = listing.tree.get(candidate.slot);
+        if node.is_some_and(|node| listing.shares.scan(node.share)) {
+            drop(state);
+            shared.wake();
+        }
     }
+}
 
-    /// Returns at most [`SOURCE_CANDIDATES_MAX`] files that may have this content and for which
-    /// `is_meant` returns true: the files that are listed with it and not suspected, the file that
-    /// was moved and may be listed soon, and the file that had this content before it grew.
-    fn candidates(
-        &self,
-        hash: &ContentHash,
-        is_meant: impl Fn(&SourceCandidate) -> bool,
-    ) -> Vec<SourceCandidate> {
-        let state = self.inner.shared.lock();
-        let listed = state.listing.tree.with_content(hash);
-        let listed = listed.filter(|slot| !state.queue.notes(*slot).is_suspected);
-        let listed =
-            listed.filter_map(|slot| Some((slot, state.listing.tree.file(slot)?.identity)));
-        let moved = state
+/// Returns at most [`SOURCE_CANDIDATES_MAX`] files that may have this content and for which
+/// `is_meant` returns true: the files that are listed with it and not suspected, the file that was
+/// moved and may be listed soon, and the file that had this content before it grew.
+pub(super) fn candidates(
+    state: &ListingState,
+    hash: &ContentHash,
+    is_meant: impl Fn(&SourceCandidate) -> bool,
+) -> Vec<SourceCandidate> {
+    let listed = state.listing.tree.with_content(hash);
+    let listed = listed.filter(|slot| !state.queue.notes(*slot).is_suspected);
+    let listed = listed.filter_map(|slot| Some((slot, state.listing.tree.file(slot)?.identity)));
+    let moved = state
+        .listing
+        .moved
+        .get(hash)
+        .map(|to| (to.slot, to.identity));
+    let former = state
+        .listing
+        .former
+        .get(hash)
+        .map(|it| (it.slot, it.identity));
+    let candidate = |(slot, identity)| {
+        let share = state
             .listing
-            .moved
-            .get(hash)
-            .map(|to| (to.slot, to.identity));
-        let former = state
-            .listing
-            .former
-            .get(hash)
-            .map(|it| (it.slot, it.identity));
-        let candidate = |(slot, identity)| {
-            let share = state
-                .listing
-                .shares
-                .by_index
-                .get(&state.listing.tree.get(slot)?.share)?;
-            Some(SourceCandidate {
-                slot,
-                dir: share.dir.clone(),
-                include_private: share.spec.include_private,
-                path: state.listing.tree.path(slot)?,
-                identity,
-            })
-        };
-        let all = listed.chain(moved).chain(former).filter_map(candidate);
-        all.filter(is_meant).take(SOURCE_CANDIDATES_MAX).collect()
-    }
+            .shares
+            .by_index
+            .get(&state.listing.tree.get(slot)?.share)?;
+        Some(SourceCandidate {
+            slot,
+            dir: share.dir.clone(),
+            include_private: share.spec.include_private,
+            path: state.listing.tree.path(slot)?,
+            identity,
+        })
+    };
+    let all = listed.chain(moved).chain(former).filter_map(candidate);
+    all.filter(is_meant).take(SOURCE_CANDIDATES_MAX).collect()
 }
 
 /// An open shared file with a requested content. It stays open and can be served as long as its
