@@ -60,7 +60,7 @@ fn scan(what: &str, share: &Path, state: &Path, known: Vec<Known>) -> Vec<Known>
     set.add(ShareSpec::new(share)).unwrap();
     assert!(set.wait_settled(LIMIT));
     println!("{what}: {:?}", begun.elapsed());
-    assert_eq!(set.list()[0].files, FILES as u64);
+    assert_eq!(set.list()[0].totals.files, FILES as u64);
     drop(set);
     collect.join().unwrap()
 }

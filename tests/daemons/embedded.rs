@@ -490,7 +490,7 @@ async fn start_with_share(folder: &Path, dir: &Path) -> Node {
             let shares = shares.list();
             shares
                 .iter()
-                .all(|it| it.state == ShareProgress::Ready && it.files == 1)
+                .all(|it| it.state == ShareProgress::Ready && it.totals.files == 1)
         });
     };
     tokio::task::spawn_blocking(listed).await.unwrap();

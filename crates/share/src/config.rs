@@ -214,27 +214,9 @@ pub enum ShareProgress {
     Vanished,
 }
 
-/// Status of a share as `p2pfs share` shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ShareStatus {
-    /// Canonical directory.
-    pub dir: PathBuf,
-    /// Number of the share, the same after a restart.
-    pub index: ShareIndex,
-    /// Value given to `add`.
-    pub place: SharePlace,
-    /// Value given to `add`.
-    pub include_private: bool,
-    /// Value given to `add`.
-    pub foreign: bool,
-    /// Value given to `add`.
-    pub readers: Option<Vec<String>>,
-    /// Value given to `add`.
-    pub exclude: Vec<String>,
-    /// Value given to `add`.
-    pub default_excludes: bool,
-    /// Current activity.
-    pub state: ShareProgress,
+/// Counts of what a share lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShareTotals {
     /// Number of listed files.
     pub files: u64,
     /// Number of listed directories, without the share's own.
@@ -243,6 +225,21 @@ pub struct ShareStatus {
     pub symlinks: u64,
     /// Total bytes of the listed files.
     pub bytes: u64,
+}
+
+/// Status of a share as `p2pfs share` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareStatus {
+    /// Canonical directory.
+    pub dir: PathBuf,
+    /// Number of the share, the same after a restart.
+    pub index: ShareIndex,
+    /// Settings with which the share was last added. Their `dir` may contain a link.
+    pub spec: ShareSpec,
+    /// Current activity.
+    pub state: ShareProgress,
+    /// Counts of the listed names.
+    pub totals: ShareTotals,
     /// Total bytes of the files that wait to be hashed or are being hashed.
     pub bytes_left: u64,
     /// First [`super::LEFT_OUT_LIST_MAX`] names that are left out.

@@ -94,10 +94,6 @@ impl Exclude {
         &self.own
     }
 
-    pub(super) fn has_defaults(&self) -> bool {
-        self.defaults
-    }
-
     /// Returns whether a path of the share is excluded. Paths beneath an excluded directory are
     /// never checked, because it is not walked.
     pub(super) fn keeps_back(&self, path: &SharedPath, directory: bool) -> bool {

@@ -125,7 +125,7 @@ use tokio::sync::mpsc;
 pub use config::{
     Attributes, EVENT_QUEUE_EVENTS, Form, HASH_THREADS_DEFAULT, Known, MissingShare,
     OUTBOARD_BUDGET_DEFAULT_BYTES, QUIET_DEFAULT, RESCAN_DEFAULT, ShareConfig, ShareEvent,
-    ShareProgress, ShareSpec, ShareStatus,
+    ShareProgress, ShareSpec, ShareStatus, ShareTotals,
 };
 pub use error::ShareError;
 pub use exclude::{EXCLUDE_MAX_PATTERNS, EXCLUDED_BY_DEFAULT, PATTERN_MAX_BYTES, check_patterns};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::config::{ShareProgress, ShareSpec};
+use super::config::{ShareProgress, ShareSpec, ShareTotals};
 use super::exclude::Exclude;
 use super::left_out::{LeftOut, LeftOutWhy, remedy_of_private};
 use super::tree::Slot;
@@ -57,15 +57,6 @@ pub(super) struct ShareProblems {
     pub(super) unwatched: bool,
     pub(super) warning: Option<String>,
     pub(super) warnings_left: u32,
-}
-
-/// Counts of what a share lists.
-#[derive(Default)]
-pub(super) struct ShareTotals {
-    pub(super) files: u64,
-    pub(super) directories: u64,
-    pub(super) symlinks: u64,
-    pub(super) bytes: u64,
 }
 
 impl OfferedShare {

@@ -237,7 +237,7 @@ impl OfferedFiles {
         let all = self.shares.list();
         let legacy = all
             .iter()
-            .filter(|share| share.foreign && share.readers.is_none());
+            .filter(|share| share.spec.foreign && share.spec.readers.is_none());
         let shares: Vec<ShareIndex> = legacy.map(|share| share.index).collect();
         *known = Some((Instant::now(), shares.clone()));
         shares

@@ -113,7 +113,7 @@ impl NodeMembership {
     /// Those of [`Self::join_with_names`].
     pub async fn join(&self, token: &InviteToken) -> Result<(), NodeError> {
         let shares = self.shares.list().into_iter();
-        let readers = shares.flat_map(|share| share.readers.unwrap_or_default());
+        let readers = shares.flat_map(|share| share.spec.readers.unwrap_or_default());
         let names = readers.filter(|reader| reader.parse::<NodeId>().is_err());
         self.join_with_names(token, &names.collect()).await
     }

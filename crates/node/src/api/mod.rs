@@ -71,5 +71,5 @@ pub use p2pfs_membership::{DownReason, MemberState, MemberStatus};
 pub use p2pfs_proto::wire::native::record::{Kind, Timestamp};
 pub use p2pfs_share::{
     DefaultRule, LeftOut, LeftOutWhy, MissingShare, PlaceError, ShareError, SharePlace,
-    ShareProgress, ShareSpec, ShareStatus, check_patterns,
+    ShareProgress, ShareSpec, ShareStatus, ShareTotals, check_patterns,
 };

@@ -42,12 +42,12 @@ fn files_directories_and_inner_links_are_listed_with_true_attributes() {
         panic!()
     };
     assert_eq!(&target[..], b"d/run");
-    let status = bench.status();
+    let ShareStatus { totals, state, .. } = bench.status();
     assert_eq!(
-        (status.files, status.directories, status.symlinks),
+        (totals.files, totals.directories, totals.symlinks),
         (2, 2, 1)
     );
-    assert_eq!((status.bytes, status.state), (2, ShareProgress::Ready));
+    assert_eq!((totals.bytes, state), (2, ShareProgress::Ready));
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn an_invalid_pattern_is_refused_and_changes_nothing() {
     };
     let refused = bench.set().add(spec);
     assert!(matches!(refused, Err(ShareError::BadPattern { .. })));
-    assert_eq!(bench.status().exclude, Vec::<String>::new());
+    assert_eq!(bench.status().spec.exclude, Vec::<String>::new());
 }
 
 #[test]

@@ -168,10 +168,10 @@ fn check(bench: &mut ShareBench) -> Result<(), TestCaseError> {
         plain.clone(),
         "by a rescan"
     );
-    let status = bench.status();
-    let counted = status.files + status.directories + status.symlinks;
+    let ShareStatus { totals, state, .. } = bench.status();
+    let counted = totals.files + totals.directories + totals.symlinks;
     prop_assert_eq!(counted, plain.len() as u64);
-    prop_assert_eq!(status.state, ShareProgress::Ready);
+    prop_assert_eq!(state, ShareProgress::Ready);
     Ok(())
 }
 

@@ -31,9 +31,9 @@ fn the_names_of_a_share_are_listed_below_its_place() {
     let index = bench.add_as("photos/2026");
     let expected = ["photos/2026/d", "photos/2026/d/f", "photos/2026/f"];
     assert_eq!(bench.names(), expected);
-    let status = bench.status();
-    assert_eq!(status.place, place("photos/2026"));
-    assert_eq!((status.files, status.directories), (2, 1));
+    let ShareStatus { spec, totals, .. } = bench.status();
+    assert_eq!(spec.place, place("photos/2026"));
+    assert_eq!((totals.files, totals.directories), (2, 1));
     let (listed, _) = bench.set().listed(None, 10);
     let mut listed: Vec<String> = listed.iter().map(|it| it.path.to_string()).collect();
     listed.sort();
@@ -77,7 +77,7 @@ fn a_change_of_place_renames_every_name_and_reads_no_file() {
         assert_eq!(bench.names(), names, "{at:?}");
         let now: Vec<Entry> = bench.listing.values().cloned().collect();
         assert_eq!(now, entries, "{at:?}");
-        assert_eq!(bench.status().files, 2);
+        assert_eq!(bench.status().totals.files, 2);
     }
     assert_eq!(bench.set().read_bytes(), read_bytes);
     assert!(bench.has("f", b"second"));

@@ -7,10 +7,10 @@ fn five_thousand_small_files_are_listed_and_found_again() {
     let mut bench = ShareBench::bare();
     fill(&bench, 5_000);
     bench.start();
-    assert_eq!(bench.status().files, 5_000);
+    assert_eq!(bench.status().totals.files, 5_000);
     bench.stop();
     bench.start();
-    assert_eq!(bench.status().files, 5_000);
+    assert_eq!(bench.status().totals.files, 5_000);
 }
 
 #[test]

@@ -179,7 +179,7 @@ pub(super) fn remove_share(services: &Services, dir: &Path) -> Result<Shares, Fa
 }
 
 fn share_with_readers(services: &Services, status: api::ShareStatus) -> ShareInfo {
-    let readers = status.readers.clone().map(|readers| {
+    let readers = status.spec.readers.clone().map(|readers| {
         let info = |reader: String| ShareReader {
             node: services
                 .node
@@ -350,18 +350,18 @@ fn share_info(status: api::ShareStatus) -> ShareInfo {
         .find(is_excluded)
         .map_or(0, |(_, count)| *count);
     ShareInfo {
-        place: (!status.place.is_root()).then(|| status.place.to_string()),
+        place: (!status.spec.place.is_root()).then(|| status.spec.place.to_string()),
         state,
         pending_files,
         pending_bytes: status.bytes_left,
         problems,
-        include_private: status.include_private,
-        legacy: status.foreign,
+        include_private: status.spec.include_private,
+        legacy: status.spec.foreign,
         readers: None,
-        files: status.files,
-        bytes: status.bytes,
-        exclude: status.exclude,
-        default_excludes: status.default_excludes,
+        files: status.totals.files,
+        bytes: status.totals.bytes,
+        exclude: status.spec.exclude,
+        default_excludes: status.spec.default_excludes,
         left_out_files: of_all - excluded,
         excluded_files: excluded,
         left_out: counts
