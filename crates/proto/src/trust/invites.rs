@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::statement::StatementId;
 use super::token::{InviteToken, TOKEN_SEEDS_MAX};
-use super::{Channel, Role, TrustError, random_bytes};
+use super::{Channel, Ledger, Role, TrustError, random_bytes};
 use p2pfs_types::id::{NodeId, NodeName};
 
 /// Maximum number of unused invitations. Issuing more is refused until one is used or expires.
@@ -57,6 +57,26 @@ pub struct Known {
 }
 
 impl Known {
+    /// Returns the cluster's id and the expulsions and farewells that count in a ledger, to be kept
+    /// with an invitation that this node makes.
+    pub fn of(ledger: Option<&Ledger>) -> Self {
+        let known = ledger.map(|ledger| Self {
+            cluster: Some(ledger.cluster()),
+            expulsions: ledger.expulsions(),
+        });
+        known.unwrap_or_default()
+    }
+
+    /// Returns the knowledge that an invitation must be based on to admit a node: the cluster's id,
+    /// and the expulsions that exclude the node.
+    pub fn needed_for(node: &NodeId, ledger: Option<&Ledger>) -> Self {
+        let needed = ledger.map(|ledger| Self {
+            cluster: Some(ledger.cluster()),
+            expulsions: ledger.departure_index().words_against(node),
+        });
+        needed.unwrap_or_default()
+    }
+
     /// Returns whether both are of the same cluster and this one has all needed statements.
     pub(super) fn covers(&self, needed: &Self) -> bool {
         self.cluster == needed.cluster && needed.expulsions.is_subset(&self.expulsions)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Keyring;
 use crate::trust::invites::Known;
 use crate::trust::statement::SignedStatement;
-use crate::trust::{EpochSecret, Grant, Ledger, NodeKey, TrustError};
+use crate::trust::{EpochSecret, Grant, NodeKey, TrustError};
 use p2pfs_types::id::{NodeId, NodeName};
 
 /// The reply to an admitted node.
@@ -15,28 +15,6 @@ pub struct Welcome {
     pub secret: Arc<EpochSecret>,
     /// The encoded certificates from the founding to the node's own; empty without a ledger.
     pub chain: Vec<u8>,
-}
-
-impl Known {
-    /// Returns the cluster's id and the expulsions and farewells that count in a ledger, to be kept
-    /// with an invitation that this node makes.
-    pub fn of(ledger: Option<&Ledger>) -> Self {
-        let known = ledger.map(|ledger| Self {
-            cluster: Some(ledger.cluster()),
-            expulsions: ledger.expulsions(),
-        });
-        known.unwrap_or_default()
-    }
-
-    /// Returns the knowledge that an invitation must be based on to admit a node: the cluster's id,
-    /// and the expulsions that exclude the node.
-    pub fn needed_for(node: &NodeId, ledger: Option<&Ledger>) -> Self {
-        let needed = ledger.map(|ledger| Self {
-            cluster: Some(ledger.cluster()),
-            expulsions: ledger.departure_index().words_against(node),
-        });
-        needed.unwrap_or_default()
-    }
 }
 
 impl Welcome {
