@@ -10,7 +10,7 @@ use super::CatalogueError;
 use super::audience::key_context;
 use super::own::OwnLog;
 use super::row::Row;
-use p2pfs_proto::trust::has_key;
+use p2pfs_proto::trust::{ShareKey, has_key};
 use p2pfs_proto::wire::native::record::{EntitledReader, Fact, READERS_MAX, ShareIndex};
 use p2pfs_types::id::NodeId;
 
@@ -91,13 +91,13 @@ impl ReaderLists<'_> {
         let log = self.log.logs.own_log();
         let purpose = (log.epoch, log.sequence, number, &readers);
         let purpose = postcard::to_stdvec(&purpose).expect("a list of readers always encodes");
-        let key = vault.share_key(&purpose);
+        let key = ShareKey::derive(&vault, &purpose);
         let salt = *blake3::hash(&purpose)
             .as_bytes()
             .first_chunk()
             .expect("16 of 32");
         let wrapped = readers.into_iter().filter_map(|node| {
-            let key = vault.wrap(&key, &node, &key_context(number, &salt))?;
+            let key = key.wrap(&vault, &node, &key_context(number, &salt))?;
             Some(EntitledReader { node, key })
         });
         let readers = wrapped.collect();

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::audience::{Audience, Mark, ReaderList, SealedPlace, key_context};
 use super::row::{Class, NodeIndex, Row};
-use p2pfs_proto::trust::NodeKey;
+use p2pfs_proto::trust::{NodeKey, ShareKey};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
@@ -126,8 +126,7 @@ impl SealedRecords {
         let (share, salt, readers) = list;
         let own = readers.iter().find(|reader| reader.node == *me);
         let key = own.zip(self.vault.as_ref()).and_then(|(own, vault)| {
-            let key = vault.unwrap(author, &own.key, &key_context(number, &salt))?;
-            Some(key)
+            ShareKey::unwrap(&own.key, vault, author, &key_context(number, &salt))
         });
         Audience {
             share,

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::*;
-use p2pfs_proto::trust::NodeKey;
+use p2pfs_proto::trust::{NodeKey, ShareKey};
 use p2pfs_proto::wire::native::record::{Fact, Record};
 
 fn key(number: u8) -> NodeKey {
@@ -236,7 +236,7 @@ fn a_name_sealed_twice_is_the_same_log_for_readers_and_others() {
     let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
     read_by(&mut a, Some(&[2]));
     put(&mut a, "one", file("one", 1));
-    let other = key(1).share_key(b"mine");
+    let other = ShareKey::derive(&key(1), b"mine");
     let number = ShareIndex::FIRST_SEALED;
     // One record is from a forger with the key of its own share, and one opens to nothing.
     for path in [other.seal(b"", b"one"), vec![7; 60]] {

@@ -33,6 +33,42 @@ pub type WrappedKey = ([u8; 32], [u8; 16]);
 pub struct ShareKey(Zeroizing<[u8; 32]>);
 
 impl ShareKey {
+    /// Derives the key that a node makes for one purpose. It is always the same, and no other node
+    /// can derive it.
+    pub fn derive(maker: &NodeKey, purpose: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(MADE);
+        hasher.update(maker.seed()).update(purpose);
+        Self(Zeroizing::new(*hasher.finalize().as_bytes()))
+    }
+
+    /// Encrypts the key for one reader, which needs the maker's id and `about` to decrypt it.
+    /// Returns none if the reader's id is not a valid key. A maker must never wrap two different
+    /// keys for one reader with the same `about`, because the nonce is fixed.
+    pub fn wrap(&self, maker: &NodeKey, reader: &NodeId, about: &[u8]) -> Option<WrappedKey> {
+        let between = between(maker, &maker.node_id(), reader, reader, about)?;
+        let mut bytes = self.0.to_vec();
+        let nonce = Nonce::assume_unique_for_key([0; NONCE_BYTES]);
+        let sealed = cipher(&between).seal_in_place_append_tag(nonce, Aad::empty(), &mut bytes);
+        sealed.expect("a key is far below the limit of the cipher");
+        let (first, second) = bytes.split_at(32);
+        Some((first.try_into().ok()?, second.try_into().ok()?))
+    }
+
+    /// Decrypts a key that `maker` wrapped for the node of `reader`. Returns none if that fails.
+    pub fn unwrap(
+        wrapped: &WrappedKey,
+        reader: &NodeKey,
+        maker: &NodeId,
+        about: &[u8],
+    ) -> Option<Self> {
+        let between = between(reader, maker, &reader.node_id(), maker, about)?;
+        let mut bytes = Zeroizing::new([&wrapped.0[..], &wrapped.1[..]].concat());
+        let nonce = Nonce::assume_unique_for_key([0; NONCE_BYTES]);
+        let opened = cipher(&between).open_in_place(nonce, Aad::empty(), &mut bytes);
+        let key: [u8; 32] = (&*opened.ok()?).try_into().ok()?;
+        Some(Self(Zeroizing::new(key)))
+    }
+
     /// Seals a text. The label `about` is required to open it and is not secret.
     ///
     /// # Panics
@@ -82,60 +118,27 @@ pub fn has_key(node: &NodeId) -> bool {
     point.is_some_and(|point| !point.is_small_order())
 }
 
-impl NodeKey {
-    /// Derives the key that this node makes for one purpose. It is always the same, and no other
-    /// node can derive it.
-    pub fn share_key(&self, purpose: &[u8]) -> ShareKey {
-        let mut hasher = blake3::Hasher::new_derive_key(MADE);
-        hasher.update(self.seed()).update(purpose);
-        ShareKey(Zeroizing::new(*hasher.finalize().as_bytes()))
+/// Derives the key shared by the node of `own` and another one for `about` (X25519 of RFC 7748,
+/// with the Ed25519 keys of RFC 8032 converted to Montgomery form).
+fn between(
+    own: &NodeKey,
+    maker: &NodeId,
+    reader: &NodeId,
+    other: &NodeId,
+    about: &[u8],
+) -> Option<Zeroizing<[u8; 32]>> {
+    let point = CompressedEdwardsY(*other.as_bytes()).decompress()?;
+    let hash = digest(&SHA512, own.seed());
+    let scalar: Zeroizing<[u8; 32]> = Zeroizing::new(*hash.as_ref().first_chunk()?);
+    let agreed = point.to_montgomery().mul_clamped(*scalar);
+    if agreed.to_bytes() == [0; 32] {
+        return None;
     }
-
-    /// Encrypts a share key for one reader, which needs the maker's id and `about` to decrypt it.
-    /// Returns none if the reader's id is not a valid key. Two different keys must never be wrapped
-    /// for one reader with the same `about`, because the nonce is fixed.
-    pub fn wrap(&self, key: &ShareKey, reader: &NodeId, about: &[u8]) -> Option<WrappedKey> {
-        let between = self.between(&self.node_id(), reader, reader, about)?;
-        let mut bytes = key.0.to_vec();
-        let nonce = Nonce::assume_unique_for_key([0; NONCE_BYTES]);
-        let sealed = cipher(&between).seal_in_place_append_tag(nonce, Aad::empty(), &mut bytes);
-        sealed.expect("a key is far below the limit of the cipher");
-        let (first, second) = bytes.split_at(32);
-        Some((first.try_into().ok()?, second.try_into().ok()?))
-    }
-
-    /// Decrypts a key that `maker` wrapped for this node. Returns none if that fails.
-    pub fn unwrap(&self, maker: &NodeId, wrapped: &WrappedKey, about: &[u8]) -> Option<ShareKey> {
-        let between = self.between(maker, &self.node_id(), maker, about)?;
-        let mut bytes = Zeroizing::new([&wrapped.0[..], &wrapped.1[..]].concat());
-        let nonce = Nonce::assume_unique_for_key([0; NONCE_BYTES]);
-        let opened = cipher(&between).open_in_place(nonce, Aad::empty(), &mut bytes);
-        let key: [u8; 32] = (&*opened.ok()?).try_into().ok()?;
-        Some(ShareKey(Zeroizing::new(key)))
-    }
-
-    /// Derives the key shared by this node and another one for `about` (X25519 of RFC 7748, with
-    /// the Ed25519 keys of RFC 8032 converted to Montgomery form).
-    fn between(
-        &self,
-        maker: &NodeId,
-        reader: &NodeId,
-        other: &NodeId,
-        about: &[u8],
-    ) -> Option<Zeroizing<[u8; 32]>> {
-        let point = CompressedEdwardsY(*other.as_bytes()).decompress()?;
-        let hash = digest(&SHA512, self.seed());
-        let scalar: Zeroizing<[u8; 32]> = Zeroizing::new(*hash.as_ref().first_chunk()?);
-        let agreed = point.to_montgomery().mul_clamped(*scalar);
-        if agreed.to_bytes() == [0; 32] {
-            return None;
-        }
-        let mut hasher = blake3::Hasher::new_derive_key(WRAPPED);
-        hasher.update(agreed.as_bytes());
-        hasher.update(maker.as_bytes()).update(reader.as_bytes());
-        hasher.update(about);
-        Some(Zeroizing::new(*hasher.finalize().as_bytes()))
-    }
+    let mut hasher = blake3::Hasher::new_derive_key(WRAPPED);
+    hasher.update(agreed.as_bytes());
+    hasher.update(maker.as_bytes()).update(reader.as_bytes());
+    hasher.update(about);
+    Some(Zeroizing::new(*hasher.finalize().as_bytes()))
 }
 
 fn cipher(key: &[u8; 32]) -> LessSafeKey {
@@ -154,17 +157,18 @@ mod tests {
     #[test]
     fn a_share_key_is_available_to_its_readers_only() {
         let (maker, reader, other) = (node(1), node(2), node(3));
-        let key = maker.share_key(b"one");
-        let wrapped = maker.wrap(&key, &reader.node_id(), b"it").unwrap();
-        assert_eq!(
-            reader.unwrap(&maker.node_id(), &wrapped, b"it"),
-            Some(key.clone())
-        );
-        assert_eq!(reader.unwrap(&maker.node_id(), &wrapped, b"else"), None);
-        assert_eq!(reader.unwrap(&other.node_id(), &wrapped, b"it"), None);
-        assert_eq!(other.unwrap(&maker.node_id(), &wrapped, b"it"), None);
-        let own = maker.wrap(&key, &maker.node_id(), b"it").unwrap();
-        assert_eq!(maker.unwrap(&maker.node_id(), &own, b"it"), Some(key));
+        let key = ShareKey::derive(&maker, b"one");
+        let wrapped = key.wrap(&maker, &reader.node_id(), b"it").unwrap();
+        let unwrap = |node: &NodeKey, maker: &NodeKey, about: &[u8]| {
+            ShareKey::unwrap(&wrapped, node, &maker.node_id(), about)
+        };
+        assert_eq!(unwrap(&reader, &maker, b"it"), Some(key.clone()));
+        assert_eq!(unwrap(&reader, &maker, b"else"), None);
+        assert_eq!(unwrap(&reader, &other, b"it"), None);
+        assert_eq!(unwrap(&other, &maker, b"it"), None);
+        let own = key.wrap(&maker, &maker.node_id(), b"it").unwrap();
+        let opened = ShareKey::unwrap(&own, &maker, &maker.node_id(), b"it");
+        assert_eq!(opened, Some(key));
     }
 
     #[test]
@@ -172,12 +176,12 @@ mod tests {
         // The neutral element, for which the key agreement is the same for every node.
         let mut neutral = [0; 32];
         neutral[0] = 1;
-        let (maker, key) = (node(1), node(1).share_key(b"one"));
-        assert_eq!(maker.wrap(&key, &NodeId::new(neutral), b"it"), None);
+        let (maker, key) = (node(1), ShareKey::derive(&node(1), b"one"));
+        assert_eq!(key.wrap(&maker, &NodeId::new(neutral), b"it"), None);
         assert!(!has_key(&NodeId::new(neutral)));
         // About half of all numbers are not a point of the curve.
         let none = |y: &u8| {
-            let is_none = maker.wrap(&key, &NodeId::new([*y; 32]), b"it").is_none();
+            let is_none = key.wrap(&maker, &NodeId::new([*y; 32]), b"it").is_none();
             assert_eq!(is_none, !has_key(&NodeId::new([*y; 32])));
             is_none
         };
@@ -186,13 +190,13 @@ mod tests {
 
     #[test]
     fn a_sealed_text_is_decrypted_unchanged_or_not_at_all() {
-        let key = node(1).share_key(b"one");
+        let key = ShareKey::derive(&node(1), b"one");
         let sealed = key.seal(b"about", b"text");
         assert_eq!(sealed.len(), 4 + SEAL_BYTES);
         assert_eq!(sealed, key.seal(b"about", b"text"), "the same again");
         assert_eq!(key.open(b"about", &sealed).as_deref(), Some(&b"text"[..]));
         assert_eq!(key.open(b"other", &sealed), None);
-        assert_eq!(node(1).share_key(b"two").open(b"about", &sealed), None);
+        assert_eq!(ShareKey::derive(&node(1), b"two").open(b"about", &sealed), None);
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
