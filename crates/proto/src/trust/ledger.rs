@@ -57,12 +57,14 @@ mod history;
 mod intake;
 mod lost;
 mod signer;
+mod statement_set;
 mod walk;
 
 use chains::Chains;
 use departed::DepartedNodes;
 use intake::{Issuers, is_farewell};
 pub use signer::LedgerSigner;
+use statement_set::StatementSet;
 use walk::Replay;
 
 /// Maximum number of statements in a ledger.
@@ -169,6 +171,15 @@ struct Rotations {
 }
 
 impl Evaluation {
+    /// Evaluates a set of statements.
+    fn of(statements: &StatementSet) -> Self {
+        let mut replay = Replay::new(statements);
+        while let Some(membership) = replay.pop_senior() {
+            replay.apply_statements(membership);
+        }
+        replay.finish()
+    }
+
     /// Returns the last membership of a node that is over; 0 if there is none.
     fn over_up_to(&self, node: &NodeId) -> u32 {
         self.over.get(node).copied().unwrap_or(0)
@@ -181,6 +192,11 @@ impl Evaluation {
         *term > self.over_up_to(node) && member.is_some_and(|it| *term <= it.term)
     }
 
+    /// Returns the last membership for which a node has a certificate that counts.
+    fn last_term(&self, node: &NodeId) -> Option<u32> {
+        self.last_terms.get(node).copied()
+    }
+
     fn end(&mut self, node: NodeId, term: u32) {
         let over = self.over.entry(node).or_default();
         *over = (*over).max(term);
@@ -190,9 +206,7 @@ impl Evaluation {
 /// A cluster's statements and their evaluation.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    cluster: StatementId,
-    founder: NodeId,
-    statements: BTreeMap<StatementId, SignedStatement>,
+    statements: StatementSet,
     evaluation: Evaluation,
 }
 
@@ -207,14 +221,19 @@ impl Ledger {
             before: None,
             claim: Claim::Found { name },
         };
-        Self::begun_by(founding.sign(key)).expect("a founding that was just signed is one")
+        let ledger = Self::of(vec![founding.sign(key)]);
+        ledger.expect("a founding that was just signed is one")
     }
 
     /// Builds the ledger of these statements. Skips statements that are forged or do not belong to
     /// the ledger. Returns none if the first one is not a founding.
     pub fn of(statements: Vec<SignedStatement>) -> Option<Self> {
         let mut statements = statements.into_iter();
-        let mut ledger = Self::begun_by(statements.next()?)?;
+        let founded = StatementSet::founded_by(statements.next()?)?;
+        let mut ledger = Self {
+            evaluation: Evaluation::of(&founded),
+            statements: founded,
+        };
         // A statement corrupted on disk does not invalidate the others. The limit is that of the
         // founder: the file may have more than `STATEMENTS_OF_OTHERS_MAX` statements, and those of
         // the other nodes must be taken in again wherever they are in the file.
@@ -223,36 +242,19 @@ impl Ledger {
         Some(ledger)
     }
 
-    fn begun_by(founding: SignedStatement) -> Option<Self> {
-        let is_founding = matches!(founding.statement.claim, Claim::Found { .. })
-            && founding.statement.cluster == StatementId::default()
-            && founding.is_genuine();
-        if !is_founding {
-            return None;
-        }
-        let id = founding.id();
-        let mut ledger = Self {
-            cluster: id,
-            founder: founding.statement.by,
-            statements: BTreeMap::from([(id, founding)]),
-            evaluation: Evaluation::default(),
-        };
-        ledger.evaluation = ledger.evaluate();
-        Some(ledger)
-    }
-
     /// Returns the cluster's id, which is the id of its founding statement.
     pub fn cluster(&self) -> StatementId {
-        self.cluster
+        self.statements.cluster()
     }
 
     /// Returns all statements, the founding first.
     pub fn statements(&self) -> impl Iterator<Item = &SignedStatement> {
+        let cluster = self.cluster();
         let others = self
             .statements
             .iter()
-            .filter(|(id, _)| **id != self.cluster);
-        let founding = self.statements.get(&self.cluster);
+            .filter(move |(id, _)| **id != cluster);
+        let founding = self.statements.get(&cluster);
         founding
             .into_iter()
             .chain(others.map(|(_, statement)| statement))
@@ -271,7 +273,7 @@ impl Ledger {
         let issuers = Issuers::of(self);
         let (mut names, mut used_up) = (Vec::new(), BTreeSet::new());
         let is_full = self.statements.len() >= STATEMENTS_OF_OTHERS_MAX;
-        for (id, signed) in &self.statements {
+        for (id, signed) in self.statements.iter() {
             match issuers.used_up(&signed.statement) {
                 _ if is_full && self.is_idle(id, &signed.statement) => {}
                 Some(quota) => drop(used_up.insert(quota)),
@@ -352,7 +354,7 @@ impl Ledger {
             && chain.len() < CHAIN_MAX
         {
             chain.push(signed.clone());
-            let is_founding = next == Some(self.cluster);
+            let is_founding = next == Some(self.cluster());
             let (by, term) = (signed.statement.by, signed.statement.by_term);
             let before = self.evaluation.heard_by.get(&(by, term));
             next = before.filter(|_| !is_founding).copied();
@@ -370,50 +372,32 @@ impl Ledger {
             return Err(self.not_admin(now_s));
         }
         let chain = self.chain(node);
-        let is_whole = chain.first().is_some_and(|it| it.id() == self.cluster);
+        let is_whole = chain.first().is_some_and(|it| it.id() == self.cluster());
         let has_room = is_whole && chain.len() < CHAIN_MAX;
         has_room.then_some(()).ok_or(TrustError::TooFar)
-    }
-
-    fn evaluate(&self) -> Evaluation {
-        let mut replay = Replay::new(self);
-        while let Some(membership) = replay.pop_senior() {
-            replay.apply_statements(membership);
-        }
-        replay.finish()
     }
 
     /// Returns all statements by time, and whether each counts. Within one second the founder's
     /// come first, and those of one node keep the order of its chain.
     pub fn history(&self) -> Vec<(SignedStatement, bool)> {
-        let places = history::places(&self.statements);
+        let (places, founder) = (history::places(&self.statements), self.statements.founder());
         let mut all: Vec<_> = self.statements.iter().collect();
         all.sort_by_key(|(id, signed)| {
             let (by, at_s) = (signed.statement.by, signed.statement.at_s);
-            (at_s, by != self.founder, by, places.get(id))
+            (at_s, by != founder, by, places.get(id))
         });
         let each = all.into_iter().map(|(_, signed)| signed);
         each.map(|it| (it.clone(), self.counts(it))).collect()
-    }
-
-    fn all(&self) -> impl Iterator<Item = (StatementId, &Statement)> {
-        self.statements
-            .iter()
-            .map(|(id, signed)| (*id, &signed.statement))
-    }
-
-    fn by<'a>(&'a self, node: &'a NodeId) -> impl Iterator<Item = (StatementId, &'a Statement)> {
-        self.all()
-            .filter(move |(_, statement)| statement.by == *node)
     }
 
     /// Returns the last statement of a node whose chain is completely known, of the memberships up
     /// to its last certificate that counts. Prefers the latest membership, then the longest chain.
     /// Statements that arrive later cannot be inserted before the returned one.
     fn last_of(&self, node: &NodeId) -> Option<StatementId> {
-        let chains = Chains::of(self.by(node));
-        let had = self.last_term(node).unwrap_or(u32::MAX);
+        let chains = Chains::of(self.statements.by(node));
+        let had = self.evaluation.last_term(node).unwrap_or(u32::MAX);
         let said = self
+            .statements
             .by(node)
             .filter(|(_, statement)| statement.by_term <= had);
         let whole = said.filter_map(|(id, statement)| {
@@ -427,8 +411,8 @@ impl Ledger {
     /// `up_to_term`. Leaves out farewells, and statements of which an earlier one of the node is
     /// not known.
     fn last_counting(&self, node: &NodeId, up_to_term: u32) -> Option<StatementId> {
-        let chains = Chains::of(self.by(node));
-        let counting = self.by(node).filter(|(id, statement)| {
+        let chains = Chains::of(self.statements.by(node));
+        let counting = self.statements.by(node).filter(|(id, statement)| {
             let is_in_time = statement.by_term <= up_to_term;
             is_in_time && !is_farewell(statement) && self.evaluation.valid.contains(id)
         });
@@ -439,15 +423,10 @@ impl Ledger {
         whole.max().map(|(_, _, id)| id)
     }
 
-    /// Returns the last membership for which a node has a certificate that counts.
-    fn last_term(&self, node: &NodeId) -> Option<u32> {
-        self.evaluation.last_terms.get(node).copied()
-    }
-
     /// Returns the name in the latest certificate of a node, whether that certificate still counts
     /// or not. For the founder, it can be the name in the statement that founded the cluster.
     pub fn last_name_of(&self, who: &NodeId) -> Option<NodeName> {
-        let all = self.statements.values().map(|signed| &signed.statement);
+        let all = self.statements.iter().map(|(_, signed)| &signed.statement);
         let named = all.filter_map(|statement| match &statement.claim {
             Claim::Admit { node, name, .. } if node == who => Some((statement.at_s, name)),
             Claim::Found { name } if statement.by == *who => Some((statement.at_s, name)),
@@ -479,21 +458,9 @@ impl Ledger {
         let Claim::Expel { node, term, stands } = &signed.statement.claim else {
             return false;
         };
-        let farewell = stands.and_then(|it| Some((it, self.ends_own(node, &it)?)));
+        let farewell = stands.and_then(|it| Some((it, self.statements.farewell_term(node, &it)?)));
         let is_it = |(id, ends)| ends >= *term && self.evaluation.valid.contains(&id);
         signed.statement.by != *node && farewell.is_some_and(is_it)
-    }
-
-    /// Returns the last membership that this statement ends, if it is a farewell of the node.
-    fn ends_own(&self, node: &NodeId, id: &StatementId) -> Option<u32> {
-        match &self.statements.get(id)?.statement {
-            Statement {
-                by,
-                claim: Claim::Expel { node: of, term, .. },
-                ..
-            } if by == node && of == node => Some(*term),
-            _ => None,
-        }
     }
 
     /// Returns the members that [`LedgerSigner::expel_with_admitted`] would remove besides the node

@@ -196,7 +196,10 @@ mod tests {
         assert_eq!(sealed, key.seal(b"about", b"text"), "the same again");
         assert_eq!(key.open(b"about", &sealed).as_deref(), Some(&b"text"[..]));
         assert_eq!(key.open(b"other", &sealed), None);
-        assert_eq!(ShareKey::derive(&node(1), b"two").open(b"about", &sealed), None);
+        assert_eq!(
+            ShareKey::derive(&node(1), b"two").open(b"about", &sealed),
+            None
+        );
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;

@@ -42,7 +42,7 @@ impl LedgerSigner<'_> {
             let last = || {
                 self.ledger
                     .last_counting(&node, term)
-                    .unwrap_or(self.ledger.cluster)
+                    .unwrap_or(self.ledger.cluster())
             };
             let stands = Some(farewell.unwrap_or_else(last));
             Claim::Expel { node, term, stands }
@@ -97,7 +97,12 @@ impl LedgerSigner<'_> {
             return (node, term);
         }
         let over = self.ledger.evaluation.over_up_to(&node);
-        let last = self.ledger.last_term(&node).unwrap_or(term).min(over);
+        let last = self
+            .ledger
+            .evaluation
+            .last_term(&node)
+            .unwrap_or(term)
+            .min(over);
         (node, last.max(term))
     }
 
@@ -105,9 +110,9 @@ impl LedgerSigner<'_> {
     /// now. A node that signed several farewells, or one that skips statements, did not simply
     /// leave.
     fn farewell_to_confirm(&self, (node, term): Membership) -> Option<StatementId> {
-        let own = self.ledger.by(&node).map(|(id, _)| id);
+        let own = self.ledger.statements.by(&node).map(|(id, _)| id);
         let mut farewells = own.filter(|id| {
-            let ends = self.ledger.ends_own(&node, id);
+            let ends = self.ledger.statements.farewell_term(&node, id);
             self.ledger.evaluation.valid.contains(id) && ends.is_some_and(|it| it >= term)
         });
         let farewell = farewells.next().filter(|_| farewells.next().is_none())?;
@@ -117,7 +122,7 @@ impl LedgerSigner<'_> {
         );
         while let Some(id) = next {
             let statement = &self.ledger.statements.get(&id)?.statement;
-            let is_farewell = self.ledger.ends_own(&node, &id).is_some();
+            let is_farewell = self.ledger.statements.farewell_term(&node, &id).is_some();
             if statement.by != node || !self.ledger.evaluation.valid.contains(&id) {
                 return None;
             }

@@ -44,7 +44,7 @@ impl<'a> DepartureIndex<'a> {
             was_in: BTreeMap::new(),
         };
         let mut without_effect = IssuedCertificates::new();
-        for (id, signed) in &ledger.statements {
+        for (id, signed) in ledger.statements.iter() {
             let (by, by_term) = (signed.statement.by, signed.statement.by_term);
             let counts = ledger.evaluation.valid.contains(id);
             match &signed.statement.claim {
@@ -97,7 +97,7 @@ impl<'a> DepartureIndex<'a> {
             return;
         };
         // An expulsion cannot end more memberships than there were.
-        let had = self.ledger.last_term(node).unwrap_or(u32::MAX);
+        let had = self.ledger.evaluation.last_term(node).unwrap_or(u32::MAX);
         let is_anothers = statement.by != *node;
         let is_void = self.ledger.evaluation.voiding.contains(&id);
         let order = ((*term).min(had), is_anothers, is_void, statement.at_s);
@@ -139,7 +139,7 @@ impl<'a> DepartureIndex<'a> {
         let last = was_in.and_then(|terms| self.last_of(who, terms));
         // `own` is the reason only if it ends the node's last membership. A farewell does not end a
         // membership by a certificate that no longer counts.
-        let had = self.ledger.last_term(who);
+        let had = self.ledger.evaluation.last_term(who);
         let is_so = own.is_some_and(|((term, is_anothers, ..), _)| {
             last <= Some(*term) && (*is_anothers || last <= had)
         });
@@ -152,9 +152,9 @@ impl<'a> DepartureIndex<'a> {
 
     /// Returns the statement by which each departed node is out.
     fn all_out(&self) -> DepartedNodes {
-        let founder = [&self.ledger.founder];
+        let founder = [self.ledger.statements.founder()];
         let named: BTreeSet<_> = self.admitted.keys().chain(self.about.keys()).collect();
-        let named = named.into_iter().chain(founder);
+        let named = named.into_iter().chain(&founder);
         let members = &self.ledger.evaluation.members;
         let out = named.filter(|who| !members.contains_key(who));
         out.filter_map(|who| Some((*who, self.out(who)?.id())))
@@ -213,7 +213,7 @@ impl<'a> DepartureIndex<'a> {
         if self.ledger.evaluation.members.contains_key(node) {
             return BTreeSet::new();
         }
-        let had = self.ledger.last_term(node).unwrap_or(0);
+        let had = self.ledger.evaluation.last_term(node).unwrap_or(0);
         let fell = self.last_admitted(node).is_some_and(|last| last > had);
         let issuers = if fell { self.issuers(node) } else { Vec::new() };
         let issuers: BTreeSet<_> = issuers.into_iter().collect();
@@ -274,11 +274,13 @@ impl Ledger {
     /// Each has the statement by which it is out, which is about the node or an issuer of its
     /// certificates. Sorted by time.
     pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
-        let let_in = self.all().filter_map(|(_, it)| match &it.claim {
-            Claim::Admit { node, .. } => Some(*node),
-            _ => None,
-        });
-        let let_in: BTreeSet<_> = let_in.chain([self.founder]).collect();
+        let let_in = self
+            .statements()
+            .filter_map(|it| match &it.statement.claim {
+                Claim::Admit { node, .. } => Some(*node),
+                _ => None,
+            });
+        let let_in: BTreeSet<_> = let_in.chain([self.statements.founder()]).collect();
         let gone = self
             .departed_nodes()
             .iter()

@@ -33,7 +33,11 @@ impl LedgerSigner<'_> {
         let is_own = node == self.key.node_id();
         // Includes memberships for which the node already has a certificate but that have not
         // begun.
-        let term = self.ledger.last_term(&node).ok_or(TrustError::NoMember)?;
+        let term = self
+            .ledger
+            .evaluation
+            .last_term(&node)
+            .ok_or(TrustError::NoMember)?;
         let stands = match self.ledger.certificate(&node).map(|it| it.id) {
             // If no statement of the node is known, names its certificate, so that no statement of
             // the node stands.
@@ -43,7 +47,7 @@ impl LedgerSigner<'_> {
             None if !is_own && self.ledger.has_resigned(&node) => self
                 .ledger
                 .last_counting(&node, term)
-                .or(Some(self.ledger.cluster)),
+                .or(Some(self.ledger.cluster())),
             None => return Err(TrustError::NoMember),
         };
         if !is_own {
@@ -80,7 +84,7 @@ impl LedgerSigner<'_> {
             .map(|((node, term), _)| Claim::Expel {
                 node: *node,
                 term: *term,
-                stands: Some(self.ledger.cluster),
+                stands: Some(self.ledger.cluster()),
             })
             .collect();
         self.close(claims)
@@ -116,7 +120,7 @@ impl LedgerSigner<'_> {
             .last_name_of(&node)
             .ok_or(TrustError::NoMember)?;
         self.check_expels(&node)?;
-        let theirs = self.ledger.last_term(&node);
+        let theirs = self.ledger.evaluation.last_term(&node);
         let over = self.ledger.evaluation.over.get(&node).copied();
         let term = theirs.or(over).ok_or(TrustError::NoMember)?;
         self.attempt(|before, after| {

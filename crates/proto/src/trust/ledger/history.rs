@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{SignedStatement, StatementId};
+use super::StatementId;
+use super::statement_set::StatementSet;
 
 /// Returns for each statement the number of known statements before it in its chain.
-pub(super) fn places(
-    statements: &BTreeMap<StatementId, SignedStatement>,
-) -> BTreeMap<StatementId, usize> {
+pub(super) fn places(statements: &StatementSet) -> BTreeMap<StatementId, usize> {
     let mut places = BTreeMap::new();
-    for id in statements.keys() {
+    for (id, _) in statements.iter() {
         let (mut chain, mut next) = (Vec::new(), Some(*id));
         while let Some(id) = next.filter(|id| !places.contains_key(id)) {
             chain.push(id);

@@ -21,7 +21,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
-    FAREWELLS_PER_MEMBERSHIP_MAX, Ledger, STATEMENTS_MAX, STATEMENTS_OF_OTHERS_MAX,
+    Evaluation, FAREWELLS_PER_MEMBERSHIP_MAX, Ledger, STATEMENTS_MAX, STATEMENTS_OF_OTHERS_MAX,
     STATEMENTS_PER_ADMIN_MAX, has_room,
 };
 use crate::trust::statement::{Claim, SignedStatement, Statement, StatementId};
@@ -103,8 +103,12 @@ impl Issuer {
 impl Issuers {
     pub(super) fn of(ledger: &Ledger) -> Self {
         let mut issuers = Self(BTreeMap::new());
-        issuers.0.entry(ledger.founder).or_default().right = StatementRight::Admit;
-        for signed in ledger.statements.values() {
+        issuers
+            .0
+            .entry(ledger.statements.founder())
+            .or_default()
+            .right = StatementRight::Admit;
+        for (_, signed) in ledger.statements.iter() {
             issuers.record_stored(signed);
         }
         issuers
@@ -215,7 +219,7 @@ impl Intake<'_> {
         }
         self.report_excess(&mut taken);
         if !taken.new.is_empty() {
-            self.ledger.evaluation = self.ledger.evaluate();
+            self.ledger.evaluation = Evaluation::of(&self.ledger.statements);
         }
         taken.new.extend(self.ledger.replace_idle(without_room));
         taken
@@ -242,12 +246,12 @@ impl Intake<'_> {
     /// Classifies a statement before its signature is checked.
     fn classify(&self, signed: &SignedStatement) -> IntakeDecision {
         let statement = &signed.statement;
-        let is_of_here = statement.cluster == self.ledger.cluster
+        let is_of_here = statement.cluster == self.ledger.cluster()
             && has_room(&statement.claim)
             && !matches!(statement.claim, Claim::Found { .. })
-            && !self.ledger.statements.contains_key(&signed.id());
+            && !self.ledger.statements.contains(&signed.id());
         let by = statement.by;
-        let most = if by == self.ledger.founder {
+        let most = if by == self.ledger.statements.founder() {
             STATEMENTS_MAX
         } else {
             self.most_of_others
@@ -310,14 +314,15 @@ impl Ledger {
     /// Takes in those of these statements that count, each in place of a stored statement that is
     /// [`Self::idle`], while there are any. Returns those that were taken in.
     fn replace_idle(&mut self, mut signed: Vec<SignedStatement>) -> Vec<SignedStatement> {
-        signed.retain(|it| !self.statements.contains_key(&it.id()));
+        signed.retain(|it| !self.statements.contains(&it.id()));
         if signed.is_empty() {
             return signed;
         }
         let mut after = self.clone();
-        let each = signed.iter().map(|it| (it.id(), it.clone()));
-        after.statements.extend(each);
-        after.evaluation = after.evaluate();
+        for it in &signed {
+            after.statements.insert(it.id(), it.clone());
+        }
+        after.evaluation = Evaluation::of(&after.statements);
         signed.retain(|it| {
             let counts = after.counts(it);
             if !counts {
@@ -337,7 +342,7 @@ impl Ledger {
         for id in idle {
             after.statements.remove(&id);
         }
-        after.evaluation = after.evaluate();
+        after.evaluation = Evaluation::of(&after.statements);
         *self = after;
         signed
     }
@@ -346,7 +351,7 @@ impl Ledger {
     /// the founder. A full ledger takes in no such statement.
     pub(super) fn is_idle(&self, id: &StatementId, statement: &Statement) -> bool {
         let by = statement.by;
-        let is_out = by != self.founder && !self.evaluation.members.contains_key(&by);
+        let is_out = by != self.statements.founder() && !self.evaluation.members.contains_key(&by);
         is_out && !self.evaluation.valid.contains(id)
     }
 
@@ -354,7 +359,7 @@ impl Ledger {
     /// Their issuers are neither members nor the founder.
     pub(super) fn idle(&self, most: usize) -> Vec<StatementId> {
         let mut named: BTreeMap<StatementId, usize> = BTreeMap::new();
-        for signed in self.statements.values() {
+        for (_, signed) in self.statements.iter() {
             for name in names(&signed.statement) {
                 *named.entry(name).or_default() += 1;
             }
@@ -363,7 +368,8 @@ impl Ledger {
             let signed = self.statements.get(id);
             signed.is_some_and(|it| self.is_idle(id, &it.statement))
         };
-        let free = self.statements.keys().filter(|id| !named.contains_key(id));
+        let ids = self.statements.iter().map(|(id, _)| id);
+        let free = ids.filter(|id| !named.contains_key(id));
         let mut free: BTreeSet<_> = free.filter(|id| is_idle(id)).copied().collect();
         let mut idle = Vec::new();
         while idle.len() < most

@@ -23,7 +23,7 @@ impl LostClaims<'_> {
         let Self { before, after } = *self;
         let (known, void) = self.ends();
         let mut lost: BTreeMap<Membership, bool> = BTreeMap::new();
-        for (id, signed) in &before.statements {
+        for (id, signed) in before.statements.iter() {
             let Claim::Expel { node, term, .. } = signed.statement.claim else {
                 continue;
             };
@@ -32,7 +32,7 @@ impl LostClaims<'_> {
             }
             // Without a certificate that counts in `after`, a node cannot return. Beyond its last
             // such membership, nothing needs to be ended.
-            let Some(had) = after.last_term(&node) else {
+            let Some(had) = after.evaluation.last_term(&node) else {
                 continue;
             };
             let term = term.min(had);
@@ -47,7 +47,9 @@ impl LostClaims<'_> {
             }
         }
         let claims = lost.into_iter().map(|((node, term), is_void)| {
-            let last = before.last_counting(&node, term).unwrap_or(before.cluster);
+            let last = before
+                .last_counting(&node, term)
+                .unwrap_or(before.cluster());
             let stands = (!is_void).then_some(last);
             Claim::Expel { node, term, stands }
         });
@@ -62,7 +64,7 @@ impl LostClaims<'_> {
         let counting = |id| after.statements.get(id).map(|signed| (id, signed));
         for (id, signed) in after.evaluation.valid.iter().filter_map(counting) {
             if let Claim::Expel { node, term, .. } = signed.statement.claim {
-                let had = after.last_term(&node).unwrap_or(term);
+                let had = after.evaluation.last_term(&node).unwrap_or(term);
                 known.insert((node, term.min(had)));
                 if after.evaluation.voiding.contains(id) {
                     let up_to = void.entry(node).or_insert(term);

@@ -64,6 +64,7 @@ impl LedgerSigner<'_> {
         let mut before = self.ledger.last_of(&by);
         let latest_s = self
             .ledger
+            .statements
             .by(&by)
             .map(|(_, statement)| statement.at_s)
             .max();
@@ -76,7 +77,7 @@ impl LedgerSigner<'_> {
             let at_s = now_s.max(latest_s.saturating_add(step_s));
             latest_s = at_s;
             let statement = Statement {
-                cluster: self.ledger.cluster,
+                cluster: self.ledger.cluster(),
                 by,
                 by_term,
                 at_s,

@@ -363,7 +363,7 @@ fn the_statements_that_one_administrator_can_make_others_store_are_bounded() {
         })
         .collect();
     assert_eq!(ledger.take_in(spam).over, Some(id(2)), "it is named");
-    let of_2 = ledger.by(&id(2)).count();
+    let of_2 = ledger.statements.by(&id(2)).count();
     assert_eq!(of_2, STATEMENTS_PER_ADMIN_MAX);
     ledger.signer(&key(1), 99).expel(id(2)).unwrap();
     assert_eq!(members(&ledger), [1, 3]);

@@ -6,9 +6,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::chains::Chains;
+use super::statement_set::StatementSet;
 use super::{
-    CHAIN_MAX, Certificate, Evaluation, LastClaim, Ledger, Membership, PathOwnership, Rotations,
-    Seniority,
+    CHAIN_MAX, Certificate, Evaluation, LastClaim, Membership, PathOwnership, Rotations, Seniority,
 };
 use crate::trust::statement::{Claim, Statement, StatementId};
 use p2pfs_types::id::{EpochId, NodeId};
@@ -65,7 +65,7 @@ struct Cutoff {
 
 /// State of an evaluation from the senior down.
 pub(super) struct Replay<'a> {
-    ledger: &'a Ledger,
+    statements: &'a StatementSet,
     /// Statements of each node in each of its memberships.
     by: BTreeMap<Membership, Vec<(StatementId, &'a Statement)>>,
     evaluation: Evaluation,
@@ -88,10 +88,10 @@ pub(super) struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    pub(super) fn new(ledger: &'a Ledger) -> Self {
+    pub(super) fn new(statements: &'a StatementSet) -> Self {
         let mut by: BTreeMap<_, Vec<_>> = BTreeMap::new();
         let mut farewells: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (id, signed) in &ledger.statements {
+        for (id, signed) in statements.iter() {
             let statement = &signed.statement;
             if let Claim::Expel { node, term, stands } = statement.claim
                 && node == statement.by
@@ -107,12 +107,16 @@ impl<'a> Replay<'a> {
             by.entry(membership).or_default().push((*id, statement));
         }
         let mut replay = Self {
-            ledger,
+            statements,
             by,
             evaluation: Evaluation::default(),
             waiting: BTreeSet::new(),
             heard: BTreeSet::new(),
-            chains: Chains::of(ledger.all()),
+            chains: Chains::of(
+                statements
+                    .iter()
+                    .map(|(id, signed)| (*id, &signed.statement)),
+            ),
             farewells,
             cut: BTreeMap::new(),
             own_cuts: BTreeMap::new(),
@@ -120,12 +124,13 @@ impl<'a> Replay<'a> {
             epochs: Votes::default(),
             owners: BTreeMap::new(),
         };
-        let founding = ledger.statements.get(&ledger.cluster).map(|s| &s.statement);
+        let cluster = statements.cluster();
+        let founding = statements.get(&cluster).map(|s| &s.statement);
         if let Some(founding) = founding
             && let Claim::Found { name } = &founding.claim
         {
             let rank = (0, founding.at_s, founding.by);
-            replay.evaluation.valid.insert(ledger.cluster);
+            replay.evaluation.valid.insert(cluster);
             replay.certify(Certificate {
                 node: founding.by,
                 name: name.clone(),
@@ -135,7 +140,7 @@ impl<'a> Replay<'a> {
                 by: founding.by,
                 term: 1,
                 rank,
-                id: ledger.cluster,
+                id: cluster,
             });
         }
         replay
@@ -211,7 +216,7 @@ impl<'a> Replay<'a> {
         while let Some(id) = last
             && other.last.is_none_or(|it| !self.chains.is_up_to(&id, &it))
         {
-            let signed = self.ledger.statements.get(&id);
+            let signed = self.statements.get(&id);
             last = signed.and_then(|signed| signed.statement.before);
         }
         Cutoff {
@@ -423,13 +428,13 @@ impl<'a> Replay<'a> {
     /// Returns the cut that a statement by `by` sets if it ends the memberships of `node` up to
     /// `term` and names `stands`.
     fn cutoff(&self, (node, term): Membership, by: NodeId, stands: Option<StatementId>) -> Cutoff {
-        let signed = stands.map(|last| self.ledger.statements.get(&last));
+        let signed = stands.map(|last| self.statements.get(&last));
         // If `stands` is a statement of another node, no statement of `node` stands.
         let of = signed.map(|signed| signed.map(|signed| signed.statement.by));
         let last = stands.filter(|_| of == Some(Some(node)));
         let is_whole = |last: &StatementId| self.chains.whole_length(last).is_some();
         let is_open = of == Some(None) || last.is_some_and(|last| !is_whole(&last));
-        let farewell = stands.and_then(|last| self.ledger.ends_own(&node, &last));
+        let farewell = stands.and_then(|last| self.statements.farewell_term(&node, &last));
         Cutoff {
             by,
             last,

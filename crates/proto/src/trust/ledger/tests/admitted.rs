@@ -686,7 +686,7 @@ fn hundreds_expelled_by_a_removed_node_are_expelled_again_in_one_turn() {
         before = Some(signed.id());
         ledger.statements.insert(signed.id(), signed);
     }
-    ledger.evaluation = ledger.evaluate();
+    ledger.evaluation = Evaluation::of(&ledger.statements);
     assert_eq!(ledger.members().count(), 4);
     let stated = ledger
         .signer(&key(1), 50)

@@ -154,7 +154,7 @@ proptest! {
     ) {
         let ledger = left();
         let before = members(&ledger);
-        let mut known: Vec<_> = ledger.by(&id(2)).map(|(id, _)| id).collect();
+        let mut known: Vec<_> = ledger.statements.by(&id(2)).map(|(id, _)| id).collect();
         let mut shown = Vec::new();
         for (kind, node, term, by_term, admin, place, stands) in said {
             let stands = known.get(stands % (known.len() + 1)).copied();
@@ -206,7 +206,7 @@ fn a_farewell_is_confirmed_when_it_is_received_whole_and_then_withdraws_nothing(
         "once"
     );
     // a farewell that lets less stand brings back no node that was expelled
-    let founded = ledger.cluster;
+    let founded = ledger.cluster();
     let withdrawing = forged(
         &ledger,
         2,

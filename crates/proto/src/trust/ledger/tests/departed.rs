@@ -118,7 +118,7 @@ fn a_node_readmitted_repeatedly_is_removed_each_time() {
         ledger.merge([forged(&ledger, 3, 1, expulsion(3, number))]);
     }
     let most = FAREWELLS_PER_MEMBERSHIP_MAX * 21;
-    assert_eq!(ledger.by(&id(3)).count(), most);
+    assert_eq!(ledger.statements.by(&id(3)).count(), most);
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn the_names_in_a_statement_make_no_room_for_it() {
     };
     let named = forged(&ledger, 4, 1, claim);
     assert_eq!(ledger.merge([named]).len(), 1);
-    assert!(last.is_some_and(|last| ledger.statements.contains_key(&last)));
+    assert!(last.is_some_and(|last| ledger.statements.contains(&last)));
     ledger
         .signer(&key(4), 60)
         .admit(id(2), name(2), true)
