@@ -60,9 +60,8 @@ mod signer;
 mod statement_set;
 mod walk;
 
-use chains::Chains;
 use departed::DepartedNodes;
-use intake::{Issuers, is_farewell};
+use intake::Issuers;
 pub use signer::LedgerSigner;
 use statement_set::StatementSet;
 use walk::Replay;
@@ -388,39 +387,6 @@ impl Ledger {
         });
         let each = all.into_iter().map(|(_, signed)| signed);
         each.map(|it| (it.clone(), self.counts(it))).collect()
-    }
-
-    /// Returns the last statement of a node whose chain is completely known, of the memberships up
-    /// to its last certificate that counts. Prefers the latest membership, then the longest chain.
-    /// Statements that arrive later cannot be inserted before the returned one.
-    fn last_of(&self, node: &NodeId) -> Option<StatementId> {
-        let chains = Chains::of(self.statements.by(node));
-        let had = self.evaluation.last_term(node).unwrap_or(u32::MAX);
-        let said = self
-            .statements
-            .by(node)
-            .filter(|(_, statement)| statement.by_term <= had);
-        let whole = said.filter_map(|(id, statement)| {
-            let length = chains.whole_length(&id)?;
-            Some((statement.by_term, length, id))
-        });
-        whole.max().map(|(_, _, id)| id)
-    }
-
-    /// Returns the last statement of a node that counts, among those of its memberships up to
-    /// `up_to_term`. Leaves out farewells, and statements of which an earlier one of the node is
-    /// not known.
-    fn last_counting(&self, node: &NodeId, up_to_term: u32) -> Option<StatementId> {
-        let chains = Chains::of(self.statements.by(node));
-        let counting = self.statements.by(node).filter(|(id, statement)| {
-            let is_in_time = statement.by_term <= up_to_term;
-            is_in_time && !is_farewell(statement) && self.evaluation.valid.contains(id)
-        });
-        let whole = counting.filter_map(|(id, statement)| {
-            let length = chains.whole_length(&id)?;
-            Some((statement.by_term, length, id))
-        });
-        whole.max().map(|(_, _, id)| id)
     }
 
     /// Returns the name in the latest certificate of a node, whether that certificate still counts

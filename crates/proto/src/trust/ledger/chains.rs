@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::Ledger;
+use super::intake::is_farewell;
+use super::statement_set::StatementSet;
 use crate::trust::statement::{Statement, StatementId};
+use p2pfs_types::id::NodeId;
 
 /// Position of each statement in its issuer's chain.
 pub(super) struct Chains(BTreeMap<StatementId, ChainPosition>);
@@ -77,4 +81,46 @@ impl Chains {
         let link = self.0.get(id).filter(|link| link.is_whole)?;
         Some(link.length)
     }
+}
+
+/// Returns the last statement of a node whose chain is completely known, of the memberships up to
+/// its last certificate that counts. Prefers the latest membership, then the longest chain.
+/// Statements that arrive later cannot be inserted before the returned one.
+pub(super) fn last_of(ledger: &Ledger, node: &NodeId) -> Option<StatementId> {
+    let had = ledger.evaluation.last_term(node).unwrap_or(u32::MAX);
+    last_whole(&ledger.statements, node, |_, statement| {
+        statement.by_term <= had
+    })
+}
+
+/// Returns the last statement of a node that counts, among those of its memberships up to
+/// `up_to_term`. Leaves out farewells, and statements of which an earlier one of the node is not
+/// known.
+pub(super) fn last_counting(
+    ledger: &Ledger,
+    node: &NodeId,
+    up_to_term: u32,
+) -> Option<StatementId> {
+    last_whole(&ledger.statements, node, |id, statement| {
+        let is_in_time = statement.by_term <= up_to_term;
+        is_in_time && !is_farewell(statement) && ledger.evaluation.valid.contains(id)
+    })
+}
+
+/// Returns the last statement of a node that is a candidate and whose chain is completely known:
+/// the one of the latest membership, then the one with the longest chain.
+fn last_whole(
+    statements: &StatementSet,
+    node: &NodeId,
+    is_candidate: impl Fn(&StatementId, &Statement) -> bool,
+) -> Option<StatementId> {
+    let chains = Chains::of(statements.by(node));
+    let candidates = statements
+        .by(node)
+        .filter(|(id, statement)| is_candidate(id, statement));
+    let whole = candidates.filter_map(|(id, statement)| {
+        let length = chains.whole_length(&id)?;
+        Some((statement.by_term, length, id))
+    });
+    whole.max().map(|(_, _, id)| id)
 }

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 
 use super::Membership;
+use super::chains::last_counting;
 use super::signer::LedgerSigner;
 use crate::trust::statement::{Claim, SignedStatement, StatementId};
 
@@ -39,11 +40,7 @@ impl LedgerSigner<'_> {
         }
         ends.retain(|(node, _), _| *node != me);
         let claims = ends.into_iter().map(|((node, term), farewell)| {
-            let last = || {
-                self.ledger
-                    .last_counting(&node, term)
-                    .unwrap_or(self.ledger.cluster())
-            };
+            let last = || last_counting(self.ledger, &node, term).unwrap_or(self.ledger.cluster());
             let stands = Some(farewell.unwrap_or_else(last));
             Claim::Expel { node, term, stands }
         });
@@ -131,6 +128,6 @@ impl LedgerSigner<'_> {
             }
             next = statement.before;
         }
-        (last == self.ledger.last_counting(&node, term)).then_some(farewell)
+        (last == last_counting(self.ledger, &node, term)).then_some(farewell)
     }
 }

@@ -12,6 +12,7 @@
 //! a stolen key. A node that also has a certificate by another issuer stays a member by that one.
 
 use super::Ledger;
+use super::chains::{last_counting, last_of};
 use super::lost::LostClaims;
 use super::signer::LedgerSigner;
 use crate::trust::TrustError;
@@ -41,13 +42,12 @@ impl LedgerSigner<'_> {
         let stands = match self.ledger.certificate(&node).map(|it| it.id) {
             // If no statement of the node is known, names its certificate, so that no statement of
             // the node stands.
-            Some(certificate) => self.ledger.last_of(&node).or(Some(certificate)),
+            Some(certificate) => last_of(self.ledger, &node).or(Some(certificate)),
             // The node may have signed more statements since it left, so the last one that counts
             // is named.
-            None if !is_own && self.ledger.has_resigned(&node) => self
-                .ledger
-                .last_counting(&node, term)
-                .or(Some(self.ledger.cluster())),
+            None if !is_own && self.ledger.has_resigned(&node) => {
+                last_counting(self.ledger, &node, term).or(Some(self.ledger.cluster()))
+            }
             None => return Err(TrustError::NoMember),
         };
         if !is_own {

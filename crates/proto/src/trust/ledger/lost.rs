@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::chains::last_counting;
 use super::{Ledger, Membership};
 use crate::trust::statement::{Claim, StatementId};
 use p2pfs_types::id::NodeId;
@@ -47,9 +48,7 @@ impl LostClaims<'_> {
             }
         }
         let claims = lost.into_iter().map(|((node, term), is_void)| {
-            let last = before
-                .last_counting(&node, term)
-                .unwrap_or(before.cluster());
+            let last = last_counting(before, &node, term).unwrap_or(before.cluster());
             let stands = (!is_void).then_some(last);
             Claim::Expel { node, term, stands }
         });

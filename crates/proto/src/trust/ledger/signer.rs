@@ -1,6 +1,7 @@
 //! Statements of this node: each claim becomes the next statement of its chain.
 
 use super::Ledger;
+use super::chains::{last_counting, last_of};
 use super::lost::LostClaims;
 use crate::trust::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement};
 use crate::trust::{NodeKey, TrustError};
@@ -61,7 +62,7 @@ impl LedgerSigner<'_> {
         let by = key.node_id();
         let certificate = self.ledger.certificate(&by);
         let by_term = certificate.map_or(1, |certificate| certificate.term);
-        let mut before = self.ledger.last_of(&by);
+        let mut before = last_of(self.ledger, &by);
         let latest_s = self
             .ledger
             .statements
@@ -253,7 +254,7 @@ impl LedgerSigner<'_> {
                 // Ends the membership that the node lost with its issuer. Of the statements that
                 // the node made in it, those that count now are the only ones that ever will,
                 // whatever the node signs later.
-                let stands = before.last_counting(&node, term);
+                let stands = last_counting(before, &node, term);
                 stated.push(after.state(Claim::Expel { node, term, stands })?);
             }
             let over = after.ledger.evaluation.over_up_to(&node);

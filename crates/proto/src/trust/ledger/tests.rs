@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::chains::last_of;
 use super::*;
 
 mod admitted;
@@ -149,7 +150,7 @@ fn a_junior_cannot_expel_a_senior_and_a_senior_can_expel_a_junior() {
         by: id(2),
         by_term: 1,
         at_s: 1,
-        before: ledger.last_of(&id(2)),
+        before: last_of(&ledger, &id(2)),
         claim: Claim::Expel {
             node: id(1),
             term: 1,

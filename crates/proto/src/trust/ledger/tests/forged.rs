@@ -9,7 +9,7 @@ pub(super) fn forged(ledger: &Ledger, by: u8, by_term: u32, claim: Claim) -> Sig
         by: id(by),
         by_term,
         at_s: 1,
-        before: ledger.last_of(&id(by)),
+        before: last_of(ledger, &id(by)),
         claim,
     };
     statement.sign(&key(by))
@@ -239,7 +239,7 @@ fn a_complete_cutoff_by_a_senior_is_not_weakened_by_a_juniors_partial_one() {
         .admit(id(4), name(4), false)
         .unwrap();
     ledger.merge([forged(&ledger, 2, 1, admission(3, false, None, 2))]);
-    let stands = ledger.last_of(&id(3));
+    let stands = last_of(&ledger, &id(3));
     ledger
         .signer(&key(1), 50)
         .expel_with_admitted(id(3))

@@ -115,7 +115,7 @@ fn a_founders_statement_in_a_full_ledger_displaces_nothing_at_the_next_start() {
 #[test]
 fn the_names_in_a_statement_make_no_room_for_it() {
     let mut ledger = full();
-    let last = ledger.last_of(&id(2));
+    let last = last_of(&ledger, &id(2));
     let claim = Claim::Expel {
         node: id(9),
         term: 1,

@@ -234,7 +234,7 @@ fn forged_all(said: Vec<Forked>) -> Ledger {
     for ((by, by_term, mut claim), is_fork, standing) in said {
         if let Claim::Expel { node, stands, .. } = &mut claim {
             *stands = match standing {
-                0 => ledger.last_of(node),
+                0 => last_of(&ledger, node),
                 1 => Some(ledger.cluster()),
                 _ => None,
             };
