@@ -118,6 +118,15 @@ impl Statement {
         bytes
     }
 
+    /// Returns the last membership of the issuer that the statement ends, if it is a farewell: the
+    /// issuer states that it leaves.
+    pub fn farewell_term(&self) -> Option<u32> {
+        match &self.claim {
+            Claim::Expel { node, term, .. } if *node == self.by => Some(*term),
+            _ => None,
+        }
+    }
+
     /// Signs the statement. The key must be that of [`Statement::by`].
     pub fn sign(self, key: &NodeKey) -> SignedStatement {
         let signature = key.sign(&self.signed_bytes());

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::Ledger;
-use super::intake::is_farewell;
 use super::statement_set::StatementSet;
 use crate::trust::statement::{Statement, StatementId};
 use p2pfs_types::id::NodeId;
@@ -103,7 +102,8 @@ pub(super) fn last_counting(
 ) -> Option<StatementId> {
     last_whole(&ledger.statements, node, |id, statement| {
         let is_in_time = statement.by_term <= up_to_term;
-        is_in_time && !is_farewell(statement) && ledger.evaluation.valid.contains(id)
+        let is_farewell = statement.farewell_term().is_some();
+        is_in_time && !is_farewell && ledger.evaluation.valid.contains(id)
     })
 }
 

@@ -117,7 +117,7 @@ impl Issuers {
     /// Returns the quota that a stored statement belongs to, if that quota is used up.
     pub(super) fn used_up(&self, statement: &Statement) -> Option<Quota> {
         let issuer = self.0.get(&statement.by)?;
-        match (issuer.right, farewell_of(statement)) {
+        match (issuer.right, statement.farewell_term()) {
             (StatementRight::Admit, _) if issuer.kept >= STATEMENTS_PER_ADMIN_MAX => {
                 Some((statement.by, None))
             }
@@ -132,7 +132,7 @@ impl Issuers {
     fn count(&mut self, statement: &Statement) {
         let issuer = self.0.entry(statement.by).or_default();
         issuer.kept += 1;
-        if let Some(term) = farewell_of(statement) {
+        if let Some(term) = statement.farewell_term() {
             *issuer.farewells.entry(term).or_default() += 1;
         }
     }
@@ -169,7 +169,7 @@ impl Issuers {
 
     fn defer(&mut self, signed: SignedStatement) {
         let issuer = self.0.entry(signed.statement.by).or_default();
-        match farewell_of(&signed.statement) {
+        match signed.statement.farewell_term() {
             Some(term) => issuer.early_farewells.entry(term).or_default().push(signed),
             None => issuer.early.push(signed),
         }
@@ -261,7 +261,7 @@ impl Intake<'_> {
         }
         let issuer = self.issuers.0.get(&by);
         let (right, kept) = issuer.map_or((StatementRight::None, 0), |it| (it.right, it.kept));
-        let ends = issuer.zip(farewell_of(statement));
+        let ends = issuer.zip(statement.farewell_term());
         let may_go =
             ends.is_some_and(|(it, term)| it.admitted.contains(&term) && !it.has_left(term));
         let is_full = self.ledger.statements.len() >= most;
@@ -386,19 +386,6 @@ impl Ledger {
             }
         }
         idle
-    }
-}
-
-/// Returns whether the issuer states that it leaves.
-pub(super) fn is_farewell(statement: &Statement) -> bool {
-    farewell_of(statement).is_some()
-}
-
-/// Returns the last membership that a farewell ends, or none if the statement is not a farewell.
-fn farewell_of(statement: &Statement) -> Option<u32> {
-    match &statement.claim {
-        Claim::Expel { node, term, .. } if *node == statement.by => Some(*term),
-        _ => None,
     }
 }
 

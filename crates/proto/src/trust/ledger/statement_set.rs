@@ -68,14 +68,8 @@ impl StatementSet {
 
     /// Returns the last membership that this statement ends, if it is a farewell of the node.
     pub(super) fn farewell_term(&self, node: &NodeId, id: &StatementId) -> Option<u32> {
-        match &self.get(id)?.statement {
-            Statement {
-                by,
-                claim: Claim::Expel { node: of, term, .. },
-                ..
-            } if by == node && of == node => Some(*term),
-            _ => None,
-        }
+        let statement = &self.get(id)?.statement;
+        statement.farewell_term().filter(|_| statement.by == *node)
     }
 
     pub(super) fn insert(&mut self, id: StatementId, signed: SignedStatement) {
