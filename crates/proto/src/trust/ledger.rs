@@ -45,7 +45,7 @@ use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement, StatementId};
+use super::statement::{Claim, SignedStatement, Statement, StatementId};
 use super::{NodeKey, TrustError};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 
@@ -54,6 +54,7 @@ mod confirming;
 mod departed;
 mod expelling;
 mod history;
+mod idle;
 mod intake;
 mod lost;
 mod signer;
@@ -61,7 +62,8 @@ mod statement_set;
 mod walk;
 
 use departed::DepartedNodes;
-use intake::Issuers;
+use idle::is_idle;
+use intake::{Intake, IntakeResult, Issuers};
 pub use signer::LedgerSigner;
 use statement_set::StatementSet;
 use walk::Replay;
@@ -237,8 +239,25 @@ impl Ledger {
         // founder: the file may have more than `STATEMENTS_OF_OTHERS_MAX` statements, and those of
         // the other nodes must be taken in again wherever they are in the file.
         let genuine = statements.filter(SignedStatement::is_genuine);
-        ledger.take_in_up_to(STATEMENTS_MAX, genuine);
+        Intake::new(&mut ledger, STATEMENTS_MAX).take(genuine);
         Some(ledger)
+    }
+
+    /// Takes statements in. Skips those of another cluster, of unknown issuers, beyond a limit, and
+    /// after a forged one.
+    pub(super) fn take_in(
+        &mut self,
+        statements: impl IntoIterator<Item = SignedStatement>,
+    ) -> IntakeResult {
+        Intake::new(self, STATEMENTS_OF_OTHERS_MAX).take(statements)
+    }
+
+    /// Takes statements in as `take_in` does. Returns those that are new.
+    pub fn merge(
+        &mut self,
+        statements: impl IntoIterator<Item = SignedStatement>,
+    ) -> Vec<SignedStatement> {
+        self.take_in(statements).new
     }
 
     /// Returns the cluster's id, which is the id of its founding statement.
@@ -274,7 +293,7 @@ impl Ledger {
         let is_full = self.statements.len() >= STATEMENTS_OF_OTHERS_MAX;
         for (id, signed) in self.statements.iter() {
             match issuers.used_up(&signed.statement) {
-                _ if is_full && self.is_idle(id, &signed.statement) => {}
+                _ if is_full && is_idle(self, id, &signed.statement) => {}
                 Some(quota) => drop(used_up.insert(quota)),
                 None => names.extend(id.0),
             }
@@ -493,11 +512,6 @@ impl Ledger {
             TrustError::NobodyMay
         }
     }
-}
-
-/// Returns whether the claim fits into a statement.
-fn has_room(claim: &Claim) -> bool {
-    !matches!(claim, Claim::Own { path, .. } if path.len() > OWNED_PATH_MAX_BYTES)
 }
 
 #[cfg(test)]

@@ -20,11 +20,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::idle::replace_idle;
 use super::{
-    Evaluation, FAREWELLS_PER_MEMBERSHIP_MAX, Ledger, STATEMENTS_MAX, STATEMENTS_OF_OTHERS_MAX,
-    STATEMENTS_PER_ADMIN_MAX, has_room,
+    Evaluation, FAREWELLS_PER_MEMBERSHIP_MAX, Ledger, STATEMENTS_MAX, STATEMENTS_PER_ADMIN_MAX,
 };
-use crate::trust::statement::{Claim, SignedStatement, Statement, StatementId};
+use crate::trust::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement};
 use p2pfs_types::id::NodeId;
 
 /// The result of a batch of incoming statements.
@@ -177,16 +177,28 @@ impl Issuers {
 }
 
 /// A batch of statements on its way into a ledger.
-struct Intake<'a> {
+pub(super) struct Intake<'a> {
     ledger: &'a mut Ledger,
     issuers: Issuers,
     /// Number of statements in the ledger from which on only the founder has room.
     most_of_others: usize,
 }
 
-impl Intake<'_> {
-    /// Takes the statements in.
-    fn take(mut self, statements: impl IntoIterator<Item = SignedStatement>) -> IntakeResult {
+impl<'a> Intake<'a> {
+    pub(super) fn new(ledger: &'a mut Ledger, most_of_others: usize) -> Self {
+        Self {
+            issuers: Issuers::of(ledger),
+            ledger,
+            most_of_others,
+        }
+    }
+
+    /// Takes the statements in. Skips those of another cluster, of unknown issuers, beyond a limit,
+    /// and after a forged one.
+    pub(super) fn take(
+        mut self,
+        statements: impl IntoIterator<Item = SignedStatement>,
+    ) -> IntakeResult {
         let mut taken = IntakeResult::default();
         let mut queue: VecDeque<_> = statements.into_iter().collect();
         let mut without_room = Vec::new();
@@ -221,7 +233,7 @@ impl Intake<'_> {
         if !taken.new.is_empty() {
             self.ledger.evaluation = Evaluation::of(&self.ledger.statements);
         }
-        taken.new.extend(self.ledger.replace_idle(without_room));
+        taken.new.extend(replace_idle(self.ledger, without_room));
         taken
     }
 
@@ -278,122 +290,7 @@ impl Intake<'_> {
     }
 }
 
-impl Ledger {
-    /// Takes statements in. Skips those of another cluster, of unknown issuers, beyond a limit, and
-    /// after a forged one.
-    pub(in crate::trust) fn take_in(
-        &mut self,
-        statements: impl IntoIterator<Item = SignedStatement>,
-    ) -> IntakeResult {
-        self.take_in_up_to(STATEMENTS_OF_OTHERS_MAX, statements)
-    }
-
-    /// Takes statements in as `take_in` does. Returns those that are new.
-    pub fn merge(
-        &mut self,
-        statements: impl IntoIterator<Item = SignedStatement>,
-    ) -> Vec<SignedStatement> {
-        self.take_in(statements).new
-    }
-
-    /// Takes statements in as `take_in` does, with this limit for all nodes except the
-    /// founder.
-    pub(super) fn take_in_up_to(
-        &mut self,
-        most_of_others: usize,
-        statements: impl IntoIterator<Item = SignedStatement>,
-    ) -> IntakeResult {
-        let intake = Intake {
-            issuers: Issuers::of(self),
-            ledger: self,
-            most_of_others,
-        };
-        intake.take(statements)
-    }
-
-    /// Takes in those of these statements that count, each in place of a stored statement that is
-    /// [`Self::idle`], while there are any. Returns those that were taken in.
-    fn replace_idle(&mut self, mut signed: Vec<SignedStatement>) -> Vec<SignedStatement> {
-        signed.retain(|it| !self.statements.contains(&it.id()));
-        if signed.is_empty() {
-            return signed;
-        }
-        let mut after = self.clone();
-        for it in &signed {
-            after.statements.insert(it.id(), it.clone());
-        }
-        after.evaluation = Evaluation::of(&after.statements);
-        signed.retain(|it| {
-            let counts = after.counts(it);
-            if !counts {
-                after.statements.remove(&it.id());
-            }
-            counts
-        });
-        // Idle statements are selected only now, because a statement of `signed` may name a stored
-        // one or make it count.
-        let idle = after.idle(signed.len());
-        for late in signed.split_off(idle.len()) {
-            after.statements.remove(&late.id());
-        }
-        if signed.is_empty() {
-            return signed;
-        }
-        for id in idle {
-            after.statements.remove(&id);
-        }
-        after.evaluation = Evaluation::of(&after.statements);
-        *self = after;
-        signed
-    }
-
-    /// Returns whether a stored statement does not count, and its issuer is neither a member nor
-    /// the founder. A full ledger takes in no such statement.
-    pub(super) fn is_idle(&self, id: &StatementId, statement: &Statement) -> bool {
-        let by = statement.by;
-        let is_out = by != self.statements.founder() && !self.evaluation.members.contains_key(&by);
-        is_out && !self.evaluation.valid.contains(id)
-    }
-
-    /// Returns at most `most` statements that do not count, and that no remaining statement names.
-    /// Their issuers are neither members nor the founder.
-    pub(super) fn idle(&self, most: usize) -> Vec<StatementId> {
-        let mut named: BTreeMap<StatementId, usize> = BTreeMap::new();
-        for (_, signed) in self.statements.iter() {
-            for name in names(&signed.statement) {
-                *named.entry(name).or_default() += 1;
-            }
-        }
-        let is_idle = |id: &StatementId| {
-            let signed = self.statements.get(id);
-            signed.is_some_and(|it| self.is_idle(id, &it.statement))
-        };
-        let ids = self.statements.iter().map(|(id, _)| id);
-        let free = ids.filter(|id| !named.contains_key(id));
-        let mut free: BTreeSet<_> = free.filter(|id| is_idle(id)).copied().collect();
-        let mut idle = Vec::new();
-        while idle.len() < most
-            && let Some(id) = free.pop_first()
-        {
-            idle.push(id);
-            let signed = self.statements.get(&id);
-            for name in signed.into_iter().flat_map(|it| names(&it.statement)) {
-                let left = named.entry(name).or_default();
-                *left = left.saturating_sub(1);
-                if *left == 0 && is_idle(&name) {
-                    free.insert(name);
-                }
-            }
-        }
-        idle
-    }
-}
-
-/// Returns the ids of the statements that this one names.
-fn names(statement: &Statement) -> impl Iterator<Item = StatementId> {
-    let last = match &statement.claim {
-        Claim::Expel { stands, .. } => *stands,
-        _ => None,
-    };
-    statement.before.into_iter().chain(last)
+/// Returns whether the claim fits into a statement.
+fn has_room(claim: &Claim) -> bool {
+    !matches!(claim, Claim::Own { path, .. } if path.len() > OWNED_PATH_MAX_BYTES)
 }

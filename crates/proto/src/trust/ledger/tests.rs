@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::chains::last_of;
 use super::*;
+use crate::trust::statement::OWNED_PATH_MAX_BYTES;
 
 mod admitted;
 mod chains;

@@ -3,6 +3,7 @@
 use super::admitted::crowd;
 use super::forged::{admission, expulsion, forged};
 use super::*;
+use crate::trust::ledger::idle::idle_statements;
 
 /// Returns a full ledger. It has statements that node 2 signed after its expulsion, which do not
 /// count, and statements of its helper, which count.
@@ -90,7 +91,7 @@ fn a_full_ledger_refuses_statements_of_removed_nodes_and_void_ones() {
 fn statements_that_count_are_never_displaced() {
     let mut ledger = full();
     let (before, counted) = (ledger.clone(), ledger.evaluation.valid.clone());
-    let idle = before.idle(STATEMENTS_MAX);
+    let idle = idle_statements(&before, STATEMENTS_MAX);
     assert_eq!(idle.len() + counted.len(), STATEMENTS_OF_OTHERS_MAX);
     for number in 0..20 {
         own(&mut ledger, 4, &number.to_string(), Some(3)).unwrap();
