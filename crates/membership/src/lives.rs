@@ -49,7 +49,7 @@ impl MemberAdmission {
     pub(super) fn state_when_down(&self, node: &NodeId, farewell: Option<Farewell>) -> MemberState {
         let is_member = self.keyring.is_member(node);
         let ledger = self.keyring.ledger();
-        let resigned = !is_member && ledger.is_some_and(|it| it.has_resigned(node));
+        let resigned = !is_member && ledger.is_some_and(|it| it.departed().has_resigned(node));
         if farewell == Some(Farewell::Final) || resigned {
             MemberState::Left
         } else if is_member {

@@ -162,7 +162,7 @@ fn agree(one: &Ledger, other: &Ledger) {
 
 fn check(ledger: &Ledger) {
     let (founder, plain) = (KEYS[0].node_id(), KEYS[PLAIN].node_id());
-    assert!(ledger.is_member(&founder, 50) || ledger.has_resigned(&founder));
+    assert!(ledger.is_member(&founder, 50) || ledger.departed().has_resigned(&founder));
     assert!(!ledger.is_admin(&plain, 50), "nobody gave it the right");
     let counts = ledger.statements().filter(|it| ledger.counts(it));
     let by_plain = counts.filter(|it| it.statement.by == plain);

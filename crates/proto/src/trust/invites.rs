@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
+use super::ledger::{DepartureIndex, counting_expulsions};
 use super::statement::StatementId;
 use super::token::{InviteToken, TOKEN_SEEDS_MAX};
 use super::{Channel, Ledger, Role, TrustError, random_bytes};
@@ -62,7 +63,7 @@ impl Known {
     pub fn of(ledger: Option<&Ledger>) -> Self {
         let known = ledger.map(|ledger| Self {
             cluster: Some(ledger.cluster()),
-            expulsions: ledger.expulsions(),
+            expulsions: counting_expulsions(ledger),
         });
         known.unwrap_or_default()
     }
@@ -72,7 +73,7 @@ impl Known {
     pub fn needed_for(node: &NodeId, ledger: Option<&Ledger>) -> Self {
         let needed = ledger.map(|ledger| Self {
             cluster: Some(ledger.cluster()),
-            expulsions: ledger.departure_index().words_against(node),
+            expulsions: DepartureIndex::of(ledger).words_against(node),
         });
         needed.unwrap_or_default()
     }

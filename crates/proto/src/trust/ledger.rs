@@ -61,7 +61,8 @@ mod signer;
 mod statement_set;
 mod walk;
 
-use departed::DepartedNodes;
+pub use departed::DepartedNodes;
+pub(in crate::trust) use departed::{DepartureIndex, counting_expulsions};
 use idle::is_idle;
 use intake::{Intake, IntakeResult, Issuers};
 pub use signer::LedgerSigner;
@@ -157,8 +158,7 @@ struct Evaluation {
     /// senior has confirmed any of these.
     unconfirmed: BTreeSet<Membership>,
     owners: BTreeMap<Vec<u8>, PathOwnership>,
-    /// For each node that is no longer a member, the statement that removed it. Computed at the
-    /// first request.
+    /// The former members. Computed at the first request.
     gone: OnceLock<Arc<DepartedNodes>>,
 }
 
@@ -327,7 +327,7 @@ impl Ledger {
     /// Returns whether the node is a member, or a former member by a statement that counts.
     pub fn was_member(&self, node: &NodeId) -> bool {
         // `expulsion` finds the end of the node itself or of an issuer of its certificates.
-        self.certificate(node).is_some() || self.expulsion(node).is_some()
+        self.certificate(node).is_some() || self.departed().expulsion(node).is_some()
     }
 
     /// Returns whether the node may admit and expel at this time.
@@ -339,6 +339,12 @@ impl Ledger {
     /// out only because an issuer of its certificates was expelled does not count.
     pub fn is_expelled(&self, node: &NodeId) -> bool {
         !self.evaluation.members.contains_key(node) && self.evaluation.over.contains_key(node)
+    }
+
+    /// Returns the former members. Computed at most once for each change of the statements.
+    pub fn departed(&self) -> &DepartedNodes {
+        let gone = &self.evaluation.gone;
+        gone.get_or_init(|| Arc::new(DepartedNodes::of(self)))
     }
 
     /// Returns the epoch of the cluster's secret, or none if no statement that counts names one.
@@ -469,7 +475,7 @@ impl Ledger {
     /// Returns the error for an expulsion of `node` that does not count because `node` is senior.
     fn senior(&self, node: &NodeId) -> TrustError {
         match self.last_name_of(node) {
-            Some(name) if self.has_resigned(node) => TrustError::SeniorLeft { name },
+            Some(name) if self.departed().has_resigned(node) => TrustError::SeniorLeft { name },
             Some(name) => TrustError::Senior { name },
             None => TrustError::NoMember,
         }

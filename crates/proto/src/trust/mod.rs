@@ -29,7 +29,7 @@ pub use invites::{
 };
 pub use keyring::{CHAIN_MAX_BYTES, Fault, Keyring, KeyringFiles, Welcome};
 pub use ledger::{
-    CHAIN_MAX, Certificate, FAREWELLS_PER_MEMBERSHIP_MAX, Ledger, STATEMENTS_MAX,
+    CHAIN_MAX, Certificate, DepartedNodes, FAREWELLS_PER_MEMBERSHIP_MAX, Ledger, STATEMENTS_MAX,
     STATEMENTS_PER_ADMIN_MAX,
 };
 pub use node_key::{NodeKey, verify};

@@ -36,7 +36,7 @@ pub(super) const SAME_SECRET: &str = "give both nodes the same secret file";
 pub(in crate::daemon::service) fn check_membership(services: &Services) -> Option<Check> {
     let me = services.node.id();
     let ledger = services.node.membership().keyring().ledger()?;
-    let word = &ledger.expulsion(&me)?.statement;
+    let word = &ledger.departed().expulsion(&me)?.statement;
     // A node that left by itself needs no report.
     (word.by != me).then(|| {
         let by = services.node.peers().name_of(&word.by);

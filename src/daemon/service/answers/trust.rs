@@ -210,7 +210,11 @@ fn find_expelled(services: &Services, wanted: &str, with: bool) -> Result<NodeId
         Err(failure) => {
             let former = find_former(services, wanted);
             let ledger = services.node.membership().keyring().ledger();
-            let has_resigned = |node: &_| ledger.as_ref().is_some_and(|it| it.has_resigned(node));
+            let has_resigned = |node: &_| {
+                ledger
+                    .as_ref()
+                    .is_some_and(|it| it.departed().has_resigned(node))
+            };
             let may_be = former.filter(|it| with || has_resigned(it));
             may_be.ok_or(failure)?
         }
@@ -379,10 +383,9 @@ pub(super) fn trust(services: &Services) -> Trust {
     trust.history = shown
         .map(|(signed, counts)| step(signed, *counts, &name))
         .collect();
-    let departed = ledger.departed();
+    let departed = ledger.departed().by_time().into_iter();
     trust.gone = departed
-        .iter()
-        .map(|(node, word)| gone(*node, word, &name))
+        .map(|(node, word)| gone(node, word, &name))
         .collect();
     trust
 }

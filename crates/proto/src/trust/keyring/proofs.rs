@@ -39,7 +39,7 @@ impl LedgerProofs<'_> {
     pub fn of_expulsion(self, node: &NodeId) -> Vec<SignedStatement> {
         let ledger = self.0.ledger();
         let told = ledger.and_then(|ledger| {
-            let word = ledger.expulsion(node)?;
+            let word = ledger.departed().expulsion(node)?;
             let mut told = ledger.chain_behind(&word.statement);
             told.retain(|it| it.id() != ledger.cluster());
             told.insert(0, word.clone());

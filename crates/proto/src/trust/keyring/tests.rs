@@ -275,6 +275,7 @@ fn a_chain_that_admits_no_node_is_dropped() {
         &admin
             .ledger()
             .unwrap()
+            .departed()
             .expulsion(&me)
             .cloned()
             .unwrap()

@@ -1,7 +1,6 @@
 //! The reasons why admitted nodes have stopped being members.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use super::{Ledger, Membership};
 use crate::trust::statement::{Claim, SignedStatement, StatementId};
@@ -13,8 +12,87 @@ use p2pfs_types::id::NodeId;
 /// expelled node had admitted, so it ranks above one that does not void.
 type DepartureRank = (u32, bool, bool, u64);
 
-/// The statement by which each departed node is out. Includes nodes without a known admission.
-pub(super) type DepartedNodes = BTreeMap<NodeId, StatementId>;
+/// The nodes that are former members, and the statement by which each is out. [`Ledger::departed`]
+/// returns them.
+#[derive(Debug)]
+pub struct DepartedNodes {
+    /// Includes nodes without a known admission.
+    by_node: BTreeMap<NodeId, DepartedNode>,
+    statements: BTreeMap<StatementId, SignedStatement>,
+}
+
+/// One former member.
+#[derive(Debug)]
+struct DepartedNode {
+    /// Statement by which the node is out.
+    word: StatementId,
+    /// Whether the node founded the cluster, or any statement admits it.
+    was_admitted: bool,
+}
+
+impl DepartedNodes {
+    pub(super) fn of(ledger: &Ledger) -> Self {
+        let index = DepartureIndex::of(ledger);
+        let founder = ledger.statements.founder();
+        let named: BTreeSet<_> = index.admitted.keys().chain(index.about.keys()).collect();
+        let named = named.into_iter().chain([&founder]);
+        let members = &ledger.evaluation.members;
+        let mut departed = Self {
+            by_node: BTreeMap::new(),
+            statements: BTreeMap::new(),
+        };
+        for node in named.filter(|node| !members.contains_key(node)) {
+            let Some(signed) = index.out(node) else {
+                continue;
+            };
+            let word = signed.id();
+            let was_admitted = index.admitted.contains_key(node) || *node == founder;
+            let entry = departed.statements.entry(word);
+            entry.or_insert_with(|| signed.clone());
+            departed
+                .by_node
+                .insert(*node, DepartedNode { word, was_admitted });
+        }
+        departed
+    }
+
+    /// Returns the statement by which a node is a former member. It is about the node or about an
+    /// issuer of the node's certificates. Returns none for a member.
+    pub fn expulsion(&self, node: &NodeId) -> Option<&SignedStatement> {
+        self.statements.get(&self.by_node.get(node)?.word)
+    }
+
+    /// Returns whether a node is a former member because it left by itself (by its farewell).
+    pub fn has_resigned(&self, node: &NodeId) -> bool {
+        let word = self
+            .expulsion(node)
+            .map(|word| (word.statement.by, word.subject()));
+        word == Some((*node, Some(*node)))
+    }
+
+    /// Returns the nodes that were admitted, and the founder, as far as they are former members.
+    /// Each has the statement by which it is out, which is about the node or an issuer of its
+    /// certificates. Sorted by time.
+    pub fn by_time(&self) -> Vec<(NodeId, &SignedStatement)> {
+        let admitted = self.by_node.iter().filter(|(_, it)| it.was_admitted);
+        let mut gone: Vec<_> = admitted
+            .filter_map(|(node, it)| Some((*node, it.word, self.statements.get(&it.word)?)))
+            .collect();
+        gone.sort_by_key(|(node, id, word)| (word.statement.at_s, *id, *node));
+        gone.into_iter()
+            .map(|(node, _, word)| (node, word))
+            .collect()
+    }
+}
+
+/// Returns all expulsions and farewells that count.
+pub(in crate::trust) fn counting_expulsions(ledger: &Ledger) -> BTreeSet<StatementId> {
+    let each = ledger.statements.iter().filter(|(id, signed)| {
+        let is_one = matches!(signed.statement.claim, Claim::Expel { .. });
+        is_one && ledger.evaluation.valid.contains(id)
+    });
+    each.map(|(id, _)| *id).collect()
+}
 
 /// Statements on the departure and the admission of each node.
 pub(in crate::trust) struct DepartureIndex<'a> {
@@ -35,7 +113,7 @@ pub(in crate::trust) struct DepartureIndex<'a> {
 type IssuedCertificates = BTreeMap<Membership, Vec<(Membership, bool)>>;
 
 impl<'a> DepartureIndex<'a> {
-    fn of(ledger: &'a Ledger) -> Self {
+    pub(in crate::trust) fn of(ledger: &'a Ledger) -> Self {
         let mut index = Self {
             ledger,
             about: BTreeMap::new(),
@@ -150,17 +228,6 @@ impl<'a> DepartureIndex<'a> {
         }
     }
 
-    /// Returns the statement by which each departed node is out.
-    fn all_out(&self) -> DepartedNodes {
-        let founder = [self.ledger.statements.founder()];
-        let named: BTreeSet<_> = self.admitted.keys().chain(self.about.keys()).collect();
-        let named = named.into_iter().chain(&founder);
-        let members = &self.ledger.evaluation.members;
-        let out = named.filter(|who| !members.contains_key(who));
-        out.filter_map(|who| Some((*who, self.out(who)?.id())))
-            .collect()
-    }
-
     /// Returns a statement by which an issuer of the node's certificates, direct or through others,
     /// is or was out; one that voids is preferred. Returns none for a member and for a node without
     /// such an issuer.
@@ -231,63 +298,5 @@ impl<'a> DepartureIndex<'a> {
             self.ledger.evaluation.valid.contains(id) && (is_on_it || issuers.contains(expelled))
         });
         each.map(|(id, _)| *id).collect()
-    }
-}
-
-impl Ledger {
-    pub(in crate::trust) fn departure_index(&self) -> DepartureIndex<'_> {
-        DepartureIndex::of(self)
-    }
-
-    /// Returns the statement by which a node is a former member. It is about the node or about an
-    /// issuer of the node's certificates. Returns none for a member.
-    pub fn expulsion(&self, who: &NodeId) -> Option<&SignedStatement> {
-        let word = self.departed_nodes().get(who)?;
-        self.statements.get(word)
-    }
-
-    /// Returns the departed nodes and the statement by which each is out. Computed at most once for
-    /// each change of the statements.
-    pub(super) fn departed_nodes(&self) -> &DepartedNodes {
-        let gone = &self.evaluation.gone;
-        gone.get_or_init(|| Arc::new(self.departure_index().all_out()))
-    }
-
-    /// Returns all expulsions and farewells that count.
-    pub fn expulsions(&self) -> BTreeSet<StatementId> {
-        let each = self.statements.iter().filter(|(id, signed)| {
-            let is_one = matches!(signed.statement.claim, Claim::Expel { .. });
-            is_one && self.evaluation.valid.contains(id)
-        });
-        each.map(|(id, _)| *id).collect()
-    }
-
-    /// Returns whether a node is a former member because it left by itself (by its farewell).
-    pub fn has_resigned(&self, who: &NodeId) -> bool {
-        let word = self
-            .expulsion(who)
-            .map(|word| (word.statement.by, word.subject()));
-        word == Some((*who, Some(*who)))
-    }
-
-    /// Returns the nodes that were admitted, and the founder, as far as they are former members.
-    /// Each has the statement by which it is out, which is about the node or an issuer of its
-    /// certificates. Sorted by time.
-    pub fn departed(&self) -> Vec<(NodeId, SignedStatement)> {
-        let let_in = self
-            .statements()
-            .filter_map(|it| match &it.statement.claim {
-                Claim::Admit { node, .. } => Some(*node),
-                _ => None,
-            });
-        let let_in: BTreeSet<_> = let_in.chain([self.statements.founder()]).collect();
-        let gone = self
-            .departed_nodes()
-            .iter()
-            .filter(|(who, _)| let_in.contains(who));
-        let gone = gone.filter_map(|(who, word)| Some((*who, self.statements.get(word)?.clone())));
-        let mut gone: Vec<_> = gone.collect();
-        gone.sort_by_cached_key(|(who, word)| (word.statement.at_s, word.id(), *who));
-        gone
     }
 }

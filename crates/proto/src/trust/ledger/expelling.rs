@@ -45,7 +45,7 @@ impl LedgerSigner<'_> {
             Some(certificate) => last_of(self.ledger, &node).or(Some(certificate)),
             // The node may have signed more statements since it left, so the last one that counts
             // is named.
-            None if !is_own && self.ledger.has_resigned(&node) => {
+            None if !is_own && self.ledger.departed().has_resigned(&node) => {
                 last_counting(self.ledger, &node, term).or(Some(self.ledger.cluster()))
             }
             None => return Err(TrustError::NoMember),

@@ -1,8 +1,8 @@
 //! Statements of this node: each claim becomes the next statement of its chain.
 
-use super::Ledger;
 use super::chains::{last_counting, last_of};
 use super::lost::LostClaims;
+use super::{DepartureIndex, Ledger};
 use crate::trust::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement};
 use crate::trust::{NodeKey, TrustError};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
@@ -250,7 +250,7 @@ impl LedgerSigner<'_> {
         self.ledger.check_admits(&me, self.now_s)?;
         self.attempt(|before, after| {
             let mut stated = Vec::new();
-            if let Some(term) = before.departure_index().fallen_term(&node) {
+            if let Some(term) = DepartureIndex::of(before).fallen_term(&node) {
                 // Ends the membership that the node lost with its issuer. Of the statements that
                 // the node made in it, those that count now are the only ones that ever will,
                 // whatever the node signs later.

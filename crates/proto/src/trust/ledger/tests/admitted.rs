@@ -37,11 +37,14 @@ fn a_node_admitted_only_by_a_bad_administrator_is_named_and_removed_with_it() {
     assert_eq!(stated.len(), 1, "one statement puts out any number");
     assert_eq!(members(&ledger), [1, 3]);
     for n in [2, 4, 5] {
-        let word = ledger.expulsion(&id(n)).expect("who is out is told why");
+        let word = ledger
+            .departed()
+            .expulsion(&id(n))
+            .expect("who is out is told why");
         assert_eq!(*word, stated[0]);
     }
     for n in [1, 3, 9] {
-        assert_eq!(ledger.expulsion(&id(n)), None, "{n}");
+        assert_eq!(ledger.departed().expulsion(&id(n)), None, "{n}");
     }
 }
 
@@ -58,8 +61,8 @@ fn a_node_removed_with_a_recently_expelled_one_is_shown_the_expulsion() {
             .signer(&key(1), 50)
             .expel_with_admitted(id(2))
             .unwrap();
-        assert_eq!(ledger.expulsion(&id(n)), second.first());
-        assert_eq!(ledger.expulsion(&id(2)), second.first());
+        assert_eq!(ledger.departed().expulsion(&id(n)), second.first());
+        assert_eq!(ledger.departed().expulsion(&id(2)), second.first());
         assert_ne!(second.first(), first.first());
     }
 }
@@ -216,7 +219,7 @@ fn departed_nodes_are_reported_with_their_expulsion_and_readmitted_ones_are_not(
     let mut ledger = let_in();
     let departed = |ledger: &Ledger| -> Vec<(u8, u8)> {
         let number = |node: NodeId| (1..20).find(|n| id(*n) == node).unwrap();
-        let each = ledger.departed().into_iter();
+        let each = ledger.departed().by_time().into_iter();
         each.map(|(who, word)| (number(who), number(word.subject().unwrap())))
             .collect()
     };
@@ -291,8 +294,9 @@ fn a_removed_node_stays_out_when_its_issuer_is_readmitted_and_leaves_again() {
             .signer(&key(1), 60)
             .admit(id(2), name(2), true)
             .unwrap();
-        let gone =
-            |ledger: &Ledger| -> Vec<NodeId> { ledger.departed().iter().map(|it| it.0).collect() };
+        let gone = |ledger: &Ledger| -> Vec<NodeId> {
+            ledger.departed().by_time().iter().map(|it| it.0).collect()
+        };
         let out = gone(&ledger);
         assert!(out.contains(&id(4)) && out.contains(&id(5)) && out.len() == 2);
         let by = if by_itself { 2 } else { 1 };
@@ -306,20 +310,20 @@ fn a_removed_node_stays_out_when_its_issuer_is_readmitted_and_leaves_again() {
 fn a_node_that_left_and_was_removed_with_its_second_issuer_counts_as_expelled() {
     let mut ledger = cluster();
     ledger.signer(&key(3), 40).expel(id(3)).unwrap();
-    assert!(ledger.has_resigned(&id(3)));
+    assert!(ledger.departed().has_resigned(&id(3)));
     ledger
         .signer(&key(2), 50)
         .admit(id(3), name(3), false)
         .unwrap();
-    assert!(!ledger.has_resigned(&id(3)));
+    assert!(!ledger.departed().has_resigned(&id(3)));
     ledger
         .signer(&key(1), 60)
         .expel_with_admitted(id(2))
         .unwrap();
     assert_eq!(members(&ledger), [1]);
-    let word = ledger.expulsion(&id(3)).unwrap();
+    let word = ledger.departed().expulsion(&id(3)).unwrap();
     assert_eq!((word.statement.by, word.subject()), (id(1), Some(id(2))));
-    assert!(!ledger.has_resigned(&id(3)));
+    assert!(!ledger.departed().has_resigned(&id(3)));
 }
 
 #[test]
@@ -334,7 +338,7 @@ fn a_founder_that_left_and_was_readmitted_can_be_expelled_like_others() {
         assert_eq!(members(&ledger), [1, 2, 3]);
         ledger.signer(&key(2), 60).expel(id(1)).unwrap();
         assert_eq!(members(&ledger), [2, 3], "whom it had let in stays");
-        assert_eq!(ledger.departed().len(), 1);
+        assert_eq!(ledger.departed().by_time().len(), 1);
     }
 }
 
@@ -436,7 +440,7 @@ fn a_node_that_fell_with_a_readmitted_one_is_explained_and_restores_no_other() {
         .unwrap();
     let mut met = merged(&ledger, &apart);
     assert_eq!(members(&met), [1, 2, 3]);
-    assert!(met.expulsion(&id(5)).is_some());
+    assert!(met.departed().expulsion(&id(5)).is_some());
     met.signer(&key(1), 70).admit(id(5), name(5), true).unwrap();
     assert_eq!(members(&met), [1, 2, 3, 5]);
 }

@@ -61,8 +61,11 @@ fn a_rotation_confirms_farewells_so_that_later_ones_change_nothing() {
     let mut ledger = left();
     let stated = ledger.signer(&key(1), 60).rotate(EpochId([7; 8])).unwrap();
     assert_eq!(stated.iter().filter(|it| ledger.confirms(it)).count(), 1);
-    assert!(ledger.has_resigned(&id(2)), "it is not shown as expelled");
-    assert!(ledger.departure_index().words_against(&id(2)).is_empty());
+    assert!(
+        ledger.departed().has_resigned(&id(2)),
+        "it is not shown as expelled"
+    );
+    assert!(DepartureIndex::of(&ledger).words_against(&id(2)).is_empty());
     for claim in [expulsion(2, 1), expulsion(2, 2), expulsion(4, 1)] {
         let mut heard = ledger.clone();
         heard.merge(kept_copy(&ledger, |_| claim.clone()));
@@ -110,8 +113,8 @@ fn a_node_that_left_can_be_expelled_by_a_senior() {
     let refused = ledger.signer(&key(4), 60).expel(id(2));
     assert!(matches!(refused, Err(TrustError::SeniorLeft { .. })));
     let word = ledger.signer(&key(1), 60).expel(id(2)).unwrap().remove(0);
-    assert_eq!(ledger.expulsion(&id(2)), Some(&word));
-    assert!(!ledger.has_resigned(&id(2)));
+    assert_eq!(ledger.departed().expulsion(&id(2)), Some(&word));
+    assert!(!ledger.departed().has_resigned(&id(2)));
     ledger.merge(kept_copy(&ledger, |_| expulsion(2, 1)));
     assert_eq!(members(&ledger), [1, 3, 4]);
     let again = ledger.signer(&key(1), 70).expel(id(2));
@@ -200,7 +203,7 @@ fn a_farewell_is_confirmed_when_it_is_received_whole_and_then_withdraws_nothing(
     assert_eq!(ledger.digest(), before);
     let stated = ledger.signer(&key(1), 60).confirm_received();
     assert_eq!(stated.len(), 1);
-    assert!(ledger.confirms(&stated[0]) && ledger.has_resigned(&id(2)));
+    assert!(ledger.confirms(&stated[0]) && ledger.departed().has_resigned(&id(2)));
     assert!(
         ledger.signer(&key(1), 61).confirm_received().is_empty(),
         "once"

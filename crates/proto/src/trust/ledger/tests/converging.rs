@@ -54,7 +54,11 @@ fn exchange(one: &mut Ledger, other: &mut Ledger) {
 /// What a ledger says of its members and of node 3.
 fn outcome(ledger: &Ledger) -> (Vec<u8>, bool, u32) {
     let over = ledger.evaluation.over_up_to(&id(3));
-    (members(ledger), ledger.has_resigned(&id(3)), over)
+    (
+        members(ledger),
+        ledger.departed().has_resigned(&id(3)),
+        over,
+    )
 }
 
 #[test]

@@ -6,9 +6,8 @@ use super::*;
 
 /// Returns whether a node that knew `known` may readmit the node now.
 fn may_come(known: &Ledger, now: &Ledger, node: u8) -> bool {
-    now.departure_index()
-        .words_against(&id(node))
-        .is_subset(&known.expulsions())
+    let needed = DepartureIndex::of(now).words_against(&id(node));
+    needed.is_subset(&counting_expulsions(known))
 }
 
 #[test]
@@ -27,7 +26,7 @@ fn a_removed_node_changes_no_others_reason_by_a_certificate_it_signs() {
     let word = ledger.signer(&key(1), 50).expel(id(4)).unwrap().remove(0);
     for term in [2, 3, u32::MAX] {
         ledger.merge([forged(&ledger, 9, 1, admission(4, false, None, term))]);
-        assert_eq!(ledger.expulsion(&id(4)), Some(&word), "{term}");
+        assert_eq!(ledger.departed().expulsion(&id(4)), Some(&word), "{term}");
         assert!(!may_come(&invited, &ledger, 4), "{term}");
     }
     assert!(may_come(&ledger, &ledger, 4));
@@ -58,7 +57,7 @@ fn a_node_removed_with_another_does_not_return_by_claiming_that_it_left() {
         ledger.merge([forged(&ledger, 4, 1, expulsion(4, term))]);
         ledger.merge([forged(&ledger, 9, 1, admission(4, false, None, term))]);
         assert!(!may_come(&invited, &ledger, 4), "{term}");
-        assert!(!ledger.has_resigned(&id(4)), "{term}");
+        assert!(!ledger.departed().has_resigned(&id(4)), "{term}");
     }
     assert!(may_come(&ledger, &ledger, 4));
 }
@@ -79,7 +78,7 @@ fn a_node_that_left_can_use_any_invitation_whoever_was_removed_since() {
         .unwrap();
     ledger.signer(&key(4), 60).expel(id(4)).unwrap();
     ledger.signer(&key(1), 70).expel(id(2)).unwrap();
-    assert!(may_come(&before, &ledger, 4) && ledger.has_resigned(&id(4)));
+    assert!(may_come(&before, &ledger, 4) && ledger.departed().has_resigned(&id(4)));
     assert!(may_come(&before, &ledger, 3) && may_come(&before, &ledger, 9));
     // This fails once the statements of its issuer are void.
     ledger
@@ -128,18 +127,18 @@ fn removed_nodes_are_computed_once_for_each_change_regardless_of_queries() {
     let out: Vec<_> = crowd.iter().filter_map(SignedStatement::subject).collect();
     ledger.merge(crowd);
     ledger.signer(&key(3), 50).expel(id(3)).unwrap();
-    let before: *const _ = ledger.departed_nodes();
+    let before: *const _ = ledger.departed();
     let word = ledger
         .signer(&key(1), 60)
         .expel_with_admitted(id(2))
         .unwrap();
-    let found: *const _ = ledger.departed_nodes();
+    let found: *const _ = ledger.departed();
     assert_ne!(found, before);
     for node in &out {
-        assert_eq!(ledger.expulsion(node), word.first());
-        assert!(!ledger.has_resigned(node));
+        assert_eq!(ledger.departed().expulsion(node), word.first());
+        assert!(!ledger.departed().has_resigned(node));
     }
-    assert!(ledger.has_resigned(&id(3)));
-    assert_eq!(ledger.departed().len(), out.len() + 2);
-    assert_eq!(ledger.departed_nodes() as *const _, found);
+    assert!(ledger.departed().has_resigned(&id(3)));
+    assert_eq!(ledger.departed().by_time().len(), out.len() + 2);
+    assert_eq!(ledger.departed() as *const _, found);
 }

@@ -305,16 +305,16 @@ fn a_removed_node_cannot_choose_its_own_reason() {
     ledger.signer(&key(1), 50).expel(id(3)).unwrap();
     for term in [1, 2, 77] {
         ledger.merge([forged(&ledger, 3, term, expulsion(3, term))]);
-        assert!(!ledger.has_resigned(&id(3)), "{term}");
+        assert!(!ledger.departed().has_resigned(&id(3)), "{term}");
     }
     // It states that it was admitted again.
     let mut ledger = cluster();
     ledger.signer(&key(1), 50).expel(id(2)).unwrap();
     for term in [2, 3, 9, u32::MAX] {
         ledger.merge([forged(&ledger, 2, 1, admission(2, true, None, term))]);
-        let word = ledger.expulsion(&id(2)).unwrap();
+        let word = ledger.departed().expulsion(&id(2)).unwrap();
         assert_eq!(word.statement.by, id(1), "{term}");
-        assert_eq!(ledger.departed().len(), 1);
+        assert_eq!(ledger.departed().by_time().len(), 1);
     }
     // A node that is out cannot prevent another one's return.
     let mut ledger = cluster();
@@ -324,7 +324,7 @@ fn a_removed_node_cannot_choose_its_own_reason() {
         .expel_with_admitted(id(2))
         .unwrap();
     ledger.merge([forged(&ledger, 2, 1, admission(3, false, None, u32::MAX))]);
-    assert!(ledger.has_resigned(&id(3)));
+    assert!(ledger.departed().has_resigned(&id(3)));
     ledger
         .signer(&key(1), 60)
         .admit(id(3), name(3), false)

@@ -54,7 +54,7 @@ fn a_removed_nodes_filling_yields_to_statements_that_count() {
     ledger.signer(&key(3), 80).expel(id(3)).unwrap();
     assert_eq!(members(&ledger), [1, 4, 5]);
     assert_eq!(ledger.statements.len(), STATEMENTS_OF_OTHERS_MAX);
-    assert!(ledger.has_resigned(&id(3)));
+    assert!(ledger.departed().has_resigned(&id(3)));
     // Another node gets the same result, in one step and after a restart.
     let told = merged(&apart, &ledger);
     let anew = Ledger::of(ledger.statements().cloned().collect()).unwrap();

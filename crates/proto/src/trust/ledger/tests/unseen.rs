@@ -145,7 +145,7 @@ fn nothing_more_is_stated_about_a_node_whose_statements_are_all_known() {
     let confirmed = stated.iter().filter(|it| ledger.confirms(it)).count();
     assert_eq!((stated.len(), confirmed), (2, 1));
     assert_eq!(members(&ledger), [1, 3, 5]);
-    assert!(ledger.has_resigned(&id(4)));
+    assert!(ledger.departed().has_resigned(&id(4)));
 }
 
 /// Node 2 admitted 4 and then expelled it, in one of two branches of its chain.

@@ -141,6 +141,7 @@ async fn a_used_token_brings_back_no_node_that_left() {
         .keyring
         .ledger()
         .unwrap()
+        .departed()
         .expulsion(&joiner.id)
         .cloned()
         .unwrap();
@@ -204,6 +205,7 @@ async fn an_expelled_node_needs_a_newer_token_and_one_that_left_any() {
         .keyring
         .ledger()
         .unwrap()
+        .departed()
         .expulsion(&joiner.id)
         .cloned()
         .unwrap();

@@ -263,17 +263,37 @@ async fn an_expelled_node_receives_its_expulsion_and_other_strangers_do_not() {
     let chain = admin.keyring.proofs().of_membership(&b.id);
     b.join(secret, &chain);
     assert_eq!(
-        admin.keyring.ledger().unwrap().expulsion(&b.id).cloned(),
+        admin
+            .keyring
+            .ledger()
+            .unwrap()
+            .departed()
+            .expulsion(&b.id)
+            .cloned(),
         None
     );
     admin.keyring.state(key, |it| it.expel(b.id)).unwrap();
-    let word = admin.keyring.ledger().unwrap().expulsion(&b.id).cloned();
+    let word = admin
+        .keyring
+        .ledger()
+        .unwrap()
+        .departed()
+        .expulsion(&b.id)
+        .cloned();
     assert_eq!(word.as_ref().map(|word| word.statement.by), Some(admin.id));
     assert!(b.keyring.is_member(&b.id), "it was away");
     let address = admin.addr();
     let refused = b.net.knock(address).await;
     assert_eq!(refused, Err(NetError::PutOut { address }));
-    assert_eq!(b.keyring.ledger().unwrap().expulsion(&b.id).cloned(), word);
+    assert_eq!(
+        b.keyring
+            .ledger()
+            .unwrap()
+            .departed()
+            .expulsion(&b.id)
+            .cloned(),
+        word
+    );
     // a node that never was a member, and one that was admitted again
     let stranger = Node::founder("c");
     assert!(stranger.net.knock(admin.addr()).await.is_err());
@@ -283,7 +303,13 @@ async fn an_expelled_node_receives_its_expulsion_and_other_strangers_do_not() {
         .state(key, |it| it.admit(b.id, name, false))
         .unwrap();
     assert_eq!(
-        admin.keyring.ledger().unwrap().expulsion(&b.id).cloned(),
+        admin
+            .keyring
+            .ledger()
+            .unwrap()
+            .departed()
+            .expulsion(&b.id)
+            .cloned(),
         None
     );
 }
@@ -310,8 +336,18 @@ async fn a_node_expelled_by_an_unknown_administrator_is_told_all_the_same() {
     assert!(b.net.knock(c.addr()).await.is_err());
     assert!(!b.keyring.is_member(&b.id));
     assert_eq!(
-        b.keyring.ledger().unwrap().expulsion(&b.id).cloned(),
-        c.keyring.ledger().unwrap().expulsion(&b.id).cloned()
+        b.keyring
+            .ledger()
+            .unwrap()
+            .departed()
+            .expulsion(&b.id)
+            .cloned(),
+        c.keyring
+            .ledger()
+            .unwrap()
+            .departed()
+            .expulsion(&b.id)
+            .cloned()
     );
 }
 
