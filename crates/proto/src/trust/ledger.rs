@@ -472,36 +472,6 @@ impl Ledger {
         Ok(gone.cloned().collect())
     }
 
-    /// Returns the error for an expulsion of `node` that does not count because `node` is senior.
-    fn senior(&self, node: &NodeId) -> TrustError {
-        match self.last_name_of(node) {
-            Some(name) if self.departed().has_resigned(node) => TrustError::SeniorLeft { name },
-            Some(name) => TrustError::Senior { name },
-            None => TrustError::NoMember,
-        }
-    }
-
-    /// Returns the node and all nodes admitted by it, directly or through others, by statements
-    /// that count.
-    fn with_admitted(&self, node: NodeId) -> BTreeSet<NodeId> {
-        let mut by: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
-        for id in &self.evaluation.valid {
-            let statement = self.statements.get(id).map(|signed| &signed.statement);
-            if let Some(statement) = statement
-                && let Claim::Admit { node, .. } = &statement.claim
-            {
-                by.entry(statement.by).or_default().push(*node);
-            }
-        }
-        let (mut all, mut next) = (BTreeSet::new(), vec![node]);
-        while let Some(node) = next.pop() {
-            if all.insert(node) {
-                next.extend(by.get(&node).into_iter().flatten());
-            }
-        }
-        all
-    }
-
     /// Returns this node as the author of further statements.
     pub fn signer<'a>(&'a mut self, key: &'a NodeKey, now_s: u64) -> LedgerSigner<'a> {
         LedgerSigner {

@@ -1,6 +1,10 @@
 //! Statements of this node: each claim becomes the next statement of its chain.
 
 use super::chains::{last_counting, last_of};
+use super::confirming::{all_confirmations, confirmations_of_received};
+use super::expelling::{
+    check_seniority, ends_of_open_memberships, expulsion_of, senior_refusal, voiding_expulsion_of,
+};
 use super::lost::LostClaims;
 use super::{DepartureIndex, Ledger};
 use crate::trust::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement};
@@ -10,6 +14,8 @@ use p2pfs_types::id::{EpochId, NodeId, NodeName};
 /// Maximum number of attempts to make a claim decide its subject (the epoch, or the owner of one
 /// path). An attempt fails if it makes an earlier claim with the same number count again.
 const SAID_MAX: u64 = 64;
+/// Maximum number of rounds in which lost expulsions are stated again.
+const LOST_ROUNDS_MAX: usize = 16;
 
 /// A node that adds its own statements to a ledger. Made by [`Ledger::signer`].
 #[derive(Debug)]
@@ -27,7 +33,7 @@ impl LedgerSigner<'_> {
 
     /// Changes a copy of the ledger, and keeps the copy unless `change` returns an error. `change`
     /// receives the ledger as it was, and the copy.
-    pub(super) fn attempt<T>(
+    fn attempt<T>(
         &mut self,
         change: impl FnOnce(&Ledger, &mut LedgerSigner<'_>) -> Result<T, TrustError>,
     ) -> Result<T, TrustError> {
@@ -38,7 +44,7 @@ impl LedgerSigner<'_> {
     }
 
     /// Returns a signer for this node and another ledger.
-    pub(super) fn on<'b>(&'b self, ledger: &'b mut Ledger) -> LedgerSigner<'b> {
+    fn on<'b>(&'b self, ledger: &'b mut Ledger) -> LedgerSigner<'b> {
         LedgerSigner {
             ledger,
             key: self.key,
@@ -54,7 +60,7 @@ impl LedgerSigner<'_> {
 
     /// Signs several claims as [`Self::state`] does, with one evaluation. After an error, some of
     /// them may be taken in.
-    pub(super) fn state_all(
+    fn state_all(
         &mut self,
         claims: impl IntoIterator<Item = Claim>,
     ) -> Result<Vec<SignedStatement>, TrustError> {
@@ -98,7 +104,7 @@ impl LedgerSigner<'_> {
     }
 
     /// Signs those of the claims that count afterwards. Takes nothing in after an error.
-    pub(super) fn state_what_counts(
+    fn state_what_counts(
         &mut self,
         mut claims: Vec<Claim>,
     ) -> Result<Vec<SignedStatement>, TrustError> {
@@ -185,7 +191,7 @@ impl LedgerSigner<'_> {
 
     /// States those of the claims that count. After an error, for example without room, tries again
     /// with the first half of the claims, down to none.
-    pub(super) fn state_as_many(&mut self, mut claims: Vec<Claim>) -> Vec<SignedStatement> {
+    fn state_as_many(&mut self, mut claims: Vec<Claim>) -> Vec<SignedStatement> {
         loop {
             match self.state_what_counts(claims.clone()) {
                 Ok(stated) => return stated,
@@ -218,7 +224,7 @@ impl LedgerSigner<'_> {
     /// decide them now. This happens to a claim when another claim on its subject no longer counts,
     /// so that its number is above the count, or when its author was expelled. Stops when the
     /// ledger has no room.
-    pub(super) fn restate_outdone(&mut self, before: &Ledger) -> Vec<SignedStatement> {
+    fn restate_outdone(&mut self, before: &Ledger) -> Vec<SignedStatement> {
         let mut stated = Vec::new();
         for _ in 0..SAID_MAX {
             let after = &*self.ledger;
@@ -269,8 +275,140 @@ impl LedgerSigner<'_> {
         })
     }
 
+    /// Expels a node; a node expels itself to leave. A node that left by itself can be expelled
+    /// too: then nothing that it signs afterwards counts. Returns the signed statements, the
+    /// expulsion first.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::NobodyMay`], [`TrustError::NoMember`],
+    /// [`TrustError::Senior`], [`TrustError::SeniorLeft`], [`TrustError::LedgerFull`].
+    pub fn expel(&mut self, node: NodeId) -> Result<Vec<SignedStatement>, TrustError> {
+        let me = self.key.node_id();
+        let is_own = node == me;
+        let claim = expulsion_of(self.ledger, &me, node)?;
+        if !is_own {
+            self.check_expels(&node)?;
+        }
+        self.attempt(|before, after| {
+            let said = after.state(claim)?;
+            if !is_own && !after.ledger.counts(&said) {
+                return Err(senior_refusal(before, &node));
+            }
+            let mut stated = vec![said];
+            if !is_own {
+                // A dishonest node can sign several successors of one statement, so that its chain
+                // of statements has branches. From this expulsion on, only the branch that ends
+                // with the named statement counts, so lost expulsions on the others are stated
+                // again.
+                stated.extend(after.restate_lost_expulsions(before)?);
+                // As many as fit, so a full ledger does not prevent the expulsion.
+                let open = ends_of_open_memberships(after.ledger, node);
+                stated.extend(after.close(open));
+                stated.extend(after.confirm_farewells());
+                stated.extend(after.restate_outdone(before));
+            }
+            Ok(stated)
+        })
+    }
+
+    /// Expels a node with all nodes that are members only through it, directly or through others.
+    /// The node may have left already. Nodes that it had expelled stay out. Returns the signed
+    /// statements.
+    ///
+    /// # Errors
+    /// [`TrustError::NotAdmin`], [`TrustError::NobodyMay`], [`TrustError::NoMember`] if the node
+    /// was never a member, [`TrustError::Senior`], [`TrustError::SeniorLeft`],
+    /// [`TrustError::LedgerFull`]. The ledger is then unchanged.
+    pub fn expel_with_admitted(
+        &mut self,
+        node: NodeId,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        self.ledger
+            .last_name_of(&node)
+            .ok_or(TrustError::NoMember)?;
+        self.check_expels(&node)?;
+        let claim = voiding_expulsion_of(self.ledger, node)?;
+        self.attempt(|before, after| {
+            let said = after.state(claim)?;
+            if !after.ledger.counts(&said) {
+                return Err(senior_refusal(before, &node));
+            }
+            let mut stated = vec![said];
+            stated.extend(after.restate_lost_expulsions(before)?);
+            stated.extend(after.confirm_farewells());
+            stated.extend(after.restate_outdone(before));
+            Ok(stated)
+        })
+    }
+
+    /// States again those expulsions of `before` that no longer count, so that no expelled node
+    /// returns. Leaves out those that would not count.
+    fn restate_lost_expulsions(
+        &mut self,
+        before: &Ledger,
+    ) -> Result<Vec<SignedStatement>, TrustError> {
+        let mut stated = Vec::new();
+        // Each statement can make another expulsion lose its effect.
+        for _ in 0..LOST_ROUNDS_MAX {
+            let after = &*self.ledger;
+            let lost = LostClaims { before, after }.expulsions();
+            // This leaves out expulsions of nodes senior to this one.
+            let said = self.state_what_counts(lost)?;
+            if said.is_empty() {
+                break;
+            }
+            stated.extend(said);
+        }
+        Ok(stated)
+    }
+
+    /// Confirms each farewell of which every earlier statement is known, so that no statement of
+    /// the node that has not arrived yet is cut off. Skips nodes senior to this one. Returns what
+    /// was signed, which is empty if nothing is to be confirmed.
+    pub fn confirm_received(&mut self) -> Vec<SignedStatement> {
+        if self.check_admin().is_err() {
+            return Vec::new();
+        }
+        let claims = confirmations_of_received(self.ledger, &self.key.node_id());
+        if claims.is_empty() {
+            return Vec::new();
+        }
+        self.close(claims)
+    }
+
+    /// Confirms every unconfirmed farewell, and closes open memberships that a former member ended.
+    /// Skips nodes senior to this one, and claims for which the ledger has no room. Returns the
+    /// signed statements.
+    fn confirm_farewells(&mut self) -> Vec<SignedStatement> {
+        let claims = all_confirmations(self.ledger, &self.key.node_id());
+        let before = self.ledger.clone();
+        let mut stated = self.close(claims);
+        if !stated.is_empty() {
+            stated.extend(self.restate_outdone(&before));
+        }
+        stated
+    }
+
+    /// States as many of these claims, which end memberships, as the ledger has room for. This can
+    /// void earlier expulsions by the ended members: states these again. States nothing if the
+    /// ledger has no room for all of them.
+    fn close(&mut self, claims: Vec<Claim>) -> Vec<SignedStatement> {
+        let closed = self.attempt(|before, after| {
+            let mut stated = after.state_as_many(claims);
+            stated.extend(after.restate_lost_expulsions(before)?);
+            Ok(stated)
+        });
+        closed.unwrap_or_default()
+    }
+
+    /// Checks that this node may expel the node.
+    fn check_expels(&self, node: &NodeId) -> Result<(), TrustError> {
+        self.check_admin()?;
+        check_seniority(self.ledger, &self.key.node_id(), node)
+    }
+
     /// Checks that this node may admit and expel.
-    pub(super) fn check_admin(&self) -> Result<(), TrustError> {
+    fn check_admin(&self) -> Result<(), TrustError> {
         let is_admin = self.ledger.is_admin(&self.key.node_id(), self.now_s);
         let refusal = || self.ledger.not_admin(self.now_s);
         is_admin.then_some(()).ok_or_else(refusal)
