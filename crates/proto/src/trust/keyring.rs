@@ -160,12 +160,6 @@ impl Keyring {
         self.contents.read().ledger.clone()
     }
 
-    /// Returns the secrets and the ledger of one time.
-    fn current(&self) -> (Arc<Epochs>, Option<Arc<Ledger>>) {
-        let contents = self.contents.read().clone();
-        (contents.epochs, contents.ledger)
-    }
-
     /// Returns whether a ledger defines the members. Otherwise every node with the secret is a
     /// member.
     pub fn has_ledger(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Keyring;
+use super::{Keyring, KeyringContents};
 use crate::trust::invites::Known;
 use crate::trust::statement::SignedStatement;
 use crate::trust::{EpochSecret, Grant, NodeKey, TrustError};
@@ -70,7 +70,7 @@ impl Welcome {
     /// [`Known::needed_for`] the node.
     pub fn again(keyring: &Keyring, node: &NodeId, known: &Known) -> Result<Self, TrustError> {
         // The secret is of this cluster, even if this node changes its cluster right after.
-        let (epochs, ledger) = keyring.current();
+        let KeyringContents { epochs, ledger } = keyring.contents.read().clone();
         let chain = match ledger {
             None => Vec::new(),
             Some(ledger) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Fault, Keyring};
+use super::{Fault, Keyring, KeyringContents};
 use crate::trust::ledger::STATEMENTS_MAX;
 use crate::trust::statement::SignedStatement;
 use crate::trust::{EpochSecret, TrustError, exchange};
@@ -16,7 +16,7 @@ impl MemberExchange<'_> {
     /// Builds the question to another member, with all statements if `all` is set. Empty without a
     /// ledger.
     pub fn question(self, all: bool) -> Vec<u8> {
-        let (epochs, ledger) = self.0.current();
+        let KeyringContents { epochs, ledger } = self.0.contents.read().clone();
         let question = ledger.map(|ledger| exchange::TrustQuestion {
             digest: ledger.digest(),
             epoch: epochs.newest().id(),
@@ -37,7 +37,7 @@ impl MemberExchange<'_> {
             return (None, self.0.has_ledger().then_some(Fault::Garbage));
         };
         let (_new, fault) = self.0.receive(&question.statements, STATEMENTS_MAX);
-        let (epochs, ledger) = self.0.current();
+        let KeyringContents { epochs, ledger } = self.0.contents.read().clone();
         let newest = epochs.newest();
         let answer = ledger.map(|ledger| {
             let digest = ledger.digest();
