@@ -12,6 +12,8 @@ use std::time::SystemTime;
 use rustix::fs::{FallocateFlags, XattrFlags, fsetxattr, getxattr};
 use rustix::io::Errno;
 
+#[cfg(any(test, feature = "test-support"))]
+use super::faults::Faults;
 use super::map::SMALL_BYTES;
 use p2pfs_types::files::{make_private_dir, open_own, open_own_writable, open_private};
 
@@ -33,7 +35,7 @@ pub(super) enum ReplaceDurability {
 #[derive(Clone, Default)]
 pub(super) struct Disk {
     #[cfg(any(test, feature = "test-support"))]
-    pub(super) faults: Option<std::sync::Arc<super::faults::Faults>>,
+    pub(super) faults: Option<std::sync::Arc<Faults>>,
 }
 
 impl Disk {
@@ -169,8 +171,34 @@ impl Disk {
     }
 }
 
-/// Hooks that permit every step. Test builds have others, which can fail or truncate a step
-/// (`faults`).
+/// Checks that every change passes before it happens. The simulated disk of a test can fail or
+/// truncate it.
+#[cfg(any(test, feature = "test-support"))]
+impl Disk {
+    fn allow_write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+        self.ask(|faults| faults.allow_write(file, slices, offset))
+    }
+
+    /// Returns whether to sync the real disk.
+    fn allow_sync(&self, file: &File) -> io::Result<bool> {
+        self.ask(|faults| faults.allow_sync(file))?;
+        Ok(self.faults.is_none())
+    }
+
+    fn allow_change(&self) -> io::Result<()> {
+        self.ask(Faults::allow_change)
+    }
+
+    fn allow_attribute(&self) -> io::Result<()> {
+        self.ask(Faults::allow_attribute)
+    }
+
+    fn ask(&self, faults: impl FnOnce(&Faults) -> io::Result<()>) -> io::Result<()> {
+        self.faults.as_deref().map_or(Ok(()), faults)
+    }
+}
+
+/// The same checks outside of tests: every change may happen.
 #[cfg(not(any(test, feature = "test-support")))]
 impl Disk {
     fn allow_write(&self, _: &File, _: &[IoSlice<'_>], _: u64) -> io::Result<()> {

@@ -45,36 +45,6 @@ struct Gates {
     halted_changed: Condvar,
 }
 
-/// Hooks that every step of the cache passes before it happens.
-impl Disk {
-    pub(crate) fn allow_write(
-        &self,
-        file: &File,
-        slices: &[IoSlice<'_>],
-        offset: u64,
-    ) -> io::Result<()> {
-        self.ask(|faults| faults.allow_write(file, slices, offset))
-    }
-
-    /// Returns whether to sync the real disk.
-    pub(crate) fn allow_sync(&self, file: &File) -> io::Result<bool> {
-        self.ask(|faults| faults.allow_sync(file))?;
-        Ok(self.faults.is_none())
-    }
-
-    pub(crate) fn allow_change(&self) -> io::Result<()> {
-        self.ask(Faults::allow_change)
-    }
-
-    pub(crate) fn allow_attribute(&self) -> io::Result<()> {
-        self.ask(Faults::allow_attribute)
-    }
-
-    fn ask(&self, faults: impl FnOnce(&Faults) -> io::Result<()>) -> io::Result<()> {
-        self.faults.as_deref().map_or(Ok(()), faults)
-    }
-}
-
 /// State of syncs on a slow disk.
 struct Syncs {
     /// Number of syncs that may complete without waiting.
@@ -182,7 +152,7 @@ impl Faults {
         self.without_attributes.store(true, Ordering::SeqCst);
     }
 
-    fn allow_attribute(&self) -> io::Result<()> {
+    pub(super) fn allow_attribute(&self) -> io::Result<()> {
         if self.without_attributes.load(Ordering::SeqCst) {
             Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP))
         } else {
@@ -231,7 +201,12 @@ impl Faults {
     }
 
     /// Permits a write. A write in which the cache is killed happens in part and fails.
-    fn allow_write(&self, file: &File, slices: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
+    pub(super) fn allow_write(
+        &self,
+        file: &File,
+        slices: &[IoSlice<'_>],
+        offset: u64,
+    ) -> io::Result<()> {
         let killed_now = self.step()?;
         if self.is_full.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
@@ -250,7 +225,7 @@ impl Faults {
         Ok(())
     }
 
-    fn allow_sync(&self, file: &File) -> io::Result<()> {
+    pub(super) fn allow_sync(&self, file: &File) -> io::Result<()> {
         self.wait_for_the_disk();
         self.allow_change()?;
         let inode = file.metadata()?.ino();
@@ -260,7 +235,7 @@ impl Faults {
         Ok(())
     }
 
-    fn allow_change(&self) -> io::Result<()> {
+    pub(super) fn allow_change(&self) -> io::Result<()> {
         self.is_full.store(false, Ordering::SeqCst);
         if self.step()? {
             Err(io::Error::other("killed"))
