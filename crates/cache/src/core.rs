@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::budget::charge_bytes;
 use super::context::CacheContext;
 use super::disk::Disk;
 use super::file::OpenFileState;
@@ -121,7 +120,7 @@ impl CacheCore {
         } in survey.files
         {
             let unchecked = !was_clean;
-            index.recharge(0, charge_bytes(summary.size_bytes, summary.counts));
+            index.recharge(0, summary.charge_bytes());
             index.insert(hash, IndexEntry::closed(summary, last_use, unchecked));
         }
     }

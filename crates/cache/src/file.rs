@@ -13,9 +13,10 @@ use parking_lot::Mutex;
 
 use super::context::CacheContext;
 use super::disk::may_be_readable;
-use super::layout::{self, FileSummary, Paths};
+use super::layout::{self, Paths};
 use super::map::{self, LoadedMap};
 use super::pages::{Counts, PageMap};
+use super::summary::FileSummary;
 use p2pfs_types::digest::{ContentHash, Grain, InMemory, OnDisk, ReadAt};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::{leave_descriptors, open_own, open_own_writable};

@@ -8,9 +8,10 @@ use std::time::SystemTime;
 use super::context::CacheContext;
 use super::disk::ReplaceDurability;
 use super::file::{MapState, OpenFileState, PageState, Pairs};
-use super::layout::{self, FileSummary};
+use super::layout;
 use super::map::{self, Boot, SPARE_RECORDS};
 use super::pages::{Bits, PageMap, bytes_of, page_count};
+use super::summary::FileSummary;
 use p2pfs_types::extent::PAGE_BYTES;
 
 /// Content of one flush.

@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::budget::{charge_bytes, cost_bytes};
+use super::budget::cost_bytes;
 use super::file::OpenFileState;
-use super::layout::FileSummary;
 use super::pins::Pins;
+use super::summary::FileSummary;
 use p2pfs_types::digest::ContentHash;
 
 /// Maximum age of a free-space measurement. Another program can fill the disk unnoticed for this
@@ -77,7 +77,7 @@ impl<H> IndexEntry<H> {
     /// Returns the bytes that the file takes of the budget.
     pub(super) fn charge_bytes(&self) -> u64 {
         match &self.presence {
-            Presence::Closed => charge_bytes(self.summary.size_bytes, self.summary.counts),
+            Presence::Closed => self.summary.charge_bytes(),
             Presence::Open(_, shared) => shared.charged_bytes(),
         }
     }

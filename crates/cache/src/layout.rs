@@ -11,7 +11,8 @@ use std::time::SystemTime;
 
 use super::disk::{Disk, ReplaceDurability, map_attribute, replacement};
 use super::map::{self, Boot, LoadedMap};
-use super::pages::{Counts, PageMap, bytes_of, page_count};
+use super::pages::{PageMap, bytes_of, page_count};
+use super::summary::FileSummary;
 use super::{CacheError, PROBLEMS_MAX, UNVERIFIED_DIR};
 use p2pfs_types::digest::{ContentHash, Grain};
 use p2pfs_types::extent::PAGE_BYTES;
@@ -78,22 +79,6 @@ pub(super) struct FoundFile {
     pub(super) hash: ContentHash,
     pub(super) summary: FileSummary,
     pub(super) last_use: SystemTime,
-}
-
-/// Properties of a closed file.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct FileSummary {
-    pub(super) size_bytes: u64,
-    pub(super) cached_bytes: u64,
-    /// Pages on disk, both present and in doubt.
-    pub(super) counts: Counts,
-    pub(super) in_doubt: bool,
-}
-
-impl FileSummary {
-    pub(super) fn is_complete(&self) -> bool {
-        self.cached_bytes == self.size_bytes
-    }
 }
 
 /// Result of the survey at start.
@@ -296,17 +281,6 @@ impl Layout {
             summary: map.summary(),
             last_use,
         }))
-    }
-}
-
-impl LoadedMap {
-    pub(super) fn summary(&self) -> FileSummary {
-        FileSummary {
-            size_bytes: self.size_bytes,
-            cached_bytes: self.present.byte_count(self.size_bytes),
-            counts: self.present.counts() + self.doubt.counts(),
-            in_doubt: !self.doubt.is_empty(),
-        }
     }
 }
 

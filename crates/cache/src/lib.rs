@@ -65,6 +65,7 @@ mod proving;
 mod reservation;
 mod room;
 mod store;
+mod summary;
 mod syncing;
 mod verify;
 mod write_behind;

@@ -10,6 +10,7 @@
 //! small file.
 
 use super::pages::{BLOCK_PAGES, Bits, CHUNK_PAGES, PageMap, masks, page_count};
+use super::summary::FileSummary;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::CHUNK_BYTES;
 
@@ -79,6 +80,25 @@ impl LoadedMap {
             sound: false,
             ..self
         }
+    }
+
+    pub(super) fn summary(&self) -> FileSummary {
+        FileSummary {
+            size_bytes: self.size_bytes,
+            cached_bytes: self.present.byte_count(self.size_bytes),
+            counts: self.present.counts() + self.doubt.counts(),
+            in_doubt: !self.doubt.is_empty(),
+        }
+    }
+
+    /// Returns whether the end of the file was verified, which is possible only with the true size.
+    /// Doubtful pages count, because they were verified in an earlier run. A claim of another size
+    /// therefore does not replace the file before these pages are checked.
+    pub(super) fn size_is_proven(&self) -> bool {
+        let pages = page_count(self.size_bytes);
+        let last = pages.saturating_sub(1)..pages;
+        let was_verified = |map: &PageMap| map.contains(last.clone());
+        self.size_bytes == 0 || was_verified(&self.present) || was_verified(&self.doubt)
     }
 }
 

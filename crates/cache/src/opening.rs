@@ -8,14 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::budget::{charge_bytes, cost_bytes};
+use super::budget::cost_bytes;
 use super::cached_file::CacheFile;
 use super::core::{CacheCore, OpenFileHandle};
 use super::file::{Files, MapState, OpenFileState};
 use super::index::{CacheIndex, IndexEntry, Presence};
 use super::layout;
-use super::map::LoadedMap;
-use super::pages::PageMap;
 use super::{CacheError, CacheEvent, FILE_MAX_BYTES};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
@@ -133,7 +131,7 @@ impl CacheCore {
         entry: IndexEntry<OpenFileHandle>,
         size_bytes: Option<u64>,
     ) -> Result<Arc<OpenFileHandle>, CacheError> {
-        let old_bytes = charge_bytes(entry.summary.size_bytes, entry.summary.counts);
+        let old_bytes = entry.summary.charge_bytes();
         let paths = self.context.layout.paths(&hash);
         let loaded = match layout::load(&paths, &hash, self.context.boot) {
             Ok(loaded) => loaded,
@@ -162,7 +160,7 @@ impl CacheCore {
         if entry.summary.is_complete() && !summary.is_complete() {
             self.report_loss(hash, summary.size_bytes);
         }
-        let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
+        let new_bytes = summary.charge_bytes();
         self.index.lock().recharge(old_bytes, new_bytes);
         let files = match Files::open(&self.context, &paths, summary.size_bytes) {
             Ok(files) => files,
@@ -299,7 +297,7 @@ impl CacheCore {
             self.settled.notify_all();
             return;
         };
-        let new_bytes = charge_bytes(summary.size_bytes, summary.counts);
+        let new_bytes = summary.charge_bytes();
         index.recharge(charged_bytes, new_bytes);
         if let Some(entry) = index.take(&shared.hash) {
             let closed = IndexEntry {
@@ -320,17 +318,5 @@ impl CacheCore {
             shared.sync_later(&self.context);
         }
         self.shrink();
-    }
-}
-
-impl LoadedMap {
-    /// Returns whether the end of the file was verified, which is possible only with the true size.
-    /// Doubtful pages count, because they were verified in an earlier run. A claim of another size
-    /// therefore does not replace the file before these pages are checked.
-    fn size_is_proven(&self) -> bool {
-        let pages = super::pages::page_count(self.size_bytes);
-        let last = pages.saturating_sub(1)..pages;
-        let was_verified = |map: &PageMap| map.contains(last.clone());
-        self.size_bytes == 0 || was_verified(&self.present) || was_verified(&self.doubt)
     }
 }
