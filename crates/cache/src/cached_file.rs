@@ -1,4 +1,4 @@
-//! Handle to a cached file: reads it and proves it to peers.
+//! Handle to a cached file: stores and reads its bytes, and proves them to peers.
 //!
 //! Reading a complete file takes no lock. Bytes on disk are never removed while a handle lives, so
 //! a read needs no lock after the check that its range is present.
@@ -12,8 +12,11 @@ use bytes::Bytes;
 use super::CacheError;
 use super::core::OpenFileHandle;
 use super::file::{OpenFileState, PairSource};
-use super::pages::{bytes_of, pages_around};
-use p2pfs_types::digest::{self, ContentHash, DigestError, Grain, InMemory, OnDisk, ReadAt};
+use super::pages::{bytes_of, pages_around, pages_in};
+use super::store::{PageWrite, check_shape};
+use p2pfs_types::digest::{
+    self, ContentHash, DigestError, Grain, InMemory, OnDisk, ReadAt, Verified,
+};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::files::{is_want, open_own};
 use p2pfs_types::pool::PiecePool;
@@ -94,6 +97,29 @@ impl CacheFile {
                 Ok(ReadOutcome::Missing(lost))
             }
         }
+    }
+
+    /// Stores the whole pages of a verified range. Partial pages at its ends are left out.
+    ///
+    /// The range must come from `digest::decode` for the hash and size of this file. This function
+    /// cannot verify that.
+    ///
+    /// # Errors
+    /// [`CacheError::BadShape`] if the number of bytes differs from the length of the range, or if
+    /// the range or a hash pair is not within this file.
+    pub fn store(&self, verified: &Verified) -> Result<Stored, CacheError> {
+        let shared = self.shared();
+        check_shape(verified, shared.size_bytes)?;
+        let pages = pages_in(verified.range, shared.size_bytes);
+        if shared.state.lock().present.contains(pages.clone()) {
+            return Ok(Stored::Kept);
+        }
+        let write = PageWrite {
+            core: &self.handle.core,
+            file: shared,
+            pages: &pages,
+        };
+        Ok(write.run(verified))
     }
 
     /// Returns the ranges that can be read now.

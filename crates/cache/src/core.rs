@@ -1,7 +1,6 @@
 //! Cache core behind the handles: opens the directory, makes room, changes pins, and answers
 //! queries over all files.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -16,7 +15,6 @@ use super::index::{CacheIndex, EvictionVictim, IndexEntry, Presence, ReserveDeci
 use super::layout::{self, FoundFile, Layout, Survey, SurveyStart};
 use super::map::Boot;
 use super::pins::Pins;
-use super::verify::VerifyProgress;
 use super::{
     Cache, CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX,
 };
@@ -236,11 +234,6 @@ impl CacheCore {
             .map_or(0, IndexEntry::cached_bytes)
     }
 
-    /// Marks a file as checked from end to end.
-    pub(super) fn checked(&self, hash: &ContentHash) {
-        self.index.lock().checked(hash);
-    }
-
     fn change_pins(
         &self,
         hashes: &[ContentHash],
@@ -307,33 +300,6 @@ impl CacheCore {
             Presence::Closed => None,
         });
         open.collect()
-    }
-
-    pub(super) fn verify_files(
-        self: &Arc<Self>,
-        files: Vec<ContentHash>,
-        mut progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
-    ) -> VerifyProgress {
-        let bytes_total = files.iter().map(|hash| self.cached_bytes(hash)).sum();
-        let mut done = VerifyProgress {
-            files_total: files.len(),
-            bytes_total,
-            ..VerifyProgress::default()
-        };
-        for hash in files {
-            let opened = self.existing_unused(&hash);
-            // Opening a small file can find it damaged.
-            self.context.damage.await_drops();
-            match opened {
-                Ok(Some(file)) if file.verify(&mut done, &mut progress).is_break() => return done,
-                // A file that was removed meanwhile needs no check.
-                Ok(_) => {}
-                Err(_) => done.unopened_files += 1,
-            }
-            done.files += 1;
-        }
-        let _ = progress(&done);
-        done
     }
 }
 

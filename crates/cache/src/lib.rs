@@ -312,7 +312,7 @@ impl Cache {
     ) -> VerifyProgress {
         let files: Vec<_> = self.list().into_iter().map(|line| line.hash).collect();
         let total = files.len();
-        let done = self.core().verify_files(files, progress);
+        let done = verify::verify_files(self.core(), files, progress);
         if done.files == total && done.dropped_bytes == 0 && done.unopened_files == 0 {
             self.core().context.damage.found.lock().at = None;
         }
@@ -325,7 +325,7 @@ impl Cache {
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
     ) -> VerifyProgress {
         let files = self.unverified().into_iter().map(|(hash, _)| hash);
-        self.core().verify_files(files.collect(), progress)
+        verify::verify_files(self.core(), files.collect(), progress)
     }
 
     /// Sets a function that drops the copies that readers have of damaged bytes. It also receives

@@ -7,10 +7,10 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 
 use super::budget::charge_bytes;
-use super::cached_file::{CacheFile, Stored};
+use super::cached_file::Stored;
 use super::core::CacheCore;
 use super::file::{OpenFileState, PageState};
-use super::pages::{Counts, bytes_of, pages_in};
+use super::pages::{Counts, bytes_of};
 use super::{CacheError, CacheEvent};
 use p2pfs_types::digest::{Grain, HashPair, Verified};
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
@@ -27,55 +27,36 @@ const WRITE_BYTES: usize = 64 << 10;
 /// of 4 KiB by itself, which takes a third of the processor time of a write (docs/warm-reads.md).
 const ALLOCATE_MIN_BYTES: usize = 256 << 10;
 
-impl CacheFile {
-    /// Stores the whole pages of a verified range. Partial pages at its ends are left out.
-    ///
-    /// The range must come from `digest::decode` for the hash and size of this file. This function
-    /// cannot verify that.
-    ///
-    /// # Errors
-    /// [`CacheError::BadShape`] if the number of bytes differs from the length of the range, or if
-    /// the range or a hash pair is not within this file.
-    pub fn store(&self, verified: &Verified) -> Result<Stored, CacheError> {
-        let shared = self.shared();
-        check_shape(verified, shared.size_bytes)?;
-        let pages = pages_in(verified.range, shared.size_bytes);
-        if shared.state.lock().present.contains(pages.clone()) {
-            return Ok(Stored::Kept);
-        }
-        let write = PageWrite {
-            core: &self.handle.core,
-            file: shared,
-            pages: &pages,
-        };
-        let Some(growth) = write.charge() else {
-            return Ok(Stored::Full);
-        };
-        let range = bytes_of(&pages, shared.size_bytes);
-        let bytes = verified.slice(range).unwrap_or_default();
-        let written = write.write_making_room(&bytes, range);
-        if write.core.context.record_result(written).is_err() {
-            write.settle_charge(growth, |state| mark_stale(state, &pages));
-            return Ok(Stored::Full);
-        }
-        let mut completed = false;
-        write.settle_charge(growth, |state| {
-            mark_present(state, &pages, &verified.pairs);
-            completed = shared.publish(state);
-        });
-        write.follow_up(completed);
-        Ok(Stored::Kept)
-    }
-}
-
 /// Write of whole pages to the data file of an open file.
-struct PageWrite<'a> {
-    core: &'a CacheCore,
-    file: &'a OpenFileState,
-    pages: &'a Range<u64>,
+pub(super) struct PageWrite<'a> {
+    pub(super) core: &'a CacheCore,
+    pub(super) file: &'a OpenFileState,
+    pub(super) pages: &'a Range<u64>,
 }
 
 impl PageWrite<'_> {
+    /// Stores the pages of verified bytes.
+    pub(super) fn run(&self, verified: &Verified) -> Stored {
+        let file = self.file;
+        let Some(growth) = self.charge() else {
+            return Stored::Full;
+        };
+        let range = bytes_of(self.pages, file.size_bytes);
+        let bytes = verified.slice(range).unwrap_or_default();
+        let written = self.write_making_room(&bytes, range);
+        if self.core.context.record_result(written).is_err() {
+            self.settle_charge(growth, |state| mark_stale(state, self.pages));
+            return Stored::Full;
+        }
+        let mut completed = false;
+        self.settle_charge(growth, |state| {
+            mark_present(state, self.pages, &verified.pairs);
+            completed = file.publish(state);
+        });
+        self.follow_up(completed);
+        Stored::Kept
+    }
+
     /// Charges the budget for the pages. Returns `None` if they do not fit.
     fn charge(&self) -> Option<Counts> {
         let file = self.file;
@@ -195,7 +176,7 @@ fn mark_stale(state: &mut PageState, pages: &Range<u64>) {
 
 /// Checks that the bytes have the length of the range, and that the range and the hash pairs are
 /// within the file.
-fn check_shape(verified: &Verified, size_bytes: u64) -> Result<(), CacheError> {
+pub(super) fn check_shape(verified: &Verified, size_bytes: u64) -> Result<(), CacheError> {
     let range = verified.range;
     let pairs_end = Grain::CHUNK.outboard_bytes(size_bytes);
     let fits = |pair: &HashPair| pair.offset.is_multiple_of(64) && pair.offset < pairs_end;

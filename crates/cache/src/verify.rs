@@ -1,8 +1,11 @@
 //! Verification of all bytes on disk against their hashes, on demand or after an unclean stop.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use super::cached_file::CacheFile;
+use super::core::CacheCore;
+use super::file::OpenFileState;
+use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
 /// Bytes read and checked between two calls of the progress callback: 1 MiB.
@@ -27,32 +30,75 @@ pub struct VerifyProgress {
     pub unopened_files: usize,
 }
 
-impl CacheFile {
-    pub(super) fn verify(
-        &self,
-        done: &mut VerifyProgress,
-        progress: &mut impl FnMut(&VerifyProgress) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
-        let (shared, core) = (self.shared(), &self.handle.core);
-        let whole = ByteRange::new(0, shared.size_bytes);
+/// A verification of several files, with the progress that it reports.
+struct Verification<'a, F> {
+    core: &'a Arc<CacheCore>,
+    done: VerifyProgress,
+    progress: F,
+}
+
+/// Checks the complete chunks of `files`, and drops damaged ones. A break of `progress` ends the
+/// verification.
+pub(super) fn verify_files(
+    core: &Arc<CacheCore>,
+    files: Vec<ContentHash>,
+    progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+) -> VerifyProgress {
+    let bytes_total = files.iter().map(|hash| core.cached_bytes(hash)).sum();
+    let mut verification = Verification {
+        core,
+        done: VerifyProgress {
+            files_total: files.len(),
+            bytes_total,
+            ..VerifyProgress::default()
+        },
+        progress,
+    };
+    // A break is the wish of the caller, so it needs no report.
+    let _ = verification.run(files);
+    verification.done
+}
+
+impl<F: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, F> {
+    fn run(&mut self, files: Vec<ContentHash>) -> ControlFlow<()> {
+        for hash in files {
+            let opened = self.core.existing_unused(&hash);
+            // Opening a small file can find it damaged.
+            self.core.context.damage.await_drops();
+            match opened {
+                Ok(Some(file)) => self.check(file.shared())?,
+                // A file that was removed meanwhile needs no check.
+                Ok(None) => {}
+                Err(_) => self.done.unopened_files += 1,
+            }
+            self.done.files += 1;
+        }
+        (self.progress)(&self.done)
+    }
+
+    /// Checks one file.
+    fn check(&mut self, file: &OpenFileState) -> ControlFlow<()> {
+        let context = &self.core.context;
+        let whole = ByteRange::new(0, file.size_bytes);
         let mut start = 0;
-        while start < shared.size_bytes {
+        while start < file.size_bytes {
             let stride = ByteRange::at(start, STRIDE_BYTES).intersection(&whole);
-            let (bytes, checked_bytes) = shared.bytes_to_check(stride);
-            let doubtful_bytes = shared.settle(&core.context, stride);
-            let wrong_bytes = shared.check(&core.context, stride);
+            let (bytes, checked_bytes) = file.bytes_to_check(stride);
+            let doubtful_bytes = file.settle(context, stride);
+            let wrong_bytes = file.check(context, stride);
             // Without this, readers would get damaged bytes after the verification has reported
             // them.
-            core.context.damage.await_drops();
-            core.context.damage.record(doubtful_bytes);
+            context.damage.await_drops();
+            context.damage.record(doubtful_bytes);
+            let done = &mut self.done;
             done.dropped_bytes += doubtful_bytes + wrong_bytes;
             done.bytes += bytes;
             done.checked_bytes += checked_bytes;
             done.bytes_total = done.bytes_total.max(done.bytes);
             start = stride.end;
-            progress(done)?;
+            (self.progress)(done)?;
         }
-        core.checked(&shared.hash);
+        self.core.index.lock().checked(&file.hash);
         ControlFlow::Continue(())
     }
 }
