@@ -13,6 +13,8 @@ use super::disk::Disk;
 use super::layout::Layout;
 use super::map::Boot;
 use super::write_behind::WriteBehind;
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::disk::usage_command;
 use p2pfs_types::files::limit_of_open_files;
 
@@ -65,6 +67,15 @@ impl CacheContext {
         if self.events.try_send(event).is_err() {
             self.events_lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Reports that a file that was complete is missing as a whole.
+    pub(super) fn report_loss(&self, hash: ContentHash, size_bytes: u64) {
+        self.send_event(CacheEvent::Dropped {
+            hash,
+            range: ByteRange::new(0, size_bytes),
+            was_complete: true,
+        });
     }
 
     /// Describes a refused write, with the remedy after a semicolon.

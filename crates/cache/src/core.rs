@@ -3,10 +3,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::context::CacheContext;
 use super::disk::Disk;
@@ -14,9 +15,12 @@ use super::file::OpenFileState;
 use super::index::{CacheIndex, EvictionVictim, IndexEntry, Presence, ReserveDecision};
 use super::layout::{self, FoundFile, Layout, Survey, SurveyStart};
 use super::map::Boot;
+use super::opening::{ClaimOutcome, ClaimedHash};
 use super::pins::Pins;
+use super::shared_index::SharedIndex;
 use super::{
-    Cache, CacheConfig, CacheError, CacheEvent, CacheUsage, CachedFile, Cleared, EVENTS_MAX,
+    Cache, CacheConfig, CacheError, CacheEvent, CacheFile, CacheUsage, CachedFile, Cleared,
+    EVENTS_MAX, FILE_MAX_BYTES,
 };
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::{HeldLock, Whereabouts, is_full};
@@ -47,9 +51,7 @@ impl Default for Tuning {
 /// State shared by all handles; it lives until the last handle is dropped.
 pub(super) struct CacheCore {
     pub(super) context: CacheContext,
-    pub(super) index: Mutex<CacheIndex<OpenFileHandle>>,
-    /// Signalled when a hash is no longer busy or a file is no longer open.
-    pub(super) settled: Condvar,
+    pub(super) index: SharedIndex,
     /// Held while pins change. True if a failed change left the content on disk unknown.
     pins_unclear: Mutex<bool>,
     problems: Vec<String>,
@@ -86,12 +88,11 @@ impl CacheCore {
         let (events, receiver) = sync_channel(EVENTS_MAX);
         let core = Arc::new(Self {
             context: CacheContext::new(layout, disk, boot, tuning.flush_bytes, events),
-            index: Mutex::new(CacheIndex::new(
+            index: SharedIndex::new(CacheIndex::new(
                 config.budget_bytes,
                 config.floor_bytes,
                 pins,
             )),
-            settled: Condvar::new(),
             pins_unclear: Mutex::new(false),
             problems: std::mem::take(&mut survey.problems),
             lock: claim,
@@ -123,6 +124,109 @@ impl CacheCore {
         }
     }
 
+    pub(super) fn file(
+        self: &Arc<Self>,
+        hash: ContentHash,
+        size_bytes: u64,
+    ) -> Result<CacheFile, CacheError> {
+        let empty_of_another = size_bytes == 0 && hash != ContentHash::of(b"");
+        if size_bytes > FILE_MAX_BYTES || empty_of_another {
+            return Err(CacheError::ImpossibleSize { hash, size_bytes });
+        }
+        let handle = match ClaimedHash::claim(self, hash) {
+            ClaimOutcome::Open(handle) => handle,
+            ClaimOutcome::Closed(claimed, entry) => claimed.reopen(entry, Some(size_bytes))?,
+            ClaimOutcome::Absent(claimed) => claimed.begin(size_bytes)?,
+        };
+        let have_bytes = handle.shared.size_bytes;
+        if have_bytes != size_bytes {
+            return Err(CacheError::SizeConflict {
+                hash,
+                have_bytes,
+                asked_bytes: size_bytes,
+            });
+        }
+        Ok(CacheFile::used(handle))
+    }
+
+    pub(super) fn existing(
+        self: &Arc<Self>,
+        hash: &ContentHash,
+    ) -> Result<Option<CacheFile>, CacheError> {
+        let file = self.existing_unused(hash)?;
+        Ok(file.map(|file| CacheFile::used(file.handle)))
+    }
+
+    /// Opens an existing file for maintenance. This does not count as a use of the file, which
+    /// keeps its position in the order of eviction.
+    pub(super) fn existing_unused(
+        self: &Arc<Self>,
+        hash: &ContentHash,
+    ) -> Result<Option<CacheFile>, CacheError> {
+        if self.index.lock().get(hash).is_none() {
+            return Ok(None);
+        }
+        let handle = match ClaimedHash::claim(self, *hash) {
+            ClaimOutcome::Open(handle) => handle,
+            ClaimOutcome::Closed(claimed, entry) => claimed.reopen(entry, None)?,
+            ClaimOutcome::Absent(claimed) => {
+                claimed.release(None);
+                return Ok(None);
+            }
+        };
+        Ok(Some(CacheFile { handle }))
+    }
+
+    /// Writes the map and makes the file evictable, after the last handle is gone. A file of which
+    /// nothing remains on disk is removed from the index.
+    pub(super) fn close(&self, shared: &Arc<OpenFileState>) {
+        let is_used = shared.is_used.load(Ordering::Relaxed);
+        let used_before =
+            |index: &CacheIndex<OpenFileHandle>| Some(index.get(&shared.hash)?.last_use);
+        let last_use = if is_used {
+            None
+        } else {
+            used_before(&self.index.lock())
+        };
+        let last_use = last_use.unwrap_or_else(SystemTime::now);
+        let (kept, is_to_sync) = shared.retire(&self.context, last_use);
+        if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
+            // The disk refused the map. Nodes that were told of the complete file must learn of the
+            // loss.
+            self.context.report_loss(shared.hash, shared.size_bytes);
+        }
+        let charged_bytes = shared.charged_bytes();
+        let mut index = self.index.lock();
+        let Some(summary) = kept else {
+            index.recharge(charged_bytes, 0);
+            index.take(&shared.hash);
+            drop(index);
+            self.index.settled.notify_all();
+            return;
+        };
+        let new_bytes = summary.charge_bytes();
+        index.recharge(charged_bytes, new_bytes);
+        if let Some(entry) = index.take(&shared.hash) {
+            let closed = IndexEntry {
+                summary,
+                last_use,
+                presence: Presence::Closed,
+                ..entry
+            };
+            if is_used {
+                index.insert(shared.hash, closed)
+            } else {
+                index.put_back(shared.hash, closed)
+            }
+        }
+        drop(index);
+        self.index.settled.notify_all();
+        if is_to_sync {
+            shared.sync_later(&self.context);
+        }
+        self.shrink();
+    }
+
     /// Charges `bytes` to the budget and evicts files if needed. Returns `false` if the bytes do
     /// not fit, or if the disk fails.
     pub(super) fn reserve(&self, bytes: u64) -> bool {
@@ -130,7 +234,7 @@ impl CacheCore {
             let mut index = self.index.lock();
             let verdict = index.reserve(bytes, Instant::now());
             if matches!(verdict, ReserveDecision::Wait) {
-                self.settled.wait(&mut index);
+                self.index.settled.wait(&mut index);
             }
             drop(index);
             match verdict {
@@ -171,7 +275,7 @@ impl CacheCore {
         } else {
             self.index.lock().spared(victim);
         }
-        self.settled.notify_all();
+        self.index.settled.notify_all();
         given_bytes
     }
 
@@ -227,13 +331,6 @@ impl CacheCore {
         }
     }
 
-    pub(super) fn cached_bytes(&self, hash: &ContentHash) -> u64 {
-        self.index
-            .lock()
-            .get(hash)
-            .map_or(0, IndexEntry::cached_bytes)
-    }
-
     fn change_pins(
         &self,
         hashes: &[ContentHash],
@@ -287,19 +384,10 @@ impl CacheCore {
 
     /// Writes the maps of all open files.
     pub(super) fn flush_all(&self) {
-        for shared in self.open_files() {
+        for shared in self.index.open_files() {
             // A failed flush is counted, and its data stays pending.
             let _ = shared.flush(&self.context);
         }
-    }
-
-    fn open_files(&self) -> Vec<Arc<OpenFileState>> {
-        let index = self.index.lock();
-        let open = index.open().filter_map(|entry| match &entry.presence {
-            Presence::Open(_, shared) => Some(shared.clone()),
-            Presence::Closed => None,
-        });
-        open.collect()
     }
 }
 
@@ -361,8 +449,8 @@ impl Cache {
 
     /// Lists all files, least recently used first. May wait for the disk.
     pub fn list(&self) -> Vec<CachedFile> {
-        let index = self.core().idle_index();
-        let now = std::time::SystemTime::now();
+        let index = self.core().index.lock_idle();
+        let now = SystemTime::now();
         let line = |(hash, entry): (&ContentHash, &IndexEntry<OpenFileHandle>)| CachedFile {
             hash: *hash,
             size_bytes: entry.summary.size_bytes,
@@ -383,7 +471,7 @@ impl Cache {
         let core = self.core();
         let mut cleared = Cleared::default();
         loop {
-            let Some(victim) = core.idle_index().take_victim() else {
+            let Some(victim) = core.index.lock_idle().take_victim() else {
                 break;
             };
             let Some(given_bytes) = core.evict(victim) else {

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use super::CacheError;
 use super::core::CacheCore;
+use super::syncing::sync_to_disk;
 
 /// The running thread; dropping it ends the thread.
 pub(super) struct Flusher {
@@ -46,7 +47,7 @@ fn run(core: &Arc<CacheCore>) {
             core.flush_all();
         }
         if let Some(hash) = work.sync {
-            core.sync_to_disk(&hash);
+            sync_to_disk(core, &hash);
         }
         if work.check_disk {
             core.check_disk();

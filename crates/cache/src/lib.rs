@@ -64,6 +64,7 @@ mod pins;
 mod proving;
 mod reservation;
 mod room;
+mod shared_index;
 mod store;
 mod summary;
 mod syncing;
@@ -282,7 +283,7 @@ impl Cache {
 
     /// Returns how many bytes of the file are cached. Reads memory only, never the disk.
     pub fn cached_bytes(&self, hash: &ContentHash) -> u64 {
-        self.core().cached_bytes(hash)
+        self.core().index.cached_bytes(hash)
     }
 
     /// Writes the maps of all open files, as closing them does. Does not sync the disk.

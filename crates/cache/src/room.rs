@@ -116,7 +116,7 @@ impl Cache {
 
     fn measure(&self, kept: impl Fn(&RetainedBytes) -> u64) -> Room {
         let core = self.core();
-        let index = core.idle_index();
+        let index = core.index.lock_idle();
         let (tally, charged_bytes) = (index.tally(), index.space.charged_bytes);
         let passing_bytes = index
             .space

@@ -6,11 +6,9 @@
 
 use std::sync::Arc;
 
-use parking_lot::MutexGuard;
-
-use super::core::{CacheCore, OpenFileHandle};
+use super::core::CacheCore;
 use super::file::{Files, OpenFileState};
-use super::index::{CacheIndex, Presence};
+use super::index::Presence;
 use p2pfs_types::digest::ContentHash;
 
 /// The files to sync: those of an open cached file, shared with its users, or files that were
@@ -20,52 +18,39 @@ enum FilesToSync {
     Closed(Files),
 }
 
-impl CacheCore {
-    /// Syncs a file and marks its records as durable. After a failure they stay marked with the
-    /// current boot, and the failure is counted.
-    pub(super) fn sync_to_disk(self: &Arc<Self>, hash: &ContentHash) {
-        let synced = match self.bytes_of(hash) {
-            None => return,
-            Some(FilesToSync::Open(shared)) => {
-                shared.files().map(|files| files.sync(&self.context))
-            }
-            Some(FilesToSync::Closed(files)) => Some(files.sync(&self.context)),
-        };
-        if synced.is_some_and(|synced| self.context.record_result(synced).is_err()) {
-            return;
-        }
-        self.index.lock().is_open_for_map = true;
-        if let Ok(Some(file)) = self.existing_unused(hash) {
-            let synced = file.shared().sync(&self.context);
-            if synced.is_err() {
-                // Otherwise the close would queue the same sync again and again.
-                file.shared().state.lock().unsynced = false;
-            }
-        }
-        self.index.lock().is_open_for_map = false;
-        self.settled.notify_all();
+/// Syncs a file and marks its records as durable. After a failure they stay marked with the
+/// current boot, and the failure is counted.
+pub(super) fn sync_to_disk(core: &Arc<CacheCore>, hash: &ContentHash) {
+    let synced = match bytes_of(core, hash) {
+        None => return,
+        Some(FilesToSync::Open(shared)) => shared.files().map(|files| files.sync(&core.context)),
+        Some(FilesToSync::Closed(files)) => Some(files.sync(&core.context)),
+    };
+    if synced.is_some_and(|synced| core.context.record_result(synced).is_err()) {
+        return;
     }
+    core.index.lock().is_open_for_map = true;
+    if let Ok(Some(file)) = core.existing_unused(hash) {
+        let synced = file.shared().sync(&core.context);
+        if synced.is_err() {
+            // Otherwise the close would queue the same sync again and again.
+            file.shared().state.lock().unsynced = false;
+        }
+    }
+    core.index.lock().is_open_for_map = false;
+    core.index.settled.notify_all();
+}
 
-    /// Returns the current files of a content. They may be removed during the sync.
-    fn bytes_of(&self, hash: &ContentHash) -> Option<FilesToSync> {
-        let size_bytes = {
-            let index = self.index.lock();
-            let entry = index.get(hash)?;
-            match &entry.presence {
-                Presence::Open(_, shared) => return Some(FilesToSync::Open(shared.clone())),
-                Presence::Closed => entry.summary.size_bytes,
-            }
-        };
-        let files = Files::open(&self.context, &self.context.layout.paths(hash), size_bytes);
-        files.ok().map(FilesToSync::Closed)
-    }
-
-    /// Locks the index once no file is open only because its map is being written.
-    pub(super) fn idle_index(&self) -> MutexGuard<'_, CacheIndex<OpenFileHandle>> {
-        let mut index = self.index.lock();
-        while index.is_open_for_map {
-            self.settled.wait(&mut index);
+/// Returns the current files of a content. They may be removed during the sync.
+fn bytes_of(core: &CacheCore, hash: &ContentHash) -> Option<FilesToSync> {
+    let size_bytes = {
+        let index = core.index.lock();
+        let entry = index.get(hash)?;
+        match &entry.presence {
+            Presence::Open(_, shared) => return Some(FilesToSync::Open(shared.clone())),
+            Presence::Closed => entry.summary.size_bytes,
         }
-        index
-    }
+    };
+    let files = Files::open(&core.context, &core.context.layout.paths(hash), size_bytes);
+    files.ok().map(FilesToSync::Closed)
 }

@@ -44,7 +44,7 @@ pub(super) fn verify_files(
     files: Vec<ContentHash>,
     progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
 ) -> VerifyProgress {
-    let bytes_total = files.iter().map(|hash| core.cached_bytes(hash)).sum();
+    let bytes_total = files.iter().map(|hash| core.index.cached_bytes(hash)).sum();
     let mut verification = Verification {
         core,
         done: VerifyProgress {

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::syncing::sync_to_disk;
 
 const SIZE: usize = 150_000;
 
@@ -128,7 +129,7 @@ fn a_disk_that_refuses_to_sync_is_not_retried_in_a_loop() {
     while let Some(hash) = cache.core().context.write_behind.take_sync() {
         // The disk syncs the bytes and hash pairs, and refuses the map.
         faults.refuse_after(2);
-        cache.core().sync_to_disk(&hash);
+        sync_to_disk(cache.core(), &hash);
         syncs += 1;
         // The close queues one more sync at most.
         assert!(syncs <= 2, "it is retried in a loop");

@@ -2,12 +2,11 @@
 
 use std::fs::{self, File};
 use std::ops::ControlFlow;
-use std::time::SystemTime;
 
 use super::*;
 use crate::file::{Files, MapState, OpenFileState};
-use crate::index::IndexEntry;
 use crate::layout::{Layout, load};
+use crate::opening::{ClaimOutcome, ClaimedHash};
 use p2pfs_types::pool::PiecePool;
 
 #[test]
@@ -34,8 +33,10 @@ fn an_unreadable_block_is_found_by_a_check_and_by_a_read() {
         let charge_bytes = cache.usage().used_bytes;
         let state = MapState::of(&map);
         let shared = OpenFileState::new(hash, paths, Some(files), map, state, charge_bytes);
-        let entry = IndexEntry::closed(shared.summary(), SystemTime::now(), false);
-        let open = core.publish_open(shared, entry);
+        let ClaimOutcome::Closed(claimed, entry) = ClaimedHash::claim(core, hash) else {
+            panic!("the file is closed");
+        };
+        let open = claimed.publish(shared, entry);
         let _before = events.try_iter().count();
         if by_check {
             let report = cache.verify(|_| ControlFlow::Continue(()));

@@ -1,0 +1,56 @@
+//! The index of all files, shared by all threads.
+
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::core::OpenFileHandle;
+use super::file::OpenFileState;
+use super::index::{CacheIndex, IndexEntry, Presence};
+use p2pfs_types::digest::ContentHash;
+
+/// The index, and the signal for threads that wait for a change of it.
+pub(super) struct SharedIndex {
+    index: Mutex<CacheIndex<OpenFileHandle>>,
+    /// Signalled when a hash is no longer busy or a file is no longer open.
+    pub(super) settled: Condvar,
+}
+
+impl SharedIndex {
+    pub(super) fn new(index: CacheIndex<OpenFileHandle>) -> Self {
+        Self {
+            index: Mutex::new(index),
+            settled: Condvar::new(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, CacheIndex<OpenFileHandle>> {
+        self.index.lock()
+    }
+
+    /// Locks the index once no file is open only because its map is being written.
+    pub(super) fn lock_idle(&self) -> MutexGuard<'_, CacheIndex<OpenFileHandle>> {
+        let mut index = self.index.lock();
+        while index.is_open_for_map {
+            self.settled.wait(&mut index);
+        }
+        index
+    }
+
+    /// Returns how many bytes of a file are cached.
+    pub(super) fn cached_bytes(&self, hash: &ContentHash) -> u64 {
+        self.index
+            .lock()
+            .get(hash)
+            .map_or(0, IndexEntry::cached_bytes)
+    }
+
+    pub(super) fn open_files(&self) -> Vec<Arc<OpenFileState>> {
+        let index = self.index.lock();
+        let open = index.open().filter_map(|entry| match &entry.presence {
+            Presence::Open(_, shared) => Some(shared.clone()),
+            Presence::Closed => None,
+        });
+        open.collect()
+    }
+}
