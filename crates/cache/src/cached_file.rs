@@ -18,7 +18,7 @@ use p2pfs_types::digest::{
     self, ContentHash, DigestError, Grain, InMemory, OnDisk, ReadAt, Verified,
 };
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
-use p2pfs_types::files::{is_want, open_own};
+use p2pfs_types::files::is_want;
 use p2pfs_types::pool::PiecePool;
 
 /// Result of a read.
@@ -56,12 +56,12 @@ impl CacheFile {
 
     /// Returns the content hash.
     pub fn hash(&self) -> ContentHash {
-        self.shared().hash
+        self.shared().files.hash
     }
 
     /// Returns the size of the file in bytes.
     pub fn size_bytes(&self) -> u64 {
-        self.shared().size_bytes
+        self.shared().files.size_bytes
     }
 
     /// Fills `buffer` from `offset`, up to the end of the file, if the whole range is present.
@@ -73,25 +73,28 @@ impl CacheFile {
     /// ([`CacheError::is_want`]). Then nothing becomes missing.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<ReadOutcome, CacheError> {
         let shared = self.shared();
-        let whole = ByteRange::new(0, shared.size_bytes);
+        let size_bytes = shared.files.size_bytes;
+        let whole = ByteRange::new(0, size_bytes);
         let range = ByteRange::at(offset, buffer.len() as u64).intersection(&whole);
         if range.is_empty() {
             return Ok(ReadOutcome::Ready(0));
         }
         if let Some(gap) = shared.first_missing(&self.handle.core.context, range) {
-            return Ok(ReadOutcome::Missing(bytes_of(&gap, shared.size_bytes)));
+            return Ok(ReadOutcome::Missing(bytes_of(&gap, size_bytes)));
         }
         let length = range.len() as usize;
         let read = |data| {
             let data = OnDisk(data);
             data.read_exact_at(offset, &mut buffer[..length])
         };
-        match shared.data().and_then(read) {
+        match shared.files.data().and_then(read) {
             Ok(()) => Ok(ReadOutcome::Ready(length)),
-            Err(error) if is_want(&error) => Err(CacheError::io("read", &shared.paths.data, error)),
+            Err(error) if is_want(&error) => {
+                Err(CacheError::io("read", &shared.files.paths.data, error))
+            }
             Err(_) => {
                 let context = &self.handle.core.context;
-                let lost = range.align_out(CHUNK_BYTES, shared.size_bytes);
+                let lost = range.align_out(CHUNK_BYTES, size_bytes);
                 let lost_bytes = shared.drop_range(context, lost);
                 context.damage.record(lost_bytes);
                 Ok(ReadOutcome::Missing(lost))
@@ -109,9 +112,10 @@ impl CacheFile {
     /// the range or a hash pair is not within this file.
     pub fn store(&self, verified: &Verified) -> Result<Stored, CacheError> {
         let shared = self.shared();
-        check_shape(verified, shared.size_bytes)?;
-        let pages = pages_in(verified.range, shared.size_bytes);
-        if shared.state.lock().present.contains(pages.clone()) {
+        let size_bytes = shared.files.size_bytes;
+        check_shape(verified, size_bytes)?;
+        let pages = pages_in(verified.range, size_bytes);
+        if shared.pages.lock().present.contains(pages.clone()) {
             return Ok(Stored::Kept);
         }
         let write = PageWrite {
@@ -125,7 +129,7 @@ impl CacheFile {
     /// Returns the ranges that can be read now.
     pub fn present(&self) -> ExtentSet {
         self.shared()
-            .state
+            .pages
             .lock()
             .present
             .extents(self.size_bytes())
@@ -135,7 +139,7 @@ impl CacheFile {
     /// checked at the first read and may turn out to be missing.
     pub fn on_disk(&self) -> ExtentSet {
         let size_bytes = self.size_bytes();
-        let state = self.shared().state.lock();
+        let state = self.shared().pages.lock();
         let present = state.present.extents(size_bytes);
         if state.doubt.is_empty() {
             present
@@ -155,7 +159,7 @@ impl CacheFile {
 
     /// Returns the number of readable bytes without a lock.
     pub fn cached_bytes(&self) -> u64 {
-        self.shared().cached_bytes()
+        self.shared().pages.cached_bytes()
     }
 
     /// Returns the ranges that can be offered to peers: the complete present chunks. Each chunk was
@@ -167,13 +171,14 @@ impl CacheFile {
     /// Returns the missing parts of `range`, in whole pages cut at the end of the file.
     pub fn missing_in(&self, range: ByteRange) -> ExtentSet {
         let shared = self.shared();
-        if shared.is_complete() {
+        let size_bytes = shared.files.size_bytes;
+        if shared.pages.is_complete() {
             return ExtentSet::new();
         }
-        let pages = pages_around(range, shared.size_bytes);
-        let mut missing = ExtentSet::of(bytes_of(&pages, shared.size_bytes));
-        for run in shared.state.lock().present.runs(pages) {
-            missing.remove(bytes_of(&run, shared.size_bytes));
+        let pages = pages_around(range, size_bytes);
+        let mut missing = ExtentSet::of(bytes_of(&pages, size_bytes));
+        for run in shared.pages.lock().present.runs(pages) {
+            missing.remove(bytes_of(&run, size_bytes));
         }
         missing
     }
@@ -188,11 +193,11 @@ impl CacheFile {
     pub fn encode(&self, range: ByteRange, pool: &PiecePool) -> Result<Bytes, CacheError> {
         let shared = self.shared();
         let context = &self.handle.core.context;
-        let chunks = range.align_out(CHUNK_BYTES, shared.size_bytes);
+        let chunks = range.align_out(CHUNK_BYTES, shared.files.size_bytes);
         if shared.first_missing(context, chunks).is_some() {
             return Err(CacheError::NotCached { range });
         }
-        let data = OnDisk(shared.data().map_err(DigestError::Io)?);
+        let data = OnDisk(shared.files.data().map_err(DigestError::Io)?);
         shared.prove(context, range, data, pool)
     }
 
@@ -200,39 +205,32 @@ impl CacheFile {
     /// missing, in doubt, wrong, or not in memory.
     pub fn encode_at_once(&self, range: ByteRange, pool: &PiecePool) -> Option<Bytes> {
         let shared = self.shared();
-        let pages = pages_around(
-            range.align_out(CHUNK_BYTES, shared.size_bytes),
-            shared.size_bytes,
-        );
-        if !shared.is_complete() && !shared.state.lock().present.contains(pages) {
+        let (hash, size_bytes) = (shared.files.hash, shared.files.size_bytes);
+        let pages = pages_around(range.align_out(CHUNK_BYTES, size_bytes), size_bytes);
+        if !shared.pages.is_complete() && !shared.pages.lock().present.contains(pages) {
             return None;
         }
-        let data = InMemory(shared.data().ok()?);
+        let data = InMemory(shared.files.data().ok()?);
         let pairs = PairSource {
             shared,
             in_memory: true,
         };
-        let (hash, size_bytes) = (shared.hash, shared.size_bytes);
         digest::encode_in(pool, Grain::CHUNK, hash, size_bytes, range, data, pairs).ok()
     }
 
     /// Returns whether the whole file is present.
     pub fn is_complete(&self) -> bool {
-        self.shared().is_complete()
+        self.shared().pages.is_complete()
     }
 
     /// Returns the data file, opened read-only, once it is complete. The kernel can then read it
     /// without this process. The file does not change while a handle lives.
     pub fn backing(&self) -> Option<Arc<File>> {
         let shared = self.shared();
-        if !shared.is_complete() {
+        if !shared.pages.is_complete() {
             return None;
         }
-        if let Some(file) = shared.backing.get() {
-            return Some(file.clone());
-        }
-        let file = Arc::new(open_own(&shared.paths.data).ok()?);
-        Some(shared.backing.get_or_init(|| file).clone())
+        shared.files.backing()
     }
 
     pub(super) fn shared(&self) -> &Arc<OpenFileState> {

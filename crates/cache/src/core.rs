@@ -138,7 +138,7 @@ impl CacheCore {
             ClaimOutcome::Closed(claimed, entry) => claimed.reopen(entry, Some(size_bytes))?,
             ClaimOutcome::Absent(claimed) => claimed.begin(size_bytes)?,
         };
-        let have_bytes = handle.shared.size_bytes;
+        let have_bytes = handle.shared.files.size_bytes;
         if have_bytes != size_bytes {
             return Err(CacheError::SizeConflict {
                 hash,
@@ -182,7 +182,7 @@ impl CacheCore {
     pub(super) fn close(&self, shared: &Arc<OpenFileState>) {
         let is_used = shared.is_used.load(Ordering::Relaxed);
         let used_before =
-            |index: &CacheIndex<OpenFileHandle>| Some(index.get(&shared.hash)?.last_use);
+            |index: &CacheIndex<OpenFileHandle>| Some(index.get(&shared.files.hash)?.last_use);
         let last_use = if is_used {
             None
         } else {
@@ -190,23 +190,24 @@ impl CacheCore {
         };
         let last_use = last_use.unwrap_or_else(SystemTime::now);
         let (kept, is_to_sync) = shared.retire(&self.context, last_use);
-        if shared.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
+        if shared.pages.is_complete() && !kept.is_some_and(|summary| summary.is_complete()) {
             // The disk refused the map. Nodes that were told of the complete file must learn of the
             // loss.
-            self.context.report_loss(shared.hash, shared.size_bytes);
+            self.context
+                .report_loss(shared.files.hash, shared.files.size_bytes);
         }
-        let charged_bytes = shared.charged_bytes();
+        let charged_bytes = shared.charge.bytes();
         let mut index = self.index.lock();
         let Some(summary) = kept else {
             index.recharge(charged_bytes, 0);
-            index.take(&shared.hash);
+            index.take(&shared.files.hash);
             drop(index);
             self.index.settled.notify_all();
             return;
         };
         let new_bytes = summary.charge_bytes();
         index.recharge(charged_bytes, new_bytes);
-        if let Some(entry) = index.take(&shared.hash) {
+        if let Some(entry) = index.take(&shared.files.hash) {
             let closed = IndexEntry {
                 summary,
                 last_use,
@@ -214,9 +215,9 @@ impl CacheCore {
                 ..entry
             };
             if is_used {
-                index.insert(shared.hash, closed)
+                index.insert(shared.files.hash, closed)
             } else {
-                index.put_back(shared.hash, closed)
+                index.put_back(shared.files.hash, closed)
             }
         }
         drop(index);

@@ -1,42 +1,42 @@
-//! State of one open file: its descriptors, its pages and its map.
+//! An open file: its files on disk, its pages and its map, and the changes that keep them
+//! consistent.
 //!
 //! This module does not know other files, the budget, or the holders of handles.
+//!
+//! Doubtful pages are checked against the hash at their first read, ranges when they are proven to
+//! peers, and all pages on demand. Damaged pages are removed. Only complete chunks can be checked,
+//! because an outboard has no hash for less. Single pages of a chunk are trusted because their
+//! record states that they were written in this boot or synced.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::content_files::ContentFiles;
 use super::context::CacheContext;
-use super::disk::may_be_readable;
-use super::layout::{self, Paths};
+use super::file_pages::FilePages;
+use super::flush::MapState;
+use super::layout;
 use super::map::{self, LoadedMap};
-use super::pages::{Counts, PageMap};
+use super::pages::{Counts, bytes_of, chunks_of, page_count, pages_around};
 use super::summary::FileSummary;
-use p2pfs_types::digest::{ContentHash, Grain, InMemory, OnDisk, ReadAt};
+use super::{CacheError, CacheEvent};
+use p2pfs_types::digest::{self, AppendAt, DigestError, Grain, InMemory, OnDisk, ReadAt};
 use p2pfs_types::extent::ByteRange;
-use p2pfs_types::files::{leave_descriptors, open_own, open_own_writable};
+use p2pfs_types::files::is_want;
+use p2pfs_types::pool::PiecePool;
 
-/// Hash pairs by their offset in the outboard.
-pub(super) type Pairs = BTreeMap<u64, [u8; 64]>;
-
-/// An open file. Locks are taken in the order `writing`, `room` (in `charge`), `map`, `state`.
+/// An open file. Locks are taken in the order `writing`, `room` (in `charge`), `map`, `pages`.
 pub(super) struct OpenFileState {
-    pub(super) hash: ContentHash,
-    pub(super) size_bytes: u64,
-    pub(super) paths: Paths,
-    /// Empty until the first bytes are stored.
-    files: OnceLock<Files>,
-    complete: AtomicBool,
-    cached_bytes: AtomicU64,
-    pub(super) backing: OnceLock<Arc<File>>,
+    pub(super) files: ContentFiles,
+    pub(super) pages: FilePages,
     pub(super) charge: FileCharge,
     pub(super) map: Mutex<MapState>,
-    pub(super) state: Mutex<PageState>,
     /// Serializes the creation of the files and the writes to the data file. Taken before the other
     /// locks.
     pub(super) writing: Mutex<()>,
@@ -52,261 +52,297 @@ pub(super) struct FileCharge {
     charged_bytes: AtomicU64,
 }
 
-/// Open descriptors of a file.
-pub(super) struct Files {
-    pub(super) data: File,
-    /// `None` for a file of one chunk.
-    pub(super) outboard: Option<File>,
-}
-
-impl Files {
-    /// Opens the existing files. If the disk refuses write access, opens them for reading only and
-    /// records the failure. A complete file is then fully usable, and an incomplete one behaves as
-    /// on a full disk.
-    pub(super) fn open(context: &CacheContext, paths: &Paths, size_bytes: u64) -> io::Result<Self> {
-        match Self::open_with(open_own_writable, paths, size_bytes) {
-            Err(error) if may_be_readable(&error) => {
-                let files = Self::open_with(open_own, paths, size_bytes)?;
-                let _ = context.record_result::<()>(Err(error));
-                Ok(files)
-            }
-            opened => opened,
-        }
+impl FileCharge {
+    /// Returns the bytes that the file takes of the budget.
+    pub(super) fn bytes(&self) -> u64 {
+        self.charged_bytes.load(Ordering::Relaxed)
     }
 
-    fn open_with(
-        open: impl Fn(&Path) -> io::Result<File>,
-        paths: &Paths,
-        size_bytes: u64,
-    ) -> io::Result<Self> {
-        let data = open(&paths.data)?;
-        leave_descriptors(&data)?;
-        let outboard = match Grain::CHUNK.outboard_bytes(size_bytes) {
-            0 => None,
-            _ => Some(open(&paths.outboard)?),
-        };
-        Ok(Self { data, outboard })
-    }
-
-    /// Syncs the written data and outboard to the disk.
-    pub(super) fn sync(&self, context: &CacheContext) -> io::Result<()> {
-        let files = [Some(&self.data), self.outboard.as_ref()];
-        let mut files = files.into_iter().flatten();
-        files.try_for_each(|file| context.disk.sync(file))
-    }
-
-    /// Creates the files of a content whose first write is `first`. A failure leaves nothing, or
-    /// leftovers that the survey of the next start removes.
-    pub(super) fn make(
-        context: &CacheContext,
-        paths: &Paths,
-        size_bytes: u64,
-        first: ByteRange,
-    ) -> io::Result<Self> {
-        let made = Self::try_make(context, paths, size_bytes, first);
-        if made.is_err() {
-            let _ = layout::remove(&context.disk, paths);
-        }
-        made
-    }
-
-    fn try_make(
-        context: &CacheContext,
-        paths: &Paths,
-        size_bytes: u64,
-        first: ByteRange,
-    ) -> io::Result<Self> {
-        if let Some(shard) = paths.data.parent() {
-            context.disk.make_dir(shard)?;
-        }
-        // Leftover files of an earlier run are not valid data.
-        layout::remove(&context.disk, paths)?;
-        let data = context.disk.create(&paths.data)?;
-        leave_descriptors(&data)?;
-        if first.len() < size_bytes {
-            context.disk.set_len(&data, size_bytes)?;
-        }
-        let outboard = match Grain::CHUNK.outboard_bytes(size_bytes) {
-            0 => None,
-            length_bytes => {
-                let outboard = context.disk.create(&paths.outboard)?;
-                context.disk.set_len(&outboard, length_bytes)?;
-                Some(outboard)
-            }
-        };
-        Ok(Self { data, outboard })
-    }
-}
-
-/// State of the map on disk. Its lock is held while the map is written.
-pub(super) struct MapState {
-    /// Whether the map is an attribute of the data file.
-    pub(super) in_attribute: bool,
-    pub(super) records: u64,
-    pub(super) on_disk: bool,
-    /// Whether records can no longer be appended, because one may be torn or is from another boot,
-    /// or because pages were removed.
-    pub(super) must_rewrite: bool,
-    /// Whether the file was closed. The map on disk then belongs to the next opener, and is not
-    /// written from here any longer.
-    pub(super) retired: bool,
-}
-
-impl MapState {
-    /// Describes a map that was read from disk.
-    pub(super) fn of(loaded: &LoadedMap) -> Self {
-        Self {
-            in_attribute: loaded.in_attribute,
-            records: loaded.records,
-            on_disk: true,
-            must_rewrite: !loaded.sound,
-            retired: false,
-        }
-    }
-}
-
-/// State of the pages. The three page maps are disjoint.
-#[derive(Default)]
-pub(super) struct PageState {
-    /// Pages that are written and verified.
-    pub(super) present: PageMap,
-    /// Pages on disk that must be verified before use, because they are from another boot or
-    /// another program may have changed them.
-    pub(super) doubt: PageMap,
-    /// Absent pages that may take disk space: they failed verification, or their write failed.
-    pub(super) stale: PageMap,
-    /// Hash pairs to be written with the next map.
-    pub(super) pending: Pairs,
-    /// Hash pairs that are being written.
-    pub(super) flushing: Arc<Pairs>,
-    /// Changed blocks of the map.
-    pub(super) dirty: BTreeSet<u64>,
-    pub(super) unflushed_bytes: u64,
-    /// Whether bytes were stored since the last sync.
-    pub(super) unsynced: bool,
-}
-
-impl PageState {
-    /// Counts all pages that take disk space.
-    pub(super) fn counts(&self) -> Counts {
-        self.present.counts() + self.doubt.counts() + self.stale.counts()
+    /// Sets the bytes that the file takes of the budget. The caller holds `room`.
+    pub(super) fn set_bytes(&self, bytes: u64) {
+        self.charged_bytes.store(bytes, Ordering::Relaxed);
     }
 }
 
 impl OpenFileState {
     pub(super) fn new(
-        hash: ContentHash,
-        paths: Paths,
-        files: Option<Files>,
+        files: ContentFiles,
         loaded: LoadedMap,
         map: MapState,
         charged_bytes: u64,
     ) -> Self {
-        let size_bytes = loaded.size_bytes;
-        let state = PageState {
-            present: loaded.present,
-            doubt: loaded.doubt,
-            // Small files are never synced.
-            unsynced: loaded.unsynced && !loaded.in_attribute,
-            ..PageState::default()
-        };
-        let shared = Self {
-            hash,
-            size_bytes,
-            paths,
-            files: files.map_or_else(OnceLock::new, OnceLock::from),
-            complete: AtomicBool::new(false),
-            cached_bytes: AtomicU64::new(0),
-            backing: OnceLock::new(),
+        Self {
+            files,
+            pages: FilePages::of(loaded),
             charge: FileCharge {
                 room: Mutex::default(),
                 charged_bytes: AtomicU64::new(charged_bytes),
             },
             map: Mutex::new(map),
-            state: Mutex::new(state),
             writing: Mutex::default(),
             is_used: AtomicBool::new(false),
-        };
-        shared.publish(&shared.state.lock());
-        shared
-    }
-
-    /// Returns the open files and creates them if needed. Must be called by one thread at a time.
-    pub(super) fn files_for(&self, context: &CacheContext, first: ByteRange) -> io::Result<&Files> {
-        if let Some(files) = self.files.get() {
-            return Ok(files);
         }
-        let files = Files::make(context, &self.paths, self.size_bytes, first)?;
-        Ok(self.files.get_or_init(|| files))
-    }
-
-    /// Returns the open files, if they exist.
-    pub(super) fn files(&self) -> Option<&Files> {
-        self.files.get()
-    }
-
-    /// Returns the data file.
-    pub(super) fn data(&self) -> io::Result<&File> {
-        let files = self.files.get();
-        files.map(|files| &files.data).ok_or_else(not_there)
-    }
-
-    /// Returns the outboard file.
-    pub(super) fn outboard(&self) -> io::Result<&File> {
-        let files = self.files.get();
-        let outboard = files.and_then(|files| files.outboard.as_ref());
-        outboard.ok_or_else(not_there)
     }
 
     /// Queues a complete or closed file for syncing. Small files are skipped: a check after a power
     /// cut costs less than a sync.
     pub(super) fn sync_later(&self, context: &CacheContext) {
-        if !map::is_small(self.size_bytes) {
-            context.write_behind.sync_later(self.hash);
+        if !map::is_small(self.files.size_bytes) {
+            context.write_behind.sync_later(self.files.hash);
         }
     }
 
-    /// Publishes the state to readers that take no lock. Returns whether the file became complete.
-    pub(super) fn publish(&self, state: &PageState) -> bool {
-        let bytes = state.present.byte_count(self.size_bytes);
-        self.cached_bytes.store(bytes, Ordering::Relaxed);
-        let complete = bytes == self.size_bytes;
-        !self.complete.swap(complete, Ordering::AcqRel) && complete
+    /// Writes the pending changes.
+    pub(super) fn flush(&self, context: &CacheContext) -> io::Result<()> {
+        self.flush_locked(context, &mut self.map.lock(), false)
     }
 
-    pub(super) fn is_complete(&self) -> bool {
-        self.complete.load(Ordering::Acquire)
-    }
-
-    /// Returns the bytes that the file takes of the budget.
-    pub(super) fn charged_bytes(&self) -> u64 {
-        self.charge.charged_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Sets the bytes that the file takes of the budget. The caller holds `room`.
-    pub(super) fn set_charged_bytes(&self, bytes: u64) {
-        self.charge.charged_bytes.store(bytes, Ordering::Relaxed);
-    }
-
-    pub(super) fn cached_bytes(&self) -> u64 {
-        self.cached_bytes.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn summary(&self) -> FileSummary {
-        let state = self.state.lock();
-        FileSummary {
-            size_bytes: self.size_bytes,
-            cached_bytes: self.cached_bytes(),
-            counts: state.counts(),
-            in_doubt: !state.doubt.is_empty(),
+    /// Writes the pending changes, unless another thread is writing them.
+    pub(super) fn flush_unless_busy(&self, context: &CacheContext) {
+        if let Some(mut map) = self.map.try_lock() {
+            // A failed flush is counted, and its data stays pending.
+            let _ = self.flush_locked(context, &mut map, false);
         }
     }
 
-    /// Returns a hash pair that is not in the outboard yet.
-    pub(super) fn unwritten_pair(&self, offset: u64) -> Option<[u8; 64]> {
-        let state = self.state.lock();
-        let pending = state.pending.get(&offset);
-        pending.or_else(|| state.flushing.get(&offset)).copied()
+    /// Syncs everything to the disk and marks it as durable.
+    pub(super) fn sync(&self, context: &CacheContext) -> io::Result<()> {
+        if !self.pages.lock().unsynced {
+            return Ok(());
+        }
+        self.flush_locked(context, &mut self.map.lock(), true)
+    }
+
+    /// Rewrites the map after pages were removed. If the rewrite fails, removes the map, with the
+    /// data file if the map is its attribute: losing the file is better than trusting a damaged
+    /// page.
+    pub(super) fn rewrite(&self, context: &CacheContext, map: &mut MapState) {
+        map.must_rewrite = true;
+        if self.flush_locked(context, map, false).is_err() {
+            let _ = context.disk.remove(&self.files.paths.map);
+            if map.in_attribute {
+                let _ = context.disk.remove(&self.files.paths.data);
+            }
+        }
+    }
+
+    /// Closes this open file. Returns the summary of what remains on disk, if anything, and whether
+    /// to sync it: part of it was never synced, and the disk has not just refused its map.
+    pub(super) fn retire(
+        &self,
+        context: &CacheContext,
+        last_use: SystemTime,
+    ) -> (Option<FileSummary>, bool) {
+        let mut map = self.map.lock();
+        let written = self.flush_locked(context, &mut map, false);
+        let is_refused = written.is_err();
+        map.retired = true;
+        // No thread reads or writes the stale pages at this point.
+        let stale = std::mem::take(&mut self.pages.lock().stale);
+        self.files.free(context, &stale);
+        let summary = match written {
+            Ok(()) if map.on_disk => Some(self.pages.summary()),
+            Ok(()) => None,
+            Err(_) => self.files.read_summary(context),
+        };
+        let summary = summary.filter(|left| left.counts.pages > 0 || left.size_bytes == 0);
+        let unsynced = self.pages.lock().unsynced;
+        if summary.is_none() && self.files.exist() {
+            let _ = context.record_result(layout::remove(&context.disk, &self.files.paths));
+        }
+        // The map stores the time of the last use. A failure only leaves an older time.
+        match (summary.is_some(), map.in_attribute) {
+            (true, false) => drop(context.disk.touch(&self.files.paths.map, last_use)),
+            // Data stored recently already has its write time.
+            (true, true) if !unsynced => drop(context.disk.touch(&self.files.paths.data, last_use)),
+            _ => {}
+        }
+        // The disk would refuse the map of a sync as well, and its close would queue the next sync.
+        (summary, unsynced && !is_refused)
+    }
+
+    fn flush_locked(
+        &self,
+        context: &CacheContext,
+        map: &mut MapState,
+        durable: bool,
+    ) -> io::Result<()> {
+        if map.retired {
+            return Ok(());
+        }
+        let Some(batch) = self.pages.lock().take_batch(map, durable) else {
+            return Ok(());
+        };
+        let result = context.record_result(map.write(context, &self.files, &batch, durable));
+        let mut state = self.pages.lock();
+        if result.is_ok() {
+            state.flushing = Arc::default();
+            map.on_disk = true;
+            map.must_rewrite = false;
+        } else {
+            // The next flush rewrites the whole map, because its last record may be torn.
+            map.must_rewrite = true;
+            state.restore(&batch);
+        }
+        result
+    }
+
+    /// Returns the first missing pages of a range, after a check of its doubtful pages.
+    pub(super) fn first_missing(
+        &self,
+        context: &CacheContext,
+        range: ByteRange,
+    ) -> Option<Range<u64>> {
+        if self.pages.is_complete() {
+            return None;
+        }
+        let pages = pages_around(range, self.files.size_bytes);
+        let state = self.pages.lock();
+        let missing = state.present.first_missing(pages.clone())?;
+        if !state.doubt.touches(pages.clone()) {
+            return Some(missing);
+        }
+        drop(state);
+        self.settle(context, range);
+        self.pages.lock().present.first_missing(pages)
+    }
+
+    fn pairs(&self) -> PairSource<'_> {
+        PairSource {
+            shared: self,
+            in_memory: false,
+        }
+    }
+
+    /// Encodes a range that is completely present, with its proof. `data` is the data file. Chunks
+    /// that fail verification or cannot be read are dropped.
+    pub(super) fn prove(
+        &self,
+        context: &CacheContext,
+        range: ByteRange,
+        data: impl AppendAt,
+        pool: &PiecePool,
+    ) -> Result<Bytes, CacheError> {
+        let (hash, size_bytes, pairs) = (self.files.hash, self.files.size_bytes, self.pairs());
+        let proof = digest::encode_in(pool, Grain::CHUNK, hash, size_bytes, range, data, pairs);
+        match proof {
+            Ok(proof) => Ok(proof),
+            Err(error) if is_damage(&error) => {
+                self.drop_unproven(context, range);
+                Err(CacheError::Damaged { hash })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Marks all pages of a range of chunks as missing, in memory and then in the map on disk. Its
+    /// bytes stay on disk and count against the budget until they are stored again or the file is
+    /// closed. Returns how many bytes were present.
+    pub(super) fn drop_range(&self, context: &CacheContext, range: ByteRange) -> u64 {
+        let size_bytes = self.files.size_bytes;
+        let mut map = self.map.lock();
+        let pages = pages_around(range, size_bytes);
+        let mut state = self.pages.lock();
+        let Some(lost_bytes) = state.withdraw(pages, size_bytes) else {
+            return 0;
+        };
+        let was_complete = self.pages.is_complete();
+        self.pages.publish(&state);
+        drop(state);
+        self.rewrite(context, &mut map);
+        drop(map);
+        context.damage.drop_copies(&self.files.hash, range);
+        if lost_bytes > 0 {
+            context.send_event(CacheEvent::Dropped {
+                hash: self.files.hash,
+                range,
+                was_complete,
+            });
+        }
+        lost_bytes
+    }
+
+    /// Checks the complete chunks of a range. Returns the number of dropped bytes.
+    pub(super) fn check(&self, context: &CacheContext, range: ByteRange) -> u64 {
+        let before = self.pages.cached_bytes();
+        let pages = pages_around(range, self.files.size_bytes);
+        if self.pages.lock().present.contains(pages) {
+            // Failed chunks are dropped by `prove`.
+            let prove = |data| self.prove(context, range, OnDisk(data), &PiecePool::default());
+            let _ = self.files.data().map(prove);
+        } else {
+            self.drop_unproven(context, range);
+        }
+        before.saturating_sub(self.pages.cached_bytes())
+    }
+
+    /// Drops the complete chunks of a range that fail verification.
+    pub(super) fn drop_unproven(&self, context: &CacheContext, range: ByteRange) {
+        for chunk in chunks_of(range, self.files.size_bytes) {
+            let pages = pages_around(chunk, self.files.size_bytes);
+            let whole = self.pages.lock().present.contains(pages);
+            if whole && self.proves(chunk) == Some(false) {
+                let lost_bytes = self.drop_range(context, chunk);
+                context.damage.record(lost_bytes);
+            }
+        }
+    }
+
+    /// Checks the doubtful chunks of a range: they become present or stale. A chunk that cannot be
+    /// read for a temporary reason stays doubtful. Returns the number of bytes that became stale.
+    pub(super) fn settle(&self, context: &CacheContext, range: ByteRange) -> u64 {
+        let (hash, size_bytes) = (self.files.hash, self.files.size_bytes);
+        let mut lost_bytes = 0;
+        for chunk in chunks_of(range, size_bytes) {
+            let pages = pages_around(chunk, size_bytes);
+            if !self.pages.lock().doubt.touches(pages.clone()) {
+                continue;
+            }
+            let Some(proven) = self.proves(chunk) else {
+                continue;
+            };
+            let mut state = self.pages.lock();
+            lost_bytes += state.end_doubt(pages, proven, size_bytes);
+            let completed = self.pages.publish(&state);
+            drop(state);
+            if !proven {
+                // This process never gave these bytes to a read, but a previous one may have.
+                context.damage.drop_copies(&hash, chunk);
+            }
+            if completed {
+                let _ = self.flush(context);
+                self.sync_later(context);
+                context.send_event(CacheEvent::Completed { hash, size_bytes });
+            }
+        }
+        lost_bytes
+    }
+
+    /// Checks all doubtful chunks while `goes_on` returns true.
+    pub(super) fn settle_all(&self, context: &CacheContext, goes_on: impl Fn() -> bool) {
+        let size_bytes = self.files.size_bytes;
+        let all = 0..page_count(size_bytes);
+        let doubtful: Vec<_> = self.pages.lock().doubt.runs(all).collect();
+        for run in doubtful {
+            for chunk in chunks_of(bytes_of(&run, size_bytes), size_bytes) {
+                if !goes_on() {
+                    return;
+                }
+                self.settle(context, chunk);
+            }
+        }
+    }
+
+    /// Returns whether a chunk on disk matches the hash. `None` if it could not be read for a
+    /// temporary reason ([`is_want`]), which says nothing about the chunk.
+    fn proves(&self, chunk: ByteRange) -> Option<bool> {
+        let (hash, size_bytes, pairs) = (self.files.hash, self.files.size_bytes, self.pairs());
+        let encode = |data| digest::encode(hash, size_bytes, chunk, OnDisk(data), pairs);
+        match self.files.data().map_err(DigestError::Io).and_then(encode) {
+            Ok(_) => Some(true),
+            Err(DigestError::Io(error)) if is_want(&error) => None,
+            Err(_) => Some(false),
+        }
     }
 }
 
@@ -319,14 +355,21 @@ pub(super) struct PairSource<'a> {
 
 impl ReadAt for PairSource<'_> {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.shared.unwritten_pair(offset) {
+        match self.shared.pages.unwritten_pair(offset) {
             Some(pair) => pair.as_slice().read_at(0, buffer),
-            None if self.in_memory => InMemory(self.shared.outboard()?).read_at(offset, buffer),
-            None => OnDisk(self.shared.outboard()?).read_at(offset, buffer),
+            None if self.in_memory => {
+                InMemory(self.shared.files.outboard()?).read_at(offset, buffer)
+            }
+            None => OnDisk(self.shared.files.outboard()?).read_at(offset, buffer),
         }
     }
 }
 
-fn not_there() -> io::Error {
-    io::ErrorKind::NotFound.into()
+/// Returns whether the bytes on disk are the cause: they are wrong or unreadable.
+fn is_damage(error: &DigestError) -> bool {
+    match error {
+        DigestError::LocalMismatch => true,
+        DigestError::Io(error) => !is_want(error),
+        _ => false,
+    }
 }

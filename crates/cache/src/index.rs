@@ -70,7 +70,7 @@ impl<H> IndexEntry<H> {
     pub(super) fn cached_bytes(&self) -> u64 {
         match &self.presence {
             Presence::Closed => self.summary.cached_bytes,
-            Presence::Open(_, shared) => shared.cached_bytes(),
+            Presence::Open(_, shared) => shared.pages.cached_bytes(),
         }
     }
 
@@ -78,14 +78,14 @@ impl<H> IndexEntry<H> {
     pub(super) fn charge_bytes(&self) -> u64 {
         match &self.presence {
             Presence::Closed => self.summary.charge_bytes(),
-            Presence::Open(_, shared) => shared.charged_bytes(),
+            Presence::Open(_, shared) => shared.charge.bytes(),
         }
     }
 
     pub(super) fn is_complete(&self) -> bool {
         match &self.presence {
             Presence::Closed => self.summary.is_complete(),
-            Presence::Open(_, shared) => shared.is_complete(),
+            Presence::Open(_, shared) => shared.pages.is_complete(),
         }
     }
 }

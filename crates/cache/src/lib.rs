@@ -47,12 +47,14 @@
 
 mod budget;
 mod cached_file;
+mod content_files;
 mod context;
 mod core;
 mod damage;
 mod disk;
 mod error;
 mod file;
+mod file_pages;
 mod flush;
 mod flusher;
 mod index;
@@ -61,7 +63,6 @@ mod map;
 mod opening;
 mod pages;
 mod pins;
-mod proving;
 mod reservation;
 mod room;
 mod shared_index;

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::budget::cost_bytes;
+use super::content_files::{ContentFiles, Descriptors};
 use super::core::{CacheCore, OpenFileHandle};
-use super::file::{Files, MapState, OpenFileState};
+use super::file::OpenFileState;
+use super::flush::MapState;
 use super::index::{IndexEntry, Presence};
 use super::layout;
 use super::{CacheError, CacheEvent};
@@ -113,8 +115,8 @@ impl<'a> ClaimedHash<'a> {
         }
         let new_bytes = summary.charge_bytes();
         core.index.lock().recharge(old_bytes, new_bytes);
-        let files = match Files::open(context, &paths, summary.size_bytes) {
-            Ok(files) => files,
+        let descriptors = match Descriptors::open(context, &paths, summary.size_bytes) {
+            Ok(descriptors) => descriptors,
             Err(source) => {
                 self.release(Some(IndexEntry { summary, ..entry }));
                 return Err(CacheError::io("open", paths.data, source));
@@ -126,12 +128,13 @@ impl<'a> ClaimedHash<'a> {
             loaded = loaded.in_doubt();
         }
         let map = MapState::of(&loaded);
-        let shared = OpenFileState::new(hash, paths, Some(files), loaded, map, new_bytes);
+        let files = ContentFiles::new(hash, summary.size_bytes, paths, Some(descriptors));
+        let shared = OpenFileState::new(files, loaded, map, new_bytes);
         if checks_now {
-            let whole = ByteRange::new(0, shared.size_bytes);
+            let whole = ByteRange::new(0, shared.files.size_bytes);
             if shared.settle(context, whole) > 0 {
                 // Nodes that know the file as complete on this node must learn that it is missing.
-                context.report_loss(hash, shared.size_bytes);
+                context.report_loss(hash, shared.files.size_bytes);
             }
         }
         let unchecked = entry.unchecked && !checks_now;
@@ -150,24 +153,26 @@ impl<'a> ClaimedHash<'a> {
             ..MapState::of(&loaded)
         };
         if size_bytes > 0 {
-            let shared = OpenFileState::new(hash, paths, None, loaded, map, 0);
+            let files = ContentFiles::new(hash, size_bytes, paths, None);
+            let shared = OpenFileState::new(files, loaded, map, 0);
             return Ok(self.publish_new(shared));
         }
-        let files =
-            match context.record_result(Files::make(context, &paths, 0, ByteRange::new(0, 0))) {
-                Ok(files) => files,
-                Err(source) => {
-                    self.release(None);
-                    return Err(CacheError::io("make", paths.data, source));
-                }
-            };
+        let made = Descriptors::make(context, &paths, 0, ByteRange::new(0, 0));
+        let descriptors = match context.record_result(made) {
+            Ok(descriptors) => descriptors,
+            Err(source) => {
+                self.release(None);
+                return Err(CacheError::io("make", paths.data, source));
+            }
+        };
         let cost_bytes = cost_bytes(size_bytes);
         let charged_bytes = if core.reserve(cost_bytes) {
             cost_bytes
         } else {
             0
         };
-        let shared = OpenFileState::new(hash, paths, Some(files), loaded, map, charged_bytes);
+        let files = ContentFiles::new(hash, size_bytes, paths, Some(descriptors));
+        let shared = OpenFileState::new(files, loaded, map, charged_bytes);
         let handle = self.publish_new(shared);
         if charged_bytes > 0 {
             handle
@@ -179,7 +184,7 @@ impl<'a> ClaimedHash<'a> {
     }
 
     fn publish_new(self, shared: OpenFileState) -> Arc<OpenFileHandle> {
-        let entry = IndexEntry::closed(shared.summary(), SystemTime::now(), false);
+        let entry = IndexEntry::closed(shared.pages.summary(), SystemTime::now(), false);
         self.publish(shared, entry)
     }
 
@@ -194,7 +199,7 @@ impl<'a> ClaimedHash<'a> {
             core: self.core.clone(),
             shared: shared.clone(),
         });
-        let summary = shared.summary();
+        let summary = shared.pages.summary();
         let open = IndexEntry {
             summary,
             presence: Presence::Open(Arc::downgrade(&handle), shared),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::{Add, Range, Sub};
 
-use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet, PAGE_BYTES};
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ChunkIndex, ExtentSet, PAGE_BYTES};
 
 /// Pages of one block: 2 MiB, 64 bytes of bitmap.
 pub(super) const BLOCK_PAGES: u64 = 512;
@@ -41,6 +41,12 @@ pub(super) fn bytes_of(pages: &Range<u64>, size_bytes: u64) -> ByteRange {
         (pages.start * PAGE_BYTES).min(size_bytes),
         (pages.end * PAGE_BYTES).min(size_bytes),
     )
+}
+
+/// Returns the chunks that overlap `range`, the last one cut at the end of the file.
+pub(super) fn chunks_of(range: ByteRange, size_bytes: u64) -> impl Iterator<Item = ByteRange> {
+    let end = range.end.min(size_bytes).div_ceil(CHUNK_BYTES);
+    (range.start / CHUNK_BYTES..end).map(move |index| ChunkIndex(index).range(size_bytes))
 }
 
 /// A set of pages.

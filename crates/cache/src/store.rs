@@ -9,11 +9,12 @@ use std::ops::Range;
 use super::budget::charge_bytes;
 use super::cached_file::Stored;
 use super::core::CacheCore;
-use super::file::{OpenFileState, PageState};
+use super::file::OpenFileState;
+use super::file_pages::PageState;
 use super::pages::{Counts, bytes_of};
 use super::{CacheError, CacheEvent};
 use p2pfs_types::digest::{Grain, HashPair, Verified};
-use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
+use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::is_full;
 
 /// Maximum number of hash pairs of a file in memory (1 MiB) before they are written with the map.
@@ -41,17 +42,17 @@ impl PageWrite<'_> {
         let Some(growth) = self.charge() else {
             return Stored::Full;
         };
-        let range = bytes_of(self.pages, file.size_bytes);
+        let range = bytes_of(self.pages, file.files.size_bytes);
         let bytes = verified.slice(range).unwrap_or_default();
         let written = self.write_making_room(&bytes, range);
         if self.core.context.record_result(written).is_err() {
-            self.settle_charge(growth, |state| mark_stale(state, self.pages));
+            self.settle_charge(growth, |state| state.mark_stale(self.pages));
             return Stored::Full;
         }
         let mut completed = false;
         self.settle_charge(growth, |state| {
-            mark_present(state, self.pages, &verified.pairs);
-            completed = file.publish(state);
+            state.mark_present(self.pages, &verified.pairs);
+            completed = file.pages.publish(state);
         });
         self.follow_up(completed);
         Stored::Kept
@@ -61,16 +62,17 @@ impl PageWrite<'_> {
     fn charge(&self) -> Option<Counts> {
         let file = self.file;
         let mut in_flight = file.charge.room.lock();
-        let state = file.state.lock();
+        let state = file.pages.lock();
         let growth = state.present.growth(self.pages.clone());
         let counts = state.counts() + *in_flight + growth;
         drop(state);
-        let (old_bytes, new_bytes) = (file.charged_bytes(), charge_bytes(file.size_bytes, counts));
+        let new_bytes = charge_bytes(file.files.size_bytes, counts);
+        let old_bytes = file.charge.bytes();
         if !self.core.reserve(new_bytes.saturating_sub(old_bytes)) {
             return None;
         }
         *in_flight = *in_flight + growth;
-        file.set_charged_bytes(old_bytes.max(new_bytes));
+        file.charge.set_bytes(old_bytes.max(new_bytes));
         Some(growth)
     }
 
@@ -78,15 +80,16 @@ impl PageWrite<'_> {
     fn settle_charge(&self, growth: Counts, change: impl FnOnce(&mut PageState)) {
         let file = self.file;
         let mut in_flight = file.charge.room.lock();
-        let mut state = file.state.lock();
+        let mut state = file.pages.lock();
         change(&mut state);
         *in_flight = *in_flight - growth;
         let counts = state.counts() + *in_flight;
         drop(state);
-        let (old_bytes, new_bytes) = (file.charged_bytes(), charge_bytes(file.size_bytes, counts));
+        let new_bytes = charge_bytes(file.files.size_bytes, counts);
+        let old_bytes = file.charge.bytes();
         if new_bytes != old_bytes {
             self.core.index.lock().recharge(old_bytes, new_bytes);
-            file.set_charged_bytes(new_bytes);
+            file.charge.set_bytes(new_bytes);
         }
     }
 
@@ -96,7 +99,7 @@ impl PageWrite<'_> {
     fn write(&self, bytes: &[u8], range: ByteRange) -> io::Result<()> {
         let context = &self.core.context;
         let _turn = self.file.writing.lock();
-        let data = &self.file.files_for(context, range)?.data;
+        let data = &self.file.files.open_for(context, range)?.data;
         if bytes.len() >= ALLOCATE_MIN_BYTES {
             context.disk.allocate(data, range.start, range.len());
         }
@@ -125,7 +128,7 @@ impl PageWrite<'_> {
     /// the background thread.
     fn follow_up(&self, completed: bool) {
         let (file, context) = (self.file, &self.core.context);
-        let state = file.state.lock();
+        let state = file.pages.lock();
         let due = state.unflushed_bytes >= context.flush_bytes;
         let full = state.pending.len() >= PENDING_MAX;
         drop(state);
@@ -140,38 +143,11 @@ impl PageWrite<'_> {
         if completed {
             file.sync_later(context);
             context.send_event(CacheEvent::Completed {
-                hash: file.hash,
-                size_bytes: file.size_bytes,
+                hash: file.files.hash,
+                size_bytes: file.files.size_bytes,
             });
         }
     }
-}
-
-/// Marks written pages as present.
-fn mark_present(state: &mut PageState, pages: &Range<u64>, pairs: &[HashPair]) {
-    state.present.insert(pages.clone());
-    state.doubt.remove(pages.clone());
-    state.stale.remove(pages.clone());
-    state
-        .pending
-        .extend(pairs.iter().map(|pair| (pair.offset, pair.bytes)));
-    state
-        .dirty
-        .extend(super::pages::masks(pages.clone()).map(|(block, _)| block));
-    state.unflushed_bytes += (pages.end - pages.start) * PAGE_BYTES;
-    state.unsynced = true;
-}
-
-/// Marks pages as stale after a write that may have been partial. Absent pages then have unknown
-/// content and still take room. Present and doubtful pages are unaffected, because the same correct
-/// bytes were written.
-fn mark_stale(state: &mut PageState, pages: &Range<u64>) {
-    state.stale.insert(pages.clone());
-    let kept: Vec<_> = state.present.runs(pages.clone()).collect();
-    let doubtful: Vec<_> = state.doubt.runs(pages.clone()).collect();
-    kept.into_iter()
-        .chain(doubtful)
-        .for_each(|run| state.stale.remove(run));
 }
 
 /// Checks that the bytes have the length of the range, and that the range and the hash pairs are

@@ -6,8 +6,9 @@
 
 use std::sync::Arc;
 
+use super::content_files::Descriptors;
 use super::core::CacheCore;
-use super::file::{Files, OpenFileState};
+use super::file::OpenFileState;
 use super::index::Presence;
 use p2pfs_types::digest::ContentHash;
 
@@ -15,7 +16,7 @@ use p2pfs_types::digest::ContentHash;
 /// opened only for the sync.
 enum FilesToSync {
     Open(Arc<OpenFileState>),
-    Closed(Files),
+    Closed(Descriptors),
 }
 
 /// Syncs a file and marks its records as durable. After a failure they stay marked with the
@@ -23,7 +24,7 @@ enum FilesToSync {
 pub(super) fn sync_to_disk(core: &Arc<CacheCore>, hash: &ContentHash) {
     let synced = match bytes_of(core, hash) {
         None => return,
-        Some(FilesToSync::Open(shared)) => shared.files().map(|files| files.sync(&core.context)),
+        Some(FilesToSync::Open(shared)) => shared.files.sync(&core.context),
         Some(FilesToSync::Closed(files)) => Some(files.sync(&core.context)),
     };
     if synced.is_some_and(|synced| core.context.record_result(synced).is_err()) {
@@ -34,7 +35,7 @@ pub(super) fn sync_to_disk(core: &Arc<CacheCore>, hash: &ContentHash) {
         let synced = file.shared().sync(&core.context);
         if synced.is_err() {
             // Otherwise the close would queue the same sync again and again.
-            file.shared().state.lock().unsynced = false;
+            file.shared().pages.lock().unsynced = false;
         }
     }
     core.index.lock().is_open_for_map = false;
@@ -51,6 +52,6 @@ fn bytes_of(core: &CacheCore, hash: &ContentHash) -> Option<FilesToSync> {
             Presence::Closed => entry.summary.size_bytes,
         }
     };
-    let files = Files::open(&core.context, &core.context.layout.paths(hash), size_bytes);
+    let files = Descriptors::open(&core.context, &core.context.layout.paths(hash), size_bytes);
     files.ok().map(FilesToSync::Closed)
 }

@@ -79,11 +79,11 @@ impl<F: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, F> {
     /// Checks one file.
     fn check(&mut self, file: &OpenFileState) -> ControlFlow<()> {
         let context = &self.core.context;
-        let whole = ByteRange::new(0, file.size_bytes);
+        let whole = ByteRange::new(0, file.files.size_bytes);
         let mut start = 0;
-        while start < file.size_bytes {
+        while start < file.files.size_bytes {
             let stride = ByteRange::at(start, STRIDE_BYTES).intersection(&whole);
-            let (bytes, checked_bytes) = file.bytes_to_check(stride);
+            let (bytes, checked_bytes) = file.pages.bytes_to_check(stride);
             let doubtful_bytes = file.settle(context, stride);
             let wrong_bytes = file.check(context, stride);
             // Without this, readers would get damaged bytes after the verification has reported
@@ -98,7 +98,7 @@ impl<F: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, F> {
             start = stride.end;
             (self.progress)(done)?;
         }
-        self.core.index.lock().checked(&file.hash);
+        self.core.index.lock().checked(&file.files.hash);
         ControlFlow::Continue(())
     }
 }

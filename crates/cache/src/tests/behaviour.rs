@@ -431,7 +431,7 @@ fn the_background_thread_writes_the_map_and_syncs_unprompted() {
     let (cache, _events) = Cache::open(config).unwrap();
     let file = open_file(&cache, &source);
     source.store(&file, ByteRange::new(0, 8192));
-    let map = file.shared().paths.map.clone();
+    let map = file.shared().files.paths.map.clone();
     let begun = std::time::Instant::now();
     while !map.exists() {
         assert!(
@@ -441,7 +441,7 @@ fn the_background_thread_writes_the_map_and_syncs_unprompted() {
         std::thread::yield_now();
     }
     source.store(&file, source.whole());
-    while file.shared().state.lock().unsynced {
+    while file.shared().pages.lock().unsynced {
         assert!(
             begun.elapsed() < Duration::from_secs(60),
             "the file was not synced"

@@ -54,7 +54,7 @@ fn shuffled(mut pieces: Vec<ByteRange>, seed: u64) -> Vec<ByteRange> {
 
 /// Opens the data file as another reader would.
 fn data_file(file: &CacheFile) -> File {
-    File::open(&file.shared().paths.data).unwrap()
+    File::open(&file.shared().files.paths.data).unwrap()
 }
 
 fn is_in_pages(file: &File, offset: u64) -> bool {
@@ -168,7 +168,9 @@ fn rot_on_the_disk_is_found_while_memory_still_has_the_bytes() {
         file.store(&arrived(&source, piece)).unwrap();
     }
     let rotten = 15 * MIB;
-    let data = File::options().write(true).open(&file.shared().paths.data);
+    let data = File::options()
+        .write(true)
+        .open(&file.shared().files.paths.data);
     data.unwrap().write_all_at(b"rot", rotten).unwrap();
     let found = cache.verify(|_| ControlFlow::Continue(()));
     assert_eq!(found.dropped_bytes, CHUNK_BYTES);

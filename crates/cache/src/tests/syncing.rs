@@ -93,7 +93,7 @@ fn a_file_closed_before_its_sync_survives_a_power_cut_without_doubt() {
         .unwrap()
         .unwrap()
         .shared()
-        .state
+        .pages
         .lock()
         .unsynced
     {

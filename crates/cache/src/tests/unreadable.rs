@@ -4,7 +4,9 @@ use std::fs::{self, File};
 use std::ops::ControlFlow;
 
 use super::*;
-use crate::file::{Files, MapState, OpenFileState};
+use crate::content_files::{ContentFiles, Descriptors};
+use crate::file::OpenFileState;
+use crate::flush::MapState;
 use crate::layout::{Layout, load};
 use crate::opening::{ClaimOutcome, ClaimedHash};
 use p2pfs_types::pool::PiecePool;
@@ -22,7 +24,7 @@ fn an_unreadable_block_is_found_by_a_check_and_by_a_read() {
         let (hash, core) = (source.hash(), cache.core());
         let paths = layout.paths(&hash);
         let map = load(&paths, &hash, core.context.boot).unwrap().unwrap();
-        let files = Files {
+        let descriptors = Descriptors {
             // Every read of the file fails.
             data: fs::OpenOptions::new()
                 .write(true)
@@ -32,7 +34,8 @@ fn an_unreadable_block_is_found_by_a_check_and_by_a_read() {
         };
         let charge_bytes = cache.usage().used_bytes;
         let state = MapState::of(&map);
-        let shared = OpenFileState::new(hash, paths, Some(files), map, state, charge_bytes);
+        let files = ContentFiles::new(hash, source.size(), paths, Some(descriptors));
+        let shared = OpenFileState::new(files, map, state, charge_bytes);
         let ClaimOutcome::Closed(claimed, entry) = ClaimedHash::claim(core, hash) else {
             panic!("the file is closed");
         };
