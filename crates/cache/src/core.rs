@@ -1,7 +1,5 @@
-//! Cache core behind the handles: opens the directory, makes room, changes pins, and answers
-//! queries over all files.
+//! Cache core behind the handles: opens the directory and its files, makes room, and changes pins.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -18,12 +16,9 @@ use super::map::Boot;
 use super::opening::{ClaimOutcome, ClaimedHash};
 use super::pins::Pins;
 use super::shared_index::SharedIndex;
-use super::{
-    Cache, CacheConfig, CacheError, CacheEvent, CacheFile, CacheUsage, CachedFile, Cleared,
-    EVENTS_MAX, FILE_MAX_BYTES,
-};
+use super::{CacheConfig, CacheError, CacheEvent, CacheFile, EVENTS_MAX, FILE_MAX_BYTES};
 use p2pfs_types::digest::ContentHash;
-use p2pfs_types::files::{HeldLock, Whereabouts, is_full};
+use p2pfs_types::files::{HeldLock, is_full};
 
 /// Parameters that tests override.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +49,8 @@ pub(super) struct CacheCore {
     pub(super) index: SharedIndex,
     /// Held while pins change. True if a failed change left the content on disk unknown.
     pins_unclear: Mutex<bool>,
-    problems: Vec<String>,
-    lock: HeldLock,
+    pub(super) problems: Vec<String>,
+    pub(super) lock: HeldLock,
 }
 
 /// Reference to an open file; dropping the last one closes the file.
@@ -262,7 +257,7 @@ impl CacheCore {
 
     /// Removes the files of a victim. Returns the number of freed bytes, or `None` if the disk
     /// refuses.
-    fn evict(&self, victim: EvictionVictim<OpenFileHandle>) -> Option<u64> {
+    pub(super) fn evict(&self, victim: EvictionVictim<OpenFileHandle>) -> Option<u64> {
         let paths = self.context.layout.paths(&victim.hash);
         let removed = self
             .context
@@ -332,7 +327,7 @@ impl CacheCore {
         }
     }
 
-    fn change_pins(
+    pub(super) fn change_pins(
         &self,
         hashes: &[ContentHash],
         change: impl FnOnce(&Pins) -> Result<Pins, CacheError>,
@@ -389,189 +384,6 @@ impl CacheCore {
             // A failed flush is counted, and its data stays pending.
             let _ = shared.flush(&self.context);
         }
-    }
-}
-
-/// Queries over all files, and queries of one file that do not open it.
-impl Cache {
-    /// Returns the size of the file, if the cache has an entry for it. Reads memory only.
-    pub fn size_bytes(&self, hash: &ContentHash) -> Option<u64> {
-        let index = self.core().index.lock();
-        index.get(hash).map(|entry| entry.summary.size_bytes)
-    }
-
-    /// Returns whether the whole file is cached. Reads memory only.
-    pub fn is_complete(&self, hash: &ContentHash) -> bool {
-        let index = self.core().index.lock();
-        index.get(hash).is_some_and(IndexEntry::is_complete)
-    }
-
-    /// Returns all complete files with their sizes.
-    pub fn complete(&self) -> Vec<(ContentHash, u64)> {
-        self.select(IndexEntry::is_complete)
-    }
-
-    /// Returns the files, with their sizes, that were not checked since an unclean stop or that
-    /// have pages in doubt.
-    pub fn unverified(&self) -> Vec<(ContentHash, u64)> {
-        self.select(|entry| entry.unchecked || entry.summary.in_doubt)
-    }
-
-    fn select(
-        &self,
-        wanted: impl Fn(&IndexEntry<OpenFileHandle>) -> bool,
-    ) -> Vec<(ContentHash, u64)> {
-        let index = self.core().index.lock();
-        let chosen = index.iter().filter(|(_, entry)| wanted(entry));
-        chosen
-            .map(|(hash, entry)| (*hash, entry.summary.size_bytes))
-            .collect()
-    }
-
-    /// Returns the current usage. Reads memory only.
-    pub fn usage(&self) -> CacheUsage {
-        let core = self.core();
-        let index = core.index.lock();
-        let tally = index.tally();
-        let damage = core.context.damage.found.lock();
-        CacheUsage {
-            budget_bytes: index.space.budget_bytes,
-            used_bytes: index.space.charged_bytes,
-            evictable_bytes: index.space.evictable_bytes,
-            pinned_bytes: tally.pinned_bytes,
-            files: index.iter().len(),
-            complete_files: tally.complete_files,
-            events_lost: core.context.events_lost(),
-            disk_errors: core.context.disk_errors(),
-            damaged_bytes: damage.bytes,
-            damaged_at: damage.at,
-        }
-    }
-
-    /// Lists all files, least recently used first. May wait for the disk.
-    pub fn list(&self) -> Vec<CachedFile> {
-        let index = self.core().index.lock_idle();
-        let now = SystemTime::now();
-        let line = |(hash, entry): (&ContentHash, &IndexEntry<OpenFileHandle>)| CachedFile {
-            hash: *hash,
-            size_bytes: entry.summary.size_bytes,
-            cached_bytes: entry.cached_bytes(),
-            complete: entry.is_complete(),
-            pinned: index.pins().contains(hash),
-            open: entry.is_open(),
-            last_use: if entry.is_open() { now } else { entry.last_use },
-        };
-        let mut lines: Vec<_> = index.iter().map(line).collect();
-        lines.sort_by_key(|line| (line.last_use, line.hash));
-        lines
-    }
-
-    /// Removes all files that are neither open nor pinned. Stops if the disk refuses a removal.
-    /// Waits for the disk.
-    pub fn clear(&self) -> Cleared {
-        let core = self.core();
-        let mut cleared = Cleared::default();
-        loop {
-            let Some(victim) = core.index.lock_idle().take_victim() else {
-                break;
-            };
-            let Some(given_bytes) = core.evict(victim) else {
-                break;
-            };
-            cleared.removed_files += 1;
-            cleared.removed_bytes += given_bytes;
-        }
-        let index = core.index.lock();
-        cleared.open_files = index.open().count();
-        let left = index.iter().filter(|(_, entry)| !entry.is_open());
-        cleared.pinned_files = left.filter(|(hash, _)| index.pins().contains(hash)).count();
-        cleared
-    }
-
-    /// Sets the budget. Evicts files until it is kept, except open and pinned files.
-    pub fn resize(&self, budget_bytes: u64) -> CacheUsage {
-        self.core().index.lock().space.budget_bytes = budget_bytes;
-        self.core().shrink();
-        self.usage()
-    }
-
-    /// Pins or unpins a file. The hash need not be cached yet. The change is on disk when this
-    /// returns.
-    ///
-    /// # Errors
-    /// [`CacheError::TooManyPins`]: the pins are unchanged. [`CacheError::Io`]: the pins are
-    /// unchanged until a restart, which may find the change applied; call again.
-    pub fn pin(&self, hash: ContentHash, pinned: bool) -> Result<(), CacheError> {
-        if pinned {
-            self.pin_all(&[(hash, Box::default())])
-        } else {
-            self.unpin_all(&[hash])
-        }
-    }
-
-    /// Pins several files with one write. Each pin may have a label, which is opaque to the cache.
-    /// An empty label leaves the existing one.
-    ///
-    /// # Errors
-    /// [`CacheError::TooManyPins`] and [`CacheError::Io`], as for [`Cache::pin`].
-    pub fn pin_all(&self, pins: &[(ContentHash, Box<[u8]>)]) -> Result<(), CacheError> {
-        let hashes: Vec<ContentHash> = pins.iter().map(|(hash, _)| *hash).collect();
-        self.core().change_pins(&hashes, |known| known.with(pins))
-    }
-
-    /// Unpins several files with one write.
-    ///
-    /// # Errors
-    /// [`CacheError::Io`], as for [`Cache::pin`].
-    pub fn unpin_all(&self, hashes: &[ContentHash]) -> Result<(), CacheError> {
-        let core = self.core();
-        core.change_pins(hashes, |known| Ok(known.without(hashes)))
-    }
-
-    /// Returns all pinned hashes, cached or not, in order.
-    pub fn pins(&self) -> Vec<ContentHash> {
-        let index = self.core().index.lock();
-        index.pins().iter().map(|(hash, _)| hash).collect()
-    }
-
-    /// Returns all pinned hashes with their labels, in order. A label may be empty.
-    pub fn labelled_pins(&self) -> Vec<(ContentHash, Box<[u8]>)> {
-        let index = self.core().index.lock();
-        let pins = index.pins().iter();
-        pins.map(|(hash, label)| (hash, label.into())).collect()
-    }
-
-    /// Returns the label of a pinned hash.
-    pub fn pin_label(&self, hash: &ContentHash) -> Option<Box<[u8]>> {
-        let index = self.core().index.lock();
-        index.pins().label(hash).map(Box::from)
-    }
-
-    /// Returns whether the cache has an entry for the hash: cached bytes, or an open file.
-    pub fn has_begun(&self, hash: &ContentHash) -> bool {
-        self.core().index.lock().get(hash).is_some()
-    }
-
-    /// Returns whether the hash is pinned.
-    pub fn is_pinned(&self, hash: &ContentHash) -> bool {
-        self.core().index.lock().pins().contains(hash)
-    }
-
-    /// Returns the cache directory.
-    pub fn dir(&self) -> &Path {
-        &self.core().context.layout.dir
-    }
-
-    /// Returns whether the directory is still where it was when it was opened.
-    pub fn whereabouts(&self) -> Whereabouts {
-        self.core().lock.whereabouts()
-    }
-
-    /// Returns the problems found in the directory when it was opened: damage of the list of pins,
-    /// and at most [`super::PROBLEMS_MAX`] unknown or unreadable files. Each line names a path or a
-    /// hash.
-    pub fn problems(&self) -> Vec<String> {
-        self.core().problems.clone()
     }
 }
 

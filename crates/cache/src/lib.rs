@@ -46,6 +46,7 @@
 //! the start of the condition once, and [`CacheEvent::DiskRecovered`] its end.
 
 mod budget;
+mod cache;
 mod cached_file;
 mod content_files;
 mod context;
@@ -77,24 +78,18 @@ pub mod faults;
 #[cfg(test)]
 mod tests;
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::time::SystemTime;
 
 pub use budget::cost_bytes;
+pub use cache::Cache;
 pub use cached_file::{CacheFile, ReadOutcome, Stored};
 pub use damage::DamageListener;
 pub use error::CacheError;
-
 pub use reservation::Reservation;
 pub use room::{Lack, Room};
 pub use verify::VerifyProgress;
 
-use self::core::{CacheCore, Tuning};
-use disk::Disk;
-use flusher::Flusher;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 
@@ -215,133 +210,4 @@ pub struct Cleared {
     pub open_files: usize,
     /// Number of files that remain because they are pinned and not open.
     pub pinned_files: usize,
-}
-
-/// Cache of one node. Clones share the cache. All calls are blocking and may be made from any
-/// thread.
-#[derive(Clone)]
-pub struct Cache {
-    owner: Arc<Owner>,
-}
-
-/// Owner of the background thread, which ends with the last [`Cache`].
-struct Owner {
-    core: Arc<CacheCore>,
-    _flusher: Option<Flusher>,
-}
-
-impl Cache {
-    /// Opens or creates the cache directory. Reads the maps, removes partial work of a crash, and
-    /// evicts unpinned files until the budget is kept.
-    ///
-    /// # Errors
-    /// [`CacheError::Locked`], [`CacheError::NewerVersion`], [`CacheError::NotACache`], and
-    /// [`CacheError::Io`] if the system refuses a step. No usable file is deleted in these cases.
-    pub fn open(config: CacheConfig) -> Result<(Self, Receiver<CacheEvent>), CacheError> {
-        Self::open_with(config, Tuning::default(), Disk::default())
-    }
-
-    fn open_with(
-        config: CacheConfig,
-        tuning: Tuning,
-        disk: Disk,
-    ) -> Result<(Self, Receiver<CacheEvent>), CacheError> {
-        let background = tuning.background;
-        let (core, events) = CacheCore::open(config, tuning, disk)?;
-        let flusher = if background {
-            Some(Flusher::start(core.clone())?)
-        } else {
-            None
-        };
-        Ok((
-            Self {
-                owner: Arc::new(Owner {
-                    core,
-                    _flusher: flusher,
-                }),
-            },
-            events,
-        ))
-    }
-
-    /// Opens a cached file, or begins an empty one. The file is not evicted while a clone of the
-    /// handle lives.
-    ///
-    /// # Errors
-    /// [`CacheError::SizeConflict`], [`CacheError::ImpossibleSize`], [`CacheError::Io`]. The caller
-    /// continues uncached.
-    pub fn file(&self, hash: ContentHash, size_bytes: u64) -> Result<CacheFile, CacheError> {
-        self.core().file(hash, size_bytes)
-    }
-
-    /// Opens a file if the cache has an entry for it ([`Self::has_begun`]).
-    ///
-    /// # Errors
-    /// [`CacheError::Io`].
-    pub fn existing(&self, hash: &ContentHash) -> Result<Option<CacheFile>, CacheError> {
-        self.core().existing(hash)
-    }
-
-    /// Returns how many bytes of the file are cached. Reads memory only, never the disk.
-    pub fn cached_bytes(&self, hash: &ContentHash) -> u64 {
-        self.core().index.cached_bytes(hash)
-    }
-
-    /// Writes the maps of all open files, as closing them does. Does not sync the disk.
-    pub fn flush(&self) {
-        self.core().flush_all();
-    }
-
-    /// Writes all maps and marks the stop as clean, unless the disk refuses changes. Call it at the
-    /// end of a process that exits with open handles, such as those of threads that wait for the
-    /// kernel. A file that is stored to after this call is in doubt at the next start.
-    pub fn flush_at_end(&self) {
-        self.flush();
-        self.core().record_clean_stop();
-    }
-
-    fn core(&self) -> &Arc<CacheCore> {
-        &self.owner.core
-    }
-
-    /// Checks every complete chunk of every file, and drops damaged chunks. Sends
-    /// [`CacheEvent::Dropped`] for each one that could be read before. The check is not a use of a
-    /// file, so the eviction order stays. Calls `progress` about once per MiB; a break ends the
-    /// verification.
-    pub fn verify(
-        &self,
-        progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
-    ) -> VerifyProgress {
-        let files: Vec<_> = self.list().into_iter().map(|line| line.hash).collect();
-        let total = files.len();
-        let done = verify::verify_files(self.core(), files, progress);
-        if done.files == total && done.dropped_bytes == 0 && done.unopened_files == 0 {
-            self.core().context.damage.found.lock().at = None;
-        }
-        done
-    }
-
-    /// Checks only the files of [`Cache::unverified`]. The daemon runs this in the background.
-    pub fn verify_unverified(
-        &self,
-        progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
-    ) -> VerifyProgress {
-        let files = self.unverified().into_iter().map(|(hash, _)| hash);
-        verify::verify_files(self.core(), files.collect(), progress)
-    }
-
-    /// Sets a function that drops the copies that readers have of damaged bytes. It also receives
-    /// the damage that was found while there was no such function. [`Cache::verify`] waits for it
-    /// before it reports the damage.
-    pub fn add_damage_listener(&self, listener: DamageListener) {
-        self.core().context.damage.add_listener(listener);
-    }
-
-    /// Creates an empty reservation.
-    pub fn reservation(&self) -> Reservation {
-        Reservation {
-            core: self.core().clone(),
-            charged_bytes: 0,
-        }
-    }
 }
