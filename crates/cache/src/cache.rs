@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::SystemTime;
 
+use super::budget::cost_bytes;
 use super::core::{CacheCore, OpenFileHandle, Tuning};
 use super::disk::Disk;
 use super::flusher::Flusher;
@@ -75,7 +76,7 @@ impl Cache {
         self.core().file(hash, size_bytes)
     }
 
-    /// Opens a file if the cache has an entry for it ([`Self::has_begun`]).
+    /// Opens a file if the cache has an entry for it ([`Self::size_bytes`]).
     ///
     /// # Errors
     /// [`CacheError::Io`].
@@ -146,7 +147,8 @@ impl Cache {
         }
     }
 
-    /// Returns the size of the file, if the cache has an entry for it. Reads memory only.
+    /// Returns the size of the file, if the cache has an entry for it: cached bytes, or an open
+    /// file. Reads memory only.
     pub fn size_bytes(&self, hash: &ContentHash) -> Option<u64> {
         let index = self.core().index.lock();
         index.get(hash).map(|entry| entry.summary.size_bytes)
@@ -160,24 +162,15 @@ impl Cache {
 
     /// Returns all complete files with their sizes.
     pub fn complete(&self) -> Vec<(ContentHash, u64)> {
-        self.select(IndexEntry::is_complete)
+        let index = self.core().index.lock();
+        index.sizes(IndexEntry::is_complete)
     }
 
     /// Returns the files, with their sizes, that were not checked since an unclean stop or that
     /// have pages in doubt.
     pub fn unverified(&self) -> Vec<(ContentHash, u64)> {
-        self.select(|entry| entry.unchecked || entry.summary.in_doubt)
-    }
-
-    fn select(
-        &self,
-        wanted: impl Fn(&IndexEntry<OpenFileHandle>) -> bool,
-    ) -> Vec<(ContentHash, u64)> {
         let index = self.core().index.lock();
-        let chosen = index.iter().filter(|(_, entry)| wanted(entry));
-        chosen
-            .map(|(hash, entry)| (*hash, entry.summary.size_bytes))
-            .collect()
+        index.sizes(|entry| entry.unchecked || entry.summary.in_doubt)
     }
 
     /// Returns the current usage. Reads memory only.
@@ -191,6 +184,7 @@ impl Cache {
             used_bytes: index.space.charged_bytes,
             evictable_bytes: index.space.evictable_bytes,
             pinned_bytes: tally.pinned_bytes,
+            pinned_cost_bytes: tally.pinned_cost_bytes,
             files: index.iter().len(),
             complete_files: tally.complete_files,
             events_lost: core.context.events_lost(),
@@ -198,6 +192,15 @@ impl Cache {
             damaged_bytes: damage.bytes,
             damaged_at: damage.at,
         }
+    }
+
+    /// Returns the budget bytes that a content takes once it is complete, less those that it takes
+    /// now if it cannot be evicted.
+    pub fn bytes_to_come(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
+        let index = self.core().index.lock();
+        let kept = index.get(hash).filter(|_| !index.is_evictable(hash));
+        let kept_bytes = kept.map_or(0, IndexEntry::charge_bytes);
+        cost_bytes(size_bytes).saturating_sub(kept_bytes)
     }
 
     /// Lists all files, least recently used first. May wait for the disk.
@@ -247,25 +250,13 @@ impl Cache {
         self.usage()
     }
 
-    /// Pins or unpins a file. The hash need not be cached yet. The change is on disk when this
-    /// returns.
+    /// Pins several files with one write. The hashes need not be cached yet. Each pin may have a
+    /// label, which is opaque to the cache. An empty label leaves the existing one. The change is on
+    /// disk when this returns.
     ///
     /// # Errors
     /// [`CacheError::TooManyPins`]: the pins are unchanged. [`CacheError::Io`]: the pins are
     /// unchanged until a restart, which may find the change applied; call again.
-    pub fn pin(&self, hash: ContentHash, pinned: bool) -> Result<(), CacheError> {
-        if pinned {
-            self.pin_all(&[(hash, Box::default())])
-        } else {
-            self.unpin_all(&[hash])
-        }
-    }
-
-    /// Pins several files with one write. Each pin may have a label, which is opaque to the cache.
-    /// An empty label leaves the existing one.
-    ///
-    /// # Errors
-    /// [`CacheError::TooManyPins`] and [`CacheError::Io`], as for [`Cache::pin`].
     pub fn pin_all(&self, pins: &[(ContentHash, Box<[u8]>)]) -> Result<(), CacheError> {
         let hashes: Vec<ContentHash> = pins.iter().map(|(hash, _)| *hash).collect();
         self.core().change_pins(&hashes, |known| known.with(pins))
@@ -274,7 +265,7 @@ impl Cache {
     /// Unpins several files with one write.
     ///
     /// # Errors
-    /// [`CacheError::Io`], as for [`Cache::pin`].
+    /// [`CacheError::Io`], as for [`Cache::pin_all`].
     pub fn unpin_all(&self, hashes: &[ContentHash]) -> Result<(), CacheError> {
         let core = self.core();
         core.change_pins(hashes, |known| Ok(known.without(hashes)))
@@ -297,11 +288,6 @@ impl Cache {
     pub fn pin_label(&self, hash: &ContentHash) -> Option<Box<[u8]>> {
         let index = self.core().index.lock();
         index.pins().label(hash).map(Box::from)
-    }
-
-    /// Returns whether the cache has an entry for the hash: cached bytes, or an open file.
-    pub fn has_begun(&self, hash: &ContentHash) -> bool {
-        self.core().index.lock().get(hash).is_some()
     }
 
     /// Returns whether the hash is pinned.

@@ -338,6 +338,14 @@ impl<H> CacheIndex<H> {
         self.entries.iter()
     }
 
+    /// Returns the selected files with their sizes.
+    pub(super) fn sizes(&self, wanted: impl Fn(&IndexEntry<H>) -> bool) -> Vec<(ContentHash, u64)> {
+        let chosen = self.entries.iter().filter(|(_, entry)| wanted(entry));
+        chosen
+            .map(|(hash, entry)| (*hash, entry.summary.size_bytes))
+            .collect()
+    }
+
     /// Returns the open files.
     pub(super) fn open(&self) -> impl Iterator<Item = &IndexEntry<H>> {
         self.open.iter().filter_map(|hash| self.entries.get(hash))

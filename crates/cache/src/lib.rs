@@ -165,6 +165,8 @@ pub struct CacheUsage {
     pub evictable_bytes: u64,
     /// Readable bytes of pinned files.
     pub pinned_bytes: u64,
+    /// Budget bytes of the pinned files that have an entry, once they are complete.
+    pub pinned_cost_bytes: u64,
     /// Number of files that are open or on disk.
     pub files: usize,
     /// Number of complete files among them.

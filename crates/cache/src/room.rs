@@ -3,11 +3,8 @@
 use rustix::fs::StatVfsMountFlags;
 
 use super::Cache;
-use super::budget::cost_bytes;
 use super::disk::Disk;
-use super::index::IndexEntry;
 use super::layout::Layout;
-use p2pfs_types::digest::ContentHash;
 
 /// Reason why bytes do not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +42,64 @@ pub struct Room {
 }
 
 impl Room {
+    /// Returns the capacity for new files if all evictable files were evicted. Open files and
+    /// pinned files remain, and pinned files count as complete. Waits for the disk.
+    pub fn for_files(cache: &Cache) -> Self {
+        Self::measure(cache, |kept| {
+            kept.in_use_bytes.saturating_add(kept.pinned_cost_bytes)
+        })
+    }
+
+    /// Returns the capacity for files that will be pinned. Pinned files remain and count as
+    /// complete. Reservations and unpinned files, even open ones, do not count. Waits for the disk.
+    pub fn for_pins(cache: &Cache) -> Self {
+        Self::measure(cache, |kept| kept.pinned_cost_bytes)
+    }
+
+    /// Returns the capacity for bytes that are reserved now if all evictable files were evicted.
+    /// This is not a promise. Waits for the disk.
+    pub fn for_reservation(cache: &Cache) -> Self {
+        Self::measure(cache, |kept| {
+            kept.in_use_bytes.saturating_add(kept.pinned_charge_bytes)
+        })
+    }
+
+    fn measure(cache: &Cache, kept: impl Fn(&RetainedBytes) -> u64) -> Self {
+        let core = cache.core();
+        let index = core.index.lock_idle();
+        let (tally, charged_bytes) = (index.tally(), index.space.charged_bytes);
+        let passing_bytes = index
+            .space
+            .evictable_bytes
+            .saturating_add(tally.pinned_charge_bytes);
+        let kept_bytes = kept(&RetainedBytes {
+            in_use_bytes: charged_bytes.saturating_sub(passing_bytes),
+            pinned_charge_bytes: tally.pinned_charge_bytes,
+            pinned_cost_bytes: tally.pinned_cost_bytes,
+        });
+        let (budget_bytes, floor_bytes) = (index.space.budget_bytes, index.space.floor_bytes);
+        drop(index);
+        let free_bytes = writable_bytes(&core.context.disk, &core.context.layout);
+        // Free space once all but the retained bytes are evicted. Retained bytes of incomplete
+        // pinned files still need space.
+        let free_bytes = free_bytes.map(|free_bytes| {
+            let in_all_bytes = free_bytes.saturating_add(charged_bytes);
+            in_all_bytes.saturating_sub(kept_bytes)
+        });
+        Self {
+            budget_bytes,
+            kept_bytes,
+            free_bytes,
+            floor_bytes,
+            taken_bytes: 0,
+        }
+    }
+
+    /// Returns whether `bytes` more bytes fit.
+    pub fn holds(&self, bytes: u64) -> bool {
+        self.lack(bytes).is_none()
+    }
+
     /// Returns the reason why `bytes` more bytes do not fit, or `None` if they fit.
     pub fn lack(&self, bytes: u64) -> Option<Lack> {
         let bytes = self.taken_bytes.saturating_add(bytes);
@@ -78,72 +133,6 @@ struct RetainedBytes {
     pinned_charge_bytes: u64,
     /// Charge of these pinned files once they are complete.
     pinned_cost_bytes: u64,
-}
-
-impl Cache {
-    /// Returns the capacity for new files if all evictable files were evicted. Open files and
-    /// pinned files remain, and pinned files count as complete. Waits for the disk.
-    pub fn room(&self) -> Room {
-        self.measure(|kept| kept.in_use_bytes.saturating_add(kept.pinned_cost_bytes))
-    }
-
-    /// Returns the capacity for files that will be pinned. Pinned files remain and count as
-    /// complete. Reservations and unpinned files, even open ones, do not count. Waits for the disk.
-    pub fn room_to_stay(&self) -> Room {
-        self.measure(|kept| kept.pinned_cost_bytes)
-    }
-
-    /// Returns whether `bytes` bytes could be reserved now if all evictable files were evicted.
-    /// This is not a promise. Waits for the disk.
-    pub fn could_hold(&self, bytes: u64) -> bool {
-        let room = self.measure(|kept| kept.in_use_bytes.saturating_add(kept.pinned_charge_bytes));
-        room.lack(bytes).is_none()
-    }
-
-    /// Returns the budget bytes of the pinned contents that have an entry, once they are complete.
-    pub fn pinned_cost_bytes(&self) -> u64 {
-        self.core().index.lock().tally().pinned_cost_bytes
-    }
-
-    /// Returns the budget bytes that a content takes once it is complete, less those that it takes
-    /// now if it cannot be evicted.
-    pub fn bytes_to_come(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
-        let index = self.core().index.lock();
-        let kept = index.get(hash).filter(|_| !index.is_evictable(hash));
-        let kept_bytes = kept.map_or(0, IndexEntry::charge_bytes);
-        cost_bytes(size_bytes).saturating_sub(kept_bytes)
-    }
-
-    fn measure(&self, kept: impl Fn(&RetainedBytes) -> u64) -> Room {
-        let core = self.core();
-        let index = core.index.lock_idle();
-        let (tally, charged_bytes) = (index.tally(), index.space.charged_bytes);
-        let passing_bytes = index
-            .space
-            .evictable_bytes
-            .saturating_add(tally.pinned_charge_bytes);
-        let kept_bytes = kept(&RetainedBytes {
-            in_use_bytes: charged_bytes.saturating_sub(passing_bytes),
-            pinned_charge_bytes: tally.pinned_charge_bytes,
-            pinned_cost_bytes: tally.pinned_cost_bytes,
-        });
-        let (budget_bytes, floor_bytes) = (index.space.budget_bytes, index.space.floor_bytes);
-        drop(index);
-        let free_bytes = writable_bytes(&core.context.disk, &core.context.layout);
-        // Free space once all but the retained bytes are evicted. Retained bytes of incomplete
-        // pinned files still need space.
-        let free_bytes = free_bytes.map(|free_bytes| {
-            let in_all_bytes = free_bytes.saturating_add(charged_bytes);
-            in_all_bytes.saturating_sub(kept_bytes)
-        });
-        Room {
-            budget_bytes,
-            kept_bytes,
-            free_bytes,
-            floor_bytes,
-            taken_bytes: 0,
-        }
-    }
 }
 
 /// Returns the free bytes of the disk, or the reason why it refuses writes.

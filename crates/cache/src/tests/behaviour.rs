@@ -156,7 +156,7 @@ fn open_and_pinned_files_stay_and_a_store_over_budget_changes_nothing() {
     let place = Place::new(400_000);
     let sources: Vec<_> = (0..4).map(|seed| Source::new(seed, 150_000)).collect();
     let (cache, _events) = place.open();
-    cache.pin(sources[0].hash(), true).unwrap();
+    pin(&cache, sources[0].hash(), true).unwrap();
     fill(&cache, &sources[0]);
     let open = open_file(&cache, &sources[1]);
     sources[1].store(&open, sources[1].whole());
@@ -184,7 +184,7 @@ fn open_and_pinned_files_stay_and_a_store_over_budget_changes_nothing() {
         !cache.is_complete(&sources[1].hash()),
         "over the budget, it goes when it is closed"
     );
-    cache.pin(sources[0].hash(), false).unwrap();
+    pin(&cache, sources[0].hash(), false).unwrap();
     assert_eq!(cache.usage().used_bytes, 0);
 }
 
@@ -455,7 +455,7 @@ fn the_list_describes_each_file_correctly() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let (part, whole) = (Source::new(1, 100_000), Source::new(2, 5_000));
-    cache.pin(whole.hash(), true).unwrap();
+    pin(&cache, whole.hash(), true).unwrap();
     fill(&cache, &whole);
     let file = open_file(&cache, &part);
     part.store(&file, ByteRange::new(0, 8192));

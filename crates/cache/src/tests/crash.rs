@@ -49,7 +49,7 @@ fn work(place: &Place, files: &Files, faults: &Arc<Faults>) -> Promised {
     };
     let pin = |promised: &mut Promised, index: usize, pinned| {
         let hash = files.sources[index].hash();
-        let result = cache.pin(hash, pinned);
+        let result = pin(&cache, hash, pinned);
         promised.pins.insert(hash, result.is_ok().then_some(pinned));
     };
     let store = |index: usize, pieces: std::ops::Range<usize>| {

@@ -549,7 +549,7 @@ fn pins_written_before_checksums_existed_are_read() {
     let hashes = [b"a", b"b"].map(|text| ContentHash::of(text));
     let (cache, _events) = place.open();
     for hash in hashes {
-        cache.pin(hash, true).unwrap();
+        pin(&cache, hash, true).unwrap();
     }
     drop(cache);
     let pins = place.cache_dir().join("pins");

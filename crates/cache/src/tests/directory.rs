@@ -155,8 +155,8 @@ fn pins_survive_a_restart_whether_cached_or_not() {
     let label: Box<[u8]> = b"a name\n\xff"[..].into();
     let labelled: Vec<_> = hashes.iter().map(|hash| (*hash, label.clone())).collect();
     cache.pin_all(&labelled).unwrap();
-    cache.pin(hashes[1], false).unwrap();
-    cache.pin(hashes[2], true).unwrap();
+    pin(&cache, hashes[1], false).unwrap();
+    pin(&cache, hashes[2], true).unwrap();
     drop(cache);
     let (cache, _events) = place.open();
     assert_eq!(cache.pins().len(), 3);

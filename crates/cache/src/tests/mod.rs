@@ -22,7 +22,7 @@ use super::core::Tuning;
 use super::disk::Disk;
 use super::faults::Faults;
 use super::map::Boot;
-use super::{Cache, CacheConfig, CacheError, CacheEvent, CacheFile, ReadOutcome, Stored};
+use super::{Cache, CacheConfig, CacheError, CacheEvent, CacheFile, ReadOutcome, Room, Stored};
 use super::{CacheUsage, Cleared};
 use p2pfs_types::digest::{self, ContentHash, Outboard, Verified};
 use p2pfs_types::extent::{ByteRange, ExtentSet, PAGE_BYTES};
@@ -170,6 +170,15 @@ pub(super) fn cut(size_bytes: u64, length_bytes: u64) -> Vec<ByteRange> {
     starts
         .map(|start| ByteRange::at(start, length_bytes).intersection(&whole))
         .collect()
+}
+
+/// Pins or unpins a file.
+pub(super) fn pin(cache: &Cache, hash: ContentHash, pinned: bool) -> Result<(), CacheError> {
+    if pinned {
+        cache.pin_all(&[(hash, Box::default())])
+    } else {
+        cache.unpin_all(&[hash])
+    }
 }
 
 /// Begins or opens the cached copy of a source.

@@ -165,7 +165,7 @@ impl<'a> Pair<'a> {
 
     fn pin(&mut self, n: usize, pinned: bool) {
         let hash = self.sources[n].hash();
-        self.cache().pin(hash, pinned).unwrap();
+        pin(self.cache(), hash, pinned).unwrap();
         if pinned {
             self.pins.insert(hash);
         } else {

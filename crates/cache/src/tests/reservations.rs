@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn could_hold(cache: &Cache, bytes: u64) -> bool {
+    Room::for_reservation(cache).holds(bytes)
+}
+
 #[test]
 fn a_reservation_evicts_the_least_recently_used_files_and_returns_the_room() {
     let place = Place::new(400_000);
@@ -11,7 +15,7 @@ fn a_reservation_evicts_the_least_recently_used_files_and_returns_the_room() {
         fill(&cache, source);
     });
     let mut reserved = cache.reservation();
-    assert!(cache.could_hold(200_000) && reserved.grow_to(1) && reserved.grow_to(200_000));
+    assert!(could_hold(&cache, 200_000) && reserved.grow_to(1) && reserved.grow_to(200_000));
     assert!(cache.usage().used_bytes <= 400_000);
     assert!(!cache.is_complete(&sources[0].hash()));
     assert!(cache.is_complete(&sources[1].hash()));
@@ -30,13 +34,13 @@ fn a_reservation_finds_no_room_beyond_the_budget_or_beside_open_files() {
     let open = open_file(&cache, &source);
     source.store(&open, source.whole());
     let mut reserved = cache.reservation();
-    assert!(!cache.could_hold(300_000) && !cache.could_hold(u64::MAX));
+    assert!(!could_hold(&cache, 300_000) && !could_hold(&cache, u64::MAX));
     assert!(!reserved.grow_to(300_000) && reserved.grow_to(200_000));
     let before = cache.usage();
     assert!(!reserved.grow_to(300_000));
     assert_eq!(cache.usage(), before, "refused, it is as before");
     drop(open);
-    assert!(cache.could_hold(100_000) && reserved.grow_to(300_000));
+    assert!(could_hold(&cache, 100_000) && reserved.grow_to(300_000));
 }
 
 #[test]
@@ -47,7 +51,7 @@ fn a_reservation_respects_the_free_space_floor() {
     faults.set_free_bytes((1 << 20) + 300_000);
     let (cache, _events) = place.try_open(Some(faults)).unwrap();
     let mut reserved = cache.reservation();
-    assert!(cache.could_hold(250_000) && !cache.could_hold(350_000));
+    assert!(could_hold(&cache, 250_000) && !could_hold(&cache, 350_000));
     assert!(reserved.grow_to(250_000) && !reserved.grow_to(350_000));
 }
 

@@ -24,7 +24,7 @@ fn a_budget_of_exactly_its_cost_keeps_a_file_whole_and_a_smaller_one_does_not() 
     for (budget_bytes, wanted) in [(cost_bytes, true), (cost_bytes - 1, false)] {
         let place = Place::new(budget_bytes);
         let (cache, _events) = place.open();
-        let room = cache.room_to_stay();
+        let room = Room::for_pins(&cache);
         let to_come_bytes = cache.bytes_to_come(&source.hash(), source.size());
         assert_eq!(room.lack(to_come_bytes).is_none(), wanted);
         fill(&cache, &source);
@@ -37,19 +37,22 @@ fn a_pinned_file_counts_whole_as_soon_as_it_is_begun() {
     let place = Place::new(1 << 20);
     let (cache, _events) = place.open();
     let pinned = Source::new(1, 600_000);
-    cache.pin(pinned.hash(), true).unwrap();
-    assert!(!cache.has_begun(&pinned.hash()));
+    pin(&cache, pinned.hash(), true).unwrap();
+    assert!(cache.size_bytes(&pinned.hash()).is_none());
     let file = open_file(&cache, &pinned);
     pinned.store(&file, ByteRange::new(0, 65_536));
     let free_bytes = (1 << 20) - cost_bytes(pinned.size());
-    for room in [cache.room(), cache.room_to_stay()] {
+    for room in [Room::for_files(&cache), Room::for_pins(&cache)] {
         assert_eq!(room.lack(free_bytes), None);
         let lack = room.lack(free_bytes + 1);
         assert!(matches!(lack, Some(Lack::Budget { .. })), "{lack:?}");
     }
     // Bytes that the file already takes are not counted again.
     let to_come_bytes = cache.bytes_to_come(&pinned.hash(), pinned.size());
-    assert!(to_come_bytes < cost_bytes(pinned.size()) && cache.could_hold(to_come_bytes));
+    assert!(
+        to_come_bytes < cost_bytes(pinned.size())
+            && Room::for_reservation(&cache).holds(to_come_bytes)
+    );
 }
 
 #[test]
@@ -62,7 +65,7 @@ fn an_open_file_counts_by_the_space_it_takes() {
     open.store(&file, ByteRange::new(0, 65_536));
     let taken_bytes = cost_bytes(open.size()) - cache.bytes_to_come(&open.hash(), open.size());
     assert!((65_536..100_000).contains(&taken_bytes), "{taken_bytes}");
-    let room = cache.room();
+    let room = Room::for_files(&cache);
     assert_eq!(room.lack((1 << 20) - taken_bytes), None);
     assert!(room.lack((1 << 20) - taken_bytes + 1).is_some());
     // An evictable file counts as absent.

@@ -54,7 +54,7 @@ impl Drop for Slow {
 fn a_file_being_synced_does_not_count_as_in_use() {
     let slow = Slow::while_syncing(0);
     assert!(!slow.cache.list()[0].open);
-    assert_eq!(slow.cache.room().lack(200_000), None);
+    assert_eq!(Room::for_files(&slow.cache).lack(200_000), None);
     assert_eq!(fill(&slow.cache, &slow.sources[1]), Stored::Kept);
     assert!(!slow.cache.is_complete(&slow.sources[0].hash()));
     assert_eq!(slow.cache.clear().open_files, 0);

@@ -41,7 +41,7 @@ fn disturb(cache: &Cache, sources: &[Source], budget_bytes: u64) {
     for round in 0..ROUNDS {
         let hash = sources[round as usize % sources.len()].hash();
         match round % 6 {
-            0 => cache.pin(hash, true).unwrap(),
+            0 => pin(cache, hash, true).unwrap(),
             1 => drop(cache.clear()),
             2 => drop(cache.resize(budget_bytes / 2)),
             3 => drop(cache.resize(budget_bytes)),

@@ -25,7 +25,7 @@ use super::error::CopyError;
 use super::incoming::ThrottledTransfer;
 use crate::net::discovery::LegacyError;
 use crate::wire::discovery::Name;
-use p2pfs_cache::{Cache, UNVERIFIED_DIR};
+use p2pfs_cache::{Cache, Room, UNVERIFIED_DIR};
 use p2pfs_node::ForeignThrottle;
 
 /// Maximum number of known files of legacy peers. The one found first is forgotten first.
@@ -284,7 +284,7 @@ impl RemoteFiles {
 
     fn check_room(&self, file: &RemoteFile) -> Result<(), CopyError> {
         let size_bytes = file.size_bytes;
-        let could_hold = || self.store.cache.could_hold(size_bytes);
+        let could_hold = || Room::for_reservation(&self.store.cache).holds(size_bytes);
         if could_hold() || (self.drop_unused() && could_hold()) {
             return Ok(());
         }

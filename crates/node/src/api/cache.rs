@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::contents::{Contents, LocalContents};
 use crate::NodeContent;
-use p2pfs_cache::{CacheUsage, CachedFile, Cleared, Lack, VerifyProgress, cost_bytes};
+use p2pfs_cache::{CacheUsage, CachedFile, Cleared, Lack, Room, VerifyProgress, cost_bytes};
 use p2pfs_catalogue::View;
 use p2pfs_transfer::Fetcher;
 use p2pfs_types::digest::ContentHash;
@@ -91,7 +91,7 @@ impl NodeCache {
         let (cache, close_idle) = (self.local.cache.clone(), self.idle_closer());
         let pins_to_begin_bytes = self.pins_to_begin_bytes();
         let lack = move |bytes| {
-            let mut room = cache.room();
+            let mut room = Room::for_files(&cache);
             room.take(pins_to_begin_bytes);
             room.lack(bytes)
         };
@@ -146,7 +146,7 @@ impl NodeCache {
     /// entry in the cache will take.
     pub(super) fn pins_to_begin_bytes(&self) -> u64 {
         let mut unfinished = self.unfinished_pins();
-        unfinished.retain(|hash, _| !self.local.cache.has_begun(hash));
+        unfinished.retain(|hash, _| self.local.cache.size_bytes(hash).is_none());
         unfinished
             .values()
             .map(|(size_bytes, _)| cost_bytes(*size_bytes))

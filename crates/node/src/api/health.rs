@@ -11,7 +11,7 @@ use crate::inbox::{InboxError, InboxHandle};
 use crate::published::Published;
 use crate::state_dir::StateDir;
 use crate::{Condition, Finding};
-use p2pfs_cache::{Cache, Lack};
+use p2pfs_cache::{Cache, Lack, Room};
 use p2pfs_membership::MemberState;
 use p2pfs_types::age::age_text;
 use p2pfs_types::files::Whereabouts;
@@ -217,7 +217,7 @@ impl NodeHealth {
     /// because that is not a problem of the disk.
     fn cache_is_full(&self) -> Option<Finding> {
         let budget_bytes = self.cache.usage().budget_bytes;
-        let lack = self.cache.room().lack(LITTLE_BYTES.min(budget_bytes / 2))?;
+        let lack = Room::for_files(&self.cache).lack(LITTLE_BYTES.min(budget_bytes / 2))?;
         let disk = self.cache_dir.disk();
         let found = match lack {
             Lack::Budget { .. } => return None,

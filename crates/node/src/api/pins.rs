@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::contents::{Contents, LocalContents};
 use super::{FileAccess, FileError, NodeCache, Prefetch};
-use p2pfs_cache::{Cache, CacheError, CachedFile, Lack, cost_bytes};
+use p2pfs_cache::{Cache, CacheError, CachedFile, Lack, Room, cost_bytes};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
@@ -149,7 +149,7 @@ impl NodePins {
     /// Splits contents into those that fit into the cache together and those that do not. Each
     /// content in turn gets room if enough is left.
     fn fitting(&self, contents: Contents) -> (Contents, Vec<NotPinned>) {
-        let mut room = self.local.cache.room_to_stay();
+        let mut room = Room::for_pins(&self.local.cache);
         room.take(self.cache.pins_to_begin_bytes());
         let (mut fitting, mut failed) = (Contents::new(), Vec::new());
         for (hash, (size_bytes, path)) in contents {
@@ -270,7 +270,8 @@ impl NodePins {
         self.cache
             .local
             .cache
-            .pinned_cost_bytes()
+            .usage()
+            .pinned_cost_bytes
             .saturating_add(self.cache.pins_to_begin_bytes())
     }
 
@@ -319,7 +320,7 @@ impl NodePins {
     async fn pins_that_fit(&self) -> Contents {
         let (cache, unfinished) = (self.local.cache.clone(), self.cache.unfinished_pins());
         let fits = move |(hash, (size_bytes, _)): &(ContentHash, (u64, _))| {
-            cache.could_hold(cache.bytes_to_come(hash, *size_bytes))
+            Room::for_reservation(&cache).holds(cache.bytes_to_come(hash, *size_bytes))
         };
         // The free space is read from the disk.
         let fitting = spawn_blocking(|| unfinished.into_iter().filter(fits).collect());
