@@ -291,7 +291,7 @@ fn is_elsewhere(state: &FetchState, now: Instant, request: &RangeRequest) -> boo
         return false;
     };
     fetch.holders().iter().any(|(node, coverage)| {
-        state.step();
+        state.steps.step();
         let has = coverage.first_in(request.range);
         let has = has.is_some_and(|part| part.start == request.range.start);
         let lively = |node| {

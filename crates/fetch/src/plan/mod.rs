@@ -30,10 +30,11 @@
 //! | all of it together, changed consistently | `state` |
 //! | choice of the next file, range and peer | `queue`, `schedule`; `swarm_policy`, `swarm` and `stripes` for files that many nodes want |
 //! | late requests | `hedge`, `hedge_policy` |
-//! | ends of waits | `waits` |
+//! | ends of waits; what a failed request means for its peer | `waits`; `blame` |
 //! | reports for users and traces | `report`, `decisions` |
 
 mod backoff;
+mod blame;
 mod decisions;
 mod demands;
 mod fetch;
@@ -84,7 +85,7 @@ use p2pfs_types::id::NodeId;
 use patience::Waiting;
 use presence::PresentBytes;
 use queue::WorkClass;
-use requests::{OpenRequest, RequestState};
+use requests::RequestState;
 use schedule::Scheduler;
 use state::{FetchState, Timer};
 
@@ -334,7 +335,7 @@ impl Plan {
                 };
                 let until = peer.shun(now);
                 self.state.out.timers.insert((until, Timer::Rested(node)));
-                self.state.report_liar(node, content);
+                blame::report_liar(&mut self.state, node, content);
             }
         }
     }
@@ -557,20 +558,8 @@ impl Plan {
                 }
             }
         }
-        self.end_failed(now, entry, failure);
-    }
-
-    fn end_failed(&mut self, now: Instant, entry: OpenRequest, failure: Failure) {
-        let request = entry.request.id;
-        self.state
-            .out
-            .decisions
-            .record(|| Decision::Failed { request, failure });
         let jitter = self.scheduler.jitter();
-        self.state.blame(now, &entry, failure, jitter);
-        self.state
-            .ask_again(&entry.request.content, entry.request.range);
-        self.state.mark_if_overdue(now, &entry.request.content);
+        blame::end_failed(&mut self.state, now, &entry, failure, jitter);
     }
 
     /// Handles all timers that are due.
@@ -586,7 +575,8 @@ impl Plan {
                     if let Some(failure) = hedge::expire_or_extend(&mut self.state, now, id)
                         && let Some(entry) = self.state.take_request(id)
                     {
-                        self.end_failed(now, entry, failure);
+                        let jitter = self.scheduler.jitter();
+                        blame::end_failed(&mut self.state, now, &entry, failure, jitter);
                     }
                 }
                 Timer::Deadline(id) => self.patience.check_patience(&mut self.state, now, id),

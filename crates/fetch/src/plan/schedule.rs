@@ -345,7 +345,7 @@ impl Scheduler {
                 WorkClass::ReadAhead | WorkClass::Fill => WINDOW_MAX_BYTES,
             };
             while let Some(content) = state.queue.first(class) {
-                state.step();
+                state.steps.step();
                 let in_flight_bytes = state.requests.bytes() + PIECE_MAX_BYTES + reserve;
                 if in_flight_bytes > IN_FLIGHT_MAX_BYTES {
                     break;
@@ -380,7 +380,7 @@ impl Scheduler {
         // the gaps of a stream are searched only if no range of the streams before it can be
         // requested
         for ReadAhead { range, origin } in ranges {
-            state.step();
+            state.steps.step();
             let fetch = state.files.get(content)?;
             let policy = SwarmPolicy::new(state, content, fetch);
             let own = policy.own_stripes_ahead(range, limit);
@@ -592,7 +592,7 @@ fn candidates(state: &FetchState, now: Instant, wish: Wish<'_>) -> Candidates {
         found: Candidates::default(),
     };
     for (node, coverage) in fetch.holders().iter() {
-        state.step();
+        state.steps.step();
         search.weigh(*node, coverage);
     }
     search.found

@@ -16,8 +16,8 @@ use super::peer::Peer;
 use super::queue::{QueuePosition, ReadyQueue, WORK_CLASSES, WorkClass};
 use super::requests::{OpenRequest, RequestState, RequestTable};
 use super::{
-    Decision, DemandId, Failure, FileTable, HedgeRefusal, PeerTable, PlanConfig, PlanEvent,
-    RangeRequest, ReadAheadBudget, RequestCause, RequestId, TakeBackReason,
+    Decision, DemandId, FileTable, HedgeRefusal, PeerTable, PlanConfig, PlanEvent, RangeRequest,
+    ReadAheadBudget, RequestCause, RequestId, TakeBackReason,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
@@ -190,11 +190,6 @@ impl FetchState {
         Some(demand)
     }
 
-    /// Counts one examined item.
-    pub(super) fn step(&self) {
-        self.steps.step();
-    }
-
     /// Removes a request from all places where it is recorded, with its timers.
     pub(super) fn take_request(&mut self, id: RequestId) -> Option<OpenRequest> {
         let entry = self.requests.remove(id)?;
@@ -309,21 +304,6 @@ impl FetchState {
         self.forget_streams(content);
         if self.files.remove(content).is_some() {
             self.out.events.push_back(PlanEvent::Closed(*content));
-        }
-    }
-
-    /// Reports a liar and cancels all requests to it.
-    pub(super) fn report_liar(&mut self, node: NodeId, content: ContentKey) {
-        self.out
-            .decisions
-            .record(|| Decision::Shunned { node, content });
-        self.out.events.push_back(PlanEvent::Liar(node, content));
-        if let Some(fetch) = self.files.get_mut(&content) {
-            fetch.failures.is_lied_to = true;
-        }
-        let asked = self.peers.get(&node).map(|peer| peer.asked().clone());
-        for id in asked.unwrap_or_default() {
-            self.abandon(id, TakeBackReason::Liar);
         }
     }
 
@@ -488,56 +468,6 @@ impl FetchState {
         self.out.timers.insert((next, Timer::Idle(content)));
     }
 
-    /// Records the failure of a request at its peer: the peer rests, is shunned, or is not a holder
-    /// of the file any longer. `jitter` is in 0..1.
-    pub(super) fn blame(
-        &mut self,
-        now: Instant,
-        entry: &OpenRequest,
-        failure: Failure,
-        jitter: f64,
-    ) {
-        let (node, content) = (entry.request.node, entry.request.content);
-        let Some(peer) = self.peers.get_mut(&node) else {
-            return;
-        };
-        let until = match failure {
-            Failure::Unreachable => peer.unreachable(now, &entry.sent, jitter),
-            Failure::Busy => peer.rest_busy(now, &entry.sent, jitter, true),
-            Failure::Limited => peer.hold_back(now, &entry.sent, jitter),
-            Failure::Refused | Failure::Ours | Failure::Stalled => {
-                peer.rest_busy(now, &entry.sent, jitter, false)
-            }
-            Failure::Lied => peer.shun(now),
-            Failure::Gone => {
-                if let Some(fetch) = self.files.get_mut(&content) {
-                    fetch.remove_holder(now, node);
-                }
-                self.requeue(&content);
-                return self.look_up_if_gone(now, content);
-            }
-        };
-        self.out.timers.insert((until, Timer::Rested(node)));
-        if failure == Failure::Lied {
-            self.report_liar(node, content);
-        }
-        if matches!(failure, Failure::Lied | Failure::Unreachable) {
-            self.files.note_late_node(now, &content, &node);
-        }
-    }
-
-    /// Requests a catalogue lookup of a file that is in use and just gone
-    /// (`FileFetch::is_just_gone_in`). Other nodes may have the file by now.
-    fn look_up_if_gone(&mut self, now: Instant, content: ContentKey) {
-        let Some(fetch) = self.files.get_mut(&content) else {
-            return;
-        };
-        if !fetch.is_idle() && fetch.is_just_gone_in(now, fetch.whole()) {
-            fetch.holders_mut().begin_lookup();
-            self.out.events.push_back(PlanEvent::LookUp(content));
-        }
-    }
-
     /// Requests a search for more holders if the file is in use. Otherwise the search starts when
     /// the file is next wanted, unless the whole file is here.
     pub(super) fn get_anyway(&mut self, content: &ContentKey) {
@@ -592,7 +522,7 @@ impl FetchState {
         let mut twins = fetch.asked.touching(range);
         twins.retain(is_here);
         for id in twins {
-            self.step();
+            self.steps.step();
             let Some(entry) = self.take_back(id, TakeBackReason::Duplicate) else {
                 continue;
             };

@@ -64,7 +64,7 @@ fn cancel_foreign_stripes(state: &mut FetchState, now: Instant, content: &Conten
             return false;
         };
         let (node, range) = (entry.request.node, entry.request.range);
-        state.step();
+        state.steps.step();
         entry.arrived_bytes() == 0
             && fetch.holders().is_full(&node)
             && !policy.is_mine(now, range.start / STRIPE_BYTES)
