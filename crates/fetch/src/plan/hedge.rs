@@ -149,7 +149,7 @@ impl Hedger {
                 state.out.note_not_hedged(request.id, HedgeRefusal::NoPeer);
                 state.starve(now, content);
             }
-            HolderChoice::InParts | HolderChoice::Full | HolderChoice::Reserved => {
+            HolderChoice::InParts | HolderChoice::NoRoom | HolderChoice::Reserved => {
                 state.out.note_not_hedged(request.id, HedgeRefusal::NoPeer);
             }
         }

@@ -42,7 +42,7 @@ pub(super) const WORSE_MULTIPLE: u32 = 2;
 pub(super) enum HolderChoice {
     Ask(NodeId, ByteRange),
     /// The answering holders have no room for more requests, or only much slower ones have.
-    Full,
+    NoRoom,
     /// No holder that may be asked now has it.
     Nobody,
     /// A hedge must request its range as a whole. Other peers that may be asked now have parts of
@@ -257,7 +257,7 @@ impl Scheduler {
                 HolderChoice::Ask(node, part) => {
                     return Some(self.ask_to_fill(state, now, node, *content, part));
                 }
-                HolderChoice::Full | HolderChoice::Reserved => {}
+                HolderChoice::NoRoom | HolderChoice::Reserved => {}
                 HolderChoice::Nobody | HolderChoice::InParts => {
                     let elsewhere = self.fill_from_parts(state, now, content, first.start);
                     if elsewhere.is_some() {
@@ -422,7 +422,7 @@ impl Scheduler {
     ///
     /// 1. For a bulk request outside a swarm, a silent holder whose next try is due: the request
     ///    tests whether the holder is healthy again, and no reader waits for the answer.
-    /// 2. None for now ([`HolderChoice::Full`]), if all holders with room are silent and not due
+    /// 2. None for now ([`HolderChoice::NoRoom`]), if all holders with room are silent and not due
     ///    for a try, others answer but have no room, and the wish is not for a hedge.
     /// 3. A random holder that was never measured, if fewer than [`ASKED_AT_ONCE_MAX`] of those
     ///    are in use: always if no measured holder that answers has room, otherwise for one bulk
@@ -451,7 +451,7 @@ impl Scheduler {
             return HolderChoice::Ask(node, part);
         }
         if found.has_only_silent_room() && !is_hedge {
-            return HolderChoice::Full;
+            return HolderChoice::NoRoom;
         }
         let may_explore = found.may_explore();
         if let Some(best) = found.best {
@@ -462,14 +462,14 @@ impl Scheduler {
                 let waits_for_better =
                     is_bulk && !is_hedge && found.is_much_worse(&best, purpose.before_bytes);
                 return if waits_for_better {
-                    HolderChoice::Full
+                    HolderChoice::NoRoom
                 } else {
                     HolderChoice::Ask(best.node, best.part)
                 };
             }
         }
         if !may_explore {
-            return HolderChoice::Full;
+            return HolderChoice::NoRoom;
         }
         let (node, part) = found.unknown[self.rng.random_range(0..found.unknown.len())];
         HolderChoice::Ask(node, part)
@@ -555,7 +555,7 @@ impl Scheduler {
                     let request = state.issue(now, node, RequestCause::Demand, *content, part);
                     return DemandAttempt::Asked(request);
                 }
-                HolderChoice::Full => HoldBack::NoRoom,
+                HolderChoice::NoRoom => HoldBack::NoRoom,
                 HolderChoice::Reserved => HoldBack::OfAnotherNode,
                 HolderChoice::Nobody | HolderChoice::InParts => {
                     state.starve(now, content);
