@@ -236,3 +236,82 @@ impl FilePages {
         pending.or_else(|| state.flushing.get(&offset)).copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::empty_map;
+
+    /// Three chunks; the last page is short.
+    const SIZE: u64 = 2 * 65_536 + 5_000;
+
+    fn pairs(offsets: &[u64]) -> Vec<HashPair> {
+        let pair = |offset: &u64| HashPair {
+            offset: *offset,
+            bytes: [7; 64],
+        };
+        offsets.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn a_batch_that_was_not_written_is_pending_again() {
+        let (mut state, map) = (PageState::default(), MapState::of(&empty_map(SIZE)));
+        state.mark_present(&(0..16), &pairs(&[0]));
+        let batch = state.take_batch(&map, false).unwrap();
+        assert!(state.take_batch(&map, false).is_none(), "nothing is left");
+        state.mark_present(&(16..20), &pairs(&[64]));
+        state.restore(&batch);
+        assert_eq!(state.pending.keys().copied().collect::<Vec<_>>(), [0, 64]);
+        assert_eq!(state.unflushed_bytes, 20 * PAGE_BYTES);
+        let again = state.take_batch(&map, false).unwrap();
+        assert_eq!((again.pairs.len(), again.blocks.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_batch_is_of_the_pages_at_its_time_with_all_their_pairs() {
+        let (mut state, map) = (PageState::default(), MapState::of(&empty_map(SIZE)));
+        state.mark_present(&(0..16), &pairs(&[0]));
+        let batch = state.take_batch(&map, true).unwrap();
+        state.mark_present(&(16..32), &pairs(&[64]));
+        let (present, _) = batch.whole.unwrap();
+        assert!(present.contains(0..16) && !present.touches(16..32));
+        assert_eq!(batch.pairs.keys().copied().collect::<Vec<_>>(), [0]);
+        assert!(state.unsynced, "the later pages are not in the batch");
+    }
+
+    #[test]
+    fn withdrawn_pages_take_room_and_are_counted_once() {
+        let mut state = PageState::default();
+        state.mark_present(&(32..34), &[]);
+        let before = state.counts();
+        assert_eq!(state.withdraw(32..34, SIZE), Some(5_000));
+        assert_eq!(state.withdraw(32..34, SIZE), None);
+        assert_eq!(state.counts(), before);
+        assert!(!state.present.touches(0..34));
+    }
+
+    #[test]
+    fn doubt_ends_with_pages_that_are_present_or_stale() {
+        for proven in [true, false] {
+            let mut state = PageState::default();
+            state.doubt.insert(0..34);
+            let lost_bytes = state.end_doubt(32..34, proven, SIZE);
+            assert_eq!(lost_bytes, if proven { 0 } else { 5_000 });
+            assert_eq!(state.present.contains(32..34), proven);
+            assert_eq!(state.stale.contains(32..34), !proven);
+            assert!(state.doubt.contains(0..32) && !state.doubt.touches(32..34));
+        }
+    }
+
+    #[test]
+    fn a_file_becomes_complete_once() {
+        let pages = FilePages::of(empty_map(SIZE));
+        assert!(!pages.is_complete());
+        let mut state = pages.lock();
+        state.mark_present(&(0..34), &[]);
+        assert!(pages.publish(&state) && !pages.publish(&state));
+        drop(state);
+        assert!(pages.is_complete());
+        assert_eq!(pages.cached_bytes(), SIZE);
+    }
+}
