@@ -52,7 +52,7 @@ pub use messenger::{Delivered, Delivery, MESSAGE_MAX_BYTES, Messages, Messenger}
 pub use names::{Listed, NameLookup, NextRead, Page, Why};
 pub use peers::{MUTE_MIN, NodePeers, PeerReport, Reached};
 pub use pins::{NodePins, NotPinned, WhyNotPinned};
-pub use prefetch::{Fetched, Prefetch};
+pub use prefetch::{Prefetch, PrefetchedFile};
 pub use reader::Reader;
 pub use shares::{GivenName, NodeShares};
 pub use status::{DropTotals, FolderTotals, NodeStatus, OpenReads};

@@ -31,7 +31,7 @@ pub struct Prefetch {
     here: LocalContents,
     /// Files whose fetch has not begun, the smallest first, so that no file waits for a larger one.
     waiting: Peekable<vec::IntoIter<(ContentHash, (u64, SharedPath))>>,
-    running: JoinSet<(ContentHash, Fetched)>,
+    running: JoinSet<(ContentHash, PrefetchedFile)>,
     /// Progress of the running fetches.
     on_their_way: BTreeMap<ContentHash, watch::Receiver<FillProgress>>,
     running_bytes: u64,
@@ -42,7 +42,7 @@ pub struct Prefetch {
 
 /// The result of fetching one file.
 #[derive(Debug)]
-pub struct Fetched {
+pub struct PrefetchedFile {
     /// One of the names of the file.
     pub path: SharedPath,
     /// Size of the file in bytes.
@@ -51,7 +51,7 @@ pub struct Fetched {
     pub outcome: Result<(), TransferError>,
 }
 
-impl Fetched {
+impl PrefetchedFile {
     /// Returns whether the fetch failed only because the cache had no room to keep the file.
     pub fn is_not_kept(&self) -> bool {
         self.outcome == Err(TransferError::CacheFull)
@@ -98,7 +98,7 @@ impl Prefetch {
 
     /// Returns the next file whose fetch has ended, or `None` after the last file. The future may
     /// be dropped early without losing a result.
-    pub async fn next(&mut self) -> Option<Fetched> {
+    pub async fn next(&mut self) -> Option<PrefetchedFile> {
         if let Some(came) = self.begin() {
             return Some(came);
         }
@@ -114,14 +114,14 @@ impl Prefetch {
 
     /// Begins as many fetches as may run at once. Returns early with the first file that has
     /// arrived here since the prefetch was created.
-    pub(super) fn begin(&mut self) -> Option<Fetched> {
+    pub(super) fn begin(&mut self) -> Option<PrefetchedFile> {
         while let Some((hash, (size_bytes, path))) = self.waiting.next_if(|(_, (size_bytes, _))| {
             may_fetch_beside(self.running.len(), self.running_bytes, *size_bytes)
         }) {
             if self.here.has(&hash) {
                 self.come_bytes += size_bytes;
                 let outcome = Ok(());
-                return Some(Fetched {
+                return Some(PrefetchedFile {
                     path,
                     size_bytes,
                     outcome,
@@ -132,7 +132,7 @@ impl Prefetch {
             self.running_bytes += size_bytes;
             self.running.spawn(async move {
                 let outcome = fill.done().await;
-                let fetched = Fetched {
+                let fetched = PrefetchedFile {
                     path,
                     size_bytes,
                     outcome,
@@ -148,7 +148,7 @@ impl Prefetch {
     /// # Errors
     /// [`FileError::NotFetched`] for the first file that failed. The other fetches are cancelled.
     pub async fn finish(mut self) -> Result<(), FileError> {
-        while let Some(Fetched { path, outcome, .. }) = self.next().await {
+        while let Some(PrefetchedFile { path, outcome, .. }) = self.next().await {
             outcome.map_err(|source| FileError::NotFetched { path, source })?;
         }
         Ok(())

@@ -12,7 +12,7 @@ use crate::daemon::control::{
     CallerGone, Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched,
 };
 use p2pfs_node::FileError;
-use p2pfs_node::api::{Contents, FILES_MAX, Fetched, Hidden, Kind, Lack, WhyNotPinned};
+use p2pfs_node::api::{Contents, FILES_MAX, Hidden, Kind, Lack, PrefetchedFile, WhyNotPinned};
 use p2pfs_types::path::{SharedPath, escape};
 
 /// Interval between progress reports: as short as a person can notice.
@@ -128,7 +128,7 @@ fn check_may_fetch<'a>(
     })
 }
 
-fn why_not_fetched(services: &Services, ended: &Fetched, error: &impl Display) -> String {
+fn why_not_fetched(services: &Services, ended: &PrefetchedFile, error: &impl Display) -> String {
     let trouble = services.node.health().trouble_with_caching();
     match trouble.filter(|_| ended.is_not_kept()) {
         Some(trouble) => format!("{}: p2pfs doctor says what helps", told(&trouble).0),
