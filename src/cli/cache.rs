@@ -36,11 +36,11 @@ pub struct CacheOptions {
     #[command(flatten)]
     reporting: Reporting,
     #[command(subcommand)]
-    action: Action,
+    action: CacheAction,
 }
 
 #[derive(Debug, Clone, Subcommand)]
-enum Action {
+enum CacheAction {
     /// List its content
     Ls,
     /// Remove all files except pinned and open ones
@@ -83,10 +83,10 @@ pub struct PrefetchOptions {
 pub(super) fn run(options: &CacheOptions, output: &mut Output) -> Result<(), CliError> {
     let reporting = &options.reporting;
     match options.action {
-        Action::Ls => list(reporting, output),
-        Action::Clear => clear(reporting, output),
-        Action::Verify => verify(reporting, output),
-        Action::Resize { size } => resize(reporting, size, output),
+        CacheAction::Ls => list(reporting, output),
+        CacheAction::Clear => clear(reporting, output),
+        CacheAction::Verify => verify(reporting, output),
+        CacheAction::Resize { size } => resize(reporting, size, output),
     }
 }
 

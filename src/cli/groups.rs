@@ -14,10 +14,10 @@ const TEMPLATE: &str = "{about-with-newline}\n{usage-heading} {usage}\n{before-h
                         {options}{after-help}";
 
 /// A heading, and a function that adds the commands of its group to a command.
-type Group = (&'static str, fn(Command) -> Command);
+type CommandGroup = (&'static str, fn(Command) -> Command);
 
 /// The groups in the order of the help.
-const GROUPS: [Group; 7] = [
+const GROUPS: [CommandGroup; 7] = [
     ("Start", StartCommand::augment_subcommands),
     ("Share", ShareCommand::augment_subcommands),
     ("Files", FileCommand::augment_subcommands),

@@ -18,11 +18,11 @@ pub struct ConfigOptions {
     #[command(flatten)]
     reporting: Reporting,
     #[command(subcommand)]
-    action: Action,
+    action: SettingsAction,
 }
 
 #[derive(Debug, Clone, Subcommand)]
-enum Action {
+enum SettingsAction {
     /// Show each setting, and where it comes from
     Show(ShowOptions),
 }
@@ -37,7 +37,7 @@ struct ShowOptions {
 
 pub(super) fn run(options: ConfigOptions, output: &mut Output) -> Result<(), CliError> {
     let ConfigOptions { reporting, action } = options;
-    let Action::Show(options) = action;
+    let SettingsAction::Show(options) = action;
     let settings = settings(&reporting, options)?;
     if reporting.json {
         output.json(&settings)

@@ -38,17 +38,17 @@ pub(super) const FISH: Script = Script {
 pub(super) struct Script {
     name: &'static str,
     pub(super) text: &'static str,
-    answer: fn(Asked<'_>) -> io::Result<Vec<Vec<u8>>>,
+    answer: fn(CompletionRequest<'_>) -> io::Result<Vec<Vec<u8>>>,
 }
 
 /// Request of a completion script.
-struct Asked<'a> {
+struct CompletionRequest<'a> {
     command: &'a mut Command,
     words: Vec<OsString>,
     directory: Option<&'a Path>,
 }
 
-impl Asked<'_> {
+impl CompletionRequest<'_> {
     /// Returns the completions of the last word. Leaves out names with line breaks, other control
     /// characters or invisible characters, because a shell cannot display them.
     fn fitting(self, words: Vec<OsString>) -> io::Result<Vec<CompletionCandidate>> {
@@ -63,7 +63,7 @@ impl Asked<'_> {
 /// Answers bash. The request consists of the line up to the cursor, and of the end of this line
 /// that bash replaces. The replaced end excludes an opening quote and everything up to a colon or
 /// an equals sign, where bash begins a new word.
-fn bash(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
+fn bash(mut asked: CompletionRequest<'_>) -> io::Result<Vec<Vec<u8>>> {
     let mut handed = std::mem::take(&mut asked.words).into_iter();
     let line = handed.next().unwrap_or_default();
     let replaced = handed.next().unwrap_or_default();
@@ -93,7 +93,7 @@ fn bash(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
 /// Answers zsh and fish. The request consists of the words up to the cursor. The last word has its
 /// quotes as typed, and the shell has removed the quotes of the others. A tab and the description
 /// follow each completion that has a description.
-fn described(mut asked: Asked<'_>) -> io::Result<Vec<Vec<u8>>> {
+fn described(mut asked: CompletionRequest<'_>) -> io::Result<Vec<Vec<u8>>> {
     let mut words = std::mem::take(&mut asked.words);
     if let Some(last) = words.last_mut() {
         *last = OsString::from_vec(meant(last.as_bytes()).0);
@@ -137,7 +137,7 @@ impl EnvCompleter for Script {
         directory: Option<&Path>,
         buf: &mut dyn Write,
     ) -> io::Result<()> {
-        let asked = Asked {
+        let asked = CompletionRequest {
             command,
             words,
             directory,

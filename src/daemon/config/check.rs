@@ -165,7 +165,7 @@ fn covers(any: IpAddr, ip: IpAddr) -> bool {
 
 /// A folder and the setting that names it.
 #[derive(Clone, Copy)]
-struct Folder<'a> {
+struct ConfiguredFolder<'a> {
     key: &'static str,
     what: &'static str,
     dir: &'a Path,
@@ -173,19 +173,19 @@ struct Folder<'a> {
 
 /// Two folders that exclude each other.
 struct Clash<'a> {
-    one: Folder<'a>,
-    other: Folder<'a>,
+    one: ConfiguredFolder<'a>,
+    other: ConfiguredFolder<'a>,
 }
 
 impl Clash<'_> {
     /// Formats the conflict. If only one of the two folders was set, names that setting first,
     /// because a default cannot be corrected in a file.
     fn told(self, origin: impl Fn(&str) -> String) -> ConfigError {
-        let origin = |folder: &Folder<'_>| match folder.key {
+        let origin = |folder: &ConfiguredFolder<'_>| match folder.key {
             "share.dir" => origin(&share_key(&folder.dir.to_string_lossy())),
             key => origin(key),
         };
-        let is_default = |folder: &Folder<'_>| origin(folder) == DEFAULT;
+        let is_default = |folder: &ConfiguredFolder<'_>| origin(folder) == DEFAULT;
         let (one, other) = if is_default(&self.one) && !is_default(&self.other) {
             (self.other, self.one)
         } else {
@@ -206,14 +206,14 @@ impl Clash<'_> {
     }
 }
 
-fn clashes<'a>(one: Folder<'a>, others: &[Folder<'a>]) -> Vec<Clash<'a>> {
+fn clashes<'a>(one: ConfiguredFolder<'a>, others: &[ConfiguredFolder<'a>]) -> Vec<Clash<'a>> {
     let others = others.iter().filter(|other| overlap(one.dir, other.dir));
     others.map(|other| Clash { one, other: *other }).collect()
 }
 
 /// Returns the daemon's own folders: the state, the cache and the mount, if it is enabled.
-fn own_folders(config: &Config) -> Vec<Folder<'_>> {
-    let folder = |key, what, dir| Folder { key, what, dir };
+fn own_folders(config: &Config) -> Vec<ConfiguredFolder<'_>> {
+    let folder = |key, what, dir| ConfiguredFolder { key, what, dir };
     let mut own = vec![
         folder("state_dir", "the state directory", &*config.state_dir),
         folder("cache_dir", "the cache", &*config.cache_dir),
@@ -229,7 +229,7 @@ fn own_folders(config: &Config) -> Vec<Folder<'_>> {
 fn inboxes(config: &Config) -> Vec<Clash<'_>> {
     let own = own_folders(config);
     let inboxes = config.inboxes().into_iter();
-    let inboxes = inboxes.map(|(key, dir)| Folder {
+    let inboxes = inboxes.map(|(key, dir)| ConfiguredFolder {
         key,
         what: "the inbox",
         dir,
@@ -265,7 +265,7 @@ fn folders(config: &Config) -> Vec<Clash<'_>> {
         other: state,
     });
     let mount = own.get(2).map(|mount| clashes(*mount, &own[..2]));
-    let shares = config.share.iter().map(|share| Folder {
+    let shares = config.share.iter().map(|share| ConfiguredFolder {
         key: "share.dir",
         what: "the share",
         dir: &share.dir,

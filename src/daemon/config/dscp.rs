@@ -43,13 +43,13 @@ impl Serialize for Dscp {
 
 impl<'de> Deserialize<'de> for Dscp {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Written)
+        from.deserialize_any(DscpVisitor)
     }
 }
 
-struct Written;
+struct DscpVisitor;
 
-impl Visitor<'_> for Written {
+impl Visitor<'_> for DscpVisitor {
     type Value = Dscp;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -156,7 +156,10 @@ impl ControlServer {
             policy: self.policy.clone(),
             requests,
         });
-        let admitted = Arc::new(Admitted::new(self.connections_max, self.policy.clone()));
+        let admitted = Arc::new(ConnectedUsers::new(
+            self.connections_max,
+            self.policy.clone(),
+        ));
         let mut connections = tokio::task::JoinSet::new();
         loop {
             tokio::select! {
@@ -182,7 +185,7 @@ impl ControlServer {
     }
 }
 
-async fn serve_one(connection: Connection, place: Place) {
+async fn serve_one(connection: Connection, place: ConnectionSlot) {
     let uid = connection.caller.uid;
     let ended = connection.serve().await;
     tracing::debug!("control connection of user {uid} ended: {ended}");
@@ -209,7 +212,10 @@ fn expects_none(calls: &[u8]) -> bool {
 
 /// Returns the caller's identity and a connection slot. Without a free slot, sends the reason to
 /// the caller and returns `None`.
-fn admit(admitted: &Arc<Admitted>, stream: &UnixStream) -> Option<(Credentials, Place)> {
+fn admit(
+    admitted: &Arc<ConnectedUsers>,
+    stream: &UnixStream,
+) -> Option<(Credentials, ConnectionSlot)> {
     let caller = match Credentials::of_peer(stream) {
         Ok(caller) => caller,
         Err(e) => {
@@ -217,7 +223,7 @@ fn admit(admitted: &Arc<Admitted>, stream: &UnixStream) -> Option<(Credentials, 
             return None;
         }
     };
-    let place = Admitted::place(admitted, caller.uid);
+    let place = ConnectedUsers::place(admitted, caller.uid);
     if place.is_none() {
         let failure = Failure::new(
             FailureKind::Busy,
@@ -233,7 +239,7 @@ fn admit(admitted: &Arc<Admitted>, stream: &UnixStream) -> Option<(Credentials, 
 
 /// The connected users.
 #[derive(Debug)]
-struct Admitted {
+struct ConnectedUsers {
     max: usize,
     policy: Policy,
     by_user: Mutex<HashMap<u32, OfUser>>,
@@ -248,13 +254,13 @@ struct OfUser {
 
 /// The right to one connection; dropping it frees the slot.
 #[derive(Debug)]
-struct Place {
-    admitted: Arc<Admitted>,
+struct ConnectionSlot {
+    admitted: Arc<ConnectedUsers>,
     uid: u32,
     turn: Turn,
 }
 
-impl Admitted {
+impl ConnectedUsers {
     fn new(max: usize, policy: Policy) -> Self {
         Self {
             max,
@@ -265,7 +271,7 @@ impl Admitted {
 
     /// Assigns a slot to a connection. One user alone cannot lock out the others, and other users
     /// cannot lock out root and the daemon's user.
-    fn place(admitted: &Arc<Self>, uid: u32) -> Option<Place> {
+    fn place(admitted: &Arc<Self>, uid: u32) -> Option<ConnectionSlot> {
         let mut by_user = admitted.by_user.lock();
         let own = by_user.get(&uid).map_or(0, |user| user.connections);
         let others: usize = by_user
@@ -291,7 +297,7 @@ impl Admitted {
             },
         });
         user.connections += 1;
-        Some(Place {
+        Some(ConnectionSlot {
             admitted: Arc::clone(admitted),
             uid,
             turn: user.turn.clone(),
@@ -299,7 +305,7 @@ impl Admitted {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut by_user = self.admitted.by_user.lock();
         match by_user.get_mut(&self.uid) {
@@ -351,8 +357,8 @@ impl Drop for SocketFile {
 mod tests {
     use super::*;
 
-    fn admitted(max: usize) -> Arc<Admitted> {
-        Arc::new(Admitted::new(
+    fn admitted(max: usize) -> Arc<ConnectedUsers> {
+        Arc::new(ConnectedUsers::new(
             max,
             Policy {
                 owner_uid: 100,
@@ -364,26 +370,28 @@ mod tests {
     #[test]
     fn one_user_cannot_exclude_the_others() {
         let admitted = admitted(8);
-        let places: Vec<_> = (0..3).map(|_| Admitted::place(&admitted, 1000)).collect();
+        let places: Vec<_> = (0..3)
+            .map(|_| ConnectedUsers::place(&admitted, 1000))
+            .collect();
         assert_eq!(places.iter().flatten().count(), 2);
-        assert!(Admitted::place(&admitted, 1001).is_some());
+        assert!(ConnectedUsers::place(&admitted, 1001).is_some());
     }
 
     #[test]
     fn all_users_together_cannot_exclude_root_or_the_daemons_user() {
         let admitted = admitted(4);
         let places: Vec<_> = (1000..1010)
-            .filter_map(|uid| Admitted::place(&admitted, uid))
+            .filter_map(|uid| ConnectedUsers::place(&admitted, uid))
             .collect();
         assert_eq!(places.len(), 4);
-        assert!(Admitted::place(&admitted, 0).is_some());
-        assert!(Admitted::place(&admitted, 100).is_some());
+        assert!(ConnectedUsers::place(&admitted, 0).is_some());
+        assert!(ConnectedUsers::place(&admitted, 100).is_some());
     }
 
     #[tokio::test]
     async fn connections_of_one_user_share_its_turn_and_root_needs_none() {
         let admitted = admitted(16);
-        let place = |uid| Admitted::place(&admitted, uid).unwrap();
+        let place = |uid| ConnectedUsers::place(&admitted, uid).unwrap();
         let (one, other, third) = (place(1000), place(1000), place(1001));
         let _at_work = one.turn.take().await;
         let waits = std::time::Duration::ZERO;
@@ -402,7 +410,7 @@ mod tests {
     fn a_slot_is_free_again_once_its_connection_ended() {
         let admitted = admitted(4);
         for _ in 0..100 {
-            assert!(Admitted::place(&admitted, 1000).is_some());
+            assert!(ConnectedUsers::place(&admitted, 1000).is_some());
         }
         assert!(admitted.by_user.lock().is_empty());
     }

@@ -26,7 +26,8 @@ use super::mount_rights::MountRights;
 use super::node_config::{inbox_shares, node_config};
 use super::seeds::NamedSeeds;
 use super::services::{
-    ActiveSettings, CallerRights, ConfiguredShares, DaemonActivity, Health, Lifecycle, Services,
+    ActiveSettings, CallerRights, ConfiguredShares, DaemonActivity, ExaminationLocks, Lifecycle,
+    Services,
 };
 use super::sharing::{added_by_command, share_all, share_missing};
 use super::started_by::StartedBy;
@@ -294,7 +295,7 @@ impl Daemon {
                 saved: Mutex::new(saved_shares),
                 missing: Mutex::default(),
             },
-            health: Health::default(),
+            health: ExaminationLocks::default(),
         });
         answer_limits::limit_as_configured(&services);
         trust::reserve_names(&services);

@@ -25,7 +25,7 @@ pub(super) struct Services {
     pub rights: CallerRights,
     pub activity: DaemonActivity,
     pub shares: ConfiguredShares,
-    pub health: Health,
+    pub health: ExaminationLocks,
 }
 
 /// The settings of the daemon.
@@ -118,7 +118,7 @@ impl ConfiguredShares {
 
 /// The locks that let each kind of examination of this node run once at a time.
 #[derive(Default)]
-pub(super) struct Health {
+pub(super) struct ExaminationLocks {
     /// Locked while a review of the conditions runs.
     pub reviewing: Arc<tokio::sync::Mutex<()>>,
     /// Locked while a checkup runs.
