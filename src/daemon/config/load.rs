@@ -18,7 +18,7 @@ use super::sections::ShareSettings;
 use super::seed::Seed;
 use super::settings::Config;
 use super::shown::{DEFAULT, share_key, shown};
-use super::{check, document, one_folder};
+use super::{check, document, one_folder, variables};
 use crate::daemon::control::{SettingInfo, Settings};
 use p2pfs_types::id::NodeName;
 
@@ -117,7 +117,7 @@ pub fn socket_of(sources: &Sources) -> Option<PathBuf> {
             let _refused = merged.add_file(&path, &text);
         }
     }
-    let (environment, _refused) = sources.environment.layer();
+    let (environment, _refused) = variables::layer(&sources.environment);
     merged.add(environment, "the environment");
     if merged.origins.contains_key("socket") {
         Some(merged.settings(&sources.place).ok()?.socket)
@@ -140,7 +140,7 @@ fn load_with(
         }
         files.push(path);
     }
-    let (environment, wrong) = sources.environment.layer();
+    let (environment, wrong) = variables::layer(&sources.environment);
     errors.extend(wrong);
     merged.add(environment, "the environment");
     let mut config = merged.settings(&sources.place)?;
@@ -162,7 +162,7 @@ fn load_with(
     // accessed.
     let (standing, superseded) = standing(std::mem::take(&mut config.share));
     config.share = standing;
-    let unknown = sources.environment.unknown();
+    let unknown = variables::unknown(&sources.environment);
     let warnings = unknown
         .iter()
         .map(|name| not_a_setting(name))

@@ -75,10 +75,3 @@ fn changed_limits(old: &LimitSettings, new: &LimitSettings) -> Option<LimitSetti
 fn changed<T: PartialEq + Clone>(old: &T, new: &T) -> Option<T> {
     (old != new).then(|| new.clone())
 }
-
-impl Config {
-    /// Returns the settings as TOML.
-    pub fn to_table(&self) -> toml::Table {
-        toml::Table::try_from(self).unwrap_or_default()
-    }
-}

@@ -174,6 +174,11 @@ impl Config {
         open
     }
 
+    /// Returns the settings as TOML.
+    pub fn to_table(&self) -> toml::Table {
+        toml::Table::try_from(self).unwrap_or_default()
+    }
+
     /// Returns the settings as a configuration file that sets all of them that have a value.
     pub fn to_toml(&self) -> String {
         // This does not fail: all these types have a TOML form, and the fields that are tables
