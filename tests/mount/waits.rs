@@ -305,7 +305,7 @@ fn a_program_with_a_budget_opens_shared_files_at_once_and_costs_others_no_pages(
     };
     let own_name = fs::read_to_string("/proc/self/comm").unwrap();
     let own_budget = budget(own_name.trim_end().to_owned());
-    mounted.mount.set_budgets(vec![own_budget]);
+    mounted.mount.readers().set_budgets(vec![own_budget]);
     let (tell, told) = std::sync::mpsc::channel();
     let files = ["dead", "come"].map(|name| mounted.at(name));
     thread::spawn(move || tell.send(files.map(|file| File::open(file).unwrap())));
@@ -313,7 +313,7 @@ fn a_program_with_a_budget_opens_shared_files_at_once_and_costs_others_no_pages(
     stuck.kill().unwrap();
     wait_child(&mut stuck, PATIENCE);
     let open = open.expect("it waits for the reads of others");
-    mounted.mount.set_budgets(Vec::new());
+    mounted.mount.readers().set_budgets(Vec::new());
     let before = mounted.mount.activity().read_bytes;
     assert!(fs::read(mounted.at("come")).unwrap() == bytes);
     assert_eq!(

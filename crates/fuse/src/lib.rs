@@ -70,6 +70,7 @@ pub use device::TRANSFER_MAX_BYTES;
 pub use mount::{Mount, MountError, MountOptions, PendingMount};
 pub use mounter::{check_device, device_trouble, has_broker};
 pub use notify::WAITING_MAX as MAX_WAITING_NOTIFICATIONS;
+pub use readers::Readers;
 pub use reading::{FILES_MAX, FileReport, GivenReport, ReaderReport, WaitReport};
 pub use requests::Deadlines;
 pub use session::BACKGROUND_MAX;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::mounter::{self, AcquiredMount, KeptMountState, MountPlace};
-use super::{Activity, ReaderBudget, ReaderReport, ServedMount, ServerOptions};
+use super::{Activity, ReaderReport, Readers, ServedMount, ServerOptions};
 use crate::mounting::{MountRequest, MountingError};
 use p2pfs_fs::{
     Change, Content, ContentHash, DEFAULT_MASK, Filesystem, Invalidator, Options, READ_AHEAD_BYTES,
@@ -324,37 +324,13 @@ impl Mount {
         device.mount.liveness.is_alive(ask, timeout)
     }
 
-    /// Sets the programs that get only cached bytes, and EACCES for all others. Programs are named
-    /// by process or by unit of a service manager.
-    pub fn set_cached_only(&self, programs: Vec<String>) {
-        self.server.device.mount.readers.set_cached_only(programs);
-    }
-
-    /// Sets the fetch limits of programs, which are named by process or by unit of a service
-    /// manager. Cached bytes are never delayed.
-    pub fn set_budgets(&self, budgets: Vec<ReaderBudget>) {
-        self.server.device.mount.readers.set_budgets(budgets);
-    }
-
-    /// Updates the rates of the readers and drops those without open files and without recent
-    /// reads. To be called about once a second.
-    pub fn update_readers(&self) {
-        self.server.device.mount.readers.update_rates();
-    }
-
-    /// Returns the process ID, the user ID and the read bytes of each reader.
-    pub fn read_bytes(&self) -> Vec<(u32, u32, u64)> {
-        self.server.device.mount.readers.read_bytes()
-    }
-
-    /// Returns the files that processes of a user have open or read recently, as paths from the
-    /// root.
-    pub fn files_read_by(&self, uid: u32) -> Vec<Box<[u8]>> {
-        self.server.device.mount.readers.files_of(uid)
+    /// Returns the programs that read in the mount, with their rules.
+    pub fn readers(&self) -> &Readers {
+        &self.server.device.mount.readers
     }
 
     /// Returns the readers and their files: waiting ones first, then by rate, then by bytes read.
-    pub fn readers(&self) -> Vec<ReaderReport> {
+    pub fn report_readers(&self) -> Vec<ReaderReport> {
         let device = &self.server.device;
         device
             .mount

@@ -30,8 +30,8 @@ const PROCESSES_MAX: usize = 512;
 /// How long a process without open files is reported after its last open or read.
 const TOLD_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Reading programs and their rules.
-pub(super) struct Readers {
+/// The programs that read in a mount, and the rules for them.
+pub struct Readers {
     begun: Instant,
     rules: RwLock<Rules>,
     known: RwLock<HashMap<u32, KnownThread>>,
@@ -111,16 +111,16 @@ impl Default for Readers {
 }
 
 impl Readers {
-    /// Sets the programs that get only cached bytes: names of processes, and of units of a service
-    /// manager (`tracker-miner-fs-3.service`).
-    pub(crate) fn set_cached_only(&self, list: Vec<String>) {
+    /// Sets the programs that get only cached bytes, and EACCES for all others: names of processes,
+    /// and of units of a service manager (`tracker-miner-fs-3.service`).
+    pub fn set_cached_only(&self, list: Vec<String>) {
         self.rules.write().cached_only = list;
         self.known.write().clear();
     }
 
-    /// Sets the fetch limits of programs; all others are unlimited. An unchanged budget keeps its
-    /// spent bytes.
-    pub(crate) fn set_budgets(&self, list: Vec<ReaderBudget>) {
+    /// Sets the fetch limits of programs; all others are unlimited. Cached bytes are never delayed.
+    /// An unchanged budget keeps its spent bytes.
+    pub fn set_budgets(&self, list: Vec<ReaderBudget>) {
         let mut rules = self.rules.write();
         let kept = std::mem::take(&mut rules.budgets);
         let now = Instant::now();
@@ -247,7 +247,7 @@ impl Readers {
 
     /// Updates the rates of all processes and drops those without open files and without recent
     /// reads. To be called about once a second.
-    pub(crate) fn update_rates(&self) {
+    pub fn update_rates(&self) {
         let now = Instant::now();
         let forgotten = u64::try_from(TOLD_LIFETIME.as_millis()).unwrap_or(u64::MAX);
         let old_ms = self.now_ms(now).saturating_sub(forgotten);
@@ -260,15 +260,16 @@ impl Readers {
             .retain(|_, known| known.until + TOLD_LIFETIME > now);
     }
 
-    /// Returns the files that processes of a user have open or read recently.
-    pub(crate) fn files_of(&self, uid: u32) -> Vec<Box<[u8]>> {
+    /// Returns the files that processes of a user have open or read recently, as paths from the
+    /// root.
+    pub fn files_of(&self, uid: u32) -> Vec<Box<[u8]>> {
         let processes = self.processes.lock();
         let own = processes.values().filter(|process| process.uid == uid);
         own.flat_map(|process| process.files()).collect()
     }
 
     /// Returns the process ID, the user ID and the read bytes of each process.
-    pub(crate) fn read_bytes(&self) -> Vec<(u32, u32, u64)> {
+    pub fn read_bytes(&self) -> Vec<(u32, u32, u64)> {
         let processes = self.processes.lock();
         let read = processes.values().map(|it| it.read_bytes());
         read.collect()

@@ -49,7 +49,7 @@ impl Served {
     /// Sets the programs that may read cached bytes only.
     pub(super) fn set_cached_only(&self, programs: Vec<String>) {
         if let Some(mount) = self.mount() {
-            mount.set_cached_only(programs);
+            mount.readers().set_cached_only(programs);
         }
     }
 
@@ -60,14 +60,18 @@ impl Served {
             bytes_s: budget.bytes_per_s,
         };
         if let Some(mount) = self.mount() {
-            mount.set_budgets(budgets.iter().map(rule).collect());
+            let budgets = budgets.iter().map(rule).collect();
+            mount.readers().set_budgets(budgets);
         }
     }
 
     /// Returns at most [`READERS_TOLD_MAX`] readers of the mount whose user ID passes `is_told`.
     /// Also returns the number of readers of all other users.
     pub(super) fn readers(&self, is_told: impl Fn(u32) -> bool) -> (Vec<ReaderInfo>, u64) {
-        let reports = self.mount().map(|it| it.readers()).unwrap_or_default();
+        let reports = self
+            .mount()
+            .map(|it| it.report_readers())
+            .unwrap_or_default();
         let all = reports.len();
         let mut told: Vec<_> = reports.into_iter().filter(|it| is_told(it.uid)).collect();
         let others = (all - told.len()) as u64;
@@ -77,7 +81,10 @@ impl Served {
 
     /// Returns the bytes that the daemon has served to each process in the mount.
     pub(super) fn read_bytes(&self) -> Vec<(Counter, u64)> {
-        let read = self.mount().map(|it| it.read_bytes()).unwrap_or_default();
+        let read = self
+            .mount()
+            .map(|it| it.readers().read_bytes())
+            .unwrap_or_default();
         let counted = read.into_iter();
         let counted = counted.map(|(pid, uid, bytes)| (Counter::Reader { pid, uid }, bytes));
         counted.collect()
@@ -85,14 +92,14 @@ impl Served {
 
     /// Returns the files that a user's processes have open in the mount or have read lately.
     pub(super) fn files_read_by(&self, uid: u32) -> Vec<Named> {
-        let paths = self.mount().map(|it| it.files_read_by(uid));
+        let paths = self.mount().map(|it| it.readers().files_of(uid));
         paths.into_iter().flatten().map(Named::new).collect()
     }
 
     /// Updates the rates of the readers, and forgets readers that are gone.
     pub(super) fn update_readers(&self) {
         if let Some(mount) = self.mount() {
-            mount.update_readers();
+            mount.readers().update_rates();
         }
     }
 
