@@ -4,9 +4,10 @@
 //! It has the task that drives [`LegacyMachine`](crate::discovery::LegacyMachine) (`run`), the
 //! files offered to legacy peers (`offered`) and their transfer (`serve`), the reports about
 //! refused names (`refusals`), the files fetched from legacy peers (`files`, `incoming`, `copy`,
-//! `window`), and the access of the mount to these (`mount`). Files of legacy peers have no hash
+//! `window`), and the access of the mount to these (`mount`, `absent`). Files of legacy peers have no hash
 //! and are kept apart from all verified files. The plane exists only if it is turned on.
 
+mod absent;
 mod copy;
 mod error;
 pub mod files;
@@ -18,14 +19,12 @@ mod run;
 mod serve;
 mod window;
 
-use std::collections::HashMap;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::discovery::Absence;
@@ -35,6 +34,7 @@ use p2pfs_node::OpenVersions;
 
 pub use crate::discovery::{LegacyMember, Patience, Requester};
 pub use crate::wire::discovery::{Name, printable};
+use absent::AbsentNames;
 pub use copy::RemoteCopy;
 pub use error::CopyError;
 pub use files::{COPY_AGE, RemoteFile, RemoteFiles, WINDOWS_MAX};
@@ -112,9 +112,7 @@ pub struct Legacy {
     /// How long a read waits without progress.
     read_deadline: Duration,
     open_versions: OpenVersions,
-    /// Names that no peer had, and the time until which lookups from the kernel fail at once for
-    /// each.
-    absent: Arc<Mutex<HashMap<Name, Instant>>>,
+    absent: AbsentNames,
 }
 
 impl Legacy {

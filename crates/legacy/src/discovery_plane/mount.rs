@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::{CopyError, Legacy, LegacyAbsence, RemoteBytes, RemoteFile};
-use crate::discovery::{Absence, NEGATIVE, Requester, is_probe};
+use crate::discovery::{Absence, Requester, is_probe};
 use crate::wire::discovery::Name;
 use p2pfs_fs::{
     ForeignFile, ForeignFiles, FsError, LaterReply, OpenContent, ReadNow, ReadReply, ReadTicket,
@@ -16,8 +16,6 @@ use p2pfs_fs::{
 use p2pfs_node::OpenSlot;
 use p2pfs_types::extent::ByteRange;
 
-/// Maximum number of names remembered as absent.
-const ABSENT_MAX: usize = 4096;
 /// How long an open may take in addition to the lookup: to connect and to read a header.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
 /// Maximum number of responders that one open tries.
@@ -32,12 +30,7 @@ impl ForeignFiles for Legacy {
                 return false;
             }
         };
-        let is_absent = || {
-            let absent = self.absent.lock();
-            absent
-                .get(&name)
-                .is_some_and(|until| *until > Instant::now())
-        };
+        let is_absent = || self.absent.contains(Instant::now(), &name);
         self.shared.has_peers.load(Ordering::Relaxed) && !is_probe(&name) && !is_absent()
     }
 
@@ -60,7 +53,7 @@ impl ForeignFiles for Legacy {
         };
         let legacy = self.clone();
         self.runtime.spawn(async move {
-            reply(legacy.look_up(name, uid).await.map(|file| shown(&file)));
+            reply(look_up(&legacy, name, uid).await.map(|file| shown(&file)));
         });
     }
 
@@ -71,9 +64,9 @@ impl ForeignFiles for Legacy {
         let legacy = self.clone();
         self.runtime.spawn(async move {
             let limit = legacy.lookup + OPEN_LIMIT;
-            let opened = tokio::time::timeout(limit, legacy.open_bytes(name, uid)).await;
-            let bytes = opened.unwrap_or(Err(FsError::DeadlinePassed));
-            reply(bytes.and_then(|bytes| legacy.opened(bytes)));
+            let found = tokio::time::timeout(limit, open_bytes(&legacy, name, uid)).await;
+            let bytes = found.unwrap_or(Err(FsError::DeadlinePassed));
+            reply(bytes.and_then(|bytes| opened(&legacy, bytes)));
         });
     }
 }
@@ -118,81 +111,65 @@ impl OpenContent for OpenRemote {
     }
 }
 
-impl Legacy {
-    fn opened(&self, bytes: RemoteBytes) -> Result<(Arc<dyn OpenContent>, u64), FsError> {
-        let size_bytes = bytes.size_bytes();
-        let open = OpenRemote {
-            bytes,
-            runtime: self.runtime.clone(),
-            patience: self.read_deadline,
-            _slot: self.open_versions.enter()?,
+fn opened(legacy: &Legacy, bytes: RemoteBytes) -> Result<(Arc<dyn OpenContent>, u64), FsError> {
+    let size_bytes = bytes.size_bytes();
+    let open = OpenRemote {
+        bytes,
+        runtime: legacy.runtime.clone(),
+        patience: legacy.read_deadline,
+        _slot: legacy.open_versions.enter()?,
+    };
+    Ok((Arc::new(open), size_bytes))
+}
+
+async fn look_up(legacy: &Legacy, name: Name, uid: u32) -> Result<Arc<RemoteFile>, FsError> {
+    let requester = Requester::program(uid);
+    match legacy.find(name.clone(), requester, &[]).await {
+        Ok(file) => Ok(file),
+        Err(LegacyAbsence::Stopping) => Err(FsError::Stopping),
+        // It is unknown whether the file exists.
+        Err(LegacyAbsence::NotAsked(Absence::Busy)) => Err(FsError::Busy),
+        Err(LegacyAbsence::NotAsked(Absence::NoMembers)) => Err(FsError::NotFound),
+        Err(_) => {
+            legacy.absent.record(Instant::now(), name);
+            Err(FsError::NotFound)
+        }
+    }
+}
+
+/// Opens the file at the first responder that begins to send it.
+async fn open_bytes(legacy: &Legacy, name: Name, uid: u32) -> Result<RemoteBytes, FsError> {
+    let (mut failure, mut passed) = (None, Vec::new());
+    while passed.len() < RESPONDERS_MAX {
+        let file = match failure {
+            None => look_up(legacy, name.clone(), uid).await?,
+            Some(failure) => {
+                let requester = Requester::program(uid);
+                let next = legacy.find(name.clone(), requester, &passed).await;
+                next.map_err(|_| failure)?
+            }
         };
-        Ok((Arc::new(open), size_bytes))
-    }
-
-    async fn look_up(&self, name: Name, uid: u32) -> Result<Arc<RemoteFile>, FsError> {
-        let requester = Requester::program(uid);
-        match self.find(name.clone(), requester, &[]).await {
-            Ok(file) => Ok(file),
-            Err(LegacyAbsence::Stopping) => Err(FsError::Stopping),
-            // It is unknown whether the file exists.
-            Err(LegacyAbsence::NotAsked(Absence::Busy)) => Err(FsError::Busy),
-            Err(LegacyAbsence::NotAsked(Absence::NoMembers)) => Err(FsError::NotFound),
-            Err(_) => {
-                self.record_absent(name);
-                Err(FsError::NotFound)
+        let bytes = match legacy.files.copy(&file).await {
+            Err(CopyError::NoRoom { .. }) => {
+                let window = legacy.files.window(&file).await;
+                window.map(RemoteBytes::Window)
             }
+            copied => copied.map(RemoteBytes::Copy),
+        };
+        match bytes {
+            // An empty file is received as a whole first. The peer may send bytes although it
+            // announced none, and no read of an empty file would notice that.
+            Ok(RemoteBytes::Copy(copy)) if copy.size_bytes == 0 => match copy.whole().await {
+                Ok(()) => return Ok(RemoteBytes::Copy(copy)),
+                Err(error) => failure = Some(error.as_fs_error()),
+            },
+            Ok(bytes) => return Ok(bytes),
+            Err(error) if error.is_the_peers() => failure = Some(error.as_fs_error()),
+            Err(error) => return Err(error.as_fs_error()),
         }
+        passed.push(file.at);
     }
-
-    /// Opens the file at the first responder that begins to send it.
-    async fn open_bytes(&self, name: Name, uid: u32) -> Result<RemoteBytes, FsError> {
-        let (mut failure, mut passed) = (None, Vec::new());
-        while passed.len() < RESPONDERS_MAX {
-            let file = match failure {
-                None => self.look_up(name.clone(), uid).await?,
-                Some(failure) => {
-                    let requester = Requester::program(uid);
-                    let next = self.find(name.clone(), requester, &passed).await;
-                    next.map_err(|_| failure)?
-                }
-            };
-            let bytes = match self.files.copy(&file).await {
-                Err(CopyError::NoRoom { .. }) => {
-                    let window = self.files.window(&file).await;
-                    window.map(RemoteBytes::Window)
-                }
-                copied => copied.map(RemoteBytes::Copy),
-            };
-            match bytes {
-                // An empty file is received as a whole first. The peer may send bytes although it
-                // announced none, and no read of an empty file would notice that.
-                Ok(RemoteBytes::Copy(copy)) if copy.size_bytes == 0 => match copy.whole().await {
-                    Ok(()) => return Ok(RemoteBytes::Copy(copy)),
-                    Err(error) => failure = Some(error.as_fs_error()),
-                },
-                Ok(bytes) => return Ok(bytes),
-                Err(error) if error.is_the_peers() => failure = Some(error.as_fs_error()),
-                Err(error) => return Err(error.as_fs_error()),
-            }
-            passed.push(file.at);
-        }
-        Err(failure.unwrap_or(FsError::NotFound))
-    }
-
-    fn record_absent(&self, name: Name) {
-        let now = Instant::now();
-        let mut absent = self.absent.lock();
-        if absent.len() >= ABSENT_MAX {
-            absent.retain(|_, until| *until > now);
-        }
-        if absent.len() < ABSENT_MAX {
-            let until = absent.entry(name).or_insert(now);
-            if *until <= now {
-                *until = now + NEGATIVE;
-            }
-        }
-    }
+    Err(failure.unwrap_or(FsError::NotFound))
 }
 
 fn shown(file: &RemoteFile) -> ForeignFile {

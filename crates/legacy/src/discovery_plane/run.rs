@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
+use super::absent::AbsentNames;
 use super::error::{CopyError, offence};
 use super::files::FailedTransfer;
 use super::offered::OfferedFiles;
@@ -122,7 +123,7 @@ pub(crate) fn start(
         lookup: settings.lookup,
         read_deadline: host.reads.deadline,
         open_versions: host.reads.open_versions,
-        absent: Arc::default(),
+        absent: AbsentNames::default(),
     };
     let inlet = LegacyInlet {
         datagrams,
