@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::copy::{CopyWriter, RemoteCopy};
 use super::error::CopyError;
 use super::incoming::ThrottledTransfer;
+use super::window::Window;
 use crate::net::discovery::LegacyError;
 use crate::wire::discovery::Name;
 use p2pfs_cache::{Cache, Room, UNVERIFIED_DIR};
@@ -158,7 +159,7 @@ impl RemoteFiles {
     }
 
     /// Replaces a file whose size changed by one with this transfer, if the name is still known.
-    pub(super) fn renew(&self, file: &RemoteFile, transfer: ThrottledTransfer) -> Arc<RemoteFile> {
+    fn renew(&self, file: &RemoteFile, transfer: ThrottledTransfer) -> Arc<RemoteFile> {
         let renewed = RemoteFile::parked(file.name.clone(), file.peer, transfer);
         if let Some(known) = self.store.known.lock().get_mut(&file.name) {
             *known = renewed.clone();
@@ -265,14 +266,28 @@ impl RemoteFiles {
         })
     }
 
+    /// Opens a window on a file: a transfer that is read as it arrives, without a copy.
+    ///
+    /// # Errors
+    /// [`CopyError`]; [`CopyError::NoRoom`] if the maximum number of windows is open.
+    pub async fn window(&self, file: &Arc<RemoteFile>) -> Result<Arc<Window>, CopyError> {
+        let place = self.place_of_window(file)?;
+        let transfer = self.transfer(file).await?;
+        if transfer.size_bytes() == file.size_bytes {
+            let window = Window::new(file.clone(), transfer, self.clone(), place);
+            return Ok(Arc::new(window));
+        }
+        let renewed = self.renew(file, transfer);
+        let transfer = renewed.take_parked().ok_or(CopyError::Refused)?;
+        let window = Window::new(renewed, transfer, self.clone(), place);
+        Ok(Arc::new(window))
+    }
+
     /// Takes a slot for one more window.
     ///
     /// # Errors
     /// [`CopyError::NoRoom`] if [`WINDOWS_MAX`] windows are open.
-    pub(super) fn place_of_window(
-        &self,
-        file: &Arc<RemoteFile>,
-    ) -> Result<OwnedSemaphorePermit, CopyError> {
+    fn place_of_window(&self, file: &Arc<RemoteFile>) -> Result<OwnedSemaphorePermit, CopyError> {
         let size_bytes = file.size_bytes;
         let place = self.store.windows.clone().try_acquire_owned();
         place.map_err(|_| {
@@ -366,7 +381,7 @@ impl RemoteFile {
         file
     }
 
-    pub(super) fn take_parked(&self) -> Option<ThrottledTransfer> {
+    fn take_parked(&self) -> Option<ThrottledTransfer> {
         let mut parked = self.parked.lock();
         parked.take()
     }

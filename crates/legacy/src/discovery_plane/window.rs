@@ -85,27 +85,9 @@ struct WindowStream {
     failure: Option<CopyError>,
 }
 
-impl RemoteFiles {
-    /// Opens a window on a file: a transfer that is read as it arrives, without a copy.
-    ///
-    /// # Errors
-    /// [`CopyError`]; [`CopyError::NoRoom`] if the maximum number of windows is open.
-    pub async fn window(&self, file: &Arc<RemoteFile>) -> Result<Arc<Window>, CopyError> {
-        let place = self.place_of_window(file)?;
-        let transfer = self.transfer(file).await?;
-        if transfer.size_bytes() == file.size_bytes {
-            let window = Window::new(file.clone(), transfer, self.clone(), place);
-            return Ok(Arc::new(window));
-        }
-        let renewed = self.renew(file, transfer);
-        let transfer = renewed.take_parked().ok_or(CopyError::Refused)?;
-        let window = Window::new(renewed, transfer, self.clone(), place);
-        Ok(Arc::new(window))
-    }
-}
-
 impl Window {
-    fn new(
+    /// Creates a window at the begin of a transfer, with the slot `place`.
+    pub(super) fn new(
         file: Arc<RemoteFile>,
         transfer: ThrottledTransfer,
         files: RemoteFiles,
