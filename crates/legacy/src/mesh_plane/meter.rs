@@ -1,15 +1,50 @@
-//! The receive rate of the files of one connection.
+//! The bytes of the files of one connection, and their receive rate.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// Interval over which a rate is measured.
 const SPAN: Duration = Duration::from_secs(1);
 /// Silence after which the measurement restarts.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// Counters of the file bytes of a connection.
+#[derive(Debug, Default)]
+pub(super) struct TransferCounters {
+    received_bytes: AtomicU64,
+    sent_bytes: AtomicU64,
+    meter: Mutex<Meter>,
+}
+
+impl TransferCounters {
+    pub(super) fn received(&self, length: u64) {
+        self.received_bytes.fetch_add(length, Ordering::Relaxed);
+        self.meter.lock().add(Instant::now(), length);
+    }
+
+    pub(super) fn sent(&self, length: u64) {
+        self.sent_bytes.fetch_add(length, Ordering::Relaxed);
+    }
+
+    /// Returns the receive rate in bytes per second when files last arrived.
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.meter.lock().per_second()
+    }
+
+    /// Returns the received and the sent bytes.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (
+            self.received_bytes.load(Ordering::Relaxed),
+            self.sent_bytes.load(Ordering::Relaxed),
+        )
+    }
+}
+
 /// Counts bytes as they arrive.
 #[derive(Debug, Default)]
-pub(super) struct Meter {
+struct Meter {
     /// Start of the current interval, and the time of its last byte.
     span: Option<(Instant, Instant)>,
     bytes: u64,
@@ -18,7 +53,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn add(&mut self, now: Instant, bytes: u64) {
+    fn add(&mut self, now: Instant, bytes: u64) {
         let begun = match self.span {
             Some((begun, last)) if now.saturating_duration_since(last) < PAUSE => begun,
             _ => {
@@ -37,7 +72,7 @@ impl Meter {
 
     /// Returns the rate in bytes per second at the time when bytes last arrived, or `None` if too
     /// few arrived.
-    pub(super) fn per_second(&self) -> Option<f64> {
+    fn per_second(&self) -> Option<f64> {
         self.rate.or_else(|| {
             let (begun, last) = self.span?;
             let passed = last.saturating_duration_since(begun).as_secs_f64();

@@ -3,7 +3,8 @@
 //!
 //! It has the task that drives [`MeshMachine`](crate::mesh::MeshMachine) (`run`), a reading and a
 //! writing task for each connection (`session`), the writing of received files into the inbox
-//! (`files`), and the sending of files (`push`). The mesh exists only if it is configured.
+//! (`files`), the sending of files (`push`), and the counters of their bytes (`meter`). The mesh
+//! exists only if it is configured.
 
 mod files;
 mod meter;
@@ -12,20 +13,15 @@ mod run;
 mod session;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::mesh::{MeshPeer, Pace};
-use crate::net::mesh::MeshSender;
-use p2pfs_node::{ForeignPeer, ForeignThrottle, PushError};
+use crate::mesh::MeshPeer;
+use p2pfs_node::{ForeignPeer, PushError};
 
 pub use crate::mesh::Who;
 pub use crate::wire::discovery::MemberName;
-use meter::Meter;
+use push::PushTarget;
 pub(super) use run::start;
 
 /// Maximum number of commands queued for the plane.
@@ -55,37 +51,6 @@ pub struct MeshReport {
     pub sent_bytes: u64,
     /// Receive rate in bytes per second when files last arrived on an open connection of the peer.
     pub rate_bytes_per_s: Option<f64>,
-}
-
-/// Counters of the file bytes of a connection.
-#[derive(Debug, Default)]
-pub(super) struct TransferCounters {
-    received_bytes: AtomicU64,
-    sent_bytes: AtomicU64,
-    meter: Mutex<Meter>,
-}
-
-impl TransferCounters {
-    fn received(&self, length: u64) {
-        self.received_bytes.fetch_add(length, Ordering::Relaxed);
-        self.meter.lock().add(Instant::now(), length);
-    }
-
-    fn sent(&self, length: u64) {
-        self.sent_bytes.fetch_add(length, Ordering::Relaxed);
-    }
-}
-
-/// A peer that files can be pushed to.
-#[derive(Clone)]
-pub(crate) struct PushTarget {
-    who: Who,
-    sender: MeshSender,
-    /// Estimated queue of the peer. Locked while a file is sent, so that files are sent one after
-    /// another.
-    pace: Arc<AsyncMutex<Pace>>,
-    moved: Arc<TransferCounters>,
-    passage: ForeignThrottle,
 }
 
 enum MeshCommand {

@@ -1,14 +1,17 @@
 //! Pushing a file to one peer of the mesh, within the rate limit and no faster than an original
 //! program receives, by the estimate of [`Pace`].
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::PushTarget;
-use crate::mesh::Pace;
-use crate::net::mesh::{MeshEnd, StreamedMessage};
+use tokio::sync::Mutex;
+
+use super::meter::TransferCounters;
+use crate::mesh::{Pace, Who};
+use crate::net::mesh::{MeshEnd, MeshSender, StreamedMessage};
 use crate::wire::mesh::{chunk_bytes, encode_chunk_head, encode_end, encode_message, encode_start};
-use p2pfs_node::{Parcel, PushError};
+use p2pfs_node::{ForeignThrottle, Parcel, PushError};
 use p2pfs_types::file_name::sent_name;
 
 /// Number of bytes read from a file at once.
@@ -18,6 +21,18 @@ impl From<MeshEnd> for PushError {
     fn from(_: MeshEnd) -> Self {
         Self::Gone
     }
+}
+
+/// A peer that files can be pushed to.
+#[derive(Clone)]
+pub(crate) struct PushTarget {
+    pub(super) who: Who,
+    pub(super) sender: MeshSender,
+    /// Estimated queue of the peer. Locked while a file is sent, so that files are sent one after
+    /// another.
+    pub(super) pace: Arc<Mutex<Pace>>,
+    pub(super) moved: Arc<TransferCounters>,
+    pub(super) passage: ForeignThrottle,
 }
 
 impl PushTarget {

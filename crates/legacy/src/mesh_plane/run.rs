@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rand::TryRng;
@@ -12,11 +11,9 @@ use rand::rngs::SysRng;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use super::meter::TransferCounters;
 use super::session::{MeshSession, SessionMessage, attend};
-use super::{
-    COMMANDS_MAX, HEARD_MAX, Mesh, MeshCommand, MeshReport, MeshSettings, PushTarget,
-    TransferCounters,
-};
+use super::{COMMANDS_MAX, HEARD_MAX, Mesh, MeshCommand, MeshReport, MeshSettings, PushTarget};
 use crate::mesh::{
     ConnId, HANDSHAKES_MAX, MeshConfig, MeshEvent, MeshMachine, MeshOffence, MeshPeer, Pace, Who,
 };
@@ -398,18 +395,5 @@ pub(super) fn shown(who: Who) -> ForeignPeer {
         id: who.id,
         name: who.name,
         address: who.address,
-    }
-}
-
-impl TransferCounters {
-    fn rate(&self) -> Option<f64> {
-        self.meter.lock().per_second()
-    }
-
-    fn bytes(&self) -> (u64, u64) {
-        (
-            self.received_bytes.load(Ordering::Relaxed),
-            self.sent_bytes.load(Ordering::Relaxed),
-        )
     }
 }

@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Duration, MissedTickBehavior, interval, timeout};
 
-use super::TransferCounters;
 use super::files::{FileStep, PushedFiles};
+use super::meter::TransferCounters;
 use crate::mesh::{ConnId, MeshOffence, Who};
 use crate::net::mesh::{MeshEnd, MeshReader, MeshSender, open};
 use crate::wire::mesh::{DecodeError, Item, Line};
