@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
+use rand::{RngExt, SeedableRng};
 
+use super::{DIAL_JITTER, IsOwn, Who};
 use crate::wire::discovery::MemberName;
 
 /// Maximum learned addresses. Further ones are ignored.
@@ -35,9 +37,12 @@ struct KnownAddress {
     is_dialling: bool,
 }
 
-#[derive(Default)]
+/// The known addresses, and the time of the next round in which learned ones are dialled.
 pub(super) struct AddressBook {
     known: BTreeMap<MemberName, KnownAddress>,
+    is_own: IsOwn,
+    random: StdRng,
+    next_round: Option<Instant>,
 }
 
 /// Result of a dial.
@@ -54,6 +59,16 @@ pub(super) enum DialResult {
 }
 
 impl AddressBook {
+    /// Creates an empty book. `is_own` tells which addresses belong to this node.
+    pub(super) fn new(is_own: IsOwn, seed: u64) -> Self {
+        Self {
+            known: BTreeMap::new(),
+            is_own,
+            random: StdRng::seed_from_u64(seed),
+            next_round: None,
+        }
+    }
+
     pub(super) fn configure(&mut self, address: MemberName, now: Instant) {
         let known = self.known.entry(plain(address)).or_insert(KnownAddress {
             is_configured: true,
@@ -94,6 +109,51 @@ impl AddressBook {
         true
     }
 
+    /// Adds the addresses from a list of a peer, except those that this node cannot dial. Returns
+    /// the number of new ones, which are dialled soon.
+    pub(super) fn learn_from(
+        &mut self,
+        now: Instant,
+        teller: &Who,
+        addresses: Vec<MemberName>,
+    ) -> usize {
+        let mut count = 0;
+        for address in addresses {
+            let address = plain(address);
+            if let MemberName::Address(at) = &address {
+                // a loopback address of another machine cannot be dialled from here
+                let is_elsewhere = at.ip().is_loopback() && !teller.address.ip().is_loopback();
+                if (self.is_own)(*at) || is_elsewhere {
+                    continue;
+                }
+            }
+            if self.learn(address, Some(&teller.id), now) {
+                count += 1;
+            }
+        }
+        if count > 0 {
+            self.dial_soon(now);
+        }
+        count
+    }
+
+    /// Schedules a round for learned addresses within [`DIAL_JITTER`].
+    pub(super) fn dial_soon(&mut self, now: Instant) {
+        let jitter = self.random.random_range(0..=DIAL_JITTER.as_millis() as u64);
+        let at = now + Duration::from_millis(jitter);
+        self.next_round = Some(self.next_round.map_or(at, |before| before.min(at)));
+    }
+
+    /// Returns when the next round is due, if one is scheduled.
+    pub(super) fn next_round(&self) -> Option<Instant> {
+        self.next_round
+    }
+
+    /// Returns whether a round for learned addresses is due, and then forgets its schedule.
+    pub(super) fn begin_round(&mut self, now: Instant) -> bool {
+        self.next_round.take_if(|at| *at <= now).is_some()
+    }
+
     /// Returns the configured addresses that are due and, if `learned`, up to [`DIALS_AT_ONCE`]
     /// random ones of the learned addresses that are due. Marks them as being dialled.
     pub(super) fn take_due(
@@ -101,7 +161,6 @@ impl AddressBook {
         now: Instant,
         learned: bool,
         is_connected: impl Fn(&MemberName) -> bool,
-        random: &mut StdRng,
     ) -> Vec<MemberName> {
         let is_due = |address: &MemberName, known: &KnownAddress| {
             !known.is_dialling && known.next_try <= now && !is_connected(address)
@@ -115,7 +174,7 @@ impl AddressBook {
         };
         let mut chosen: Vec<MemberName> = due(true).collect();
         if learned {
-            chosen.extend(due(false).sample(random, DIALS_AT_ONCE));
+            chosen.extend(due(false).sample(&mut self.random, DIALS_AT_ONCE));
         }
         for address in &chosen {
             if let Some(known) = self.known.get_mut(address) {

@@ -8,9 +8,10 @@
 //! Two further machines work on files: [`Receiving`] sorts the bytes that a connection pushes into
 //! files, and [`Pace`] limits the rate of the messages that this node pushes to a peer.
 
+mod event;
 pub mod known;
-mod lines;
 mod offence;
+mod outbox;
 mod pace;
 mod peers;
 pub mod receive;
@@ -18,18 +19,18 @@ pub mod receive;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 use crate::wire::discovery::MemberName;
-use crate::wire::mesh::{Hello, Line, encode_chat, encode_hello, encode_listen, encode_peers};
-use p2pfs_types::bucket::TokenBucket;
+use crate::wire::mesh::{
+    DUPLICATE, Hello, Line, MAX_PEERS, PING, PONG, REQUEST_PEERS, encode_chat, encode_hello,
+    encode_listen,
+};
 
+pub use event::{DownWhy, MeshEvent, Rejection, Who};
 pub use known::{DIALS_AT_ONCE, KNOWN_MAX, KNOWN_OF_PEER_MAX, TRIES_MAX};
 pub use offence::{Culprit, MeshOffence, OFFENDERS_MAX};
 pub use pace::{Pace, QUEUE_WANTED};
@@ -38,7 +39,8 @@ pub use receive::{Begun, FILE_PATIENCE, FileId, OPEN_MAX, Receiving, Refused};
 
 use known::{AddressBook, DialResult};
 use offence::MeshOffenders;
-use peers::ConnectedPeer;
+use outbox::MeshOutbox;
+use peers::{Conn, MeshPeers, RemovedConn, Stage};
 
 /// Timeout of each step of a handshake, as in the original programs.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -58,9 +60,6 @@ pub const HANDSHAKES_OF_ADDRESS: usize = 16;
 pub const LINES_BURST: u32 = 256;
 /// Maximum sustained lines per second from one peer.
 pub const LINES_PER_S: u32 = 32;
-/// Maximum messages that wait for [`MeshMachine::poll_transmit`], and maximum events that wait for
-/// [`MeshMachine::poll_event`]. Further ones are dropped.
-const OUTBOX_MAX: usize = 16_384;
 
 /// Number of a connection. The owner of the machine assigns it and never reuses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,145 +80,55 @@ pub struct MeshConfig {
     pub configured: Vec<MemberName>,
 }
 
-/// An event or a request of the state machine to its owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MeshEvent {
-    /// Request: connect and report to [`MeshMachine::dialled`] or [`MeshMachine::dial_failed`].
-    Dial(MemberName),
-    /// Request: close the connection after its pending bytes are sent. No later event has this
-    /// number.
-    Close(ConnId),
-    /// The handshake of a connection is complete. Files on the connection come from this peer.
-    Established(ConnId, Who),
-    /// The first connection of a peer is established.
-    PeerUp {
-        /// The peer.
-        who: Who,
-        /// Whether this node dialled the peer.
-        dialled: bool,
-    },
-    /// The last connection of a peer ended.
-    PeerDown(Who, DownWhy),
-    /// A peer rejected this node's connection.
-    Rejected(MemberName, Rejection),
-    /// A chat message.
-    Chat(Who, String),
-    /// A payload that is not part of a file, with its length. The bytes are `None` if it is too
-    /// long to be passed on.
-    Binary(Who, u64, Option<Bytes>),
-    /// A peer sent this number of new addresses.
-    Learned(Who, usize),
-    /// A peer breaks the rules, and a report of it is due.
-    Offended(Culprit, MeshOffence),
-}
-
-/// A peer, as it identifies itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Who {
-    /// ID of the peer.
-    pub id: String,
-    /// Display name of the peer.
-    pub name: String,
-    /// Address where the peer listens. If that is not known, the remote address of its connection.
-    pub address: SocketAddr,
-}
-
-/// Why the last connection of a peer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DownWhy {
-    /// The peer or the network closed the connection.
-    #[error("its connection ended")]
-    Closed,
-    /// The peer was silent for [`SILENCE_MAX`].
-    #[error("silent for more than {} s", SILENCE_MAX.as_secs())]
-    Silent,
-    /// The peer broke the rules.
-    #[error("it {0}")]
-    Offended(MeshOffence),
-}
-
-/// Why a peer rejects a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
-    /// The peer is already connected to this node.
-    #[error("peer rejected: duplicate connection")]
-    Duplicate,
-    /// The peer has as many peers as it accepts.
-    #[error("peer rejected: max peers reached")]
-    MaxPeers,
-    /// The connection ended before an answer arrived. A rejection may have been lost with it.
-    #[error("it closed the connection, or speaks another protocol")]
-    Silent,
-}
-
 /// Callback that returns whether an address belongs to this node.
 pub type IsOwn = Box<dyn Fn(SocketAddrV4) -> bool + Send>;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// Accepted; the first line is expected.
-    Hello,
-    /// Accepted; the second line is expected, and then this node answers.
-    Listen,
-    /// Dialled; the first line is expected.
-    Reply,
-    /// The handshake is complete.
-    Up,
-}
-
-struct Conn {
-    stage: Stage,
-    remote: SocketAddr,
-    /// Address that this node dialled; `None` for an accepted connection.
-    dialled: Option<MemberName>,
-    /// Time when the current step of the handshake began.
-    since: Instant,
-    id: String,
-    name: String,
-    /// Address at which other nodes can dial the peer, if known.
-    listen: Option<SocketAddrV4>,
-    lines: TokenBucket,
-}
 
 /// The state machine of the mesh protocol.
 pub struct MeshMachine {
     config: MeshConfig,
-    is_own: IsOwn,
-    conns: BTreeMap<ConnId, Conn>,
-    peers: BTreeMap<String, ConnectedPeer>,
+    peers: MeshPeers,
     addresses: AddressBook,
     offenders: MeshOffenders,
-    random: StdRng,
     next_ping: Instant,
     next_discovery: Instant,
-    /// When learned addresses are dialled next.
-    dial_at: Option<Instant>,
-    transmits: VecDeque<(ConnId, Vec<u8>)>,
-    events: VecDeque<MeshEvent>,
+    outbox: MeshOutbox,
 }
 
 impl MeshMachine {
     /// Creates a machine that dials the configured addresses at once. `is_own` tells which
     /// addresses belong to this node.
     pub fn new(config: MeshConfig, is_own: IsOwn, seed: u64, now: Instant) -> Self {
-        let mut addresses = AddressBook::default();
+        let mut addresses = AddressBook::new(is_own, seed);
         for address in &config.configured {
             addresses.configure(address.clone(), now);
         }
         Self {
             config,
-            is_own,
-            conns: BTreeMap::new(),
-            peers: BTreeMap::new(),
+            peers: MeshPeers::default(),
             addresses,
             offenders: MeshOffenders::new(now),
-            random: StdRng::seed_from_u64(seed),
             next_ping: now + PING_PERIOD,
             next_discovery: now + DISCOVER_PERIOD,
-            dial_at: None,
-            transmits: VecDeque::new(),
-            events: VecDeque::new(),
+            outbox: MeshOutbox::default(),
         }
+    }
+
+    /// Returns the peers, then the offenders that are gone.
+    pub fn peers(&self) -> Vec<MeshPeer> {
+        self.peers.reports(&self.offenders)
+    }
+
+    /// Returns the connection in use of each peer.
+    pub fn in_use(&self) -> Vec<(ConnId, Who)> {
+        let in_use = self.peers.in_use();
+        in_use.map(|(id, conn)| (id, conn.who())).collect()
+    }
+
+    /// Returns the addresses that are known and not connected.
+    pub fn known(&self) -> Vec<MemberName> {
+        let connected = self.peers.addresses();
+        let unconnected = self.addresses.all().filter(|a| !connected.contains(a));
+        unconnected.cloned().collect()
     }
 
     /// Adds a configured address, which is dialled now and whenever it is not connected.
@@ -231,16 +140,12 @@ impl MeshMachine {
     /// Records an accepted connection. Closes it at once if too many accepted connections are in
     /// the handshake.
     pub fn accepted(&mut self, now: Instant, conn: ConnId, remote: SocketAddr) {
-        let is_shaking = |c: &&Conn| matches!(c.stage, Stage::Hello | Stage::Listen);
-        let shaking = self.conns.values().filter(is_shaking);
-        let of_address = shaking.clone().filter(|c| c.remote.ip() == remote.ip());
-        let is_room =
-            of_address.count() < HANDSHAKES_OF_ADDRESS && shaking.count() < HANDSHAKES_MAX;
-        if !is_room {
-            return self.push_event(MeshEvent::Close(conn));
+        if self.peers.has_handshake_room(remote.ip()) {
+            let made = Conn::new(now, Stage::Hello, remote, None);
+            self.peers.insert(conn, made);
+        } else {
+            self.outbox.report(MeshEvent::Close(conn));
         }
-        self.conns
-            .insert(conn, Conn::new(now, Stage::Hello, remote, None));
     }
 
     /// Records that a connection for [`MeshEvent::Dial`] was made between `local` and `remote`, and
@@ -259,8 +164,8 @@ impl MeshMachine {
             hello.extend(encode_listen(listen));
         }
         let made = Conn::new(now, Stage::Reply, remote, Some(address));
-        self.conns.insert(conn, made);
-        self.send(conn, hello);
+        self.peers.insert(conn, made);
+        self.outbox.send(conn, hello);
     }
 
     /// Records that no connection for [`MeshEvent::Dial`] could be made.
@@ -270,7 +175,7 @@ impl MeshMachine {
 
     /// Processes the first line of a connection.
     pub fn hello(&mut self, now: Instant, conn: ConnId, line: &[u8]) {
-        let Some(stage) = self.conns.get(&conn).map(|c| c.stage) else {
+        let Some(stage) = self.peers.get(conn).map(|c| c.stage) else {
             return;
         };
         match (stage, Hello::parse(line)) {
@@ -291,19 +196,56 @@ impl MeshMachine {
         }
     }
 
+    /// Processes a line other than the first.
+    pub fn line(&mut self, now: Instant, conn: ConnId, line: Line) {
+        let Some(made) = self.peers.get_mut(conn) else {
+            return;
+        };
+        if !made.lines.take(1, now) {
+            return self.offended_by(now, conn, MeshOffence::Flood);
+        }
+        match made.stage {
+            Stage::Listen => {
+                // a line other than `LISTEN` is ignored here, as in the original programs
+                if let Line::Listen { port, .. } = line {
+                    made.set_listen(port);
+                }
+                self.establish_accepted(now, conn);
+            }
+            Stage::Up => {
+                let who = made.who();
+                self.process_line(now, conn, who, line);
+            }
+            Stage::Hello | Stage::Reply => {}
+        }
+    }
+
+    /// Processes a payload that is not part of a file; `bytes` is `None` if the payload is too long
+    /// to be passed on. A payload counts as a line in [`LINES_PER_S`].
+    pub fn binary(&mut self, now: Instant, conn: ConnId, length_bytes: u64, bytes: Option<Bytes>) {
+        let Some(made) = self.peers.get_mut(conn) else {
+            return;
+        };
+        if !made.lines.take(1, now) {
+            return self.offended_by(now, conn, MeshOffence::Flood);
+        }
+        if made.stage == Stage::Up {
+            let who = made.who();
+            self.alive(now, conn);
+            self.outbox
+                .report(MeshEvent::Binary(who, length_bytes, bytes));
+        }
+    }
+
     /// Records that bytes of a file arrived, so that a peer that pushes a file does not count as
     /// silent.
     pub fn alive(&mut self, now: Instant, conn: ConnId) {
-        if let Some(conn) = self.conns.get(&conn).filter(|c| c.stage == Stage::Up)
-            && let Some(peer) = self.peers.get_mut(&conn.id)
-        {
-            peer.heard_at = now;
-        }
+        self.peers.record_heard(now, conn);
     }
 
     /// Records that a connection ended, or that no more is read from it.
     pub fn closed(&mut self, now: Instant, conn: ConnId) {
-        self.drop_conn(now, conn, DownWhy::Closed);
+        self.end(now, conn, DownWhy::Closed);
     }
 
     /// Records an offence after which the connection is useless, and ends the connection.
@@ -314,36 +256,45 @@ impl MeshMachine {
 
     /// Counts an offence of a peer, and reports it if a report is due. The connection stays open.
     pub fn blame(&mut self, now: Instant, conn: ConnId, what: MeshOffence) {
-        let Some(culprit) = self.conns.get(&conn).map(Conn::culprit) else {
+        let Some(culprit) = self.peers.get(conn).map(Conn::culprit) else {
             return;
         };
         if self.offenders.record(now, &culprit, what) {
-            self.push_event(MeshEvent::Offended(culprit, what));
+            self.outbox.report(MeshEvent::Offended(culprit, what));
         }
     }
 
     /// Runs everything that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.end_handshakes(now);
+        for (conn, stage) in self.peers.late_handshakes(now) {
+            match stage {
+                // a peer that sends no second line is accepted without an address
+                Stage::Listen => self.establish_accepted(now, conn),
+                _ => self.offended_by(now, conn, MeshOffence::TooSlow),
+            }
+        }
         if self.next_ping <= now {
             self.next_ping = now + PING_PERIOD;
-            self.ping(now);
+            for conn in self.peers.silent(now) {
+                self.end(now, conn, DownWhy::Silent);
+            }
+            self.peers.record_pings(now);
+            let peers = self.peers.in_use().map(|(conn, _)| conn);
+            self.outbox.send_to_all(peers, PING);
         }
         if self.next_discovery <= now {
             self.next_discovery = now + DISCOVER_PERIOD;
             self.discover(now);
         }
-        let learned = self.dial_at.is_some_and(|at| at <= now);
-        if learned {
-            self.dial_at = None;
-        }
+        let learned = self.addresses.begin_round(now);
         self.dial_due(now, learned);
     }
 
     /// Asks every peer for addresses, and schedules dials of learned ones.
     pub fn discover(&mut self, now: Instant) {
-        self.send_all(crate::wire::mesh::REQUEST_PEERS);
-        self.dial_soon(now);
+        let peers = self.peers.in_use().map(|(conn, _)| conn);
+        self.outbox.send_to_all(peers, REQUEST_PEERS);
+        self.addresses.dial_soon(now);
     }
 
     /// Sends a chat message to every peer except those whose ID makes `skip` return true. Returns
@@ -352,132 +303,212 @@ impl MeshMachine {
         let Some(line) = encode_chat(text) else {
             return 0;
         };
-        let in_use = self.in_use();
-        let heard = in_use.iter().filter(|(_, who)| !skip(&who.id));
-        let heard: Vec<ConnId> = heard.map(|(conn, _)| *conn).collect();
-        heard.iter().for_each(|conn| self.send(*conn, line.clone()));
-        heard.len()
+        let heard = self.peers.in_use().filter(|(_, conn)| !skip(&conn.id));
+        let heard: Vec<ConnId> = heard.map(|(conn, _)| conn).collect();
+        let count = heard.len();
+        self.outbox.send_to_all(heard, &line);
+        count
     }
 
     /// Returns the next bytes to send.
     pub fn poll_transmit(&mut self) -> Option<(ConnId, Vec<u8>)> {
-        self.transmits.pop_front()
+        self.outbox.next_transmit()
     }
 
     /// Returns the next event.
     pub fn poll_event(&mut self) -> Option<MeshEvent> {
-        self.events.pop_front()
+        self.outbox.next_event()
     }
 
     /// Returns when [`Self::handle_timeout`] must be called next.
     pub fn poll_timeout(&self) -> Instant {
-        let is_room = self.peers.len() < self.config.max_peers;
-        let handshakes = self.conns.values().filter_map(Conn::handshake_ends);
-        let configured = self
-            .addresses
-            .next_due(|address| self.is_connected(address));
+        let is_room = self.peers.count() < self.config.max_peers;
+        let is_connected = |address: &MemberName| self.peers.is_connected(address);
+        let configured = self.addresses.next_due(is_connected);
+        let handshakes = self.peers.next_handshake_end().into_iter();
         handshakes
             .chain(configured.filter(|_| is_room))
-            .chain(self.dial_at)
+            .chain(self.addresses.next_round())
             .chain([self.next_ping, self.next_discovery])
             .min()
             .unwrap_or(self.next_ping)
     }
 
-    fn end_handshakes(&mut self, now: Instant) {
-        let late = |c: &Conn| c.handshake_ends().is_some_and(|ends| ends <= now);
-        let late = self.conns.iter().filter(|(_, c)| late(c));
-        let late: Vec<(ConnId, Stage)> = late.map(|(id, c)| (*id, c.stage)).collect();
-        for (conn, stage) in late {
-            match stage {
-                // a peer that sends no second line is accepted without an address
-                Stage::Listen => self.establish_accepted(now, conn),
-                _ => self.offended_by(now, conn, MeshOffence::TooSlow),
+    fn dial_due(&mut self, now: Instant, learned: bool) {
+        if self.peers.count() >= self.config.max_peers {
+            return;
+        }
+        let connected = self.peers.addresses();
+        let is_connected = |address: &MemberName| connected.contains(address);
+        for address in self.addresses.take_due(now, learned, is_connected) {
+            self.outbox.report(MeshEvent::Dial(address));
+        }
+    }
+
+    fn process_line(&mut self, now: Instant, conn: ConnId, who: Who, line: Line) {
+        self.alive(now, conn);
+        match line {
+            Line::Ping => self.outbox.send(conn, PONG.to_vec()),
+            Line::Pong => self.peers.record_pong(now, &who.id),
+            Line::RequestPeers => {
+                if let Some(list) = self.peers.list_for(conn) {
+                    self.outbox.send(conn, list);
+                }
+            }
+            Line::Peers {
+                addresses, over, ..
+            } => {
+                if over > 0 {
+                    self.blame(now, conn, MeshOffence::ManyAddresses);
+                }
+                let count = self.addresses.learn_from(now, &who, addresses);
+                if count > 0 {
+                    self.outbox.report(MeshEvent::Learned(who, count));
+                }
+            }
+            Line::Listen { text, .. } | Line::Chat(text) => {
+                if !text.is_empty() {
+                    self.outbox.report(MeshEvent::Chat(who, text));
+                }
             }
         }
     }
 
-    fn dial_due(&mut self, now: Instant, learned: bool) {
-        if self.peers.len() >= self.config.max_peers {
+    /// Processes the first line of an accepted connection: rejects the peer, or waits for its
+    /// second line.
+    fn admit(&mut self, now: Instant, conn: ConnId, id: String, name: String) {
+        let is_own = id == self.config.id;
+        let refusal = if self.peers.is_up(&id) {
+            Some(DUPLICATE)
+        } else if self.peers.count() >= self.config.max_peers {
+            Some(MAX_PEERS)
+        } else {
+            None
+        };
+        let Some(made) = self.peers.get_mut(conn) else {
+            return;
+        };
+        (made.id, made.name, made.since) = (id, name, now);
+        match refusal {
+            _ if is_own => self.close(conn, None),
+            Some(_) => self.close(conn, refusal),
+            None => made.stage = Stage::Listen,
+        }
+    }
+
+    /// Answers an accepted connection after its second line or the timeout for that line:
+    /// establishes the connection, or rejects the peer.
+    fn establish_accepted(&mut self, now: Instant, conn: ConnId) {
+        let Some(id) = self.peers.get(conn).map(|c| &c.id) else {
+            return;
+        };
+        if !self.peers.may_be_accepted(id) {
+            return self.close(conn, Some(DUPLICATE));
+        }
+        if !self.peers.is_up(id) && self.peers.count() >= self.config.max_peers {
+            return self.close(conn, Some(MAX_PEERS));
+        }
+        let hello = encode_hello(&self.config.id, &self.config.name);
+        self.outbox.send(conn, hello);
+        self.establish(now, conn);
+    }
+
+    /// Processes the first line of a dialled peer: establishes or closes the connection.
+    fn answered(&mut self, now: Instant, conn: ConnId, id: String, name: String) {
+        let own = id == self.config.id;
+        let is_full = !self.peers.is_up(&id) && self.peers.count() >= self.config.max_peers;
+        let may_be_dialled = self.peers.may_be_dialled(&id);
+        let Some(made) = self.peers.get_mut(conn) else {
+            return;
+        };
+        (made.id, made.name) = (id, name);
+        let how = if own || !may_be_dialled {
+            DialResult::Known
+        } else if is_full {
+            DialResult::Full
+        } else {
+            DialResult::Connected
+        };
+        if let Some(address) = &made.dialled {
+            self.addresses.dialled(now, address, how);
+        }
+        if how == DialResult::Connected {
+            self.establish(now, conn);
+            self.outbox.send(conn, REQUEST_PEERS.to_vec());
+        } else {
+            self.close(conn, None);
+        }
+    }
+
+    fn rejected(&mut self, now: Instant, conn: ConnId, why: Rejection) {
+        if let Some(address) = self.peers.get(conn).and_then(|c| c.dialled.clone()) {
+            let how = match why {
+                Rejection::Duplicate => DialResult::Known,
+                Rejection::MaxPeers => DialResult::Full,
+                Rejection::Silent => DialResult::Failed,
+            };
+            self.addresses.dialled(now, &address, how);
+            self.outbox.report(MeshEvent::Rejected(address, why));
+        }
+        self.close(conn, None);
+    }
+
+    fn establish(&mut self, now: Instant, conn: ConnId) {
+        let Some(made) = self.peers.establish(now, conn, &self.config.id) else {
+            return;
+        };
+        self.outbox
+            .report(MeshEvent::Established(conn, made.who.clone()));
+        if made.is_first {
+            self.outbox.report(MeshEvent::PeerUp {
+                who: made.who,
+                dialled: made.is_dialled,
+            });
+        }
+        if let Some(list) = self.peers.list_for(conn) {
+            self.outbox.send(conn, list);
+        }
+    }
+
+    /// Ends a connection in the handshake, without [`MeshEvent::PeerDown`]. Sends the peer the
+    /// reason before, if there is one.
+    fn close(&mut self, conn: ConnId, refusal: Option<&[u8]>) {
+        if let Some(refusal) = refusal {
+            self.outbox.send(conn, refusal.to_vec());
+        }
+        if self.peers.remove(conn).is_some() {
+            self.outbox.report(MeshEvent::Close(conn));
+        }
+    }
+
+    /// Ends a connection in any stage. Requests its end unless it has ended.
+    fn end(&mut self, now: Instant, conn: ConnId, why: DownWhy) {
+        let Some(RemovedConn {
+            conn: gone,
+            was_last,
+        }) = self.peers.remove(conn)
+        else {
+            return;
+        };
+        if why != DownWhy::Closed {
+            self.outbox.report(MeshEvent::Close(conn));
+        }
+        if gone.stage == Stage::Reply
+            && let Some(address) = &gone.dialled
+        {
+            // a rejection may have been lost with the connection
+            self.addresses.dialled(now, address, DialResult::Failed);
+            let rejected = MeshEvent::Rejected(address.clone(), Rejection::Silent);
+            self.outbox.report(rejected);
+        }
+        if !was_last {
             return;
         }
-        let connected: Vec<MemberName> = self.connected_addresses();
-        let is_connected = |address: &MemberName| connected.contains(address);
-        let due = self
-            .addresses
-            .take_due(now, learned, is_connected, &mut self.random);
-        for address in due {
-            self.push_event(MeshEvent::Dial(address));
+        if let (Some(listen), None) = (gone.listen, &gone.dialled) {
+            // the peer listened there and may come back
+            self.addresses.learn(MemberName::Address(listen), None, now);
         }
+        self.outbox.report(MeshEvent::PeerDown(gone.who(), why));
+        self.addresses.dial_soon(now);
     }
-
-    fn dial_soon(&mut self, now: Instant) {
-        let jitter = self.random.random_range(0..=DIAL_JITTER.as_millis() as u64);
-        let at = now + Duration::from_millis(jitter);
-        self.dial_at = Some(self.dial_at.map_or(at, |before| before.min(at)));
-    }
-
-    fn send_all(&mut self, line: &[u8]) {
-        for (conn, _) in self.in_use() {
-            self.send(conn, line.to_vec());
-        }
-    }
-
-    fn send(&mut self, conn: ConnId, bytes: Vec<u8>) {
-        if self.transmits.len() < OUTBOX_MAX {
-            self.transmits.push_back((conn, bytes));
-        }
-    }
-
-    fn push_event(&mut self, event: MeshEvent) {
-        // dropping is harmless: an owner that takes no more events is shutting down
-        if self.events.len() < OUTBOX_MAX {
-            self.events.push_back(event);
-        }
-    }
-}
-
-impl Conn {
-    fn new(now: Instant, stage: Stage, remote: SocketAddr, dialled: Option<MemberName>) -> Self {
-        let listen = match (&dialled, remote) {
-            (Some(_), SocketAddr::V4(remote)) => Some(remote),
-            _ => None,
-        };
-        Self {
-            stage,
-            remote,
-            dialled: dialled.map(known::plain),
-            since: now,
-            id: String::new(),
-            name: String::new(),
-            listen,
-            lines: TokenBucket::per_second(LINES_PER_S, LINES_BURST, now),
-        }
-    }
-
-    fn handshake_ends(&self) -> Option<Instant> {
-        (self.stage != Stage::Up).then(|| self.since + HANDSHAKE)
-    }
-
-    fn culprit(&self) -> Culprit {
-        Culprit {
-            ip: self.remote.ip(),
-            id: self.id.clone(),
-            name: self.name.clone(),
-        }
-    }
-
-    fn who(&self) -> Who {
-        let address = self.listen.map_or(self.remote, SocketAddr::V4);
-        Who {
-            id: self.id.clone(),
-            name: self.name.clone(),
-            address,
-        }
-    }
-}
-
-/// Returns whether the reader of a list can dial a listed address.
-fn is_for(listed: SocketAddrV4, reader: IpAddr) -> bool {
-    reader.is_loopback() || !listed.ip().is_loopback()
 }

@@ -1,26 +1,111 @@
-//! The connected peers: admission, keepalive, lists of peers, and removal.
+//! The connections and the peers at their other ends.
+//!
+//! [`MeshPeers`] records what is known of each connection and each peer, and answers questions
+//! about them. The state machine decides which connections are made and ended.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use super::known::DialResult;
-use super::offence::MeshOffence;
+use super::offence::{Culprit, MeshOffence, MeshOffenders};
 use super::{
-    ConnId, DownWhy, MeshEvent, MeshMachine, Rejection, SILENCE_MAX, Stage, Who, encode_hello,
-    encode_peers, is_for,
+    ConnId, HANDSHAKE, HANDSHAKES_MAX, HANDSHAKES_OF_ADDRESS, LINES_BURST, LINES_PER_S,
+    SILENCE_MAX, Who, known,
 };
 use crate::wire::discovery::MemberName;
-use crate::wire::mesh::{DUPLICATE, MAX_PEERS, PING, REQUEST_PEERS};
+use crate::wire::mesh::encode_peers;
+use p2pfs_types::bucket::TokenBucket;
 
 /// Maximum connections of one peer. Two exist if both sides dialled at the same time. Both are
 /// kept, because an original program forgets its peer when one of the two ends.
 const CONNS_OF_PEER: usize = 2;
 
-pub(super) struct ConnectedPeer {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Accepted; the first line is expected.
+    Hello,
+    /// Accepted; the second line is expected, and then this node answers.
+    Listen,
+    /// Dialled; the first line is expected.
+    Reply,
+    /// The handshake is complete.
+    Up,
+}
+
+/// A connection.
+pub(super) struct Conn {
+    pub(super) stage: Stage,
+    pub(super) remote: SocketAddr,
+    /// Address that this node dialled; `None` for an accepted connection.
+    pub(super) dialled: Option<MemberName>,
+    /// Time when the current step of the handshake began.
+    pub(super) since: Instant,
+    pub(super) id: String,
+    pub(super) name: String,
+    /// Address at which other nodes can dial the peer, if known.
+    pub(super) listen: Option<SocketAddrV4>,
+    pub(super) lines: TokenBucket,
+}
+
+impl Conn {
+    pub(super) fn new(
+        now: Instant,
+        stage: Stage,
+        remote: SocketAddr,
+        dialled: Option<MemberName>,
+    ) -> Self {
+        let listen = match (&dialled, remote) {
+            (Some(_), SocketAddr::V4(remote)) => Some(remote),
+            _ => None,
+        };
+        Self {
+            stage,
+            remote,
+            dialled: dialled.map(known::plain),
+            since: now,
+            id: String::new(),
+            name: String::new(),
+            listen,
+            lines: TokenBucket::per_second(LINES_PER_S, LINES_BURST, now),
+        }
+    }
+
+    fn handshake_ends(&self) -> Option<Instant> {
+        (self.stage != Stage::Up).then(|| self.since + HANDSHAKE)
+    }
+
+    pub(super) fn culprit(&self) -> Culprit {
+        Culprit {
+            ip: self.remote.ip(),
+            id: self.id.clone(),
+            name: self.name.clone(),
+        }
+    }
+
+    pub(super) fn who(&self) -> Who {
+        let address = self.listen.map_or(self.remote, SocketAddr::V4);
+        Who {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            address,
+        }
+    }
+
+    /// Sets the address where the peer listens: the remote IP address of the connection, and the
+    /// port from the peer's `LISTEN` line. The host in that line is `localhost` in original
+    /// programs.
+    pub(super) fn set_listen(&mut self, port: Option<u16>) {
+        if let (SocketAddr::V4(remote), Some(port)) = (self.remote, port) {
+            self.listen = Some(SocketAddrV4::new(*remote.ip(), port));
+        }
+    }
+}
+
+struct ConnectedPeer {
     name: String,
     /// Connections, the one in use first.
     conns: Vec<ConnId>,
-    pub(super) heard_at: Instant,
+    heard_at: Instant,
     pinged_at: Option<Instant>,
     round_trip: Option<Duration>,
 }
@@ -46,11 +131,219 @@ pub struct MeshPeer {
     pub last_offence: Option<MeshOffence>,
 }
 
-impl MeshMachine {
+/// A connection that is established.
+pub(super) struct EstablishedConn {
+    pub(super) who: Who,
+    pub(super) is_dialled: bool,
+    /// Whether this is the first connection of its peer.
+    pub(super) is_first: bool,
+}
+
+/// A connection that was removed.
+pub(super) struct RemovedConn {
+    pub(super) conn: Conn,
+    /// Whether this was the last connection of a connected peer.
+    pub(super) was_last: bool,
+}
+
+/// The connections, and the connected peers by ID.
+#[derive(Default)]
+pub(super) struct MeshPeers {
+    conns: BTreeMap<ConnId, Conn>,
+    peers: BTreeMap<String, ConnectedPeer>,
+}
+
+impl MeshPeers {
+    /// Returns the number of connected peers.
+    pub(super) fn count(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub(super) fn is_up(&self, id: &str) -> bool {
+        self.peers.contains_key(id)
+    }
+
+    /// Returns the number of established connections of a peer.
+    pub(super) fn count_conns(&self, id: &str) -> usize {
+        self.peers.get(id).map_or(0, |peer| peer.conns.len())
+    }
+
+    /// Returns whether one more connection from an address may begin its handshake.
+    pub(super) fn has_handshake_room(&self, from: IpAddr) -> bool {
+        let is_shaking = |c: &&Conn| matches!(c.stage, Stage::Hello | Stage::Listen);
+        let shaking = self.conns.values().filter(is_shaking);
+        let of_address = shaking.clone().filter(|c| c.remote.ip() == from);
+        of_address.count() < HANDSHAKES_OF_ADDRESS && shaking.count() < HANDSHAKES_MAX
+    }
+
+    /// Returns whether a peer may have one more accepted connection: it has none, or all of its
+    /// connections are dialled, so that both sides dialled at the same time.
+    pub(super) fn may_be_accepted(&self, id: &str) -> bool {
+        self.peers.get(id).is_none_or(|peer| {
+            let is_dialled = |c: &ConnId| self.conns.get(c).is_some_and(|c| c.dialled.is_some());
+            peer.conns.len() < CONNS_OF_PEER && peer.conns.iter().all(is_dialled)
+        })
+    }
+
+    /// Returns whether a peer may have one more dialled connection.
+    pub(super) fn may_be_dialled(&self, id: &str) -> bool {
+        self.count_conns(id) < CONNS_OF_PEER
+    }
+
+    pub(super) fn insert(&mut self, id: ConnId, conn: Conn) {
+        self.conns.insert(id, conn);
+    }
+
+    pub(super) fn get(&self, conn: ConnId) -> Option<&Conn> {
+        self.conns.get(&conn)
+    }
+
+    pub(super) fn get_mut(&mut self, conn: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(&conn)
+    }
+
+    /// Ends the handshake of a connection. Returns `None` if the connection is gone.
+    pub(super) fn establish(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        own_id: &str,
+    ) -> Option<EstablishedConn> {
+        let made = self.conns.get_mut(&conn)?;
+        made.stage = Stage::Up;
+        let (who, is_dialled) = (made.who(), made.dialled.is_some());
+        let is_first = match self.peers.get_mut(&who.id) {
+            Some(peer) => {
+                // both sides use the connection that the node with the smaller ID dialled
+                let is_in_use = is_dialled == (own_id < &*who.id);
+                let at = if is_in_use { 0 } else { peer.conns.len() };
+                peer.conns.insert(at, conn);
+                peer.heard_at = now;
+                false
+            }
+            None => {
+                let peer = ConnectedPeer {
+                    name: who.name.clone(),
+                    conns: vec![conn],
+                    heard_at: now,
+                    pinged_at: None,
+                    round_trip: None,
+                };
+                self.peers.insert(who.id.clone(), peer);
+                true
+            }
+        };
+        Some(EstablishedConn {
+            who,
+            is_dialled,
+            is_first,
+        })
+    }
+
+    /// Removes a connection in any stage, and its peer with the last connection of the peer.
+    pub(super) fn remove(&mut self, conn: ConnId) -> Option<RemovedConn> {
+        let gone = self.conns.remove(&conn)?;
+        let was_last = self.peers.get_mut(&gone.id).is_some_and(|peer| {
+            let before = peer.conns.len();
+            peer.conns.retain(|kept| *kept != conn);
+            peer.conns.len() < before && peer.conns.is_empty()
+        });
+        if was_last {
+            self.peers.remove(&gone.id);
+        }
+        Some(RemovedConn {
+            conn: gone,
+            was_last,
+        })
+    }
+
+    /// Returns when the next timeout of a handshake is due.
+    pub(super) fn next_handshake_end(&self) -> Option<Instant> {
+        self.conns.values().filter_map(Conn::handshake_ends).min()
+    }
+
+    /// Returns the connections with a handshake that takes too long.
+    pub(super) fn late_handshakes(&self, now: Instant) -> Vec<(ConnId, Stage)> {
+        let is_late = |c: &Conn| c.handshake_ends().is_some_and(|ends| ends <= now);
+        let late = self.conns.iter().filter(|(_, c)| is_late(c));
+        late.map(|(id, c)| (*id, c.stage)).collect()
+    }
+
+    /// Records that bytes of the peer at the other end of an established connection arrived.
+    pub(super) fn record_heard(&mut self, now: Instant, conn: ConnId) {
+        if let Some(conn) = self.conns.get(&conn).filter(|c| c.stage == Stage::Up)
+            && let Some(peer) = self.peers.get_mut(&conn.id)
+        {
+            peer.heard_at = now;
+        }
+    }
+
+    /// Returns the connections of the peers that were silent for [`SILENCE_MAX`].
+    pub(super) fn silent(&self, now: Instant) -> Vec<ConnId> {
+        let is_silent =
+            |peer: &&ConnectedPeer| now.saturating_duration_since(peer.heard_at) > SILENCE_MAX;
+        let silent = self.peers.values().filter(is_silent);
+        silent.flat_map(|peer| peer.conns.clone()).collect()
+    }
+
+    /// Records that a ping is sent to every peer.
+    pub(super) fn record_pings(&mut self, now: Instant) {
+        for peer in self.peers.values_mut() {
+            peer.pinged_at = Some(now);
+        }
+    }
+
+    /// Records the answer to a ping.
+    pub(super) fn record_pong(&mut self, now: Instant, id: &str) {
+        if let Some(peer) = self.peers.get_mut(id)
+            && let Some(at) = peer.pinged_at.take()
+        {
+            peer.round_trip = Some(now.saturating_duration_since(at));
+        }
+    }
+
+    /// Returns the connection in use of each peer.
+    pub(super) fn in_use(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
+        let first = self.peers.values().filter_map(|peer| peer.conns.first());
+        first.filter_map(|conn| Some((*conn, self.conns.get(conn)?)))
+    }
+
+    /// Returns the list of the other peers that the peer of a connection can dial, as it is sent.
+    /// Returns `None` if there are none.
+    pub(super) fn list_for(&self, conn: ConnId) -> Option<Vec<u8>> {
+        let reader = self.conns.get(&conn)?;
+        let is_for =
+            |listed: &SocketAddrV4| reader.remote.ip().is_loopback() || !listed.ip().is_loopback();
+        let others = self.in_use().filter(|(_, conn)| conn.id != reader.id);
+        let listed: Vec<SocketAddrV4> = others
+            .filter_map(|(_, conn)| conn.listen)
+            .filter(is_for)
+            .collect();
+        encode_peers(&listed)
+    }
+
+    pub(super) fn is_connected(&self, address: &MemberName) -> bool {
+        let is_it = |c: &Conn| {
+            let listen = c.listen.map(MemberName::Address);
+            c.dialled.as_ref() == Some(address) || listen.as_ref() == Some(address)
+        };
+        self.conns.values().any(is_it)
+    }
+
+    /// Returns the addresses that are connected.
+    pub(super) fn addresses(&self) -> Vec<MemberName> {
+        let listen = self.conns.values().filter_map(|c| c.listen);
+        let dialled = self.conns.values().filter_map(|c| c.dialled.clone());
+        listen.map(MemberName::Address).chain(dialled).collect()
+    }
+
     /// Returns the peers, then the offenders that are gone.
-    pub fn peers(&self) -> Vec<MeshPeer> {
-        let mut peers: Vec<MeshPeer> = self.peers.keys().map(|id| self.peer(id)).collect();
-        for (culprit, count, last) in self.offenders.all() {
+    pub(super) fn reports(&self, offenders: &MeshOffenders) -> Vec<MeshPeer> {
+        let peers = self.peers.iter();
+        let mut reports: Vec<MeshPeer> = peers
+            .map(|(id, peer)| self.report(id, peer, offenders))
+            .collect();
+        for (culprit, count, last) in offenders.all() {
             let is_connected = self.peers.get(&culprit.id).is_some_and(|peer| {
                 let conns = peer.conns.iter().filter_map(|conn| self.conns.get(conn));
                 conns.into_iter().any(|c| c.remote.ip() == culprit.ip)
@@ -60,7 +353,7 @@ impl MeshMachine {
                     "" => culprit.ip.to_string(),
                     name => name.to_owned(),
                 };
-                peers.push(MeshPeer {
+                reports.push(MeshPeer {
                     id: culprit.id.clone(),
                     name,
                     address: culprit.ip.to_string(),
@@ -72,13 +365,12 @@ impl MeshMachine {
                 });
             }
         }
-        peers
+        reports
     }
 
-    pub(super) fn peer(&self, id: &str) -> MeshPeer {
-        let peer = &self.peers[id];
+    fn report(&self, id: &str, peer: &ConnectedPeer, offenders: &MeshOffenders) -> MeshPeer {
         let conn = peer.conns.first().and_then(|conn| self.conns.get(conn));
-        let offences = self.offenders.all().filter(|(culprit, ..)| {
+        let offences = offenders.all().filter(|(culprit, ..)| {
             culprit.id == id && conn.is_some_and(|conn| conn.remote.ip() == culprit.ip)
         });
         let offences: Vec<_> = offences.collect();
@@ -91,248 +383,6 @@ impl MeshMachine {
             heard_at: Some(peer.heard_at),
             offences: offences.iter().map(|(_, count, _)| count).sum(),
             last_offence: offences.last().map(|(.., last)| *last),
-        }
-    }
-
-    /// Returns the connection in use of each peer.
-    pub fn in_use(&self) -> Vec<(ConnId, Who)> {
-        let first = self.peers.values().filter_map(|peer| peer.conns.first());
-        first
-            .filter_map(|conn| Some((*conn, self.conns.get(conn)?.who())))
-            .collect()
-    }
-
-    /// Returns the addresses that are known and not connected.
-    pub fn known(&self) -> Vec<MemberName> {
-        let connected = self.connected_addresses();
-        let unconnected = self.addresses.all().filter(|a| !connected.contains(a));
-        unconnected.cloned().collect()
-    }
-
-    /// Processes the first line of an accepted connection: rejects the peer, or waits for its
-    /// second line.
-    pub(super) fn admit(&mut self, now: Instant, conn: ConnId, id: String, name: String) {
-        let is_own = id == self.config.id;
-        let refusal = match self.peers.get(&id) {
-            Some(_) => Some(DUPLICATE),
-            None if self.peers.len() >= self.config.max_peers => Some(MAX_PEERS),
-            None => None,
-        };
-        let Some(made) = self.conns.get_mut(&conn) else {
-            return;
-        };
-        (made.id, made.name, made.since) = (id, name, now);
-        match refusal {
-            _ if is_own => self.close(conn),
-            Some(refusal) => {
-                self.send(conn, refusal.to_vec());
-                self.close(conn);
-            }
-            None => made.stage = Stage::Listen,
-        }
-    }
-
-    /// Answers an accepted connection after its second line or the timeout for that line:
-    /// establishes the connection, or rejects the peer.
-    pub(super) fn establish_accepted(&mut self, now: Instant, conn: ConnId) {
-        let Some(id) = self.conns.get(&conn).map(|c| c.id.clone()) else {
-            return;
-        };
-        let known = self.peers.get(&id).map(|peer| peer.conns.clone());
-        let crossed = known.as_ref().is_none_or(|conns| {
-            let is_dialled = |c: &ConnId| self.conns.get(c).is_some_and(|c| c.dialled.is_some());
-            conns.len() < CONNS_OF_PEER && conns.iter().all(is_dialled)
-        });
-        if !crossed {
-            self.send(conn, DUPLICATE.to_vec());
-            return self.close(conn);
-        }
-        if known.is_none() && self.peers.len() >= self.config.max_peers {
-            self.send(conn, MAX_PEERS.to_vec());
-            return self.close(conn);
-        }
-        self.send(conn, encode_hello(&self.config.id, &self.config.name));
-        self.establish(now, conn);
-    }
-
-    /// Processes the first line of a dialled peer: establishes or closes the connection.
-    pub(super) fn answered(&mut self, now: Instant, conn: ConnId, id: String, name: String) {
-        let own = id == self.config.id;
-        let known = self.peers.get(&id).map_or(0, |peer| peer.conns.len());
-        let is_full = known == 0 && self.peers.len() >= self.config.max_peers;
-        let Some(made) = self.conns.get_mut(&conn) else {
-            return;
-        };
-        (made.id, made.name) = (id, name);
-        let address = made.dialled.clone();
-        let how = if own || known >= CONNS_OF_PEER {
-            DialResult::Known
-        } else if is_full {
-            DialResult::Full
-        } else {
-            DialResult::Connected
-        };
-        if let Some(address) = address {
-            self.addresses.dialled(now, &address, how);
-        }
-        if how == DialResult::Connected {
-            self.establish(now, conn);
-            self.send(conn, REQUEST_PEERS.to_vec());
-        } else {
-            self.close(conn);
-        }
-    }
-
-    pub(super) fn rejected(&mut self, now: Instant, conn: ConnId, why: Rejection) {
-        if let Some(address) = self.conns.get(&conn).and_then(|c| c.dialled.clone()) {
-            let how = match why {
-                Rejection::Duplicate => DialResult::Known,
-                Rejection::MaxPeers => DialResult::Full,
-                Rejection::Silent => DialResult::Failed,
-            };
-            self.addresses.dialled(now, &address, how);
-            self.push_event(MeshEvent::Rejected(address, why));
-        }
-        self.close(conn);
-    }
-
-    fn establish(&mut self, now: Instant, conn: ConnId) {
-        let own_id = self.config.id.clone();
-        let Some(made) = self.conns.get_mut(&conn) else {
-            return;
-        };
-        made.stage = Stage::Up;
-        let (who, is_dialled) = (made.who(), made.dialled.is_some());
-        self.push_event(MeshEvent::Established(conn, who.clone()));
-        match self.peers.get_mut(&who.id) {
-            Some(peer) => {
-                // both sides use the connection that the node with the smaller ID dialled
-                let is_first = is_dialled == (own_id < who.id);
-                let at = if is_first { 0 } else { peer.conns.len() };
-                peer.conns.insert(at, conn);
-                peer.heard_at = now;
-            }
-            None => {
-                let peer = ConnectedPeer {
-                    name: who.name.clone(),
-                    conns: vec![conn],
-                    heard_at: now,
-                    pinged_at: None,
-                    round_trip: None,
-                };
-                self.peers.insert(who.id.clone(), peer);
-                self.push_event(MeshEvent::PeerUp {
-                    who,
-                    dialled: is_dialled,
-                });
-            }
-        }
-        self.send_peer_list(conn);
-    }
-
-    /// Sends a peer the list of the other peers, unless that list is empty.
-    pub(super) fn send_peer_list(&mut self, conn: ConnId) {
-        let Some(reader) = self.conns.get(&conn) else {
-            return;
-        };
-        let (reader_id, reader_ip): (&str, IpAddr) = (&reader.id, reader.remote.ip());
-        let others = self.peers.iter().filter(|(id, _)| *id != reader_id);
-        let listed: Vec<SocketAddrV4> = others
-            .filter_map(|(_, peer)| self.conns.get(peer.conns.first()?)?.listen)
-            .filter(|listed| is_for(*listed, reader_ip))
-            .collect();
-        if let Some(list) = encode_peers(&listed) {
-            self.send(conn, list);
-        }
-    }
-
-    /// Records the answer to a ping.
-    pub(super) fn pong(&mut self, now: Instant, id: &str) {
-        if let Some(peer) = self.peers.get_mut(id)
-            && let Some(at) = peer.pinged_at.take()
-        {
-            peer.round_trip = Some(now.saturating_duration_since(at));
-        }
-    }
-
-    pub(super) fn ping(&mut self, now: Instant) {
-        let is_silent =
-            |peer: &ConnectedPeer| now.saturating_duration_since(peer.heard_at) > SILENCE_MAX;
-        let silent = self.peers.values().filter(|peer| is_silent(peer));
-        let silent: Vec<ConnId> = silent.flat_map(|peer| peer.conns.clone()).collect();
-        for conn in silent {
-            self.end(now, conn, DownWhy::Silent);
-        }
-        for peer in self.peers.values_mut() {
-            peer.pinged_at = Some(now);
-        }
-        self.send_all(PING);
-    }
-
-    /// Ends a connection in the handshake, without [`MeshEvent::PeerDown`].
-    pub(super) fn close(&mut self, conn: ConnId) {
-        if self.conns.remove(&conn).is_some() {
-            self.push_event(MeshEvent::Close(conn));
-        }
-    }
-
-    /// Ends a connection in any stage.
-    pub(super) fn end(&mut self, now: Instant, conn: ConnId, why: DownWhy) {
-        if self.conns.contains_key(&conn) {
-            self.push_event(MeshEvent::Close(conn));
-            self.drop_conn(now, conn, why);
-        }
-    }
-
-    pub(super) fn drop_conn(&mut self, now: Instant, conn: ConnId, why: DownWhy) {
-        let Some(gone) = self.conns.remove(&conn) else {
-            return;
-        };
-        if gone.stage == Stage::Reply
-            && let Some(address) = &gone.dialled
-        {
-            // a rejection may have been lost with the connection
-            self.addresses.dialled(now, address, DialResult::Failed);
-            self.push_event(MeshEvent::Rejected(address.clone(), Rejection::Silent));
-        }
-        let Some(peer) = self.peers.get_mut(&gone.id) else {
-            return;
-        };
-        let before = peer.conns.len();
-        peer.conns.retain(|kept| *kept != conn);
-        if peer.conns.len() == before || !peer.conns.is_empty() {
-            return;
-        }
-        self.peers.remove(&gone.id);
-        if let (Some(listen), None) = (gone.listen, &gone.dialled) {
-            // the peer listened there and may come back
-            self.addresses.learn(MemberName::Address(listen), None, now);
-        }
-        self.push_event(MeshEvent::PeerDown(gone.who(), why));
-        self.dial_soon(now);
-    }
-
-    pub(super) fn is_connected(&self, address: &MemberName) -> bool {
-        let is_it = |c: &super::Conn| {
-            let listen = c.listen.map(MemberName::Address);
-            c.dialled.as_ref() == Some(address) || listen.as_ref() == Some(address)
-        };
-        self.conns.values().any(is_it)
-    }
-
-    pub(super) fn connected_addresses(&self) -> Vec<MemberName> {
-        let listen = self.conns.values().filter_map(|c| c.listen);
-        let dialled = self.conns.values().filter_map(|c| c.dialled.clone());
-        listen.map(MemberName::Address).chain(dialled).collect()
-    }
-
-    /// Sets the address where a peer listens: the remote IP address of the connection, and the port
-    /// from the peer's `LISTEN` line. The host in that line is `localhost` in original programs.
-    pub(super) fn set_listen(&mut self, conn: ConnId, port: Option<u16>) {
-        if let Some(made) = self.conns.get_mut(&conn)
-            && let (SocketAddr::V4(remote), Some(port)) = (made.remote, port)
-        {
-            made.listen = Some(SocketAddrV4::new(*remote.ip(), port));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Tests of the state machine in virtual time: golden transcripts, keepalive, discovery.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::wire::mesh::{Decoder, Item};
 
