@@ -4,14 +4,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::debug;
 
-use super::table::{Batch, BatchHandle};
-use super::{BatchRead, BatchesInner, LONG_REST, REST};
+use super::table::{Batch, BatchHandle, BatchRead, BatchTable};
+use super::{LONG_REST, REST};
 use crate::TRACE_TARGET;
+use crate::client::{FetchTicket, Fetcher, HoldersOf, ReadReply};
 use crate::net::NetError;
-use crate::net::peer::Progress;
-use p2pfs_cache::Stored;
+use crate::net::peer::{PeerNet, Progress};
+use p2pfs_cache::{Cache, Stored};
 use p2pfs_fetch::Holder;
 use p2pfs_proto::wire::native::tcp::{
     BATCH_FILE_MAX_BYTES, BATCH_FILES_MAX, BatchPart, Lane, Request, Response, SmallFile,
@@ -26,7 +28,28 @@ const HELD_FOR: Duration = Duration::from_secs(2);
 /// How long a node that gave wrong bytes gets no new batches: as long as the fetcher shuns it.
 const LIED_REST: Duration = p2pfs_fetch::plan::SHUN;
 
+/// What the clones of [`Batches`](super::Batches) share.
+pub(super) struct BatchesInner {
+    net: PeerNet,
+    cache: Cache,
+    holders: HoldersOf,
+    pub(super) fetcher: Fetcher,
+    pub(super) table: Mutex<BatchTable>,
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
 impl BatchesInner {
+    pub(super) fn new(net: PeerNet, cache: Cache, holders: HoldersOf, fetcher: Fetcher) -> Self {
+        Self {
+            net,
+            cache,
+            holders,
+            fetcher,
+            table: Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
+        }
+    }
+
     pub(super) fn ask(self: &Arc<Self>, files: &[SmallFile]) {
         let now = Instant::now();
         let peers = self.fetcher.peers();
@@ -206,6 +229,34 @@ impl BatchesInner {
         }
         for (file, proven) in &verified {
             self.store(file, proven);
+        }
+    }
+
+    /// Fetches the ranges of these reads alone, after their batch failed or was late.
+    pub(super) fn fetch_alone(
+        self: &Arc<Self>,
+        readings: impl IntoIterator<Item = (u64, BatchRead)>,
+    ) {
+        for (number, reading) in readings {
+            let BatchRead {
+                file,
+                range,
+                deadline,
+                reply,
+            } = reading;
+            let inner = self.clone();
+            let answer: ReadReply = Box::new(move |outcome| {
+                inner.table.lock().end(number);
+                reply(outcome);
+            });
+            let SmallFile { hash, size_bytes } = file;
+            debug!(target: TRACE_TARGET, %hash, "the file is fetched without its batch");
+            let ticket: FetchTicket = self
+                .fetcher
+                .read_just(hash, size_bytes, range, deadline, answer);
+            if !self.table.lock().is_alone(number, ticket) {
+                self.fetcher.cancel(ticket);
+            }
         }
     }
 

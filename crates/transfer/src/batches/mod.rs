@@ -14,10 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tracing::debug;
 
-use super::client::{FetchTicket, Fetcher, HoldersOf, ReadReply};
+use super::client::{Fetcher, HoldersOf, ReadReply};
 use crate::TRACE_TARGET;
 use crate::net::peer::PeerNet;
 use p2pfs_cache::Cache;
@@ -25,7 +24,8 @@ use p2pfs_fetch::TransferError;
 pub use p2pfs_proto::wire::native::tcp::{BATCH_FILE_MAX_BYTES, SmallFile};
 use p2pfs_types::extent::ByteRange;
 
-use table::{BatchRead, BatchTable};
+use asking::BatchesInner;
+use table::BatchRead;
 
 /// Maximum batches in flight to one node. With [`BATCH_TARGET_BYTES`] each, they move 50 MB/s over
 /// a round trip of 20 ms.
@@ -53,29 +53,11 @@ pub struct Batches {
     inner: Arc<BatchesInner>,
 }
 
-struct BatchesInner {
-    net: PeerNet,
-    cache: Cache,
-    holders: HoldersOf,
-    fetcher: Fetcher,
-    table: Mutex<BatchTable>,
-    runtime: tokio::runtime::Handle,
-}
-
 impl Batches {
     /// Creates an empty instance. Must be called within a tokio runtime, which then does the work.
     pub fn new(net: PeerNet, cache: Cache, holders: HoldersOf, fetcher: Fetcher) -> Self {
-        let inner = BatchesInner {
-            net,
-            cache,
-            holders,
-            fetcher,
-            table: Mutex::default(),
-            runtime: tokio::runtime::Handle::current(),
-        };
-        Self {
-            inner: Arc::new(inner),
-        }
+        let inner = Arc::new(BatchesInner::new(net, cache, holders, fetcher));
+        Self { inner }
     }
 
     /// Requests whole small files without waiting for them. Leaves out files that are complete in
@@ -160,32 +142,5 @@ impl Batches {
     /// Returns whether a ticket is from [`Batches::read`].
     pub fn is_ours(ticket: u64) -> bool {
         ticket & OURS != 0
-    }
-}
-
-impl BatchesInner {
-    /// Fetches the ranges of these reads alone, after their batch failed or was late.
-    fn fetch_alone(self: &Arc<Self>, readings: impl IntoIterator<Item = (u64, BatchRead)>) {
-        for (number, reading) in readings {
-            let BatchRead {
-                file,
-                range,
-                deadline,
-                reply,
-            } = reading;
-            let inner = self.clone();
-            let answer: ReadReply = Box::new(move |outcome| {
-                inner.table.lock().end(number);
-                reply(outcome);
-            });
-            let SmallFile { hash, size_bytes } = file;
-            debug!(target: TRACE_TARGET, %hash, "the file is fetched without its batch");
-            let ticket: FetchTicket = self
-                .fetcher
-                .read_just(hash, size_bytes, range, deadline, answer);
-            if !self.table.lock().is_alone(number, ticket) {
-                self.fetcher.cancel(ticket);
-            }
-        }
     }
 }

@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{
-    BATCH_TARGET_BYTES, BATCHES_PER_NODE_MAX, COMING_MAX, FetchTicket, LONG_REST, PATIENCE, REST,
-};
-use crate::ReadReply;
+use super::{BATCH_TARGET_BYTES, BATCHES_PER_NODE_MAX, COMING_MAX, LONG_REST, PATIENCE, REST};
+use crate::client::{FetchTicket, ReadReply};
 use p2pfs_cache::CacheFile;
 use p2pfs_fetch::Holder;
 use p2pfs_proto::wire::native::tcp::SmallFile;
