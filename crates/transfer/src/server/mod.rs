@@ -10,12 +10,15 @@
 
 pub mod askers;
 mod batch;
+mod contents;
 mod fair_queue;
 mod limited;
 mod offer;
 mod opened;
 mod standing;
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -28,6 +31,7 @@ use p2pfs_cache::Cache;
 use p2pfs_proto::wire::native::tcp::{
     HOLDINGS_RANGES_MAX, Lane, RANGE_MAX_BYTES, Request, Response, SmallFile,
 };
+use p2pfs_proto::wire::native::udp::{OFFER_RANGES_MAX, OfferSummary};
 use p2pfs_share::ShareSet;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
@@ -35,9 +39,11 @@ use p2pfs_types::id::NodeId;
 use p2pfs_types::pool::PiecePool;
 
 use askers::Askers;
-use fair_queue::{FairQueue, QueuedRequest, ServeTurn};
+use contents::ServedContents;
+use fair_queue::{QueuedRequest, ServeTurn};
 use limited::UploadLimit;
-use opened::{OpenSources, SWEEP_PERIOD, ServeError, Source};
+use opened::SWEEP_PERIOD;
+use standing::{ServeQueues, WORTH_A_WORD};
 
 /// Maximum bytes of a range that is answered without another thread. It is the kernel's default
 /// read-ahead, some 80 microseconds' work if the bytes are in memory.
@@ -90,16 +96,11 @@ pub struct Server {
 }
 
 struct ServerInner {
-    cache: Cache,
-    shares: ShareSet,
+    contents: ServedContents,
     admits: Admits,
-    fair_queue: FairQueue,
-    /// Queue of the lookups for offers.
-    looks: FairQueue,
+    queues: ServeQueues,
     upload: UploadLimit,
     askers: Mutex<Askers>,
-    opened: Mutex<OpenSources>,
-    pieces: PiecePool,
 }
 
 /// Answer in memory. Its bytes count against the server's limits until it is sent or dropped.
@@ -125,15 +126,11 @@ impl Server {
         pieces: PiecePool,
     ) -> Self {
         let inner = ServerInner {
-            cache,
-            shares,
+            contents: ServedContents::new(cache, shares, pieces),
             admits,
             upload: UploadLimit::new(&limits),
-            looks: offer::looks(&limits),
-            fair_queue: FairQueue::new(limits),
+            queues: ServeQueues::new(limits),
             askers: Mutex::new(Askers::new()),
-            opened: Mutex::new(OpenSources::new()),
-            pieces,
         };
         Self {
             inner: Arc::new(inner),
@@ -216,9 +213,10 @@ impl Server {
         range: ByteRange,
     ) -> Option<(ServeTurn, PassedBytes)> {
         let now = Instant::now();
-        let askable = is_askable(size_bytes, range) && !self.inner.is_stuck(&hash, now);
+        let askable = is_askable(size_bytes, range)
+            && !self.inner.queues.is_stuck(&self.inner.contents, &hash, now);
         let asked = QueuedRequest::of_range(of, hash, range);
-        let turn = askable.then(|| self.inner.fair_queue.pass_at_once(asked))??;
+        let turn = askable.then(|| self.inner.queues.answers.pass_at_once(asked))??;
         let is_waited_for = of.0 == Lane::Urgent;
         if !self.upload().pass_at_once(range.len(), is_waited_for) {
             return None;
@@ -282,12 +280,12 @@ impl Server {
             return None;
         }
         let now = Instant::now();
-        let source = self.inner.opened.lock().get(now, &hash, range)?;
+        let source = self.inner.contents.already_open(&hash, range)?;
         if source.size_bytes() != size_bytes {
             return None;
         }
         let asked = QueuedRequest::of_range((lane, from), hash, range);
-        let mut turn = self.inner.fair_queue.pass_at_once(asked)?;
+        let mut turn = self.inner.queues.answers.pass_at_once(asked)?;
         if !self
             .upload()
             .pass_at_once(range.len(), lane == Lane::Urgent)
@@ -295,7 +293,7 @@ impl Server {
             return None;
         }
         let passed = self.upload().passed(range.len());
-        let bytes = source.encode_at_once(range, &self.inner.pieces)?;
+        let bytes = source.encode_at_once(range, &self.inner.contents.pieces)?;
         self.inner.askers.lock().record(now, hash, from);
         turn.mark_made();
         let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
@@ -304,12 +302,50 @@ impl Server {
 
     /// Returns the load of the server, from 0 to 255.
     pub fn load(&self) -> u8 {
-        self.inner.fair_queue.load()
+        self.inner.queues.answers.load()
     }
 
     /// Returns the nodes except `asker` that recently asked for a content.
     pub fn askers(&self, hash: &ContentHash, asker: &NodeId) -> Vec<NodeId> {
         self.inner.askers.lock().of(Instant::now(), hash, asker)
+    }
+
+    /// Returns the offer for a node that broadcasts a `Get`, and records the node as an asker.
+    /// Touches the disk only if some of the content is here. Returns `None` if the node may not get
+    /// the content, if nothing of it is here, if its disk hangs, or if too many lookups are under
+    /// way. Blocking.
+    pub fn offer_for(&self, from: NodeId, hash: &ContentHash) -> Option<OfferSummary> {
+        if !(self.inner.admits)(&from, hash) {
+            return None;
+        }
+        let askers = self.askers(hash, &from);
+        self.inner.askers.lock().record(Instant::now(), *hash, from);
+        let source = offer::look(&self.inner, from, hash)?;
+        let (all, size_bytes) = (source.is_whole(), source.size_bytes());
+        let ranges = if all {
+            Vec::new()
+        } else {
+            source.ranges().longest(OFFER_RANGES_MAX)
+        };
+        if !all && ranges.is_empty() {
+            return None;
+        }
+        Some(OfferSummary {
+            hash: *hash,
+            size_bytes,
+            all,
+            ranges,
+            load: self.load(),
+            askers,
+        })
+    }
+
+    /// Returns the folders of the shares with a content that has been read or looked up for ten
+    /// seconds.
+    pub fn standing_shares(&self) -> BTreeSet<PathBuf> {
+        let standing = self.inner.queues.stuck_for(WORTH_A_WORD, Instant::now());
+        let dirs_of = |hash| self.inner.contents.shares.dirs_with(&hash);
+        standing.into_iter().flat_map(dirs_of).collect()
     }
 
     async fn answer_range(
@@ -325,7 +361,8 @@ impl Server {
         self.inner.askers.lock().record(Instant::now(), hash, of.1);
         let asked = QueuedRequest::of_range(of, hash, range);
         let Some((turn, passed)) = self.turn_within_limit(asked).await else {
-            return self.without_turn(&asked).into();
+            let (queues, contents) = (&self.inner.queues, &self.inner.contents);
+            return queues.without_turn(contents, &asked).into();
         };
         let server = self.clone();
         let made = tokio::task::spawn_blocking(move || server.make(&hash, size_bytes, range, turn));
@@ -341,20 +378,21 @@ impl Server {
         range: ByteRange,
         turn: ServeTurn,
     ) -> Response {
-        let response = self.inner.make(hash, size_bytes, range, turn);
+        let response = self.inner.contents.make(hash, size_bytes, range, turn);
         self.sweep_later();
         response
     }
 
     async fn answer_holdings(&self, of: (Lane, NodeId), hash: ContentHash) -> Response {
         let asked = QueuedRequest::of_range(of, hash, ByteRange::at(0, 0));
-        let Some(turn) = self.turn(asked).await else {
-            return self.without_turn(&asked);
+        let (queues, contents) = (&self.inner.queues, &self.inner.contents);
+        let Some(turn) = queues.turn(contents, asked).await else {
+            return queues.without_turn(contents, &asked);
         };
         let inner = self.inner.clone();
         let found = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            match inner.find(&hash) {
+            match inner.contents.find(&hash) {
                 Ok(source) => Response::Holdings {
                     ranges: ExtentSet::from(source.ranges().longest(HOLDINGS_RANGES_MAX)),
                     size_bytes: source.size_bytes(),
@@ -368,11 +406,7 @@ impl Server {
     /// Starts the task that closes files without recent requests, if a file is open and no such
     /// task runs.
     fn sweep_later(&self) {
-        let first = {
-            let mut opened = self.inner.opened.lock();
-            !opened.is_empty() && !std::mem::replace(&mut opened.swept, true)
-        };
-        if first {
+        if self.inner.contents.needs_sweep() {
             tokio::spawn(sweep(Arc::downgrade(&self.inner)));
         }
     }
@@ -388,7 +422,7 @@ impl Server {
             return Response::Busy.into();
         };
         let inner = self.inner.clone();
-        let making = move || inner.make_batch(&of.1, &files, size_bytes, turn);
+        let making = move || batch::make(&inner, &of.1, &files, size_bytes, turn);
         let made = tokio::task::spawn_blocking(making).await;
         ChargedAnswer::new(made.unwrap_or(Response::Busy), passed)
     }
@@ -400,7 +434,8 @@ impl Server {
             return None;
         }
         let passed = self.upload().passed(asked.bytes);
-        Some((self.turn(asked).await?, passed))
+        let turn = self.inner.queues.turn(&self.inner.contents, asked).await?;
+        Some((turn, passed))
     }
 }
 
@@ -442,109 +477,12 @@ impl From<Response> for ChargedAnswer {
     }
 }
 
-impl ServerInner {
-    /// Closes the files without recent requests. Deleted files stay open for longer. Returns
-    /// whether any file is still open. Touches the disk. Blocking.
-    fn close_expired(&self) -> bool {
-        let now = Instant::now();
-        let old = self.opened.lock().remove_expired(now);
-        let (lost, unused): (Vec<_>, Vec<_>) = old.into_iter().partition(|it| it.1.is_nameless());
-        drop(unused);
-        let mut opened = self.opened.lock();
-        let mut closed = opened.remove_expired_deleted(now);
-        closed.extend(opened.retain_deleted(now, lost));
-        opened.swept = !opened.is_empty();
-        let swept = opened.swept;
-        drop(opened);
-        drop(closed);
-        swept
-    }
-
-    /// Makes an answer. Reads and hashes. Blocking.
-    fn make(
-        &self,
-        hash: &ContentHash,
-        size_bytes: u64,
-        range: ByteRange,
-        mut turn: ServeTurn,
-    ) -> Response {
-        let mut outcome = ServeError::NotHere;
-        // an open source may be gone while another one has the bytes
-        for _ in 0..2 {
-            let source = match self.opened(hash, range) {
-                Ok(source) => source,
-                Err(ServeError::NotHere) => break,
-                Err(why) => return why.into(),
-            };
-            if source.size_bytes() != size_bytes {
-                return Response::NotHere;
-            }
-            match source.encode(range, &self.pieces) {
-                Ok(bytes) => {
-                    turn.mark_made();
-                    let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
-                    return Response::Data { proof };
-                }
-                // the cache's partial file was used because no share could prove the content; the
-                // share's reason may be a passing one, and then it is the better answer
-                Err(ServeError::NotHere) if !source.is_whole() => {
-                    let shared = self.shares.source(hash).err();
-                    outcome = shared.map_or(ServeError::NotHere, ServeError::from);
-                }
-                Err(why) => outcome = why,
-            }
-            let stale = self.opened.lock().remove(hash);
-            drop(stale);
-        }
-        outcome.into()
-    }
-
-    /// Returns the open source of a content, or opens one and keeps it open for the next request.
-    fn opened(&self, hash: &ContentHash, range: ByteRange) -> Result<Source, ServeError> {
-        let now = Instant::now();
-        if let Some(source) = self.opened.lock().get(now, hash, range) {
-            return Ok(source);
-        }
-        let source = self.find(hash)?;
-        let mut opened = self.opened.lock();
-        let closed = opened.put(now, *hash, source.clone(), range);
-        drop(opened);
-        closed.into_iter().for_each(close_beside);
-        Ok(source)
-    }
-
-    /// Returns a complete source if there is one, otherwise a partial one.
-    fn find(&self, hash: &ContentHash) -> Result<Source, ServeError> {
-        let cached = || match self.cache.existing(hash)? {
-            Some(file) => Ok(Source::Cached(file)),
-            None => Err(ServeError::NotHere),
-        };
-        if self.cache.is_complete(hash) {
-            return cached();
-        }
-        match self.shares.provable(hash) {
-            Ok(file) => Ok(Source::Shared(file)),
-            Err(_) if self.cache.cached_bytes(hash) > 0 => cached(),
-            Err(why) => Err(why.into()),
-        }
-    }
-}
-
-/// Closes a file on another thread if that may take long. The filesystem frees a deleted file at
-/// its last close. This can take the journal a millisecond, longer than the answer for which this
-/// file was displaced.
-fn close_beside(file: Source) {
-    if file.is_nameless() {
-        drop(tokio::task::spawn_blocking(move || drop(file)));
-    }
-}
-
 async fn sweep(inner: Weak<ServerInner>) {
     loop {
         tokio::time::sleep(SWEEP_PERIOD).await;
         let Some(inner) = inner.upgrade() else { return };
         // closing files touches the disk; the cache reports failures
-        let swept = tokio::task::spawn_blocking(move || inner.close_expired()).await;
+        let swept = tokio::task::spawn_blocking(move || inner.contents.close_expired()).await;
         if !swept.unwrap_or(false) {
             return;
         }

@@ -1,12 +1,11 @@
-//! Offers to nodes that want a content.
+//! Lookups for offers to nodes that want a content.
 
 use std::time::Instant;
 
 use super::fair_queue::{FairQueue, QueuedRequest};
 use super::opened::Source;
-use super::{Server, ServerLimits};
+use super::{ServerInner, ServerLimits};
 use p2pfs_proto::wire::native::tcp::Lane;
-use p2pfs_proto::wire::native::udp::{OFFER_RANGES_MAX, OfferSummary};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
@@ -23,45 +22,15 @@ pub(super) fn looks(limits: &ServerLimits) -> FairQueue {
     })
 }
 
-impl Server {
-    /// Returns the offer for a node that broadcasts a `Get`, and records the node as an asker.
-    /// Touches the disk only if some of the content is here. Returns `None` if the node may not get
-    /// the content, if nothing of it is here, if its disk hangs, or if too many lookups are under
-    /// way. Blocking.
-    pub fn offer_for(&self, from: NodeId, hash: &ContentHash) -> Option<OfferSummary> {
-        if !(self.inner.admits)(&from, hash) {
-            return None;
-        }
-        let askers = self.askers(hash, &from);
-        self.inner.askers.lock().record(Instant::now(), *hash, from);
-        let source = self.look(from, hash)?;
-        let (all, size_bytes) = (source.is_whole(), source.size_bytes());
-        let ranges = if all {
-            Vec::new()
-        } else {
-            source.ranges().longest(OFFER_RANGES_MAX)
-        };
-        if !all && ranges.is_empty() {
-            return None;
-        }
-        Some(OfferSummary {
-            hash: *hash,
-            size_bytes,
-            all,
-            ranges,
-            load: self.load(),
-            askers,
-        })
+/// Returns the source of a content for an offer, if the lookup need not wait. Blocking.
+pub(super) fn look(inner: &ServerInner, from: NodeId, hash: &ContentHash) -> Option<Source> {
+    let (queues, contents) = (&inner.queues, &inner.contents);
+    let now = Instant::now();
+    if queues.is_stuck(contents, hash, now) {
+        return None;
     }
-
-    fn look(&self, from: NodeId, hash: &ContentHash) -> Option<Source> {
-        let (inner, now) = (&self.inner, Instant::now());
-        if inner.is_stuck(hash, now) {
-            return None;
-        }
-        inner.looks.free_stuck_turns(now);
-        let asked = QueuedRequest::of_range((Lane::Urgent, from), *hash, ByteRange::at(0, 0));
-        let _turn = inner.looks.pass_at_once(asked)?;
-        inner.find(hash).ok()
-    }
+    queues.looks.free_stuck_turns(now);
+    let asked = QueuedRequest::of_range((Lane::Urgent, from), *hash, ByteRange::at(0, 0));
+    let _turn = queues.looks.pass_at_once(asked)?;
+    contents.find(hash).ok()
 }

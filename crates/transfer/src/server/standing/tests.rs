@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
-use crate::server::ServerLimits;
+use crate::server::{Server, ServerLimits};
 use p2pfs_cache::{Cache, CacheConfig};
 use p2pfs_proto::wire::native::tcp::{Lane, PackedBatch, Request, SmallFile};
 use p2pfs_share::{ShareConfig, ShareSet, ShareSpec};
@@ -75,14 +75,23 @@ impl World {
             let of = (Lane::Bulk, asker());
             let hash = content(&format!("far-{n}"));
             let asked = QueuedRequest::of_range(of, hash, ByteRange::at(0, 5));
-            (n, self.server.inner.fair_queue.pass_at_once(asked).unwrap())
+            (
+                n,
+                self.server
+                    .inner
+                    .queues
+                    .answers
+                    .pass_at_once(asked)
+                    .unwrap(),
+            )
         };
         (0..count).map(begin).collect()
     }
 
     fn is_stuck(&self, name: &str) -> bool {
         let soon = Instant::now() + STANDS_STILL;
-        self.server.inner.is_stuck(&content(name), soon)
+        let inner = &self.server.inner;
+        (inner.queues).is_stuck(&inner.contents, &content(name), soon)
     }
 }
 
@@ -108,7 +117,7 @@ async fn files_on_a_stalled_disk_are_refused_and_others_served() {
     let server = &world.server;
     let _stuck = world.stuck(STANDING_OF_DISK_MAX);
     let stands_by_now = || {
-        let all = server.inner.stuck_for(STANDS_STILL, Instant::now());
+        let all = server.inner.queues.stuck_for(STANDS_STILL, Instant::now());
         all.len() == STANDING_OF_DISK_MAX
     };
     while !stands_by_now() {
