@@ -8,6 +8,10 @@ mod traced;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use super::asking::{Ask, AskAtOnce};
 use super::*;
@@ -15,7 +19,7 @@ use crate::tests::{Content, LONG, TestCache, read_now, read_through, reply};
 use p2pfs_fetch::plan::{Failure, PlanError, SHUN};
 use p2pfs_fetch::session::Holder;
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
-use p2pfs_types::extent::{CHUNK_BYTES, PAGE_BYTES};
+use p2pfs_types::extent::{CHUNK_BYTES, ExtentSet, PAGE_BYTES};
 
 /// Behaviour of a scripted peer.
 #[derive(Clone)]

@@ -10,7 +10,7 @@ use tracing::{debug, trace};
 
 use crate::TRACE_TARGET;
 
-use super::Client;
+use super::inner::{Client, FetcherInner};
 use p2pfs_cache::{CacheFile, Stored};
 use p2pfs_fetch::session::{Session, UncachedAction};
 use p2pfs_types::digest::{ContentKey, Verified};
@@ -22,7 +22,7 @@ use p2pfs_types::extent::ByteRange;
 const BEHIND_MAX_BYTES: u64 = 4 << 20;
 /// How long a task that stores the queue waits for more ranges before it begins. A killed process
 /// loses the ranges in the queue and those that are being stored.
-pub(super) const BEHIND_FOR: Duration = Duration::from_millis(2);
+const BEHIND_FOR: Duration = Duration::from_millis(2);
 
 /// Range to be stored.
 pub(super) struct PendingStore {
@@ -51,7 +51,7 @@ impl WriteBehindQueue {
     }
 
     /// Adds a range. Returns whether the caller must start a task that stores the queue.
-    pub(super) fn add(&self, pending: PendingStore) -> bool {
+    fn add(&self, pending: PendingStore) -> bool {
         let mut list = self.list.lock();
         list.bytes += pending.verified.range.len();
         list.pending.push(pending);
@@ -59,7 +59,7 @@ impl WriteBehindQueue {
     }
 
     /// Removes all ranges. An empty result ends the task's responsibility.
-    pub(super) fn take(&self) -> Vec<PendingStore> {
+    fn take(&self) -> Vec<PendingStore> {
         let mut list = self.list.lock();
         list.bytes = 0;
         list.under_way = !list.pending.is_empty();
@@ -114,5 +114,50 @@ impl StoreOutcome {
             }
             Self::No => session.not_stored(now, content, range) == UncachedAction::StoreAgain,
         }
+    }
+}
+
+/// Queues a range, and starts a task that stores the queue if none runs.
+pub(super) fn store_soon(inner: &Arc<FetcherInner>, pending: PendingStore) {
+    if !inner.storing.behind.add(pending) {
+        return;
+    }
+    let inner = inner.clone();
+    inner.runtime.clone().spawn(async move {
+        tokio::time::sleep(BEHIND_FOR).await;
+        inner
+            .runtime
+            .clone()
+            .spawn_blocking(move || store_pending(&inner));
+    });
+}
+
+/// Stores the queue until it is empty. Blocking.
+fn store_pending(inner: &Arc<FetcherInner>) {
+    let mut again = Vec::new();
+    loop {
+        let mut pending = inner.storing.behind.take();
+        pending.append(&mut again);
+        if pending.is_empty() {
+            return;
+        }
+        let outcomes: Vec<_> = pending
+            .iter()
+            .map(|one| {
+                let kept = inner.storing.store_now(&one.file, &one.verified);
+                // The first range of a file creates files, which takes half a millisecond.
+                // Threads with a reader's bytes that need this processor should not wait for
+                // the whole queue.
+                std::thread::yield_now();
+                kept
+            })
+            .collect();
+        inner.with(|session, now| {
+            for (one, kept) in pending.into_iter().zip(outcomes) {
+                if kept.report_stored(session, now, one.content, one.verified.range) {
+                    again.push(one);
+                }
+            }
+        });
     }
 }
