@@ -425,8 +425,8 @@ impl EventLoop {
                 self.parts.persister.set_reachable(reached);
             }
             LoopCommand::Members(reply) => {
-                self.publish_members();
-                let _gone = reply.send(self.handles.published.members.load().to_vec());
+                let members = roll::publish_members(&self.machine, &self.handles.published);
+                let _gone = reply.send(members.to_vec());
             }
             LoopCommand::Moved(address) => {
                 self.machine.handle_address(now, address, AddressNews::Own);
@@ -469,7 +469,7 @@ impl EventLoop {
         let published = &self.handles.published;
         published.set_dropped(self.machine.cluster().counters().dropped());
         if self.roll.is_due(Instant::now()) {
-            self.publish_members();
+            roll::publish_members(&self.machine, published);
         }
     }
 
@@ -480,6 +480,30 @@ impl EventLoop {
             let response = net.request(node, address, Lane::Bulk, outgoing.request);
             let _stopping = answers.send((id, response.await.ok())).await;
         });
+    }
+
+    /// Handles the events of the state machine. If some of them change addresses of members, the
+    /// addresses are published first, once for all of these events: one publication takes time in
+    /// proportion to the size of the cluster.
+    fn handle_events(&mut self) {
+        loop {
+            let events: Vec<_> = std::iter::from_fn(|| self.machine.poll_event()).collect();
+            if events.is_empty() {
+                return;
+            }
+            if events.iter().any(roll::is_of_the_roll) {
+                self.publish_addresses();
+            }
+            for event in events {
+                self.handle_event(event);
+            }
+        }
+    }
+
+    /// Publishes the members and their addresses.
+    fn publish_addresses(&mut self) {
+        let members = roll::publish_members(&self.machine, &self.handles.published);
+        roll::publish_addresses(&members, &self.handles, &mut self.parts.persister);
     }
 
     fn handle_event(&mut self, event: NodeEvent) {
