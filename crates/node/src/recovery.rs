@@ -76,7 +76,7 @@ fn read(
         catalogue,
         generation: store.generation()?,
         addresses: store.addresses()?,
-        responders: store.responders(unix_s)?,
+        responders: Responders::load(&mut store, unix_s)?,
         store,
         warnings: Vec::new(),
     })

@@ -68,29 +68,30 @@ pub struct Responders {
     pub set_aside: Option<String>,
 }
 
-impl Store {
-    /// Returns the responder statistics, with ages as of `unix_s`; empty if none were stored or
+impl Responders {
+    /// Loads the responder statistics, with ages as of `unix_s`; empty if none were stored or
     /// they could not be read.
     ///
     /// # Errors
     /// [`StoreError`] of the store itself. An unreadable value is not an error.
-    pub fn responders(&mut self, unix_s: u64) -> Result<Responders, StoreError> {
-        let Some(bytes) = self.value(KEY)? else {
-            return Ok(Responders::default());
+    pub fn load(store: &mut Store, unix_s: u64) -> Result<Self, StoreError> {
+        let Some(bytes) = store.value(KEY)? else {
+            return Ok(Self::default());
         };
         match read(&bytes) {
             Ok(stored) => {
                 let records = stored.iter().map(|it| it.record(unix_s)).collect();
-                Ok(Responders {
+                Ok(Self {
                     records,
                     set_aside: None,
                 })
             }
             Err(why) => {
-                self.file.put_value(ASIDE_KEY, &bytes)?;
-                self.file
+                store.file.put_value(ASIDE_KEY, &bytes)?;
+                store
+                    .file
                     .put_value(KEY, &encode(&(VERSION, Vec::<StoredResponder>::new())))?;
-                Ok(Responders {
+                Ok(Self {
                     records: vec![],
                     set_aside: Some(why),
                 })
@@ -102,16 +103,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn set_responders(
-        &mut self,
-        records: &[PeerRecord],
-        unix_s: u64,
-    ) -> Result<(), StoreError> {
+    pub fn save(store: &mut Store, records: &[PeerRecord], unix_s: u64) -> Result<(), StoreError> {
         let kept = records.iter().take(PEER_RECORDS_MAX);
         let stored: Vec<_> = kept
             .map(|record| StoredResponder::of(record, unix_s))
             .collect();
-        self.file.put_value(KEY, &encode(&(VERSION, stored)))
+        store.file.put_value(KEY, &encode(&(VERSION, stored)))
     }
 }
 
@@ -158,11 +155,17 @@ mod tests {
     #[test]
     fn responder_records_keep_their_age_over_a_restart() {
         let (folder, mut store) = stored(None);
-        assert!(store.responders(NOW).unwrap().records.is_empty());
-        store.set_responders(&[record(1), record(2)], NOW).unwrap();
+        assert!(
+            Responders::load(&mut store, NOW)
+                .unwrap()
+                .records
+                .is_empty()
+        );
+        let records = [record(1), record(2)];
+        Responders::save(&mut store, &records, NOW).unwrap();
         drop(store);
         let mut store = Store::open(folder.path()).unwrap();
-        let read = store.responders(NOW + 100).unwrap();
+        let read = Responders::load(&mut store, NOW + 100).unwrap();
         assert_eq!(read.set_aside, None);
         assert_eq!(read.records.len(), 2);
         let older = PeerRecord {
@@ -172,7 +175,7 @@ mod tests {
         };
         assert_eq!(read.records[0], older);
         // after the clock went back, ages are zero at least
-        let back = store.responders(NOW - 1000).unwrap().records;
+        let back = Responders::load(&mut store, NOW - 1000).unwrap().records;
         assert_eq!(back[0].age, Duration::ZERO);
     }
 
@@ -185,10 +188,10 @@ mod tests {
         let (_folder, mut store) = stored(None);
         for bytes in trials {
             store.set_value(KEY, &bytes).unwrap();
-            let read = store.responders(NOW).unwrap();
+            let read = Responders::load(&mut store, NOW).unwrap();
             assert!(read.records.is_empty() && read.set_aside.is_some());
             assert_eq!(store.value(ASIDE_KEY).unwrap(), Some(bytes));
-            let again = store.responders(NOW).unwrap();
+            let again = Responders::load(&mut store, NOW).unwrap();
             assert_eq!(again.set_aside, None, "said once");
         }
     }
@@ -197,9 +200,9 @@ mod tests {
     fn records_beyond_the_limit_are_not_stored() {
         let (_folder, mut store) = stored(None);
         let many = vec![record(1); PEER_RECORDS_MAX + 5];
-        store.set_responders(&many, NOW).unwrap();
+        Responders::save(&mut store, &many, NOW).unwrap();
         assert_eq!(
-            store.responders(NOW).unwrap().records.len(),
+            Responders::load(&mut store, NOW).unwrap().records.len(),
             PEER_RECORDS_MAX
         );
     }
