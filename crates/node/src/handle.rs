@@ -14,10 +14,13 @@ use super::api::{
     NodeHealth, NodeMembership, NodePeers, NodePins, NodeShares, NodeStatus, NodeTraffic,
     OpenReads, Resignation,
 };
+use super::config::NodeConfig;
 use super::events::{Audience, EventLog};
 use super::foreign::ForeignPeers;
 use super::published::Outdated;
 use super::run::LoopCommand;
+use super::sockets::Sockets;
+use super::start::NodeStart;
 use super::store::StoreError;
 use p2pfs_membership::Leave;
 use p2pfs_transfer::net::lan::Lan;
@@ -76,6 +79,26 @@ impl Node {
     /// of every IPv4 address, finds other nodes on the LAN, caches up to 10 GiB and shares nothing.
     pub fn builder(name: NodeName, dir: impl AsRef<Path>) -> NodeBuilder {
         NodeBuilder::new(name, dir.as_ref())
+    }
+
+    /// Starts a node. When this returns, the node gossips and serves, but shares nothing until the
+    /// caller adds shares.
+    ///
+    /// # Errors
+    /// [`NodeError`], which names the directory, address or file and the remedy. Then nothing keeps
+    /// running.
+    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        Self::start_on(config, Sockets::default()).await
+    }
+
+    /// Starts a node as [`Node::start`] does, on sockets that an earlier process has opened or that
+    /// will outlive this node.
+    ///
+    /// # Errors
+    /// Those of [`Node::start`].
+    pub async fn start_on(config: NodeConfig, sockets: Sockets) -> Result<Self, NodeError> {
+        let (start, inputs) = NodeStart::open(config, sockets)?;
+        Ok(start.assemble(inputs))
     }
 
     /// Returns the public half of the node's key.

@@ -1,4 +1,4 @@
-//! The start of a node. [`Node::start_on`] opens the parts of the node in an order in which a
+//! The start of a node. [`NodeStart::open`] opens the parts of the node in an order in which a
 //! failure leaves as little as possible behind.
 
 use std::net::SocketAddr;
@@ -62,23 +62,49 @@ const CHANGES_MAX: usize = 256;
 /// Maximum number of queued ends of reads that may change the ranking of versions.
 const READ_ENDS_MAX: usize = 64;
 
-impl Node {
-    /// Starts a node. When this returns, the node gossips and serves, but shares nothing until the
-    /// caller adds shares.
-    ///
-    /// # Errors
-    /// [`NodeError`], which names the directory, address or file and the remedy. Then nothing keeps
-    /// running.
-    pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
-        Self::start_on(config, Sockets::default()).await
+fn foreign_traffic(handles: &NodeHandles) -> ForeignTraffic {
+    let (download, upload) = (handles.fetcher.download(), handles.server.upload());
+    ForeignTraffic {
+        taken: ForeignThrottle::new(download, &handles.traffic.taken),
+        given: ForeignThrottle::new(upload, &handles.traffic.sent),
     }
+}
 
-    /// Starts a node as [`Node::start`] does, on sockets that an earlier process has opened or that
-    /// will outlive this node.
-    ///
-    /// # Errors
-    /// Those of [`Node::start`].
-    pub async fn start_on(config: NodeConfig, sockets: Sockets) -> Result<Self, NodeError> {
+/// The channels between the handle of the node, the event loop and the inboxes.
+struct NodeChannels {
+    commands: mpsc::Sender<LoopCommand>,
+    control: LoopControl,
+    inboxes: Vec<InboxHandle>,
+}
+
+/// The parts of a node that is being started.
+pub(super) struct NodeStart {
+    config: NodeConfig,
+    state: StateDir,
+    key: Arc<NodeKey>,
+    keyring: Arc<Keyring>,
+    cache: Cache,
+    net: PeerNet,
+    invites: Arc<Invites>,
+    shares: ShareSet,
+}
+
+/// What an opened start has besides the parts: the stored state and the inputs of the node.
+pub(super) struct StartInputs {
+    kept: StoredState,
+    /// Whether a stored secret without a ledger was removed. An earlier version left it, and it
+    /// proves no membership.
+    dropped_secret: bool,
+    receivers: Receivers,
+}
+
+impl NodeStart {
+    /// Opens the parts, on sockets that an earlier process has opened or on new ones. Nothing keeps
+    /// running after a failure.
+    pub(super) fn open(
+        config: NodeConfig,
+        sockets: Sockets,
+    ) -> Result<(Self, StartInputs), NodeError> {
         let state = StateDir::open(&config.state_dir)?;
         let dropped_secret =
             config.secret_file.is_none() && KeyringFiles::drops_secret(state.path());
@@ -108,7 +134,7 @@ impl Node {
         net.set_invites(invites.clone());
         let (shares, share_events) =
             ShareSet::open_with(share_config(&config, &kept.catalogue), ledger)?;
-        let builder = Builder {
+        let start = Self {
             config,
             state,
             key,
@@ -123,47 +149,23 @@ impl Node {
             udp,
             incoming,
             shares: share_events,
-            cache: cache_news::forward_events(cache_events, builder.cache.clone()),
+            cache: cache_news::forward_events(cache_events, start.cache.clone()),
         };
-        Ok(builder.assemble(kept, dropped_secret, receivers))
+        let inputs = StartInputs {
+            kept,
+            dropped_secret,
+            receivers,
+        };
+        Ok((start, inputs))
     }
-}
 
-fn foreign_traffic(handles: &NodeHandles) -> ForeignTraffic {
-    let (download, upload) = (handles.fetcher.download(), handles.server.upload());
-    ForeignTraffic {
-        taken: ForeignThrottle::new(download, &handles.traffic.taken),
-        given: ForeignThrottle::new(upload, &handles.traffic.sent),
-    }
-}
-
-/// The channels between the handle of the node, the event loop and the inboxes.
-struct NodeChannels {
-    commands: mpsc::Sender<LoopCommand>,
-    control: LoopControl,
-    inboxes: Vec<InboxHandle>,
-}
-
-struct Builder {
-    config: NodeConfig,
-    state: StateDir,
-    key: Arc<NodeKey>,
-    keyring: Arc<Keyring>,
-    cache: Cache,
-    net: PeerNet,
-    invites: Arc<Invites>,
-    shares: ShareSet,
-}
-
-impl Builder {
-    /// Builds the node from its parts. `dropped_secret` says that the start removed a stored secret
-    /// without a ledger, which an earlier version left and which proves no membership.
-    fn assemble(
-        self,
-        mut kept: StoredState,
-        dropped_secret: bool,
-        mut receivers: Receivers,
-    ) -> Node {
+    /// Builds the node from its parts. From here on the node gossips and serves.
+    pub(super) fn assemble(self, inputs: StartInputs) -> Node {
+        let StartInputs {
+            mut kept,
+            dropped_secret,
+            mut receivers,
+        } = inputs;
         let generation = next_generation(kept.generation);
         let address = address::advertised(self.config.network.advertise, self.net.local_addr());
         let published = Published::new(kept.catalogue.view(), address, kept.addresses.clone());
