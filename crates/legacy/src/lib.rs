@@ -16,5 +16,10 @@ pub mod net;
 mod peers;
 pub mod wire;
 
+use std::net::SocketAddrV4;
+
 pub use limits::LIMITS;
 pub use peers::{LegacyPeers, LegacyPeersSettings};
+
+/// Callback that returns whether an address belongs to this node.
+pub type IsOwn = Box<dyn Fn(SocketAddrV4) -> bool + Send>;

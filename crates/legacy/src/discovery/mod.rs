@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+use crate::IsOwn;
 use crate::wire::discovery::{Datagram, MemberName, Name, encode_file, encode_get, encode_lists};
 
 pub use answering::ANSWERS_MAX;
@@ -141,9 +142,6 @@ impl LegacyCounters {
 
 /// Callback that returns whether this node could deliver a file of that name now.
 pub type Offers<'a> = &'a dyn Fn(&Name) -> bool;
-
-/// Callback that returns whether an address belongs to this node.
-pub type IsOwn = Box<dyn Fn(SocketAddrV4) -> bool + Send>;
 
 /// The state machine of the discovery protocol.
 pub struct LegacyMachine {

@@ -8,7 +8,8 @@ use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::{DIAL_JITTER, IsOwn, Who};
+use super::{DIAL_JITTER, Who};
+use crate::IsOwn;
 use crate::wire::discovery::MemberName;
 
 /// Maximum learned addresses. Further ones are ignored.

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::IsOwn;
 use crate::wire::discovery::MemberName;
 use crate::wire::mesh::{
     DUPLICATE, Hello, Line, MAX_PEERS, PING, PONG, REQUEST_PEERS, encode_chat, encode_hello,
@@ -79,9 +80,6 @@ pub struct MeshConfig {
     /// Addresses that are dialled whenever they are not connected.
     pub configured: Vec<MemberName>,
 }
-
-/// Callback that returns whether an address belongs to this node.
-pub type IsOwn = Box<dyn Fn(SocketAddrV4) -> bool + Send>;
 
 /// The state machine of the mesh protocol.
 pub struct MeshMachine {
