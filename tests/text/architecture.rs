@@ -81,7 +81,7 @@ const QUALIFIERS: [&str; 9] = [
     "pub", "crate", "super", "in", "self", "const", "async", "unsafe", "fn",
 ];
 
-fn words(line: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn words(line: &str) -> impl Iterator<Item = &str> {
     let apart = |c: char| !c.is_alphanumeric() && c != '_';
     line.split(apart).filter(|word| !word.is_empty())
 }

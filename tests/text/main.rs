@@ -26,3 +26,4 @@ mod roff;
 mod security;
 mod tidy;
 mod tree;
+mod types;

@@ -4,7 +4,7 @@
 
 use crate::tree::{Source, sources};
 
-fn assert_none(broken: Vec<String>, rule: &str) {
+pub(crate) fn assert_none(broken: Vec<String>, rule: &str) {
     assert!(broken.is_empty(), "{rule}:\n  {}", broken.join("\n  "));
 }
 
@@ -19,7 +19,7 @@ pub(crate) fn product_code(text: &str) -> &str {
     &text[..marks.find(are_here).unwrap_or(text.len())]
 }
 
-fn is_test_file(name: &str) -> bool {
+pub(crate) fn is_test_file(name: &str) -> bool {
     name.contains("/tests") || name.ends_with("_tests.rs") || name.contains("simulation")
 }
 
