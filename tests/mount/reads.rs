@@ -409,6 +409,29 @@ fn pages_behind_a_reader_in_order_are_dropped_while_the_file_is_open() {
     });
 }
 
+/// Returns the nice levels of the threads of this process that are named so.
+fn nice_levels(name: &str) -> Vec<i32> {
+    let nice_of = |task: &Path| {
+        let stat = fs::read_to_string(task.join("stat")).ok()?;
+        let (start, fields) = stat.rsplit_once(')')?;
+        let nice = fields.split_whitespace().nth(16)?.parse().ok()?;
+        start.ends_with(&format!("({name}")).then_some(nice)
+    };
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let levels = tasks.filter_map(|task| nice_of(&task.unwrap().path()));
+    levels.collect()
+}
+
+#[apply(promise)]
+fn the_thread_that_drops_pages_yields_to_those_that_answer_reads() {
+    let _mounted = Mounted::of(&Memory::new());
+    let answering = nice_levels("fuse-0")[0];
+    eventually("the thread has a lower priority", PATIENCE, || {
+        let dropping = nice_levels("fuse-pages");
+        dropping.iter().any(|nice| *nice > answering)
+    });
+}
+
 #[apply(promise)]
 fn pages_of_bytes_that_the_cache_did_not_accept_stay_behind_a_reader() {
     let content = Memory::new();

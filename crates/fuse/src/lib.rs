@@ -86,6 +86,9 @@ use p2pfs_fs::Filesystem;
 /// Maximum wait for each of the two steps of the handshake. The kernel sends FUSE_INIT as soon as
 /// the mount exists.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Nice levels that the thread that drops pages is below the others. It still has about a tenth of
+/// a busy processor (sched(7)), which is more than it needs (docs/warm-reads.md).
+const PAGES_NICE: i32 = 10;
 
 /// Options of serving a mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,7 +221,10 @@ impl ServedMount {
         let (queues, notified) = (self.queues.clone(), device.clone());
         spawn("fuse-notify", move || queues.names.send_all(&notified))?;
         let (queues, notified) = (self.queues.clone(), device.clone());
-        spawn("fuse-pages", move || queues.pages.send_all(&notified))?;
+        spawn("fuse-pages", move || {
+            step_back();
+            queues.pages.send_all(&notified);
+        })?;
         Ok(agreed)
     }
 
@@ -279,6 +285,16 @@ fn serve(device: &Arc<Device>, queues: &NotifyQueues, end: &MountEnd) {
         device.mount.fs.files.release_all();
         end.declare();
     }
+}
+
+/// Lowers the priority of this thread, so that dropping pages behind a reader delays neither the
+/// reader nor the fetch for it. If the kernel refuses, the thread keeps its priority.
+fn step_back() {
+    let result = rustix::process::nice(PAGES_NICE);
+    tracing::debug!(
+        ?result,
+        "lowered the priority of the thread that drops pages"
+    );
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
