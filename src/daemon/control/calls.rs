@@ -6,9 +6,10 @@
 //! `org.p2pfs.Control.varlink`, and JSON OUTPUT of p2pfs(1).
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::answer::{Answer, LastReply, Parameters};
-use super::call::CallInfo;
+use super::call::{CallError, CallInfo, INTERFACE};
 use super::described::{Described, Field, parameter};
 use super::failure::Failure;
 use super::giving::{MeshInfo, Said, SendDone, SendProgress};
@@ -104,7 +105,7 @@ macro_rules! calls {
         enum Position { $($Name,)* }
 
         /// Returns the description of a call.
-        pub(super) fn describe(call: &Call) -> &'static CallInfo {
+        fn describe(call: &Call) -> &'static CallInfo {
             let position = match call {
                 $( Call::$Name { .. } => Position::$Name, )*
             };
@@ -382,3 +383,78 @@ calls! {
         anyway: bool,
     } -> Touched, after Progress; CallInfo::open_to_group().with_more().about_names().shown_by("prefetch");
 }
+
+/// Converts a JSON error. Leaves out the position of the error, because it refers to the tagged
+/// text and not to the caller's text.
+fn bad_parameters(error: &serde_json::Error) -> CallError {
+    let said = error.to_string();
+    let why = said.rsplit_once(" at line ").map_or(&*said, |(why, _)| why);
+    CallError::BadParameters {
+        why: why.to_owned(),
+    }
+}
+
+impl Call {
+    /// Decodes a call from its full method name and the JSON object of its parameters.
+    ///
+    /// # Errors
+    /// [`CallError`] says what does not fit.
+    pub fn decode(method: &str, parameters: &str) -> Result<Self, CallError> {
+        let name = match method.rsplit_once('.') {
+            Some((INTERFACE, name)) => name,
+            _ => {
+                return Err(CallError::UnknownInterface {
+                    method: method.to_owned(),
+                });
+            }
+        };
+        if !CALLS.iter().any(|call| call.name == name) {
+            return Err(CallError::UnknownMethod {
+                method: method.to_owned(),
+            });
+        }
+        // The tag comes first, so that serde reads the parameters as their type and not as a
+        // generic value.
+        let tagged = format!("{{\"method\":\"{name}\",\"parameters\":{parameters}}}");
+        let call: Self = serde_json::from_str(&tagged).map_err(|e| bad_parameters(&e))?;
+        call.check_limits()?;
+        Ok(call)
+    }
+
+    /// Returns the full method name and the parameters.
+    pub fn encode(&self) -> (String, Value) {
+        let mut object = serde_json::to_value(self).unwrap_or_default();
+        let name = object["method"].as_str().unwrap_or_default();
+        (format!("{INTERFACE}.{name}"), object["parameters"].take())
+    }
+
+    /// Returns the description of the call.
+    pub fn info(&self) -> &'static CallInfo {
+        describe(self)
+    }
+
+    /// Returns whether the call continues until its caller closes the connection. A caller that
+    /// reads too slowly loses events.
+    pub(super) fn is_followed(&self) -> bool {
+        matches!(self, Self::Events { follow: true })
+    }
+
+    fn check_limits(&self) -> Result<(), CallError> {
+        let (given, what, max) = match self {
+            Self::Pin { paths } | Self::Unpin { paths } | Self::Prefetch { paths, .. } => {
+                (paths.len(), "paths", super::PATHS_MAX)
+            }
+            // An empty list means all peers, so it counts as one.
+            Self::Send { to, .. } => (to.len().max(1), "receivers", super::RECEIVERS_MAX),
+            _ => return Ok(()),
+        };
+        if (1..=max).contains(&given) {
+            return Ok(());
+        }
+        let why = format!("{given} {what} in one call: give 1 to {max}");
+        Err(CallError::BadParameters { why })
+    }
+}
+
+#[cfg(test)]
+mod tests;

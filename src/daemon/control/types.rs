@@ -413,6 +413,15 @@ described! {
     }
 }
 
+impl Touched {
+    /// Subtracts a file that failed from the totals, and records its problem.
+    pub fn without(&mut self, problem: Problem, size_bytes: u64) {
+        self.files -= 1;
+        self.bytes -= size_bytes;
+        self.failed.push(problem);
+    }
+}
+
 described! {
     /// The reply to [`super::Call::Invite`].
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

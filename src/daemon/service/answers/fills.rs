@@ -284,15 +284,6 @@ fn count(contents: Contents, mut touched: Touched) -> (Contents, Touched) {
     (contents, touched)
 }
 
-impl Touched {
-    /// Subtracts a file that failed from the totals, and records its problem.
-    fn without(&mut self, problem: Problem, size_bytes: u64) {
-        self.files -= 1;
-        self.bytes -= size_bytes;
-        self.failed.push(problem);
-    }
-}
-
 fn problem(path: &SharedPath, why: String) -> Problem {
     Problem {
         path: Named::new(path.as_bytes()),

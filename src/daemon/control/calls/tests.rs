@@ -1,10 +1,9 @@
-//! Tests of `call`.
+//! Tests of `calls`.
 
 use serde_json::json;
 
-use super::super::calls::ROUND_TRIPS;
-use super::super::described::ObjectType;
-use super::super::names::Named;
+use super::super::call::Right;
+use super::super::described::{FieldType, ObjectType};
 use super::super::provenance::EventKind;
 use super::*;
 
