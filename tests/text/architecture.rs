@@ -76,14 +76,20 @@ fn only_the_program_depends_on_the_older_protocols() {
     assert_eq!(names, ["p2pfs"]);
 }
 
-/// Words that may stand before the name of a member where it is declared.
-const QUALIFIERS: [&str; 9] = [
-    "pub", "crate", "super", "in", "self", "const", "async", "unsafe", "fn",
-];
+/// Words that may stand before the keyword or the name of what a line declares.
+const QUALIFIERS: [&str; 4] = ["pub", "const", "async", "unsafe"];
 
 pub(crate) fn words(line: &str) -> impl Iterator<Item = &str> {
     let apart = |c: char| !c.is_alphanumeric() && c != '_';
     line.split(apart).filter(|word| !word.is_empty())
+}
+
+/// Returns the words of a declaration without its visibility and other qualifiers.
+pub(crate) fn unqualified(line: &str) -> impl Iterator<Item = &str> {
+    let visibility = line.trim_start().strip_prefix("pub(");
+    let behind = visibility.and_then(|it| it.split_once(')'));
+    let declaration = behind.map_or(line, |(_, declaration)| declaration);
+    words(declaration).filter(|word| !QUALIFIERS.contains(word))
 }
 
 /// Adds each member that a source declares: of a type, its methods, constants, variants and fields;
@@ -92,7 +98,7 @@ pub(crate) fn words(line: &str) -> impl Iterator<Item = &str> {
 fn collect_members(code: &str, members: &mut BTreeSet<(String, String)>) {
     let begins = |line: &str| {
         let kinds = ["impl", "trait", "enum", "struct"];
-        let first = words(line).find(|word| !QUALIFIERS.contains(word));
+        let first = unqualified(line).next();
         !line.starts_with([' ', '/', '#']) && first.is_some_and(|word| kinds.contains(&word))
     };
     let mut of_types: Vec<&str> = Vec::new();
@@ -111,7 +117,7 @@ fn collect_members(code: &str, members: &mut BTreeSet<(String, String)>) {
         }
         let declared = line.strip_prefix("    ");
         let declared = declared.filter(|line| !line.starts_with([' ', '/', '#']));
-        let name = declared.and_then(|line| words(line).find(|word| !QUALIFIERS.contains(word)));
+        let name = declared.and_then(|line| unqualified(line).find(|word| *word != "fn"));
         if let Some(name) = name {
             let of_name = |it: &&str| ((*it).to_owned(), name.to_owned());
             members.extend(of_types.iter().map(of_name));

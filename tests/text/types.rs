@@ -1,10 +1,10 @@
 //! The limits of a type, and the file of its methods. An item begins and ends at the left margin.
-//! Types that a macro declares are not counted, since their fields are those of a document: a
+//! The fields of types that a macro declares are not counted, since they are those of a document: a
 //! section of the configuration, or a reply in JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::architecture::words;
+use crate::architecture::unqualified;
 use crate::tidy::{assert_none, is_test_file, product_code};
 use crate::tree::{Source, sources};
 
@@ -12,11 +12,6 @@ use crate::tree::{Source, sources};
 const METHODS_MAX: usize = 30;
 /// Maximum number of fields of a struct.
 const FIELDS_MAX: usize = 12;
-
-/// Words that may stand before the keyword or the name of an item.
-const QUALIFIERS: [&str; 8] = [
-    "pub", "crate", "super", "in", "self", "const", "async", "unsafe",
-];
 
 /// An item: the lines up to its brace or semicolon, joined, and those of its members.
 struct Item<'a> {
@@ -54,20 +49,22 @@ fn items(code: &str) -> Vec<Item<'_>> {
     found
 }
 
-fn unqualified(line: &str) -> Option<&str> {
-    words(line).find(|word| !QUALIFIERS.contains(word))
+/// Returns the name if a line declares a struct or an enum.
+fn declared(line: &str) -> Option<&str> {
+    let mut words = unqualified(line);
+    let is_type = ["struct", "enum"].contains(&words.next()?);
+    words.next().filter(|_| is_type)
 }
 
 impl Item<'_> {
     fn is(&self, keyword: &str) -> bool {
-        unqualified(&self.head) == Some(keyword)
+        unqualified(&self.head).next() == Some(keyword)
     }
 
-    /// Returns the name behind the keyword.
-    fn declared(&self) -> Option<&str> {
-        words(&self.head)
-            .filter(|word| !QUALIFIERS.contains(word))
-            .nth(1)
+    /// Returns the names of the types that the item declares, as a type or as a macro of types.
+    fn declares(&self) -> impl Iterator<Item = &str> {
+        let within = self.members.iter().copied();
+        [&*self.head].into_iter().chain(within).filter_map(declared)
     }
 
     /// Returns the type of an inherent `impl`.
@@ -97,7 +94,7 @@ impl Item<'_> {
     }
 
     fn methods(&self) -> usize {
-        self.count(|line| unqualified(line) == Some("fn"))
+        self.count(|line| unqualified(line).next() == Some("fn"))
     }
 
     fn fields(&self) -> usize {
@@ -122,93 +119,126 @@ fn end_of_generics(text: &str) -> usize {
     text.len()
 }
 
-/// The inherent methods of a type, and the files that they stand in.
-#[derive(Default)]
-struct Methods {
-    count: usize,
-    files: BTreeSet<String>,
-}
-
-/// The types of one crate.
-#[derive(Default)]
-struct CrateTypes {
-    /// The files that declare a type of each name.
-    declared: BTreeMap<String, BTreeSet<String>>,
-    /// The inherent `impl` blocks: name, file, number of methods.
-    blocks: Vec<(String, String, usize)>,
-    /// Structs with too many fields, as text.
-    large: Vec<String>,
-}
-
-impl CrateTypes {
-    fn add(&mut self, source: &Source) {
-        for item in items(product_code(&source.text)) {
-            if let Some(name) = item.implemented() {
-                let block = (name.to_owned(), source.name.clone(), item.methods());
-                self.blocks.push(block);
-            }
-            if !item.is("struct") && !item.is("enum") {
-                continue;
-            }
-            let name = item.declared().unwrap_or_default();
-            let files = self.declared.entry(name.to_owned()).or_default();
-            files.insert(source.name.clone());
-            let fields = item.fields();
-            if item.is("struct") && fields > FIELDS_MAX {
-                let large = format!("{}: {name} has {fields} fields", source.name);
-                self.large.push(large);
-            }
+/// Returns the violations in a source: too many fields or methods, and each `impl` of a type that
+/// the source does not declare.
+fn broken(source: &Source) -> Vec<String> {
+    let file = &source.name;
+    let items = items(product_code(&source.text));
+    let declared: BTreeSet<&str> = items.iter().flat_map(Item::declares).collect();
+    let (mut methods, mut broken) = (BTreeMap::<&str, usize>::new(), Vec::new());
+    for item in &items {
+        if let Some(name) = item.implemented() {
+            *methods.entry(name).or_default() += item.methods();
+        }
+        let (fields, head) = (item.fields(), &item.head);
+        if item.is("struct") && fields > FIELDS_MAX {
+            broken.push(format!("{file}: {fields} fields in {head}"));
         }
     }
-
-    /// Returns the methods by type. A file that declares a type has methods of that type alone, even
-    /// if another file declares one of the same name.
-    fn methods(&self) -> BTreeMap<(&str, Option<&str>), Methods> {
-        let mut all = BTreeMap::<_, Methods>::new();
-        for (name, file, count) in &self.blocks {
-            let homes = self.declared.get(name);
-            let own = homes.and_then(|homes| homes.get(file).or(homes.first()));
-            let methods = all.entry((&**name, own.map(|own| &**own))).or_default();
-            methods.count += count;
-            methods.files.insert(file.clone());
+    for (name, count) in methods {
+        if !declared.contains(name) {
+            broken.push(format!("{file}: {name} is not declared here"));
         }
-        all
+        if count > METHODS_MAX {
+            broken.push(format!("{file}: {count} methods of {name}"));
+        }
     }
-}
-
-/// Returns the crate of a source below `crates` or `src`.
-fn crate_of(source: &Source) -> String {
-    let mut parts = source.name.split('/');
-    match (parts.next(), parts.next()) {
-        (Some("crates"), Some(name)) => name.to_owned(),
-        _ => "p2pfs".to_owned(),
-    }
+    broken
 }
 
 #[test]
 fn a_type_has_few_methods_and_fields_and_its_impl_in_one_file() {
-    let mut crates = BTreeMap::<String, CrateTypes>::new();
     let all = ["crates", "src"].into_iter().flat_map(sources);
-    for source in all.filter(|s| s.name.contains("src/") && !is_test_file(&s.name)) {
-        crates.entry(crate_of(&source)).or_default().add(&source);
-    }
-    let types: usize = crates.values().map(|it| it.methods().len()).sum();
-    assert!(types > 500, "{types} types with methods");
-    let mut broken = Vec::new();
-    for (of, types) in &crates {
-        broken.extend(types.large.iter().cloned());
-        for ((name, _), Methods { count, files }) in types.methods() {
-            if count > METHODS_MAX || files.len() > 1 {
-                let files: Vec<&str> = files.iter().map(|it| &**it).collect();
-                broken.push(format!(
-                    "{of}: {name}: {count} methods in {}",
-                    files.join(", ")
-                ));
-            }
-        }
-    }
+    let is_product = |s: &Source| s.name.contains("src/") && !is_test_file(&s.name);
+    let all: Vec<Source> = all.filter(is_product).collect();
+    let items = all.iter().flat_map(|s| items(product_code(&s.text)));
+    let blocks = items.filter(|it| it.implemented().is_some()).count();
+    assert!(blocks > 500, "{blocks} blocks of methods");
     assert_none(
-        broken,
-        "a type of more than 30 methods or 12 fields, or with its impl in several files",
+        all.iter().flat_map(broken).collect(),
+        "a type of more than 30 methods or 12 fields, or an impl in another file than its type",
     );
+}
+
+/// A source with declarations of all kinds.
+const SAMPLE: &str = r#"
+pub(in crate::one) struct Narrow<'a> {
+    /// A field.
+    pub(in crate::one) first: &'a str,
+    second: u8,
+}
+
+impl<'a, F: Fn() -> u8> one::Narrow<'a, F>
+where
+    F: Send,
+{
+    const MAX: usize = 3;
+
+    pub(in crate::one) fn new() -> Self {
+        let fn_like = 1;
+    }
+
+    pub(crate) const fn other() {}
+
+    #[cfg(test)]
+    fn of_tests() {}
+}
+
+impl Drop for Narrow<'_> {
+    fn drop(&mut self) {}
+}
+
+#[cfg(test)]
+impl Narrow<'_> {
+    fn only_of_tests() {}
+}
+
+described! {
+    pub enum Described as "Described" {
+        First,
+    }
+}
+"#;
+
+#[test]
+fn items_have_their_names_and_members() {
+    let items = items(SAMPLE);
+    let declared: Vec<&str> = items.iter().flat_map(Item::declares).collect();
+    assert_eq!(declared, ["Narrow", "Described"]);
+    assert_eq!(items[0].fields(), 2);
+    let implemented: Vec<_> = items.iter().map(Item::implemented).collect();
+    assert_eq!(implemented, [None, Some("Narrow"), None, None]);
+    assert_eq!(items[1].methods(), 2);
+}
+
+#[test]
+fn an_impl_in_another_file_than_its_type_is_reported() {
+    let broken_in = |text: String| {
+        let name = "a.rs".to_owned();
+        broken(&Source { name, text })
+    };
+    assert_eq!(broken_in(SAMPLE.to_owned()), [""; 0]);
+    let far = "impl Described {\n    fn far() {}\n}\n";
+    assert_eq!(broken_in(format!("{SAMPLE}{far}")), [""; 0]);
+    assert_eq!(
+        broken_in(far.to_owned()),
+        ["a.rs: Described is not declared here"]
+    );
+}
+
+#[test]
+fn a_type_over_a_limit_is_reported() {
+    let of_type = |fields: usize, methods: usize| {
+        let fields = "    pub(in crate::one) field: u8,\n".repeat(fields);
+        let methods = "    pub(in crate::one) fn method() {}\n".repeat(methods);
+        let text = format!("struct Large {{\n{fields}}}\n\nimpl Large {{\n{methods}}}\n");
+        let name = "a.rs".to_owned();
+        broken(&Source { name, text })
+    };
+    assert_eq!(of_type(FIELDS_MAX, METHODS_MAX), [""; 0]);
+    let reported = [
+        "a.rs: 13 fields in struct Large {",
+        "a.rs: 31 methods of Large",
+    ];
+    assert_eq!(of_type(FIELDS_MAX + 1, METHODS_MAX + 1), reported);
 }
