@@ -15,6 +15,7 @@ mod fair_queue;
 mod limited;
 mod offer;
 mod opened;
+mod queues;
 mod standing;
 
 use std::collections::BTreeSet;
@@ -43,7 +44,8 @@ use contents::ServedContents;
 use fair_queue::{QueuedRequest, ServeTurn};
 use limited::UploadLimit;
 use opened::SWEEP_PERIOD;
-use standing::{ServeQueues, WORTH_A_WORD};
+use queues::ServeQueues;
+use standing::WORTH_A_WORD;
 
 /// Maximum bytes of a range that is answered without another thread. It is the kernel's default
 /// read-ahead, some 80 microseconds' work if the bytes are in memory.
@@ -320,7 +322,7 @@ impl Server {
         }
         let askers = self.askers(hash, &from);
         self.inner.askers.lock().record(Instant::now(), *hash, from);
-        let source = offer::look(&self.inner, from, hash)?;
+        let source = offer::find_for_offer(&self.inner, from, hash)?;
         let (all, size_bytes) = (source.is_whole(), source.size_bytes());
         let ranges = if all {
             Vec::new()

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::*;
+use crate::server::fair_queue::{QueuedRequest, STANDS_STILL, ServeTurn};
 use crate::server::{Server, ServerLimits};
 use p2pfs_cache::{Cache, CacheConfig};
-use p2pfs_proto::wire::native::tcp::{Lane, PackedBatch, Request, SmallFile};
+use p2pfs_proto::wire::native::tcp::{Lane, PackedBatch, Request, Response, SmallFile};
 use p2pfs_share::{ShareConfig, ShareSet, ShareSpec};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
