@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::conditions::{Condition, Finding};
 use super::events::EventLog;
-use super::store::{Responders, Store, StoreError};
+use super::store::{Store, StoreError, save_responders};
 use p2pfs_catalogue::{Catalogue, LogWrite};
 use p2pfs_fetch::PeerRecord;
 use p2pfs_transfer::Fetcher;
@@ -380,7 +380,7 @@ fn run(mut store: ReopeningStore, desk: &WriteQueue, outcome: &Sender<BatchResul
                 store.with(|store| store.set_generation(generation))
             }
             StoreJob::Responders(records) => {
-                store.with(|store| Responders::save(store, &records, unix_now_s()))
+                store.with(|store| save_responders(store, &records, unix_now_s()))
             }
             StoreJob::Reachable(members) => store.with(|store| record_reachable(store, &members)),
         };

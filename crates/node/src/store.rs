@@ -32,7 +32,7 @@ pub use error::StoreError;
 use file::{StoreFile, VALUES, encode};
 use forgotten::ForgottenTable;
 use marks::MarksTable;
-pub use responders::Responders;
+pub use responders::{Responders, save_responders};
 
 /// Name of the file in the state directory.
 pub const STORE_FILE: &str = "catalogue.redb";

@@ -98,18 +98,22 @@ impl Responders {
             }
         }
     }
+}
 
-    /// Stores the statistics of the first [`PEER_RECORDS_MAX`] nodes.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn save(store: &mut Store, records: &[PeerRecord], unix_s: u64) -> Result<(), StoreError> {
-        let kept = records.iter().take(PEER_RECORDS_MAX);
-        let stored: Vec<_> = kept
-            .map(|record| StoredResponder::of(record, unix_s))
-            .collect();
-        store.file.put_value(KEY, &encode(&(VERSION, stored)))
-    }
+/// Stores the responder statistics of the first [`PEER_RECORDS_MAX`] nodes.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn save_responders(
+    store: &mut Store,
+    records: &[PeerRecord],
+    unix_s: u64,
+) -> Result<(), StoreError> {
+    let kept = records.iter().take(PEER_RECORDS_MAX);
+    let stored: Vec<_> = kept
+        .map(|record| StoredResponder::of(record, unix_s))
+        .collect();
+    store.file.put_value(KEY, &encode(&(VERSION, stored)))
 }
 
 fn read(bytes: &[u8]) -> Result<Vec<StoredResponder>, String> {
@@ -162,7 +166,7 @@ mod tests {
                 .is_empty()
         );
         let records = [record(1), record(2)];
-        Responders::save(&mut store, &records, NOW).unwrap();
+        save_responders(&mut store, &records, NOW).unwrap();
         drop(store);
         let mut store = Store::open(folder.path()).unwrap();
         let read = Responders::load(&mut store, NOW + 100).unwrap();
@@ -200,7 +204,7 @@ mod tests {
     fn records_beyond_the_limit_are_not_stored() {
         let (_folder, mut store) = stored(None);
         let many = vec![record(1); PEER_RECORDS_MAX + 5];
-        Responders::save(&mut store, &many, NOW).unwrap();
+        save_responders(&mut store, &many, NOW).unwrap();
         assert_eq!(
             Responders::load(&mut store, NOW).unwrap().records.len(),
             PEER_RECORDS_MAX
