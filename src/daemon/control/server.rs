@@ -156,7 +156,7 @@ impl ControlServer {
             policy: self.policy.clone(),
             requests,
         });
-        let admitted = Arc::new(ConnectedUsers::new(
+        let users = Arc::new(ConnectedUsers::new(
             self.connections_max,
             self.policy.clone(),
         ));
@@ -168,10 +168,10 @@ impl ControlServer {
                     // that the service manager keeps.
                     Ok((stream, _)) if is_given_up(&stream) => {}
                     Ok((stream, _)) => {
-                        if let Some((caller, place)) = admit(&admitted, &stream) {
-                            let (shared, turn) = (Arc::clone(&shared), place.turn.clone());
+                        if let Some((caller, slot)) = admit(&users, &stream) {
+                            let (shared, turn) = (Arc::clone(&shared), slot.turn.clone());
                             let connection = Connection::new(stream, caller, shared, turn);
-                            connections.spawn(serve_one(connection, place));
+                            connections.spawn(serve_one(connection, slot));
                         }
                     }
                     Err(e) => {
@@ -185,11 +185,11 @@ impl ControlServer {
     }
 }
 
-async fn serve_one(connection: Connection, place: ConnectionSlot) {
+async fn serve_one(connection: Connection, slot: ConnectionSlot) {
     let uid = connection.caller.uid;
     let ended = connection.serve().await;
     tracing::debug!("control connection of user {uid} ended: {ended}");
-    drop(place);
+    drop(slot);
 }
 
 /// Returns whether the caller has closed the connection and no call on it is of use, because each
@@ -213,7 +213,7 @@ fn expects_none(calls: &[u8]) -> bool {
 /// Returns the caller's identity and a connection slot. Without a free slot, sends the reason to
 /// the caller and returns `None`.
 fn admit(
-    admitted: &Arc<ConnectedUsers>,
+    users: &Arc<ConnectedUsers>,
     stream: &UnixStream,
 ) -> Option<(Credentials, ConnectionSlot)> {
     let caller = match Credentials::of_peer(stream) {
@@ -223,8 +223,8 @@ fn admit(
             return None;
         }
     };
-    let place = ConnectedUsers::place(admitted, caller.uid);
-    if place.is_none() {
+    let slot = ConnectedUsers::acquire(users, caller.uid);
+    if slot.is_none() {
         let failure = Failure::new(
             FailureKind::Busy,
             "too many connections to the control socket",
@@ -234,7 +234,7 @@ fn admit(
         // same.
         let _unheard = stream.try_write(&encode_failure(&failure));
     }
-    place.map(|place| (caller, place))
+    slot.map(|slot| (caller, slot))
 }
 
 /// The connected users.
@@ -255,7 +255,7 @@ struct OfUser {
 /// The right to one connection; dropping it frees the slot.
 #[derive(Debug)]
 struct ConnectionSlot {
-    admitted: Arc<ConnectedUsers>,
+    users: Arc<ConnectedUsers>,
     uid: u32,
     turn: Turn,
 }
@@ -269,21 +269,21 @@ impl ConnectedUsers {
         }
     }
 
-    /// Assigns a slot to a connection. One user alone cannot lock out the others, and other users
-    /// cannot lock out root and the daemon's user.
-    fn place(admitted: &Arc<Self>, uid: u32) -> Option<ConnectionSlot> {
-        let mut by_user = admitted.by_user.lock();
+    /// Returns a slot for a connection, if one is free. One user alone cannot lock out the others,
+    /// and other users cannot lock out root and the daemon's user.
+    fn acquire(users: &Arc<Self>, uid: u32) -> Option<ConnectionSlot> {
+        let mut by_user = users.by_user.lock();
         let own = by_user.get(&uid).map_or(0, |user| user.connections);
         let others: usize = by_user
             .iter()
             .filter(|(user, _)| **user != uid)
             .map(|(_, user)| user.connections)
             .sum();
-        let privileged = uid == 0 || uid == admitted.policy.owner_uid;
+        let privileged = uid == 0 || uid == users.policy.owner_uid;
         let free = if privileged {
-            own < admitted.max
+            own < users.max
         } else {
-            own < (admitted.max / USER_SHARE).max(1) && own + others < admitted.max
+            own < (users.max / USER_SHARE).max(1) && own + others < users.max
         };
         if !free {
             return None;
@@ -298,7 +298,7 @@ impl ConnectedUsers {
         });
         user.connections += 1;
         Some(ConnectionSlot {
-            admitted: Arc::clone(admitted),
+            users: Arc::clone(users),
             uid,
             turn: user.turn.clone(),
         })
@@ -307,7 +307,7 @@ impl ConnectedUsers {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut by_user = self.admitted.by_user.lock();
+        let mut by_user = self.users.by_user.lock();
         match by_user.get_mut(&self.uid) {
             Some(user) if user.connections > 1 => user.connections -= 1,
             _ => drop(by_user.remove(&self.uid)),
@@ -357,7 +357,7 @@ impl Drop for SocketFile {
 mod tests {
     use super::*;
 
-    fn admitted(max: usize) -> Arc<ConnectedUsers> {
+    fn users(max: usize) -> Arc<ConnectedUsers> {
         Arc::new(ConnectedUsers::new(
             max,
             Policy {
@@ -369,30 +369,30 @@ mod tests {
 
     #[test]
     fn one_user_cannot_exclude_the_others() {
-        let admitted = admitted(8);
-        let places: Vec<_> = (0..3)
-            .map(|_| ConnectedUsers::place(&admitted, 1000))
+        let users = users(8);
+        let slots: Vec<_> = (0..3)
+            .map(|_| ConnectedUsers::acquire(&users, 1000))
             .collect();
-        assert_eq!(places.iter().flatten().count(), 2);
-        assert!(ConnectedUsers::place(&admitted, 1001).is_some());
+        assert_eq!(slots.iter().flatten().count(), 2);
+        assert!(ConnectedUsers::acquire(&users, 1001).is_some());
     }
 
     #[test]
     fn all_users_together_cannot_exclude_root_or_the_daemons_user() {
-        let admitted = admitted(4);
-        let places: Vec<_> = (1000..1010)
-            .filter_map(|uid| ConnectedUsers::place(&admitted, uid))
+        let users = users(4);
+        let slots: Vec<_> = (1000..1010)
+            .filter_map(|uid| ConnectedUsers::acquire(&users, uid))
             .collect();
-        assert_eq!(places.len(), 4);
-        assert!(ConnectedUsers::place(&admitted, 0).is_some());
-        assert!(ConnectedUsers::place(&admitted, 100).is_some());
+        assert_eq!(slots.len(), 4);
+        assert!(ConnectedUsers::acquire(&users, 0).is_some());
+        assert!(ConnectedUsers::acquire(&users, 100).is_some());
     }
 
     #[tokio::test]
     async fn connections_of_one_user_share_its_turn_and_root_needs_none() {
-        let admitted = admitted(16);
-        let place = |uid| ConnectedUsers::place(&admitted, uid).unwrap();
-        let (one, other, third) = (place(1000), place(1000), place(1001));
+        let users = users(16);
+        let slot = |uid| ConnectedUsers::acquire(&users, uid).unwrap();
+        let (one, other, third) = (slot(1000), slot(1000), slot(1001));
         let _at_work = one.turn.take().await;
         let waits = std::time::Duration::ZERO;
         assert!(
@@ -401,17 +401,17 @@ mod tests {
                 .is_err()
         );
         assert!(third.turn.take().await.is_some());
-        let (root, again) = (place(0), place(0));
+        let (root, again) = (slot(0), slot(0));
         let _at_work = root.turn.take().await;
         assert!(again.turn.take().await.is_none());
     }
 
     #[test]
     fn a_slot_is_free_again_once_its_connection_ended() {
-        let admitted = admitted(4);
+        let users = users(4);
         for _ in 0..100 {
-            assert!(ConnectedUsers::place(&admitted, 1000).is_some());
+            assert!(ConnectedUsers::acquire(&users, 1000).is_some());
         }
-        assert!(admitted.by_user.lock().is_empty());
+        assert!(users.by_user.lock().is_empty());
     }
 }
