@@ -118,8 +118,9 @@ impl Readers {
         self.known.write().clear();
     }
 
-    /// Sets the fetch limits of programs; all others are unlimited. Cached bytes are never delayed.
-    /// An unchanged budget keeps its spent bytes.
+    /// Sets the fetch limits of programs, named by process or by unit of a service manager; all
+    /// others are unlimited. Cached bytes are never delayed. An unchanged budget keeps its spent
+    /// bytes.
     pub fn set_budgets(&self, list: Vec<ReaderBudget>) {
         let mut rules = self.rules.write();
         let kept = std::mem::take(&mut rules.budgets);
