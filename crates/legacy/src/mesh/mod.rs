@@ -173,7 +173,7 @@ impl MeshMachine {
 
     /// Processes the first line of a connection.
     pub fn hello(&mut self, now: Instant, conn: ConnId, line: &[u8]) {
-        let Some(stage) = self.peers.get(conn).map(|c| c.stage) else {
+        let Some(stage) = self.peers.get(conn).map(Conn::stage) else {
             return;
         };
         match (stage, Hello::parse(line)) {
@@ -199,10 +199,10 @@ impl MeshMachine {
         let Some(made) = self.peers.get_mut(conn) else {
             return;
         };
-        if !made.lines.take(1, now) {
+        if !made.take_line(now) {
             return self.offended_by(now, conn, MeshOffence::Flood);
         }
-        match made.stage {
+        match made.stage() {
             Stage::Listen => {
                 // a line other than `LISTEN` is ignored here, as in the original programs
                 if let Line::Listen { port, .. } = line {
@@ -224,10 +224,10 @@ impl MeshMachine {
         let Some(made) = self.peers.get_mut(conn) else {
             return;
         };
-        if !made.lines.take(1, now) {
+        if !made.take_line(now) {
             return self.offended_by(now, conn, MeshOffence::Flood);
         }
-        if made.stage == Stage::Up {
+        if made.stage() == Stage::Up {
             let who = made.who();
             self.alive(now, conn);
             self.outbox
@@ -301,7 +301,7 @@ impl MeshMachine {
         let Some(line) = encode_chat(text) else {
             return 0;
         };
-        let heard = self.peers.in_use().filter(|(_, conn)| !skip(&conn.id));
+        let heard = self.peers.in_use().filter(|(_, conn)| !skip(conn.id()));
         let heard: Vec<ConnId> = heard.map(|(conn, _)| conn).collect();
         let count = heard.len();
         self.outbox.send_to_all(heard, &line);
@@ -386,18 +386,18 @@ impl MeshMachine {
         let Some(made) = self.peers.get_mut(conn) else {
             return;
         };
-        (made.id, made.name, made.since) = (id, name, now);
+        made.introduce(id, name);
         match refusal {
             _ if is_own => self.close(conn, None),
             Some(_) => self.close(conn, refusal),
-            None => made.stage = Stage::Listen,
+            None => made.expect_listen(now),
         }
     }
 
     /// Answers an accepted connection after its second line or the timeout for that line:
     /// establishes the connection, or rejects the peer.
     fn establish_accepted(&mut self, now: Instant, conn: ConnId) {
-        let Some(id) = self.peers.get(conn).map(|c| &c.id) else {
+        let Some(id) = self.peers.get(conn).map(Conn::id) else {
             return;
         };
         if !self.peers.may_be_accepted(id) {
@@ -419,7 +419,7 @@ impl MeshMachine {
         let Some(made) = self.peers.get_mut(conn) else {
             return;
         };
-        (made.id, made.name) = (id, name);
+        made.introduce(id, name);
         let how = if own || !may_be_dialled {
             DialResult::Known
         } else if is_full {
@@ -427,7 +427,7 @@ impl MeshMachine {
         } else {
             DialResult::Connected
         };
-        if let Some(address) = &made.dialled {
+        if let Some(address) = made.dialled() {
             self.addresses.dialled(now, address, how);
         }
         if how == DialResult::Connected {
@@ -439,7 +439,7 @@ impl MeshMachine {
     }
 
     fn rejected(&mut self, now: Instant, conn: ConnId, why: Rejection) {
-        if let Some(address) = self.peers.get(conn).and_then(|c| c.dialled.clone()) {
+        if let Some(address) = self.peers.get(conn).and_then(Conn::dialled).cloned() {
             let how = match why {
                 Rejection::Duplicate => DialResult::Known,
                 Rejection::MaxPeers => DialResult::Full,
@@ -491,8 +491,8 @@ impl MeshMachine {
         if why != DownWhy::Closed {
             self.outbox.report(MeshEvent::Close(conn));
         }
-        if gone.stage == Stage::Reply
-            && let Some(address) = &gone.dialled
+        if gone.stage() == Stage::Reply
+            && let Some(address) = gone.dialled()
         {
             // a rejection may have been lost with the connection
             self.addresses.dialled(now, address, DialResult::Failed);
@@ -502,7 +502,7 @@ impl MeshMachine {
         if !was_last {
             return;
         }
-        if let (Some(listen), None) = (gone.listen, &gone.dialled) {
+        if let Some(listen) = gone.accepted_listen() {
             // the peer listened there and may come back
             self.addresses.learn(MemberName::Address(listen), None, now);
         }

@@ -34,17 +34,17 @@ pub(super) enum Stage {
 
 /// A connection.
 pub(super) struct Conn {
-    pub(super) stage: Stage,
-    pub(super) remote: SocketAddr,
+    stage: Stage,
+    remote: SocketAddr,
     /// Address that this node dialled; `None` for an accepted connection.
-    pub(super) dialled: Option<MemberName>,
+    dialled: Option<MemberName>,
     /// Time when the current step of the handshake began.
-    pub(super) since: Instant,
-    pub(super) id: String,
-    pub(super) name: String,
+    since: Instant,
+    id: String,
+    name: String,
     /// Address at which other nodes can dial the peer, if known.
-    pub(super) listen: Option<SocketAddrV4>,
-    pub(super) lines: TokenBucket,
+    listen: Option<SocketAddrV4>,
+    lines: TokenBucket,
 }
 
 impl Conn {
@@ -68,6 +68,38 @@ impl Conn {
             listen,
             lines: TokenBucket::per_second(LINES_PER_S, LINES_BURST, now),
         }
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        self.stage
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn dialled(&self) -> Option<&MemberName> {
+        self.dialled.as_ref()
+    }
+
+    /// Returns the address where the peer of an accepted connection listens, if it is known.
+    pub(super) fn accepted_listen(&self) -> Option<SocketAddrV4> {
+        self.listen.filter(|_| self.dialled.is_none())
+    }
+
+    /// Returns whether the peer may send one more line now, and counts that line.
+    pub(super) fn take_line(&mut self, now: Instant) -> bool {
+        self.lines.take(1, now)
+    }
+
+    /// Sets the ID and the name from the first line of the peer.
+    pub(super) fn introduce(&mut self, id: String, name: String) {
+        (self.id, self.name) = (id, name);
+    }
+
+    /// Begins the step of the handshake in which the second line is expected.
+    pub(super) fn expect_listen(&mut self, now: Instant) {
+        (self.stage, self.since) = (Stage::Listen, now);
     }
 
     fn handshake_ends(&self) -> Option<Instant> {
@@ -163,11 +195,6 @@ impl MeshPeers {
         self.peers.contains_key(id)
     }
 
-    /// Returns the number of established connections of a peer.
-    pub(super) fn count_conns(&self, id: &str) -> usize {
-        self.peers.get(id).map_or(0, |peer| peer.conns.len())
-    }
-
     /// Returns whether one more connection from an address may begin its handshake.
     pub(super) fn has_handshake_room(&self, from: IpAddr) -> bool {
         let is_shaking = |c: &&Conn| matches!(c.stage, Stage::Hello | Stage::Listen);
@@ -187,7 +214,8 @@ impl MeshPeers {
 
     /// Returns whether a peer may have one more dialled connection.
     pub(super) fn may_be_dialled(&self, id: &str) -> bool {
-        self.count_conns(id) < CONNS_OF_PEER
+        let peer = self.peers.get(id);
+        peer.is_none_or(|peer| peer.conns.len() < CONNS_OF_PEER)
     }
 
     pub(super) fn insert(&mut self, id: ConnId, conn: Conn) {
