@@ -249,6 +249,9 @@ impl MeshMachine {
     /// Records an offence after which the connection is useless, and ends the connection.
     pub fn offended_by(&mut self, now: Instant, conn: ConnId, what: MeshOffence) {
         self.blame(now, conn, what);
+        if self.peers.get(conn).is_some() {
+            self.outbox.report(MeshEvent::Close(conn));
+        }
         self.end(now, conn, DownWhy::Offended(what));
     }
 
@@ -274,6 +277,7 @@ impl MeshMachine {
         if self.next_ping <= now {
             self.next_ping = now + PING_PERIOD;
             for conn in self.peers.silent(now) {
+                self.outbox.report(MeshEvent::Close(conn));
                 self.end(now, conn, DownWhy::Silent);
             }
             self.peers.record_pings(now);
@@ -479,7 +483,7 @@ impl MeshMachine {
         }
     }
 
-    /// Ends a connection in any stage. Requests its end unless it has ended.
+    /// Removes a connection in any stage, which has ended or is about to be closed.
     fn end(&mut self, now: Instant, conn: ConnId, why: DownWhy) {
         let Some(RemovedConn {
             conn: gone,
@@ -488,9 +492,6 @@ impl MeshMachine {
         else {
             return;
         };
-        if why != DownWhy::Closed {
-            self.outbox.report(MeshEvent::Close(conn));
-        }
         if gone.stage() == Stage::Reply
             && let Some(address) = gone.dialled()
         {
