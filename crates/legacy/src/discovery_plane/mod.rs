@@ -4,8 +4,8 @@
 //! It has the task that drives [`LegacyMachine`](crate::discovery::LegacyMachine) (`run`), the
 //! files offered to legacy peers (`offered`) and their transfer (`serve`), the reports about
 //! refused names (`refusals`), the files fetched from legacy peers (`files`, `incoming`, `copy`,
-//! `window`), and the access of the mount to these (`mount`, `absent`). Files of legacy peers have no hash
-//! and are kept apart from all verified files. The plane exists only if it is turned on.
+//! `window`), and the access of the mount to these (`mount`, `absent`). Files of legacy peers have
+//! no hash and are kept apart from all verified files. The plane exists only if it is turned on.
 
 mod absent;
 mod copy;

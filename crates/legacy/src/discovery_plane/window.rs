@@ -86,7 +86,7 @@ struct WindowStream {
 }
 
 impl Window {
-    /// Creates a window at the begin of a transfer, with the slot `place`.
+    /// Creates a window at the start of a transfer, with the slot `place`.
     pub(super) fn new(
         file: Arc<RemoteFile>,
         transfer: ThrottledTransfer,

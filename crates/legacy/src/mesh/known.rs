@@ -32,7 +32,7 @@ const RETRY_RARELY: Duration = Duration::from_secs(600);
 struct KnownAddress {
     is_configured: bool,
     /// ID of the peer that sent the address in a list.
-    teller: Option<String>,
+    from: Option<String>,
     failures: u32,
     next_try: Instant,
     is_dialling: bool,
@@ -73,7 +73,7 @@ impl AddressBook {
     pub(super) fn configure(&mut self, address: MemberName, now: Instant) {
         let known = self.known.entry(plain(address)).or_insert(KnownAddress {
             is_configured: true,
-            teller: None,
+            from: None,
             failures: 0,
             next_try: now,
             is_dialling: false,
@@ -82,26 +82,21 @@ impl AddressBook {
         known.next_try = now;
     }
 
-    /// Adds an address from a list of the peer `teller`, or the former address of a peer if
-    /// `teller` is `None`. Returns false if the address was known already or there is no room.
-    pub(super) fn learn(
-        &mut self,
-        address: MemberName,
-        teller: Option<&str>,
-        now: Instant,
-    ) -> bool {
+    /// Adds an address from a list of the peer `from`, or the former address of a peer if
+    /// `from` is `None`. Returns false if the address was known already or there is no room.
+    pub(super) fn learn(&mut self, address: MemberName, from: Option<&str>, now: Instant) -> bool {
         let address = plain(address);
         if self.known.contains_key(&address) {
             return false;
         }
         let learned = || self.known.values().filter(|known| !known.is_configured);
-        let of_teller = learned().filter(|known| known.teller.as_deref() == teller);
-        if learned().count() >= KNOWN_MAX || of_teller.count() >= KNOWN_OF_PEER_MAX {
+        let of_peer = learned().filter(|known| known.from.as_deref() == from);
+        if learned().count() >= KNOWN_MAX || of_peer.count() >= KNOWN_OF_PEER_MAX {
             return false;
         }
         let known = KnownAddress {
             is_configured: false,
-            teller: teller.map(str::to_owned),
+            from: from.map(str::to_owned),
             failures: 0,
             next_try: now,
             is_dialling: false,
@@ -115,7 +110,7 @@ impl AddressBook {
     pub(super) fn learn_from(
         &mut self,
         now: Instant,
-        teller: &Who,
+        from: &Who,
         addresses: Vec<MemberName>,
     ) -> usize {
         let mut count = 0;
@@ -123,12 +118,12 @@ impl AddressBook {
             let address = plain(address);
             if let MemberName::Address(at) = &address {
                 // a loopback address of another machine cannot be dialled from here
-                let is_elsewhere = at.ip().is_loopback() && !teller.address.ip().is_loopback();
+                let is_elsewhere = at.ip().is_loopback() && !from.address.ip().is_loopback();
                 if (self.is_own)(*at) || is_elsewhere {
                     continue;
                 }
             }
-            if self.learn(address, Some(&teller.id), now) {
+            if self.learn(address, Some(&from.id), now) {
                 count += 1;
             }
         }
