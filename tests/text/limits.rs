@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use p2pfs_proto::wire::native::tcp::Kind;
+use p2pfs_proto::wire::native::tcp::FrameKind;
 use p2pfs_transfer::net::peer::PeerLimits;
 use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
 
@@ -127,7 +127,7 @@ fn manual_has_the_memory_that_unproven_connections_can_take() {
     // The buffer grows by doubling, from a power of two.
     let buffer_bytes = handshake_bytes.next_power_of_two();
     assert_eq!(figure(page, "in a buffer of up to ") << 10, buffer_bytes);
-    let greeting_bytes = Kind::Prove.limit_bytes() as u64;
+    let greeting_bytes = FrameKind::Prove.limit_bytes() as u64;
     assert_eq!(figure(page, "tcp::frame, "), greeting_bytes);
     let connection_bytes = figure(page, "such a connection takes less than ") << 10;
     assert!(buffer_bytes + greeting_bytes < connection_bytes);

@@ -1,6 +1,6 @@
 //! Messages that cost a member little and a node much.
 
-use p2pfs_proto::wire::native::tcp::{Frame, Kind};
+use p2pfs_proto::wire::native::tcp::{Frame, FrameKind};
 
 use super::*;
 
@@ -34,7 +34,7 @@ fn a_member_that_floods_with_empty_records_is_disconnected_and_named() {
 #[apply(promise)]
 fn a_member_that_floods_with_pings_is_disconnected_and_named() {
     let mut scene = scene();
-    flood(&scene, &Frame::empty(0, Kind::Ping).header);
+    flood(&scene, &Frame::empty(0, FrameKind::Ping).header);
     let how = "too many pings";
     scene.await_named(&scene.one, how);
     assert!(scene.offences() >= 3);

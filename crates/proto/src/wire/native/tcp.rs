@@ -29,7 +29,7 @@ pub use batch::{
     BATCH_FILE_MAX_BYTES, BATCH_FILES_MAX, BATCH_MAX_BYTES, BatchPart, PackedBatch, SmallFile,
     unpack_batch,
 };
-pub use frame::{FRAME_MAX_BYTES, Frame, FrameHeader, HEADER_BYTES, Kind, Phase};
+pub use frame::{FRAME_MAX_BYTES, Frame, FrameHeader, FrameKind, HEADER_BYTES, Phase};
 pub use greeting::Greeting;
 pub use log::{LOG_MAX_BYTES, LOG_RECORDS_MAX, LogPart, Packed, pack_records, unpack_records};
 use parts::fixed;
@@ -200,33 +200,33 @@ impl Request {
     /// an error of the caller.
     pub fn encode(&self, id: u32) -> Result<Frame, WireError> {
         match self {
-            Self::Members { members } => Frame::new(id, Kind::AskMembers, members.clone()),
+            Self::Members { members } => Frame::new(id, FrameKind::AskMembers, members.clone()),
             Self::Heads { heads } => {
                 check_count(heads.len(), HEADS_MAX)?;
-                Frame::new(id, Kind::AskHeads, body_of(heads))
+                Frame::new(id, FrameKind::AskHeads, body_of(heads))
             }
             Self::Log {
                 author,
                 epoch,
                 after,
-            } => Frame::new(id, Kind::AskLog, body_of(&(author, epoch, after))),
+            } => Frame::new(id, FrameKind::AskLog, body_of(&(author, epoch, after))),
             Self::Range {
                 hash,
                 size_bytes,
                 range,
             } => {
                 check_range(*size_bytes, *range)?;
-                Frame::new(id, Kind::AskRange, body_of(&(hash, size_bytes, range)))
+                Frame::new(id, FrameKind::AskRange, body_of(&(hash, size_bytes, range)))
             }
-            Self::Batch { files } => Frame::new(id, Kind::AskBatch, batch::question(files)?),
+            Self::Batch { files } => Frame::new(id, FrameKind::AskBatch, batch::question(files)?),
             Self::Holdings { hash } => Frame::new(
                 id,
-                Kind::AskHoldings,
+                FrameKind::AskHoldings,
                 Bytes::copy_from_slice(hash.as_bytes()),
             ),
-            Self::Reach => Frame::new(id, Kind::AskReach, Bytes::new()),
+            Self::Reach => Frame::new(id, FrameKind::AskReach, Bytes::new()),
             Self::Push(push) => push.encode(id),
-            Self::Trust { question } => Frame::new(id, Kind::AskTrust, question.clone()),
+            Self::Trust { question } => Frame::new(id, FrameKind::AskTrust, question.clone()),
         }
     }
 
@@ -234,15 +234,15 @@ impl Request {
     ///
     /// # Errors
     /// [`WireError`] if the frame is not a valid request.
-    pub fn decode(kind: Kind, body: Bytes) -> Result<Self, WireError> {
+    pub fn decode(kind: FrameKind, body: Bytes) -> Result<Self, WireError> {
         kind.check_length(body.len())?;
         match kind {
-            Kind::AskMembers => Ok(Self::Members { members: body }),
-            Kind::AskTrust => Ok(Self::Trust { question: body }),
-            Kind::AskHeads => Ok(Self::Heads {
+            FrameKind::AskMembers => Ok(Self::Members { members: body }),
+            FrameKind::AskTrust => Ok(Self::Trust { question: body }),
+            FrameKind::AskHeads => Ok(Self::Heads {
                 heads: list(&body, HEADS_MAX, "a list of heads")?,
             }),
-            Kind::AskLog => {
+            FrameKind::AskLog => {
                 let (author, epoch, after) = parse(&body, "a request for a log")?;
                 Ok(Self::Log {
                     author,
@@ -250,7 +250,7 @@ impl Request {
                     after,
                 })
             }
-            Kind::AskRange => {
+            FrameKind::AskRange => {
                 let (hash, size_bytes, range) = parse(&body, "a request for a range")?;
                 check_range(size_bytes, range)?;
                 Ok(Self::Range {
@@ -259,19 +259,21 @@ impl Request {
                     range,
                 })
             }
-            Kind::AskBatch => Ok(Self::Batch {
+            FrameKind::AskBatch => Ok(Self::Batch {
                 files: batch::asked(&body)?,
             }),
-            Kind::AskHoldings => {
+            FrameKind::AskHoldings => {
                 let hash = fixed(&body, "a request for holdings")?;
                 Ok(Self::Holdings {
                     hash: ContentHash::new(hash),
                 })
             }
-            Kind::AskReach => Ok(Self::Reach),
-            Kind::Offer | Kind::Give | Kind::Say | Kind::Message | Kind::AskKept => {
-                Push::decode(kind, &body).map(Self::Push)
-            }
+            FrameKind::AskReach => Ok(Self::Reach),
+            FrameKind::Offer
+            | FrameKind::Give
+            | FrameKind::Say
+            | FrameKind::Message
+            | FrameKind::AskKept => Push::decode(kind, &body).map(Self::Push),
             _ => Err(WireError::Malformed { what: "a request" }),
         }
     }
@@ -285,38 +287,38 @@ impl Response {
     /// reason that is too long is truncated instead.
     pub fn encode(&self, id: u32) -> Result<Frame, WireError> {
         match self {
-            Self::Members { members } => Frame::new(id, Kind::Members, members.clone()),
+            Self::Members { members } => Frame::new(id, FrameKind::Members, members.clone()),
             Self::Heads { heads } => {
                 check_count(heads.len(), HEADS_MAX)?;
-                Frame::new(id, Kind::Heads, body_of(heads))
+                Frame::new(id, FrameKind::Heads, body_of(heads))
             }
-            Self::Log(part) => Frame::new(id, Kind::Log, body_of(part)),
-            Self::Data { proof } => Frame::new(id, Kind::Data, proof.clone()),
-            Self::Batch { packed } => Frame::new(id, Kind::Batch, packed.clone()),
-            Self::Trust { answer } => Frame::new(id, Kind::Trust, answer.clone()),
+            Self::Log(part) => Frame::new(id, FrameKind::Log, body_of(part)),
+            Self::Data { proof } => Frame::new(id, FrameKind::Data, proof.clone()),
+            Self::Batch { packed } => Frame::new(id, FrameKind::Batch, packed.clone()),
+            Self::Trust { answer } => Frame::new(id, FrameKind::Trust, answer.clone()),
             Self::Holdings { ranges, size_bytes } => {
                 let ranges: Vec<ByteRange> = ranges.iter().collect();
                 check_count(ranges.len(), HOLDINGS_RANGES_MAX)?;
-                Frame::new(id, Kind::Holdings, body_of(&(size_bytes, ranges)))
+                Frame::new(id, FrameKind::Holdings, body_of(&(size_bytes, ranges)))
             }
             Self::Reached { unix_ms, trouble } => {
                 let end = trouble.floor_char_boundary(REASON_MAX_BYTES);
                 let said = &trouble.as_bytes()[..end];
                 let body = [&unix_ms.to_be_bytes()[..], said].concat();
-                Frame::new(id, Kind::Reached, body.into())
+                Frame::new(id, FrameKind::Reached, body.into())
             }
             Self::Taken { to_bytes } => {
                 let body = Bytes::copy_from_slice(&to_bytes.to_be_bytes());
-                Frame::new(id, Kind::Taken, body)
+                Frame::new(id, FrameKind::Taken, body)
             }
-            Self::Kept { name } => Frame::new(id, Kind::Kept, name.clone()),
-            Self::Gone => Frame::new(id, Kind::Gone, Bytes::new()),
-            Self::NotHere => Frame::new(id, Kind::NotHere, Bytes::new()),
-            Self::Busy => Frame::new(id, Kind::Busy, Bytes::new()),
+            Self::Kept { name } => Frame::new(id, FrameKind::Kept, name.clone()),
+            Self::Gone => Frame::new(id, FrameKind::Gone, Bytes::new()),
+            Self::NotHere => Frame::new(id, FrameKind::NotHere, Bytes::new()),
+            Self::Busy => Frame::new(id, FrameKind::Busy, Bytes::new()),
             Self::Refused { reason } => {
                 let end = reason.floor_char_boundary(REASON_MAX_BYTES);
                 let body = Bytes::copy_from_slice(&reason.as_bytes()[..end]);
-                Frame::new(id, Kind::Refused, body)
+                Frame::new(id, FrameKind::Refused, body)
             }
         }
     }
@@ -325,21 +327,21 @@ impl Response {
     ///
     /// # Errors
     /// [`WireError`] if the frame is not a valid response.
-    pub fn decode(kind: Kind, body: Bytes) -> Result<Self, WireError> {
+    pub fn decode(kind: FrameKind, body: Bytes) -> Result<Self, WireError> {
         kind.check_length(body.len())?;
         match kind {
-            Kind::Members => Ok(Self::Members { members: body }),
-            Kind::Heads => Ok(Self::Heads {
+            FrameKind::Members => Ok(Self::Members { members: body }),
+            FrameKind::Heads => Ok(Self::Heads {
                 heads: list(&body, HEADS_MAX, "a list of heads")?,
             }),
-            Kind::Log => Ok(Self::Log(parse(&body, "a piece of a log")?)),
-            Kind::Data => Ok(Self::Data { proof: body }),
-            Kind::Batch => {
+            FrameKind::Log => Ok(Self::Log(parse(&body, "a piece of a log")?)),
+            FrameKind::Data => Ok(Self::Data { proof: body }),
+            FrameKind::Batch => {
                 unpack_batch(&body)?;
                 Ok(Self::Batch { packed: body })
             }
-            Kind::Trust => Ok(Self::Trust { answer: body }),
-            Kind::Holdings => {
+            FrameKind::Trust => Ok(Self::Trust { answer: body }),
+            FrameKind::Holdings => {
                 let what = "a list of holdings";
                 let parts = postcard::take_from_bytes(&body);
                 let (size_bytes, ranges) = parts.map_err(|_| WireError::Malformed { what })?;
@@ -349,7 +351,7 @@ impl Response {
                     size_bytes,
                 })
             }
-            Kind::Reached => {
+            FrameKind::Reached => {
                 let malformed = || WireError::Malformed { what: "a reach" };
                 let (clock, said) = body.split_first_chunk().ok_or_else(malformed)?;
                 let trouble = str::from_utf8(said).map_err(|_| malformed())?;
@@ -358,14 +360,14 @@ impl Response {
                     trouble: trouble.to_owned(),
                 })
             }
-            Kind::Taken => Ok(Self::Taken {
+            FrameKind::Taken => Ok(Self::Taken {
                 to_bytes: u64::from_be_bytes(fixed(&body, "an answer to a push")?),
             }),
-            Kind::Kept => Ok(Self::Kept { name: body }),
-            Kind::Gone => Ok(Self::Gone),
-            Kind::NotHere => Ok(Self::NotHere),
-            Kind::Busy => Ok(Self::Busy),
-            Kind::Refused => Ok(Self::Refused {
+            FrameKind::Kept => Ok(Self::Kept { name: body }),
+            FrameKind::Gone => Ok(Self::Gone),
+            FrameKind::NotHere => Ok(Self::NotHere),
+            FrameKind::Busy => Ok(Self::Busy),
+            FrameKind::Refused => Ok(Self::Refused {
                 reason: reason_of(&body),
             }),
             _ => Err(WireError::Malformed { what: "a response" }),

@@ -23,7 +23,9 @@ use super::tcp_info::TcpGauge;
 use super::tls::{self, KnownRequests, peer_of};
 use crate::net::NetError;
 use crate::pace::PassedBytes;
-use p2pfs_proto::wire::native::tcp::{Frame, FrameHeader, Kind, Lane, Phase, Request, Response};
+use p2pfs_proto::wire::native::tcp::{
+    Frame, FrameHeader, FrameKind, Lane, Phase, Request, Response,
+};
 use p2pfs_records::{RecordReader, TlsStream};
 use p2pfs_types::files::limit_of_open_files;
 use p2pfs_types::id::NodeId;
@@ -214,7 +216,7 @@ impl SentRequest {
             // a ping with the id of a request cancels it; an older peer answers this ping like any
             // other
             self.line.record_ping();
-            self.outbound.send(Frame::empty(self.id, Kind::Ping));
+            self.outbound.send(Frame::empty(self.id, FrameKind::Ping));
         }
     }
 }
@@ -364,7 +366,7 @@ async fn read_answers(
             Err(reason) => return reason,
         };
         let FrameHeader { id, kind, .. } = header;
-        if kind == Kind::Pong {
+        if kind == FrameKind::Pong {
             if line.take_pong() {
                 continue;
             }
@@ -406,7 +408,7 @@ async fn watch(line: &ConnectionState, limits: &PeerLimits, outbound: &Outbound)
             }
         }
         line.record_ping();
-        outbound.send(Frame::empty(0, Kind::Ping));
+        outbound.send(Frame::empty(0, FrameKind::Ping));
     }
 }
 

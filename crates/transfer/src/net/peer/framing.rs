@@ -279,7 +279,7 @@ mod tests {
     use tokio::io::duplex;
 
     use super::*;
-    use p2pfs_proto::wire::native::tcp::{Kind, Response};
+    use p2pfs_proto::wire::native::tcp::{FrameKind, Response};
     use p2pfs_records::CARRIED_MAX_BYTES;
 
     fn answer(length: usize) -> Frame {
@@ -317,7 +317,7 @@ mod tests {
                 let (header, body) = reader.next(Phase::Responses).await.unwrap();
                 assert_eq!(
                     (header.id, header.kind, body.len()),
-                    (3, Kind::Data, length)
+                    (3, FrameKind::Data, length)
                 );
             }
         };
@@ -465,24 +465,24 @@ mod tests {
     async fn an_oversized_or_misplaced_frame_ends_the_connection_before_its_body() {
         for (kind, length, phase, reason) in [
             (
-                Kind::Data,
+                FrameKind::Data,
                 3u32 << 20,
                 Phase::Responses,
                 DropReason::Oversized,
             ),
             (
-                Kind::Data,
+                FrameKind::Data,
                 u32::MAX,
                 Phase::Responses,
                 DropReason::Oversized,
             ),
             (
-                Kind::AskMembers,
+                FrameKind::AskMembers,
                 100,
                 Phase::Greeting,
                 DropReason::Malformed,
             ),
-            (Kind::Data, 100, Phase::Requests, DropReason::Malformed),
+            (FrameKind::Data, 100, Phase::Requests, DropReason::Malformed),
         ] {
             let (mut near, far) = duplex(64);
             let mut header = Frame::empty(1, kind).header;

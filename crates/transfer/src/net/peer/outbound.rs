@@ -20,7 +20,7 @@ use super::framing::io_reason;
 use super::limits::PeerLimits;
 use super::queue_limit::LastTcpInfo;
 use crate::pace::PassedBytes;
-use p2pfs_proto::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
+use p2pfs_proto::wire::native::tcp::{Frame, FrameKind, HEADER_BYTES};
 use p2pfs_records::WRITE_AHEAD_BYTES;
 
 /// Maximum bytes of a frame that its sender encrypts and writes itself. This takes some 50
@@ -151,7 +151,7 @@ impl Outbound {
         let unwanted = sending.unwanted.remove(&id);
         drop(sending);
         let answer = if unwanted {
-            Departing::new(Frame::empty(id, Kind::Busy))
+            Departing::new(Frame::empty(id, FrameKind::Busy))
         } else {
             Departing {
                 charge,
@@ -177,7 +177,7 @@ impl Outbound {
         let answer = queued.into_iter().find(|it| it.frame.id() == id);
         let found = answer.is_some();
         if let Some(departing) = answer {
-            departing.frame = Frame::empty(id, Kind::Busy);
+            departing.frame = Frame::empty(id, FrameKind::Busy);
             departing.charge = None;
         }
         found
@@ -437,7 +437,7 @@ mod tests {
         tokio::spawn(async move { task.write_rest(&PeerLimits::default()).await });
         let mut bytes = vec![0; HEADER_BYTES + 5000 + 2 * HEADER_BYTES];
         far.read_exact(&mut bytes).await.unwrap();
-        let short = |id| Frame::empty(id, Kind::Busy).header;
+        let short = |id| Frame::empty(id, FrameKind::Busy).header;
         let rest = &bytes[HEADER_BYTES + 5000..];
         assert_eq!(rest[..HEADER_BYTES], short(2));
         assert_eq!(rest[HEADER_BYTES..], short(3));

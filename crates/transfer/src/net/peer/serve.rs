@@ -24,7 +24,7 @@ use super::tcp_info::TcpGauge;
 use super::tls::peer_of;
 use crate::pace::PassedBytes;
 use p2pfs_proto::wire::canonical;
-use p2pfs_proto::wire::native::tcp::{Frame, Kind, Lane, Phase, Request, Response};
+use p2pfs_proto::wire::native::tcp::{Frame, FrameKind, Lane, Phase, Request, Response};
 use p2pfs_records::{RecordReader, TlsStream};
 use p2pfs_types::id::NodeId;
 
@@ -84,7 +84,7 @@ impl ReplyTo {
         // An answer of ours that exceeds a limit is a bug here; the peer must not wait for it.
         let frame = response
             .encode(self.id)
-            .unwrap_or_else(|_| Frame::empty(self.id, Kind::Busy));
+            .unwrap_or_else(|_| Frame::empty(self.id, FrameKind::Busy));
         self.outbound.answer(self.id, frame, Some(slot), charge);
     }
 
@@ -243,7 +243,7 @@ fn answer_ping(id: u32, outbound: &Outbound, slots: usize) {
     }
     // a peer that pings faster than it reads gets fewer pongs
     if outbound.waiting() < slots + PONGS {
-        outbound.send(Frame::empty(id, Kind::Pong));
+        outbound.send(Frame::empty(id, FrameKind::Pong));
     }
 }
 
@@ -298,7 +298,7 @@ impl ServedConnection<'_> {
                 Ok(frame) => frame,
                 Err(reason) => return reason,
             };
-            if header.kind == Kind::Ping {
+            if header.kind == FrameKind::Ping {
                 if !pings.take() {
                     return DropReason::Pings;
                 }
@@ -322,7 +322,7 @@ impl ServedConnection<'_> {
                 self.shared.counters.lock().overloaded += 1;
                 outbound.answer(
                     header.id,
-                    Frame::empty(header.id, Kind::Busy),
+                    Frame::empty(header.id, FrameKind::Busy),
                     Some(slot),
                     None,
                 );

@@ -28,11 +28,11 @@ macro_rules! kinds {
         /// Kind of a frame. The numbers are part of the format.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
-        pub enum Kind {
+        pub enum FrameKind {
             $($(#[$meta])* $kind = $byte,)*
         }
 
-        impl Kind {
+        impl FrameKind {
             const fn from_byte(byte: u8) -> Option<Self> {
                 match byte {
                     $($byte => Some(Self::$kind),)*
@@ -125,10 +125,10 @@ pub enum Phase {
     Responses,
 }
 
-/// Maximum size in bytes of a response to [`Kind::AskReach`]: a clock and a reason.
+/// Maximum size in bytes of a response to [`FrameKind::AskReach`]: a clock and a reason.
 const REACHED_MAX_BYTES: usize = 8 + REASON_MAX_BYTES;
 
-impl Kind {
+impl FrameKind {
     /// Returns the maximum size in bytes of a body of this kind.
     pub const fn limit_bytes(self) -> usize {
         match self {
@@ -185,7 +185,7 @@ pub struct FrameHeader {
     /// Id of the request that the frame carries or answers; 0 in greetings.
     pub id: u32,
     /// Kind of the frame.
-    pub kind: Kind,
+    pub kind: FrameKind,
     /// Size of the body in bytes.
     pub body_bytes: usize,
 }
@@ -202,7 +202,7 @@ impl FrameHeader {
         let malformed = WireError::Malformed {
             what: "a frame's header",
         };
-        let kind = Kind::from_byte(kind).filter(|kind| kind.belongs_to(phase));
+        let kind = FrameKind::from_byte(kind).filter(|kind| kind.belongs_to(phase));
         let kind = kind.ok_or_else(|| malformed.clone())?;
         let length_bytes = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
         let body_bytes = length_bytes
@@ -240,7 +240,7 @@ impl Frame {
     ///
     /// # Errors
     /// [`WireError::TooLong`] if the body exceeds the limit of the kind.
-    pub fn new(id: u32, kind: Kind, body: Bytes) -> Result<Self, WireError> {
+    pub fn new(id: u32, kind: FrameKind, body: Bytes) -> Result<Self, WireError> {
         kind.check_length(body.len())?;
         let header = FrameHeader {
             id,
@@ -253,7 +253,7 @@ impl Frame {
 
     /// Creates a frame without a body. Every kind allows an empty body, but not every kind has a
     /// meaning for it.
-    pub fn empty(id: u32, kind: Kind) -> Self {
+    pub fn empty(id: u32, kind: FrameKind) -> Self {
         Self::new(id, kind, Bytes::new()).expect("no kind has a limit below nothing")
     }
 

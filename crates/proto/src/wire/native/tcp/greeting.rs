@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::parts::split;
-use super::{Frame, Kind, Lane};
+use super::{Frame, FrameKind, Lane};
 use crate::wire::WireError;
 
 /// The first frame of each side, before any other.
@@ -57,16 +57,16 @@ impl Greeting {
         let (kind, body) = match self {
             Self::Prove { lane, proof, chain } => {
                 let lane = matches!(lane, Lane::Bulk) as u8;
-                (Kind::Prove, [&[lane][..], proof, chain].concat())
+                (FrameKind::Prove, [&[lane][..], proof, chain].concat())
             }
-            Self::Enrol { proof, name } => (Kind::Enrol, [&proof[..], name].concat()),
-            Self::Proven { proof, chain } => (Kind::Proven, [&proof[..], chain].concat()),
+            Self::Enrol { proof, name } => (FrameKind::Enrol, [&proof[..], name].concat()),
+            Self::Proven { proof, chain } => (FrameKind::Proven, [&proof[..], chain].concat()),
             Self::Enrolled {
                 secret,
                 proof,
                 chain,
-            } => (Kind::Enrolled, [&secret[..], proof, chain].concat()),
-            Self::PutOut { word } => (Kind::PutOut, word.to_vec()),
+            } => (FrameKind::Enrolled, [&secret[..], proof, chain].concat()),
+            Self::PutOut { word } => (FrameKind::PutOut, word.to_vec()),
         };
         Frame::new(0, kind, Bytes::from(body)).expect("a greeting is within its limit")
     }
@@ -75,10 +75,10 @@ impl Greeting {
     ///
     /// # Errors
     /// [`WireError`] if the frame is not a valid greeting.
-    pub fn decode(kind: Kind, body: &[u8]) -> Result<Self, WireError> {
+    pub fn decode(kind: FrameKind, body: &[u8]) -> Result<Self, WireError> {
         const WHAT: &str = "a greeting";
         match kind {
-            Kind::Prove => {
+            FrameKind::Prove => {
                 let (lane, rest) = body
                     .split_first()
                     .ok_or(WireError::Malformed { what: WHAT })?;
@@ -90,15 +90,15 @@ impl Greeting {
                 let (proof, chain) = split(rest, WHAT)?;
                 Ok(Self::Prove { lane, proof, chain })
             }
-            Kind::Enrol => {
+            FrameKind::Enrol => {
                 let (proof, name) = split(body, WHAT)?;
                 Ok(Self::Enrol { proof, name })
             }
-            Kind::Proven => {
+            FrameKind::Proven => {
                 let (proof, chain) = split(body, WHAT)?;
                 Ok(Self::Proven { proof, chain })
             }
-            Kind::Enrolled => {
+            FrameKind::Enrolled => {
                 let (secret, rest) = split(body, WHAT)?;
                 let (proof, chain) = split(&rest, WHAT)?;
                 Ok(Self::Enrolled {
@@ -107,7 +107,7 @@ impl Greeting {
                     chain,
                 })
             }
-            Kind::PutOut => Ok(Self::PutOut {
+            FrameKind::PutOut => Ok(Self::PutOut {
                 word: Bytes::copy_from_slice(body),
             }),
             _ => Err(WireError::Malformed { what: WHAT }),

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::{FILE_MAX_BYTES, Frame, Kind, body_of, fixed, parse};
+use super::{FILE_MAX_BYTES, Frame, FrameKind, body_of, fixed, parse};
 use crate::wire::WireError;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::NAME_MAX_BYTES;
@@ -11,7 +11,8 @@ use p2pfs_types::path::NAME_MAX_BYTES;
 pub const GIVEN_MAX_BYTES: usize = 256 << 10;
 /// Maximum length of a chat line in bytes.
 pub const SAID_MAX_BYTES: usize = 4096;
-/// Maximum size in bytes of the body of a [`Kind::Offer`]: a name, and room for the other fields.
+/// Maximum size in bytes of the body of a [`FrameKind::Offer`]: a name, and room for the other
+/// fields.
 pub(super) const OFFER_FRAME_MAX_BYTES: usize = NAME_MAX_BYTES + 64;
 pub(super) const GIVE_FRAME_MAX_BYTES: usize = GIVEN_MAX_BYTES + GIVE_HEAD_BYTES;
 /// Size in bytes of the hash and the offset (u64, big endian) before the bytes.
@@ -70,7 +71,11 @@ impl Push {
                 size_bytes,
                 hash,
                 again,
-            } => Frame::new(id, Kind::Offer, body_of(&(name, size_bytes, hash, again))),
+            } => Frame::new(
+                id,
+                FrameKind::Offer,
+                body_of(&(name, size_bytes, hash, again)),
+            ),
             Self::Give {
                 hash,
                 offset,
@@ -80,23 +85,23 @@ impl Push {
                 body.extend_from_slice(hash.as_bytes());
                 body.extend_from_slice(&offset.to_be_bytes());
                 body.extend_from_slice(bytes);
-                Frame::new(id, Kind::Give, body.freeze())
+                Frame::new(id, FrameKind::Give, body.freeze())
             }
             Self::AskKept { hash } => {
                 let hash = Bytes::copy_from_slice(hash.as_bytes());
-                Frame::new(id, Kind::AskKept, hash)
+                Frame::new(id, FrameKind::AskKept, hash)
             }
             Self::Say { text } => {
-                Frame::new(id, Kind::Say, Bytes::copy_from_slice(text.as_bytes()))
+                Frame::new(id, FrameKind::Say, Bytes::copy_from_slice(text.as_bytes()))
             }
-            Self::Message { bytes } => Frame::new(id, Kind::Message, bytes.clone()),
+            Self::Message { bytes } => Frame::new(id, FrameKind::Message, bytes.clone()),
         }
     }
 
-    pub(super) fn decode(kind: Kind, body: &Bytes) -> Result<Self, WireError> {
+    pub(super) fn decode(kind: FrameKind, body: &Bytes) -> Result<Self, WireError> {
         let malformed = || WireError::Malformed { what: "a push" };
         let push = match kind {
-            Kind::Offer => {
+            FrameKind::Offer => {
                 let (name, size_bytes, hash, again) = parse(body, "a push")?;
                 Self::Offer {
                     name,
@@ -105,7 +110,7 @@ impl Push {
                     again,
                 }
             }
-            Kind::Give => {
+            FrameKind::Give => {
                 let (head, _) = body
                     .split_first_chunk::<GIVE_HEAD_BYTES>()
                     .ok_or_else(malformed)?;
@@ -117,13 +122,13 @@ impl Push {
                     bytes: body.slice(GIVE_HEAD_BYTES..),
                 }
             }
-            Kind::AskKept => Self::AskKept {
+            FrameKind::AskKept => Self::AskKept {
                 hash: ContentHash::new(fixed(body, "a push")?),
             },
-            Kind::Say => Self::Say {
+            FrameKind::Say => Self::Say {
                 text: String::from_utf8(body.to_vec()).map_err(|_| malformed())?,
             },
-            Kind::Message => Self::Message {
+            FrameKind::Message => Self::Message {
                 bytes: body.clone(),
             },
             _ => return Err(malformed()),
@@ -224,12 +229,12 @@ mod tests {
         let text = "a".repeat(SAID_MAX_BYTES + 1);
         assert!(Push::Say { text }.encode(1).is_err());
         for (kind, body) in [
-            (Kind::Give, vec![0; GIVE_HEAD_BYTES]),
-            (Kind::Give, vec![0; 8]),
-            (Kind::Give, vec![0xff; GIVE_HEAD_BYTES + 1]),
-            (Kind::Say, vec![0xff]),
-            (Kind::AskKept, vec![0; 31]),
-            (Kind::Offer, vec![0xff; 60]),
+            (FrameKind::Give, vec![0; GIVE_HEAD_BYTES]),
+            (FrameKind::Give, vec![0; 8]),
+            (FrameKind::Give, vec![0xff; GIVE_HEAD_BYTES + 1]),
+            (FrameKind::Say, vec![0xff]),
+            (FrameKind::AskKept, vec![0; 31]),
+            (FrameKind::Offer, vec![0xff; 60]),
         ] {
             assert!(Push::decode(kind, &Bytes::from(body)).is_err());
         }
@@ -238,7 +243,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_input_breaks_the_decoder(body in proptest::collection::vec(any::<u8>(), 0..400)) {
-            for kind in [Kind::Offer, Kind::Give, Kind::Say, Kind::AskKept] {
+            for kind in [FrameKind::Offer, FrameKind::Give, FrameKind::Say, FrameKind::AskKept] {
                 let _any = Push::decode(kind, &Bytes::from(body.clone()));
             }
         }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::native::record::{Entry, Fact, Head, Record, ShareIndex, Timestamp};
+use crate::wire::native::record::{Entry, Fact, Head, Kind, Record, ShareIndex, Timestamp};
 use p2pfs_types::id::NodeName;
 use p2pfs_types::path::SharedPath;
 
@@ -149,7 +149,12 @@ fn every_greeting_round_trips() {
 
 #[test]
 fn a_stranger_can_only_send_a_short_greeting() {
-    for kind in [Kind::AskMembers, Kind::Ping, Kind::Data, Kind::Pong] {
+    for kind in [
+        FrameKind::AskMembers,
+        FrameKind::Ping,
+        FrameKind::Data,
+        FrameKind::Pong,
+    ] {
         let frame = Frame::empty(0, kind);
         assert!(
             FrameHeader::decode(&frame.header, Phase::Greeting).is_err(),
@@ -172,10 +177,10 @@ fn a_stranger_can_only_send_a_short_greeting() {
 #[test]
 fn a_header_over_its_kinds_limit_is_refused_before_its_body() {
     for (kind, phase) in [
-        (Kind::AskRange, Phase::Requests),
-        (Kind::AskMembers, Phase::Requests),
-        (Kind::Data, Phase::Responses),
-        (Kind::Pong, Phase::Responses),
+        (FrameKind::AskRange, Phase::Requests),
+        (FrameKind::AskMembers, Phase::Requests),
+        (FrameKind::Data, Phase::Responses),
+        (FrameKind::Pong, Phase::Responses),
     ] {
         let mut header = Frame::empty(1, kind).header;
         header[..4].copy_from_slice(&(kind.limit_bytes() as u32 + 6).to_be_bytes());
@@ -192,20 +197,23 @@ fn a_header_over_its_kinds_limit_is_refused_before_its_body() {
 }
 
 /// Each limit of a frame's body, and the kinds that have it.
-const BODIES: [(usize, &[Kind]); 10] = [
-    (MEMBERS_MAX_BYTES, &[Kind::AskMembers, Kind::Members]),
-    (HEADS_MAX_BYTES, &[Kind::AskHeads, Kind::Heads]),
-    (LOG_MAX_BYTES, &[Kind::Log]),
-    (FRAME_MAX_BYTES, &[Kind::Data]),
-    (TRUST_MAX_BYTES, &[Kind::AskTrust, Kind::Trust]),
-    (HOLDINGS_MAX_BYTES, &[Kind::Holdings]),
-    (REASON_MAX_BYTES, &[Kind::Refused]),
-    (SAID_MAX_BYTES, &[Kind::Say]),
-    (GIVEN_MAX_BYTES, &[Kind::Message]),
+const BODIES: [(usize, &[FrameKind]); 10] = [
+    (
+        MEMBERS_MAX_BYTES,
+        &[FrameKind::AskMembers, FrameKind::Members],
+    ),
+    (HEADS_MAX_BYTES, &[FrameKind::AskHeads, FrameKind::Heads]),
+    (LOG_MAX_BYTES, &[FrameKind::Log]),
+    (FRAME_MAX_BYTES, &[FrameKind::Data]),
+    (TRUST_MAX_BYTES, &[FrameKind::AskTrust, FrameKind::Trust]),
+    (HOLDINGS_MAX_BYTES, &[FrameKind::Holdings]),
+    (REASON_MAX_BYTES, &[FrameKind::Refused]),
+    (SAID_MAX_BYTES, &[FrameKind::Say]),
+    (GIVEN_MAX_BYTES, &[FrameKind::Message]),
     // A greeting has a secret, a proof and the chain.
     (
         CHAIN_MAX_BYTES + 64,
-        &[Kind::Prove, Kind::Proven, Kind::Enrolled],
+        &[FrameKind::Prove, FrameKind::Proven, FrameKind::Enrolled],
     ),
 ];
 
@@ -242,7 +250,7 @@ fn limits_of_head_and_range_lists_are_inclusive() {
         let body = body_of(&heads);
         let ask = Request::Heads { heads };
         assert_eq!(ask.encode(1).is_ok(), fits, "{count}");
-        let taken = Request::decode(Kind::AskHeads, body);
+        let taken = Request::decode(FrameKind::AskHeads, body);
         assert_eq!(taken.ok(), fits.then_some(ask), "{count}");
     }
     for (count, fits) in [
@@ -256,7 +264,7 @@ fn limits_of_head_and_range_lists_are_inclusive() {
             size_bytes: 1 << 40,
         };
         assert_eq!(answer.encode(1).is_ok(), fits, "{count}");
-        let taken = Response::decode(Kind::Holdings, body);
+        let taken = Response::decode(FrameKind::Holdings, body);
         assert_eq!(taken.ok(), fits.then_some(answer), "{count}");
     }
 }
@@ -329,7 +337,7 @@ fn a_range_outside_its_file_or_over_the_limit_is_refused_by_both_ends() {
             .is_err()
         );
         let body = body_of(&(hash, size_bytes, range));
-        assert!(Request::decode(Kind::AskRange, body).is_err());
+        assert!(Request::decode(FrameKind::AskRange, body).is_err());
     }
 }
 
@@ -341,23 +349,23 @@ fn trailing_bytes_are_refused() {
     .encode(1)
     .unwrap();
     let body = [&frame.body[..], b"x"].concat();
-    assert!(Request::decode(Kind::AskHeads, Bytes::from(body)).is_err());
+    assert!(Request::decode(FrameKind::AskHeads, Bytes::from(body)).is_err());
 }
 
 #[test]
 fn a_list_that_announces_more_than_its_limit_is_refused() {
     let announced = postcard::to_stdvec(&(HOLDINGS_RANGES_MAX + 1)).unwrap();
     let body = [&[0][..], &announced, &[0; 2 * (HOLDINGS_RANGES_MAX + 1)]].concat();
-    assert!(Response::decode(Kind::Holdings, Bytes::from(body)).is_err());
+    assert!(Response::decode(FrameKind::Holdings, Bytes::from(body)).is_err());
     let huge = postcard::to_stdvec(&u64::MAX).unwrap();
-    assert!(Request::decode(Kind::AskHeads, Bytes::from(huge)).is_err());
+    assert!(Request::decode(FrameKind::AskHeads, Bytes::from(huge)).is_err());
 }
 
 #[test]
 fn a_long_reason_is_truncated_between_letters() {
     let reason = "ä".repeat(REASON_MAX_BYTES);
     let frame = Response::Refused { reason }.encode(1).unwrap();
-    let cut = Response::decode(Kind::Refused, frame.body).unwrap();
+    let cut = Response::decode(FrameKind::Refused, frame.body).unwrap();
     assert_eq!(
         cut,
         Response::Refused {
@@ -411,28 +419,27 @@ fn a_record_that_breaks_its_own_rules_is_refused() {
         };
         pack_records(&[Record { sequence: 1, fact }]).unwrap().bytes
     };
-    use crate::wire::native::record::Kind as Is;
-    let link = |length| Is::Symlink {
+    let link = |length| Kind::Symlink {
         target: Bytes::from(vec![b't'; length]),
     };
     assert!(unpack_records(&entry(link(4095), 0, b"a")).is_ok());
     assert!(unpack_records(&entry(link(4096), 0, b"a")).is_err());
-    assert!(unpack_records(&entry(Is::Directory, 999_999_999, b"a")).is_ok());
-    assert!(unpack_records(&entry(Is::Directory, 1_000_000_000, b"a")).is_err());
-    assert!(unpack_records(&entry(Is::Directory, 0, b"")).is_err());
+    assert!(unpack_records(&entry(Kind::Directory, 999_999_999, b"a")).is_ok());
+    assert!(unpack_records(&entry(Kind::Directory, 1_000_000_000, b"a")).is_err());
+    assert!(unpack_records(&entry(Kind::Directory, 0, b"")).is_err());
 }
 
 #[test]
 fn a_non_text_reason_is_no_longer_than_its_limit() {
     for length in [REASON_MAX_BYTES - 1, REASON_MAX_BYTES] {
         let body = Bytes::from(vec![0xde; length]);
-        let Ok(Response::Refused { reason }) = Response::decode(Kind::Refused, body) else {
+        let Ok(Response::Refused { reason }) = Response::decode(FrameKind::Refused, body) else {
             panic!("it is within the limit of the frame");
         };
         assert!(reason.len() <= REASON_MAX_BYTES, "{}", reason.len());
     }
     let over = Bytes::from(vec![b'a'; REASON_MAX_BYTES + 1]);
-    assert!(Response::decode(Kind::Refused, over).is_err());
+    assert!(Response::decode(FrameKind::Refused, over).is_err());
 }
 
 fn phase() -> impl Strategy<Value = Phase> {
@@ -456,7 +463,7 @@ proptest! {
     fn hostile_bodies_never_panic(
         kind in 0u8..64, body in proptest::collection::vec(any::<u8>(), 0..600),
     ) {
-        let mut header = Frame::empty(1, Kind::Ping).header;
+        let mut header = Frame::empty(1, FrameKind::Ping).header;
         header[8] = kind;
         for phase in [Phase::Greeting, Phase::Requests, Phase::Responses] {
             if let Ok(header) = FrameHeader::decode(&header, phase) {
@@ -488,7 +495,7 @@ proptest! {
         bytes in proptest::collection::vec(any::<u8>(), 0..2000),
     ) {
         if let Ok(Response::Holdings { ranges, .. }) =
-            Response::decode(Kind::Holdings, Bytes::from(bytes))
+            Response::decode(FrameKind::Holdings, Bytes::from(bytes))
         {
             prop_assert!(ranges.iter().count() <= HOLDINGS_RANGES_MAX);
         }

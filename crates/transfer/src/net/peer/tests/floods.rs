@@ -10,7 +10,7 @@ use super::super::greet::{AdmissionPolicy, admit};
 use super::super::limits::{PINGS_AT_ONCE, PINGS_PER_S};
 use super::super::*;
 use super::harness::*;
-use p2pfs_proto::wire::native::tcp::{Frame, HEADER_BYTES, Kind};
+use p2pfs_proto::wire::native::tcp::{Frame, FrameKind, HEADER_BYTES};
 use p2pfs_records::{EMPTY_RECORDS_MAX, OVERHEAD_BYTES, Opener, Sealer, TlsStream, testing};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -99,7 +99,7 @@ async fn next<T>(told: &mut UnboundedReceiver<T>) -> T {
 }
 
 fn ping(id: u32) -> [u8; HEADER_BYTES] {
-    Frame::empty(id, Kind::Ping).header
+    Frame::empty(id, FrameKind::Ping).header
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_member_that_sends_endless_empty_records_is_disconnected_and_named() {
     let mut told = blamed(&node);
     let mut hostile = Hostile::dial(&member, &node).await;
     // the maximum in a row, repeated, is not a breach
-    let (ping, pong) = (ping(0), Frame::empty(0, Kind::Pong).header);
+    let (ping, pong) = (ping(0), Frame::empty(0, FrameKind::Pong).header);
     let row = [&[&b""[..]; EMPTY_RECORDS_MAX as usize][..], &[&ping]].concat();
     hostile.say(&row.repeat(2)).await;
     for _ in 0..2 {
@@ -239,7 +239,9 @@ async fn a_holder_that_answers_with_empty_records_makes_no_progress_and_is_named
 async fn a_holder_that_sends_unsolicited_pongs_is_named() {
     let (reason, progress) = holder_says(async |hostile| {
         hostile.hear().await.unwrap();
-        hostile.say(&[&Frame::empty(0, Kind::Pong).header]).await;
+        hostile
+            .say(&[&Frame::empty(0, FrameKind::Pong).header])
+            .await;
     })
     .await;
     assert_eq!((reason, progress), (DropReason::Pings, 0));

@@ -6,7 +6,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use super::super::*;
 use super::harness::*;
-use p2pfs_proto::wire::native::tcp::{Frame, Kind};
+use p2pfs_proto::wire::native::tcp::{Frame, FrameKind};
 
 /// Waits until the other end closes, and ignores what it sends before.
 async fn closed(stream: &mut (impl Wire + ?Sized)) {
@@ -29,10 +29,10 @@ async fn said_by_a_member(bytes: &[u8]) -> DropReason {
 
 #[tokio::test]
 async fn a_member_that_breaks_the_protocol_is_dropped_with_the_reason() {
-    let mut oversized = Frame::empty(1, Kind::AskMembers).header;
+    let mut oversized = Frame::empty(1, FrameKind::AskMembers).header;
     oversized[..4].copy_from_slice(&u32::MAX.to_be_bytes());
-    let empty_range = Frame::empty(1, Kind::AskRange).header;
-    let an_answer = Frame::empty(1, Kind::Gone).header;
+    let empty_range = Frame::empty(1, FrameKind::AskRange).header;
+    let an_answer = Frame::empty(1, FrameKind::Gone).header;
     for (bytes, reason) in [
         (&oversized[..], DropReason::Oversized),
         (&empty_range, DropReason::Malformed),

@@ -14,7 +14,7 @@ use super::super::split::{LinkObserver, SplitConnection};
 use super::super::tls::channel_of;
 use super::super::*;
 use super::harness::*;
-use p2pfs_proto::wire::native::tcp::{Frame, Greeting, Kind};
+use p2pfs_proto::wire::native::tcp::{Frame, FrameKind, Greeting};
 use p2pfs_records::{CARRIED_MAX_BYTES, OVERHEAD_BYTES, RecordReader, TlsStream, testing};
 
 type Ours = TlsStream<QueueLimitedStream<DuplexStream>>;
@@ -162,7 +162,7 @@ async fn a_request_right_after_the_greeting_is_read_unless_in_the_same_record() 
         let chain = bytes::Bytes::new();
         let lane = Lane::Urgent;
         let greeting = Greeting::Prove { lane, proof, chain }.encode();
-        let request = Frame::empty(7, Kind::AskMembers);
+        let request = Frame::empty(7, FrameKind::AskMembers);
         let greeting = [&greeting.header[..], &greeting.body].concat();
         if in_one_record {
             let both = [&greeting[..], &request.header].concat();
