@@ -18,7 +18,7 @@ use p2pfs_proto::wire::native::record::{
     Entry, Fact, Head, Kind, Record, ShareIndex, SignedHead, Timestamp,
 };
 use p2pfs_proto::wire::native::tcp::{LogPart, Request, Response, pack_records};
-use p2pfs_proto::wire::native::udp::{Body, Frame, Header, MAC_BYTES, Message, Salt};
+use p2pfs_proto::wire::native::udp::{Body, DatagramFrame, Header, MAC_BYTES, Message, Salt};
 use p2pfs_transfer::net::PortPair;
 use p2pfs_transfer::net::gossip::UdpInlet;
 use p2pfs_transfer::net::peer::{Incoming, Lane, PeerLimits, PeerNet, Probed};
@@ -63,7 +63,7 @@ struct Said {
 enum Order {
     Spread(SignedHead),
     Broadcast(Bytes),
-    Say(SocketAddr, Frame),
+    Say(SocketAddr, DatagramFrame),
     Send(SocketAddr, Vec<u8>),
 }
 
@@ -260,13 +260,19 @@ impl Hostile {
     }
 
     /// Sends a gossip frame to one node, as this node.
-    pub(crate) fn gossip(&self, to: SocketAddr, frame: Frame) {
+    pub(crate) fn gossip(&self, to: SocketAddr, frame: DatagramFrame) {
         self.orders.send(Order::Say(to, frame)).ok().unwrap();
     }
 
     /// Sends a datagram with this counter, sealed as by another member's process. Returns false
     /// until a datagram has come from both processes.
-    pub(crate) fn forge(&self, to: SocketAddr, of: SocketAddr, counter: u64, frame: Frame) -> bool {
+    pub(crate) fn forge(
+        &self,
+        to: SocketAddr,
+        of: SocketAddr,
+        counter: u64,
+        frame: DatagramFrame,
+    ) -> bool {
         let said = self.said.lock().unwrap();
         let (Some(to_salt), Some(salt)) = (said.salts.get(&to), said.salts.get(&of)) else {
             return false;

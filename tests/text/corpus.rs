@@ -17,7 +17,7 @@ use p2pfs_proto::wire::native::record::{
 use p2pfs_proto::wire::native::tcp::{
     Frame, Greeting, Lane, LogPart, PackedBatch, Request, Response, SmallFile, pack_records,
 };
-use p2pfs_proto::wire::native::udp::{Body, Frame as Datagram, Header, Message, Rumor};
+use p2pfs_proto::wire::native::udp::{Body, DatagramFrame, Header, Message, Rumor};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
@@ -309,8 +309,8 @@ fn datagrams(said: &mut Vec<Said>) {
     said.push(("wire_datagrams", "get".into(), message.encode().unwrap()));
     let rumors = vec![Rumor::Statement(Bytes::from_static(b"statement"))];
     for (kind, frame) in [
-        ("swim", Datagram::Swim(Bytes::from_static(b"swim"))),
-        ("rumors", Datagram::Rumors(rumors)),
+        ("swim", DatagramFrame::Swim(Bytes::from_static(b"swim"))),
+        ("rumors", DatagramFrame::Rumors(rumors)),
     ] {
         let body = Body {
             to: [8; 8],

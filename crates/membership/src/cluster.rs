@@ -26,7 +26,7 @@ use super::vouch::Vouchers;
 use p2pfs_proto::trust::{Keyring, NodeKey};
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::udp::{
-    Departure, Farewell, Frame, HEAD_MAX_BYTES, Head, PAYLOAD_MAX_BYTES, Rumor,
+    DatagramFrame, Departure, Farewell, HEAD_MAX_BYTES, Head, PAYLOAD_MAX_BYTES, Rumor,
     STATEMENT_MAX_BYTES, Salt,
 };
 use p2pfs_types::id::{Generation, NodeId};
@@ -209,12 +209,14 @@ impl Cluster {
         let member = self.lives.roster.live().get(&to);
         let member = member.ok_or(ClusterError::NotAMember)?;
         fits(&body)?;
-        self.lives.links.send_to(now, member, Frame::Message(body));
+        self.lives
+            .links
+            .send_to(now, member, DatagramFrame::Message(body));
         Ok(())
     }
 
     /// Sends a frame unchecked, whatever its content. For tests with a malicious member.
-    pub fn send_unchecked(&mut self, now: Instant, to: SocketAddr, frame: Frame) {
+    pub fn send_unchecked(&mut self, now: Instant, to: SocketAddr, frame: DatagramFrame) {
         self.lives.links.send(now, to, frame);
     }
 
@@ -444,7 +446,7 @@ impl Cluster {
         now: Instant,
         (from, salt): (Member, Salt),
         address: SocketAddr,
-        frame: Frame,
+        frame: DatagramFrame,
     ) {
         let (lives, is_leaving) = (&mut self.lives, self.leaving.is_some());
         let (node, me) = (from.node, lives.links.process.me().node);
@@ -472,8 +474,9 @@ impl Cluster {
         }
         lives.roster.answers.record_arrival(node, now);
         match frame {
-            Frame::Swim(_) | Frame::Outlived { .. } | Frame::Rumors(_) if is_leaving => {}
-            Frame::Rumors(rumors) => {
+            DatagramFrame::Swim(_) | DatagramFrame::Outlived { .. } | DatagramFrame::Rumors(_)
+                if is_leaving => {}
+            DatagramFrame::Rumors(rumors) => {
                 let is_taken = lives.links.take_message(address, now);
                 for rumor in rumors.into_iter().filter(|_| is_taken) {
                     let lives = &mut self.lives;
@@ -527,8 +530,8 @@ impl Cluster {
 }
 
 /// Returns the node's own farewell in a frame, if there is one.
-fn farewell_of(frame: &Frame, from: &NodeId) -> Option<Departure> {
-    let Frame::Rumors(rumors) = frame else {
+fn farewell_of(frame: &DatagramFrame, from: &NodeId) -> Option<Departure> {
+    let DatagramFrame::Rumors(rumors) = frame else {
         return None;
     };
     rumors.iter().find_map(|rumor| match rumor {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::config::{SMALL_CLUSTER, SMALL_CLUSTER_SLACK};
 use super::event::{DownReason, Event, Leave, Member};
 use super::lives::NodeLives;
-use p2pfs_proto::wire::native::udp::{Farewell, Frame, Rumor};
+use p2pfs_proto::wire::native::udp::{DatagramFrame, Farewell, Rumor};
 use p2pfs_types::id::{Generation, NodeId};
 
 /// Number of times that a farewell is sent, and the time between.
@@ -42,7 +42,7 @@ impl OngoingFarewell {
         }
         let me = lives.links.process.me();
         let departure = lives.admission.vouchers.sign_departure(me, self.how);
-        let farewell = || Frame::Rumors(vec![Rumor::Departure(departure)]);
+        let farewell = || DatagramFrame::Rumors(vec![Rumor::Departure(departure)]);
         self.left -= 1;
         let last = self.left == 0 || lives.roster.live().is_empty();
         self.next = (!last).then(|| now + FAREWELL_GAP);

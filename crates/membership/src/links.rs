@@ -48,7 +48,9 @@ use super::event::Transmit;
 use super::vouch::Vouchers;
 use p2pfs_proto::trust::Keyring;
 use p2pfs_proto::wire::canonical;
-use p2pfs_proto::wire::native::udp::{Body, Contact, Frame, Header, Salt, SignedContact, Token};
+use p2pfs_proto::wire::native::udp::{
+    Body, Contact, DatagramFrame, Header, Salt, SignedContact, Token,
+};
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
 
@@ -88,7 +90,7 @@ pub(super) enum Arrival {
         /// Address from which it arrived.
         address: SocketAddr,
         /// The frame.
-        frame: Frame,
+        frame: DatagramFrame,
     },
 }
 
@@ -261,12 +263,12 @@ impl Links {
     }
 
     /// Sends a frame over the link, or keeps it until the peer there is proven.
-    pub(super) fn send(&mut self, now: Instant, address: SocketAddr, frame: Frame) {
+    pub(super) fn send(&mut self, now: Instant, address: SocketAddr, frame: DatagramFrame) {
         self.send_for(now, canonical(address), None, frame);
     }
 
     /// Sends a frame to a node at one address.
-    pub(super) fn send_to(&mut self, now: Instant, to: &Contact, frame: Frame) {
+    pub(super) fn send_to(&mut self, now: Instant, to: &Contact, frame: DatagramFrame) {
         match self.table.route(to) {
             Some(address) => self.send(now, address, frame),
             None => self.send_unproven(now, to, frame),
@@ -278,10 +280,10 @@ impl Links {
     pub(super) fn send_packet(&mut self, now: Instant, to: &Contact, packet: Bytes, is_live: bool) {
         let (proven, and_advertised) = self.table.packet_targets(now, to, is_live);
         for address in proven {
-            self.send(now, address, Frame::Swim(packet.clone()));
+            self.send(now, address, DatagramFrame::Swim(packet.clone()));
         }
         if and_advertised {
-            self.send_unproven(now, to, Frame::Swim(packet));
+            self.send_unproven(now, to, DatagramFrame::Swim(packet));
         }
     }
 
@@ -294,7 +296,7 @@ impl Links {
     ) {
         for to in nodes {
             if let Some(address) = self.table.idle_route(now, to) {
-                self.send(now, address, Frame::Nothing);
+                self.send(now, address, DatagramFrame::Nothing);
             }
         }
     }
@@ -312,7 +314,7 @@ impl Links {
     /// Sends a frame to the advertised address of a node that is not proven there. If another node
     /// is proven there, the frame is dropped. The address is then greeted, because that node may
     /// have gone.
-    fn send_unproven(&mut self, now: Instant, to: &Contact, frame: Frame) {
+    fn send_unproven(&mut self, now: Instant, to: &Contact, frame: DatagramFrame) {
         let address = canonical(to.address);
         if self.table.proven(address).is_some() {
             self.counters.excess.never_proven += 1;
@@ -323,7 +325,13 @@ impl Links {
 
     /// Sends a frame like [`Self::send`]. If the peer is not proven yet, the frame waits, and is
     /// dropped if another node than `node` is proven.
-    fn send_for(&mut self, now: Instant, address: SocketAddr, node: Option<NodeId>, frame: Frame) {
+    fn send_for(
+        &mut self,
+        now: Instant,
+        address: SocketAddr,
+        node: Option<NodeId>,
+        frame: DatagramFrame,
+    ) {
         let link = self.link(now, address);
         if let Some(salt) = link.salt {
             let token = link.token;
@@ -381,7 +389,7 @@ impl Links {
         };
         link.token = Some(token);
         if link.waiting.is_empty() {
-            self.transmit_bound(address, salt, Some(token), Frame::Nothing);
+            self.transmit_bound(address, salt, Some(token), DatagramFrame::Nothing);
         }
     }
 
@@ -411,7 +419,13 @@ impl Links {
 
     /// Sends a frame to the process of a session, with the proof of this process if there is a
     /// token to echo.
-    fn transmit_bound(&mut self, to: SocketAddr, salt: &Salt, token: Option<Token>, frame: Frame) {
+    fn transmit_bound(
+        &mut self,
+        to: SocketAddr,
+        salt: &Salt,
+        token: Option<Token>,
+        frame: DatagramFrame,
+    ) {
         let body = Body {
             to: tag(salt),
             proof: token.map(|token| self.process.proof(token, to)),

@@ -23,7 +23,7 @@ use super::roster::{PacketRefusal, Roster, RosterChange};
 use super::vouch::Vouchers;
 use p2pfs_proto::trust::{Keyring, NodeKey};
 use p2pfs_proto::wire::canonical;
-use p2pfs_proto::wire::native::udp::{Contact, Farewell, Frame, Salt, SignedContact};
+use p2pfs_proto::wire::native::udp::{Contact, DatagramFrame, Farewell, Salt, SignedContact};
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::{Generation, NodeId};
 
@@ -251,10 +251,10 @@ impl NodeLives {
         now: Instant,
         from: Contact,
         address: SocketAddr,
-        frame: Frame,
+        frame: DatagramFrame,
     ) {
         match frame {
-            Frame::Message(body) => {
+            DatagramFrame::Message(body) => {
                 if self.links.take_message(address, now) {
                     self.push_bounded(Event::Message {
                         from: from.node,
@@ -262,7 +262,7 @@ impl NodeLives {
                     });
                 }
             }
-            Frame::Life(life) if life.contact.node == from.node => {
+            DatagramFrame::Life(life) if life.contact.node == from.node => {
                 match self.admission.vouchers.check_life(&life) {
                     Ok(()) => {
                         self.admission.vouchers.remember(from.node, life);
@@ -271,12 +271,12 @@ impl NodeLives {
                     Err(what) => self.record_offence(now, from.node, what),
                 }
             }
-            Frame::Unintroduced => {
+            DatagramFrame::Unintroduced => {
                 let life = self.admission.vouchers.sign(self.links.process.me());
-                self.links.send(now, address, Frame::Life(life));
+                self.links.send(now, address, DatagramFrame::Life(life));
             }
-            Frame::Swim(packet) => self.handle_swim(now, from, address, &packet),
-            Frame::Outlived { known } => {
+            DatagramFrame::Swim(packet) => self.handle_swim(now, from, address, &packet),
+            DatagramFrame::Outlived { known } => {
                 self.roster.refused_by(now, &from.node);
                 if self.outlive(now, from.node, &known) {
                     self.roster.announce(now, from);
@@ -284,12 +284,12 @@ impl NodeLives {
             }
             // `Links` or `Cluster` has already handled these frames. The exception is a `Life`:
             // here it is of another node than the sender, and is ignored.
-            Frame::Hello { .. }
-            | Frame::HelloReply { .. }
-            | Frame::Challenge { .. }
-            | Frame::Life(_)
-            | Frame::Rumors(_)
-            | Frame::Nothing => {}
+            DatagramFrame::Hello { .. }
+            | DatagramFrame::HelloReply { .. }
+            | DatagramFrame::Challenge { .. }
+            | DatagramFrame::Life(_)
+            | DatagramFrame::Rumors(_)
+            | DatagramFrame::Nothing => {}
         }
     }
 
@@ -303,9 +303,11 @@ impl NodeLives {
             Ok(Some((who, what))) => self.record_offence(now, who, what),
             Err(PacketRefusal::Outlived(known)) => {
                 self.links
-                    .send(now, address, Frame::Outlived { known: *known });
+                    .send(now, address, DatagramFrame::Outlived { known: *known });
             }
-            Err(PacketRefusal::Unintroduced) => self.links.send(now, address, Frame::Unintroduced),
+            Err(PacketRefusal::Unintroduced) => {
+                self.links.send(now, address, DatagramFrame::Unintroduced)
+            }
         }
     }
 
@@ -340,7 +342,7 @@ impl NodeLives {
         self.links.process.set_me(me);
         let life = self.admission.vouchers.sign(me);
         for member in self.some_members(SMALL_CLUSTER) {
-            self.links.send_to(now, &member, Frame::Life(life));
+            self.links.send_to(now, &member, DatagramFrame::Life(life));
         }
         self.events.push_back(Event::Renewed {
             generation: me.generation,

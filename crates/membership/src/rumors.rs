@@ -14,7 +14,9 @@ use bytes::Bytes;
 
 use super::config::{DEPARTURES_MAX, HEADS_MAX, STATEMENTS_SPREAD_MAX};
 use super::sender_table::SenderTable;
-use p2pfs_proto::wire::native::udp::{Departure, Farewell, Frame, Head, PAYLOAD_MAX_BYTES, Rumor};
+use p2pfs_proto::wire::native::udp::{
+    DatagramFrame, Departure, Farewell, Head, PAYLOAD_MAX_BYTES, Rumor,
+};
 use p2pfs_types::id::{Generation, NodeId};
 
 /// Time between two rounds.
@@ -174,7 +176,7 @@ impl Rumors {
     }
 
     /// Returns the frames of this round, all to be sent to the same few members.
-    pub(super) fn round(&mut self, now: Instant) -> Vec<Frame> {
+    pub(super) fn round(&mut self, now: Instant) -> Vec<DatagramFrame> {
         if self.next_round.is_none_or(|at| now < at) {
             return Vec::new();
         }
@@ -225,7 +227,7 @@ impl Rumors {
 
 /// Packs as many rumors as one round may send. Returns the frames, and the keys of the rumors in
 /// them.
-fn pack(rumors: impl Iterator<Item = (NewsKey, Rumor)>) -> (Vec<Frame>, Vec<NewsKey>) {
+fn pack(rumors: impl Iterator<Item = (NewsKey, Rumor)>) -> (Vec<DatagramFrame>, Vec<NewsKey>) {
     let mut frames: Vec<Vec<Rumor>> = Vec::new();
     let mut room_bytes = 0;
     let mut told = Vec::new();
@@ -244,7 +246,10 @@ fn pack(rumors: impl Iterator<Item = (NewsKey, Rumor)>) -> (Vec<Frame>, Vec<News
         }
         told.push(key);
     }
-    (frames.into_iter().map(Frame::Rumors).collect(), told)
+    (
+        frames.into_iter().map(DatagramFrame::Rumors).collect(),
+        told,
+    )
 }
 
 fn digest_of(rank: (u64, u64), bytes: &[u8]) -> u64 {
@@ -296,7 +301,7 @@ mod tests {
                 frames
                     .into_iter()
                     .flat_map(|frame| match frame {
-                        Frame::Rumors(rumors) => rumors,
+                        DatagramFrame::Rumors(rumors) => rumors,
                         other => panic!("{other:?}"),
                     })
                     .collect(),

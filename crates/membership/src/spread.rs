@@ -14,7 +14,7 @@ use super::config::{
 use super::event::{Event, Member};
 use super::lives::NodeLives;
 use super::rumors::{ROUND_FANOUT, Rumors};
-use p2pfs_proto::wire::native::udp::{Frame, Head};
+use p2pfs_proto::wire::native::udp::{DatagramFrame, Head};
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
 
@@ -142,7 +142,7 @@ impl Spreading {
                 lives.links.counters.excess.overflow += 1;
                 break;
             }
-            let message = Frame::Message(body.clone());
+            let message = DatagramFrame::Message(body.clone());
             lives.links.send_to(now, &member, message);
             reached += 1;
         }
@@ -172,7 +172,7 @@ impl Spreading {
             return;
         };
         for member in members {
-            let head = Frame::Rumors(vec![head.clone()]);
+            let head = DatagramFrame::Rumors(vec![head.clone()]);
             lives.links.send_to(now, member, head);
         }
     }

@@ -14,7 +14,7 @@ use super::config::{BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, KNOCKS_AT_ONCE,
 use super::vouch::Vouchers;
 use super::*;
 use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
-use p2pfs_proto::wire::native::udp::{Frame, Head, Rumor};
+use p2pfs_proto::wire::native::udp::{DatagramFrame, Head, Rumor};
 use p2pfs_types::id::{Generation, NodeId};
 
 fn address(n: u8) -> SocketAddr {
@@ -465,14 +465,14 @@ proptest! {
         for (kind, bytes) in frames {
             let body = Bytes::from(bytes);
             let frame = match kind {
-                0 => Frame::Swim(body),
-                1 => Frame::Message(body),
+                0 => DatagramFrame::Swim(body),
+                1 => DatagramFrame::Message(body),
                 2 => match postcard::from_bytes::<Vec<Rumor>>(&body) {
-                    Ok(rumors) => Frame::Rumors(rumors),
+                    Ok(rumors) => DatagramFrame::Rumors(rumors),
                     Err(_) => {
                         let generation = Generation(body.len() as u64);
                         let later = Member { generation, ..table.seat(2).me() };
-                        Frame::Outlived { known: Vouchers::new(key(1)).sign(later) }
+                        DatagramFrame::Outlived { known: Vouchers::new(key(1)).sign(later) }
                     }
                 },
                 _ => {
@@ -501,7 +501,7 @@ proptest! {
         let mut bytes = packet.to_vec();
         let at = at % bytes.len();
         if cut { bytes.truncate(at) } else { bytes[at] = to }
-        table.seat(1).lives.links.send(now, address(2), Frame::Swim(bytes.into()));
+        table.seat(1).lives.links.send(now, address(2), DatagramFrame::Swim(bytes.into()));
         table.run(Duration::from_secs(5));
         prop_assert!(table.seat(2).live().any(|member| member.node == me.node));
     }

@@ -1,6 +1,8 @@
 //! Gossip that a member sends in the name of others.
 
-use p2pfs_proto::wire::native::udp::{Contact, Departure, Farewell, Frame, Rumor, departure_bytes};
+use p2pfs_proto::wire::native::udp::{
+    Contact, DatagramFrame, Departure, Farewell, Rumor, departure_bytes,
+};
 use p2pfs_types::id::Generation;
 
 use super::*;
@@ -26,7 +28,7 @@ fn a_departure_forged_on_the_wire_removes_no_node_and_names_the_forger() {
             how,
             signature,
         });
-        scene.eve.gossip(one, Frame::Rumors(vec![rumor]));
+        scene.eve.gossip(one, DatagramFrame::Rumors(vec![rumor]));
     }
     let how = "what they did not sign";
     scene.await_named(&scene.one, how);
@@ -40,7 +42,7 @@ fn a_departure_forged_on_the_wire_removes_no_node_and_names_the_forger() {
 fn datagrams_sealed_as_another_node_do_not_separate_two_nodes() {
     let mut scene = scene();
     let (one, two) = (scene.one.address, scene.two.address);
-    let nothing = || Frame::Rumors(Vec::new());
+    let nothing = || DatagramFrame::Rumors(Vec::new());
     eventually("she has heard both", SOON, || {
         scene.eve.forge(one, two, 0, nothing()) && scene.eve.forge(two, one, 0, nothing())
     });

@@ -16,8 +16,8 @@ use crate::vouch::Vouchers;
 use p2pfs_proto::trust::Keyring;
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::udp::{
-    Body, Contact, Credentials, Frame, HEADER_BYTES, HELLO_BYTES, MAC_BYTES, Proof, Salt, SaltTag,
-    SignedContact, TAG_BYTES, Token,
+    Body, Contact, Credentials, DatagramFrame, HEADER_BYTES, HELLO_BYTES, MAC_BYTES, Proof, Salt,
+    SaltTag, SignedContact, TAG_BYTES, Token,
 };
 
 /// The contact, the keys and the credentials of this process.
@@ -74,7 +74,7 @@ impl OwnProcess {
         let hello = |padding| Body {
             to: SaltTag::default(),
             proof: None,
-            frame: Frame::Hello {
+            frame: DatagramFrame::Hello {
                 nonce,
                 who: self.me,
                 exchange: *self.exchange.public(),

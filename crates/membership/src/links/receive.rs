@@ -10,7 +10,7 @@ use super::sessions::Sessions;
 use super::{Arrival, Introduction, Links};
 use crate::counters::DatagramDropCause;
 use p2pfs_proto::wire::native::udp::{
-    Body, Frame, HEADER_BYTES, HELLO_BYTES, Header, MAC_BYTES, Mac, Proof, Salt, TAG_BYTES,
+    Body, DatagramFrame, HEADER_BYTES, HELLO_BYTES, Header, MAC_BYTES, Mac, Proof, Salt, TAG_BYTES,
 };
 
 /// An opened datagram.
@@ -77,16 +77,18 @@ impl OpenedDatagram {
         let proven = links.table.is_at(from, &salt);
         let for_this_life = links.process.is_receiver_of(&self.body);
         match &self.body.frame {
-            Frame::Hello { .. } => {
+            DatagramFrame::Hello { .. } => {
                 self.answer_hello(now, links);
                 Ok(Vec::new())
             }
-            Frame::HelloReply { .. } => self.receive_reply(now, links).map(|proof| vec![proof]),
-            Frame::Challenge { token } if proven && for_this_life => {
+            DatagramFrame::HelloReply { .. } => {
+                self.receive_reply(now, links).map(|proof| vec![proof])
+            }
+            DatagramFrame::Challenge { token } if proven && for_this_life => {
                 links.echo(from, &salt, *token);
                 Ok(Vec::new())
             }
-            Frame::Challenge { .. } => {
+            DatagramFrame::Challenge { .. } => {
                 // The peer at this address has restarted, or has forgotten this node.
                 if links.table.links.contains_key(&from) {
                     links.greet(now, from);
@@ -140,7 +142,7 @@ impl OpenedDatagram {
             return Vec::new();
         };
         match self.body.frame {
-            Frame::Nothing => Vec::new(),
+            DatagramFrame::Nothing => Vec::new(),
             frame => vec![Arrival::Frame {
                 from,
                 salt,
@@ -196,8 +198,8 @@ impl OpenedDatagram {
         now: Instant,
         links: &mut Links,
     ) -> Result<Arrival, DatagramDropCause> {
-        let frame = std::mem::replace(&mut self.body.frame, Frame::Nothing);
-        let Frame::HelloReply {
+        let frame = std::mem::replace(&mut self.body.frame, DatagramFrame::Nothing);
+        let DatagramFrame::HelloReply {
             nonce,
             token,
             who,
@@ -240,7 +242,7 @@ impl OpenedDatagram {
     /// Answers a hello. The hello has no other effect. The answer is authenticated for the process
     /// that the hello claims, and for no other.
     fn answer_hello(&self, now: Instant, links: &mut Links) {
-        let Frame::Hello {
+        let DatagramFrame::Hello {
             nonce,
             who,
             exchange,
@@ -258,7 +260,7 @@ impl OpenedDatagram {
             return;
         };
         let (from, salt) = (self.from, &self.header.salt);
-        let frame = Frame::HelloReply {
+        let frame = DatagramFrame::HelloReply {
             nonce: *nonce,
             token: process.cookies.token(now, from, salt),
             who: Box::new(process.credentials),
@@ -271,7 +273,7 @@ impl OpenedDatagram {
     fn challenge(&self, now: Instant, links: &mut Links) {
         let (from, salt) = (self.from, &self.header.salt);
         let token = links.process.cookies.token(now, from, salt);
-        let body = unbound(salt, Frame::Challenge { token });
+        let body = unbound(salt, DatagramFrame::Challenge { token });
         let around = HEADER_BYTES + MAC_BYTES + TAG_BYTES;
         let length = body
             .encode()
@@ -292,7 +294,7 @@ impl OpenedDatagram {
     }
 }
 
-fn unbound(salt: &Salt, frame: Frame) -> Body {
+fn unbound(salt: &Salt, frame: DatagramFrame) -> Body {
     Body {
         to: tag(salt),
         proof: None,

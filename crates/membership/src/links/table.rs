@@ -14,7 +14,7 @@ use crate::config::{LINKS_MAX, ROUTES_MAX, WAITING_FRAMES_MAX};
 use crate::oldest;
 use p2pfs_proto::trust::Keyring;
 use p2pfs_proto::wire::canonical;
-use p2pfs_proto::wire::native::udp::{Contact, Frame, Salt, Token};
+use p2pfs_proto::wire::native::udp::{Contact, DatagramFrame, Salt, Token};
 use p2pfs_types::id::NodeId;
 
 /// A proven address of a node stays in use until it has been silent for this much longer than
@@ -36,7 +36,7 @@ pub(super) struct PeerLink {
     pub(super) token: Option<Token>,
     /// Frames that wait until a peer is proven here, each with the only node that may receive it,
     /// if there is such a node.
-    pub(super) waiting: VecDeque<(Option<NodeId>, Frame)>,
+    pub(super) waiting: VecDeque<(Option<NodeId>, DatagramFrame)>,
     pub(super) heard: Instant,
     /// Time of the last frame to the proven peer, except frames that had waited for its proof.
     pub(super) sent: Option<Instant>,
@@ -45,7 +45,7 @@ pub(super) struct PeerLink {
 impl PeerLink {
     /// Queues a frame for the peer that will be proven here, or for this node alone. Returns
     /// whether the oldest waiting frame was dropped for it.
-    pub(super) fn queue(&mut self, node: Option<NodeId>, frame: Frame) -> bool {
+    pub(super) fn queue(&mut self, node: Option<NodeId>, frame: DatagramFrame) -> bool {
         let is_full = self.waiting.len() >= WAITING_FRAMES_MAX;
         if is_full {
             self.waiting.pop_front();

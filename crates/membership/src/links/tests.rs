@@ -55,11 +55,11 @@ fn pass(now: Instant, from: &mut Links, to: &mut Links) -> Vec<Arrival> {
         .collect()
 }
 
-fn message(text: &'static str) -> Frame {
-    Frame::Message(Bytes::from_static(text.as_bytes()))
+fn message(text: &'static str) -> DatagramFrame {
+    DatagramFrame::Message(Bytes::from_static(text.as_bytes()))
 }
 
-fn messages(arrivals: &[Arrival]) -> Vec<Frame> {
+fn messages(arrivals: &[Arrival]) -> Vec<DatagramFrame> {
     let frames = arrivals.iter().filter_map(|arrival| match arrival {
         Arrival::Frame { frame, .. } => Some(frame.clone()),
         Arrival::Proven(_) => None,
@@ -147,7 +147,7 @@ fn a_datagram_sealed_as_another_node_changes_nothing() {
         for (pair, frame) in [
             (None, message("forged")),
             (Some(&pair), message("forged")),
-            (None, Frame::Rumors(Vec::new())),
+            (None, DatagramFrame::Rumors(Vec::new())),
         ] {
             c.process.sealer.skip_to(counter);
             let body = Body {

@@ -7,7 +7,7 @@ use super::*;
 use crate::roster::Roster;
 
 /// Sends a frame from node 1 to the others in its own name, whatever the content.
-fn node_1_says(table: &mut Table, to: &[u8], frame: &Frame) {
+fn node_1_says(table: &mut Table, to: &[u8], frame: &DatagramFrame) {
     let now = table.now;
     for peer in to {
         let links = &mut table.seat(1).lives.links;
@@ -24,7 +24,7 @@ fn an_unsigned_departure_removes_no_node_and_names_the_liar() {
         let who = Member { generation, ..who };
         let how = p2pfs_proto::wire::native::udp::Farewell::Final;
         let rumor = Rumor::Departure(Vouchers::new(key(1)).sign_departure(who, how));
-        node_1_says(&mut table, &[2, 3], &Frame::Rumors(vec![rumor]));
+        node_1_says(&mut table, &[2, 3], &DatagramFrame::Rumors(vec![rumor]));
     }
     let offended = Event::Offended {
         node: node(1),
@@ -49,7 +49,7 @@ fn an_endless_forger_is_checked_only_a_bounded_number_of_times() {
     let how = p2pfs_proto::wire::native::udp::Farewell::Final;
     let rumor = Rumor::Departure(Vouchers::new(key(1)).sign_departure(who, how));
     for _ in 0..100 {
-        let frame = Frame::Rumors(vec![rumor.clone()]);
+        let frame = DatagramFrame::Rumors(vec![rumor.clone()]);
         table.seat(1).lives.links.send(now, address(2), frame);
     }
     table.exchange();
@@ -75,7 +75,7 @@ fn an_unsigned_generation_is_refused_in_gossip_lists_and_answers() {
     };
     liar.remember(who.node, signed);
     let known = liar.later(&who).unwrap();
-    node_1_says(&mut table, &[3], &Frame::Outlived { known });
+    node_1_says(&mut table, &[3], &DatagramFrame::Outlived { known });
     let now = table.now;
     let me = table.seat(1).me();
     let mut roster = Roster::new(
@@ -92,7 +92,7 @@ fn an_unsigned_generation_is_refused_in_gossip_lists_and_answers() {
     let peer = table.seat(2).me();
     roster.announce(now, peer);
     while let Some((_, packet)) = roster.poll_send() {
-        node_1_says(&mut table, &[2], &Frame::Swim(packet));
+        node_1_says(&mut table, &[2], &DatagramFrame::Swim(packet));
     }
     assert!(table.seat(2).live().any(|member| member == who));
     assert_eq!(table.seat(3).me(), who);
@@ -143,7 +143,7 @@ fn a_node_repeatedly_declared_dead_by_one_member_contradicts_and_stays() {
                 table.seat(2).merge_members(now, &list).unwrap()
             } else {
                 packets.iter().for_each(|packet| {
-                    node_1_says(&mut table, &[2], &Frame::Swim(packet.clone()));
+                    node_1_says(&mut table, &[2], &DatagramFrame::Swim(packet.clone()));
                 })
             }
             table.run(Duration::from_secs(3));

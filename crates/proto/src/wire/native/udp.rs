@@ -41,8 +41,8 @@ pub const TAG_BYTES: usize = 16;
 pub const MAC_BYTES: usize = 16;
 /// Maximum size of an encoded [`Body`] in bytes.
 pub const BODY_MAX_BYTES: usize = DATAGRAM_MAX_BYTES - HEADER_BYTES - MAC_BYTES - TAG_BYTES;
-/// Maximum payload of [`Frame::Swim`] and [`Frame::Message`] in bytes. It leaves room for the rest
-/// of a body with its longest proof.
+/// Maximum payload of [`DatagramFrame::Swim`] and [`DatagramFrame::Message`] in bytes. It leaves
+/// room for the rest of a body with its longest proof.
 pub const PAYLOAD_MAX_BYTES: usize = 848;
 /// Maximum size in bytes of a log head that gossip carries.
 pub const HEAD_MAX_BYTES: usize = 300;
@@ -233,12 +233,12 @@ pub struct Body {
     /// receiver has accepted one.
     pub proof: Option<Proof>,
     /// The content.
-    pub frame: Frame,
+    pub frame: DatagramFrame,
 }
 
 /// The content of a datagram.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Frame {
+pub enum DatagramFrame {
     /// Opens a session.
     Hello {
         /// A fresh token for the receiver to echo.
@@ -278,7 +278,7 @@ pub enum Frame {
     /// The current life of the sender.
     Life(SignedContact),
     /// The sender has no signed contact of the receiver's life. The receiver answers with
-    /// [`Frame::Life`].
+    /// [`DatagramFrame::Life`].
     Unintroduced,
     /// The sender knows a later life of the receiver's node than the one that the receiver uses.
     Outlived {
@@ -366,7 +366,7 @@ impl Body {
     }
 }
 
-impl Frame {
+impl DatagramFrame {
     fn check(&self) -> Result<(), DatagramError> {
         match self {
             Self::Swim(payload) | Self::Message(payload) if payload.len() > PAYLOAD_MAX_BYTES => {

@@ -14,7 +14,7 @@ pub const OFFER_RANGES_MAX: usize = 16;
 /// Maximum number of recent askers in one [`Message::Offer`].
 pub const OFFER_ASKERS_MAX: usize = 8;
 
-/// A body of [`super::Frame::Message`].
+/// A body of [`super::DatagramFrame::Message`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// Asks the receiver for an offer of each of these files of which it has a part.

@@ -88,7 +88,10 @@ fn the_first_byte_is_not_text() {
 #[test]
 fn the_longest_payload_fits_with_the_longest_proof() {
     let payload = Bytes::from(vec![1; PAYLOAD_MAX_BYTES]);
-    for frame in [Frame::Swim(payload.clone()), Frame::Message(payload)] {
+    for frame in [
+        DatagramFrame::Swim(payload.clone()),
+        DatagramFrame::Message(payload),
+    ] {
         let body = Body {
             to: [1; 8],
             proof: Some(longest_proof()),
@@ -101,7 +104,7 @@ fn the_longest_payload_fits_with_the_longest_proof() {
 
 #[test]
 fn no_answer_to_a_hello_is_longer_than_the_hello() {
-    let reply = Frame::HelloReply {
+    let reply = DatagramFrame::HelloReply {
         nonce: [255; 16],
         token: [255; 16],
         who: Box::new(credentials()),
@@ -126,9 +129,9 @@ fn values_over_a_limit_are_neither_written_nor_read() {
         bytes: vec![1; HEAD_MAX_BYTES + 1].into(),
     });
     for frame in [
-        Frame::Swim(long.clone()),
-        Frame::Message(long),
-        Frame::Rumors(vec![head]),
+        DatagramFrame::Swim(long.clone()),
+        DatagramFrame::Message(long),
+        DatagramFrame::Rumors(vec![head]),
     ] {
         let body = Body {
             to: [1; 8],
@@ -157,7 +160,7 @@ fn limits_of_a_body_and_its_parts_are_inclusive() {
     let body = |rumors: Vec<Rumor>| Body {
         to: [1; 8],
         proof: None,
-        frame: Frame::Rumors(rumors),
+        frame: DatagramFrame::Rumors(rumors),
     };
     let fits = |rumors: Vec<Rumor>| {
         let body = body(rumors);
@@ -206,7 +209,7 @@ fn a_trailing_byte_is_refused() {
     let mut body = Body {
         to: [1; 8],
         proof: None,
-        frame: Frame::Nothing,
+        frame: DatagramFrame::Nothing,
     }
     .encode()
     .unwrap();
