@@ -26,7 +26,7 @@ use super::vouch::Vouchers;
 use p2pfs_proto::trust::{Keyring, NodeKey};
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::udp::{
-    DatagramFrame, Departure, Farewell, HEAD_MAX_BYTES, Head, PAYLOAD_MAX_BYTES, Rumor,
+    DatagramFrame, Departure, EncodedHead, Farewell, HEAD_MAX_BYTES, PAYLOAD_MAX_BYTES, Rumor,
     STATEMENT_MAX_BYTES, Salt,
 };
 use p2pfs_types::id::{Generation, NodeId};
@@ -240,7 +240,7 @@ impl Cluster {
         rank: (u64, u64),
         bytes: Bytes,
     ) {
-        let head = Head {
+        let head = EncodedHead {
             author,
             rank,
             bytes,
@@ -265,7 +265,7 @@ impl Cluster {
         if length_bytes > HEAD_MAX_BYTES {
             return Err(ClusterError::HeadTooLong { length_bytes });
         }
-        let head = Head {
+        let head = EncodedHead {
             author,
             rank,
             bytes,

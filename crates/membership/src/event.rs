@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use p2pfs_proto::wire::native::udp::Head;
+use p2pfs_proto::wire::native::udp::EncodedHead;
 pub use p2pfs_proto::wire::native::udp::{Contact as Member, Farewell as Leave};
 use p2pfs_types::id::{Generation, NodeId};
 
@@ -34,7 +34,7 @@ pub enum Event {
     /// A received head of a higher rank than the stored one, or of an author without one. The owner
     /// verifies its signature, and that the bytes have this author and rank. The head is stored and
     /// spread only by [`super::Cluster::set_head`].
-    Head(Head),
+    Head(EncodedHead),
     /// An application message ([`p2pfs_proto::wire::native::udp::Message`], not decoded here).
     Message {
         /// The node to which the session is bound.

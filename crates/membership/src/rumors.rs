@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::config::{DEPARTURES_MAX, HEADS_MAX, STATEMENTS_SPREAD_MAX};
 use super::sender_table::SenderTable;
 use p2pfs_proto::wire::native::udp::{
-    DatagramFrame, Departure, Farewell, Head, PAYLOAD_MAX_BYTES, Rumor,
+    DatagramFrame, Departure, EncodedHead, Farewell, PAYLOAD_MAX_BYTES, Rumor,
 };
 use p2pfs_types::id::{Generation, NodeId};
 
@@ -42,7 +42,7 @@ enum NewsKey {
 pub(super) struct Rumors {
     hot: BTreeMap<NewsKey, u32>,
     /// Confirmed heads by author.
-    heads: SenderTable<NodeId, Head>,
+    heads: SenderTable<NodeId, EncodedHead>,
     /// Author and hash of heads that were reported and not confirmed yet. These are not reported
     /// again.
     reported: SenderTable<(NodeId, u64), ()>,
@@ -69,7 +69,7 @@ impl Rumors {
     }
 
     /// Confirms a head. Returns false if a head of the same or a higher rank is stored.
-    pub(super) fn confirm(&mut self, now: Instant, head: Head) -> bool {
+    pub(super) fn confirm(&mut self, now: Instant, head: EncodedHead) -> bool {
         let author = head.author;
         if self.holds(&head) {
             return false;
@@ -85,7 +85,7 @@ impl Rumors {
     }
 
     /// Returns whether a confirmed head of the author has the same or a higher rank.
-    fn holds(&self, head: &Head) -> bool {
+    fn holds(&self, head: &EncodedHead) -> bool {
         let held = self.heads.get(&head.author);
         held.is_some_and(|held| held.rank >= head.rank)
     }
@@ -97,7 +97,7 @@ impl Rumors {
 
     /// Returns whether to report a head that `sender` sent to the owner: it is newer than the
     /// confirmed one and was not reported recently.
-    pub(super) fn is_news(&mut self, sender: NodeId, head: &Head) -> bool {
+    pub(super) fn is_news(&mut self, sender: NodeId, head: &EncodedHead) -> bool {
         if self.holds(head) {
             let is_own = sender == head.author && self.heads.get(&sender) == Some(head);
             if is_own {
@@ -283,8 +283,8 @@ mod tests {
         }
     }
 
-    fn head(n: u16, rank: (u64, u64), bytes: &'static [u8]) -> Head {
-        Head {
+    fn head(n: u16, rank: (u64, u64), bytes: &'static [u8]) -> EncodedHead {
+        EncodedHead {
             author: node(n),
             rank,
             bytes: Bytes::from_static(bytes),
@@ -342,7 +342,7 @@ mod tests {
             let bytes = vec![7; HEAD_MAX_BYTES].into();
             rumors.confirm(
                 now,
-                Head {
+                EncodedHead {
                     bytes,
                     ..head(n, (1, 1), b"")
                 },

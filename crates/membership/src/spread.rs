@@ -14,7 +14,7 @@ use super::config::{
 use super::event::{Event, Member};
 use super::lives::NodeLives;
 use super::rumors::{ROUND_FANOUT, Rumors};
-use p2pfs_proto::wire::native::udp::{DatagramFrame, Head};
+use p2pfs_proto::wire::native::udp::{DatagramFrame, EncodedHead};
 use p2pfs_types::bucket::TokenBucket;
 use p2pfs_types::id::NodeId;
 
@@ -107,7 +107,7 @@ impl Spreading {
     }
 
     /// Reports a head that a member sent to the owner, if it is news and its author is a member.
-    pub(super) fn receive_head(&mut self, from: NodeId, head: Head, lives: &mut NodeLives) {
+    pub(super) fn receive_head(&mut self, from: NodeId, head: EncodedHead, lives: &mut NodeLives) {
         let is_member = lives.admission.keyring.is_member(&head.author);
         if is_member && self.rumors.is_news(from, &head) {
             lives.push_bounded(Event::Head(head));

@@ -14,7 +14,7 @@ use super::config::{BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, KNOCKS_AT_ONCE,
 use super::vouch::Vouchers;
 use super::*;
 use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
-use p2pfs_proto::wire::native::udp::{DatagramFrame, Head, Rumor};
+use p2pfs_proto::wire::native::udp::{DatagramFrame, EncodedHead, Rumor};
 use p2pfs_types::id::{Generation, NodeId};
 
 fn address(n: u8) -> SocketAddr {
@@ -275,7 +275,7 @@ fn a_head_counts_only_after_the_owner_confirmed_it() {
         .set_head(now, node(3), (u64::MAX, 9), forged.clone())
         .unwrap();
     table.run(Duration::from_secs(2));
-    let report = Event::Head(Head {
+    let report = Event::Head(EncodedHead {
         author: node(3),
         rank: (u64::MAX, 9),
         bytes: forged,
@@ -288,7 +288,7 @@ fn a_head_counts_only_after_the_owner_confirmed_it() {
         .set_head(now, node(3), (1, 1), real.clone())
         .unwrap();
     table.run(Duration::from_secs(1));
-    let report = Event::Head(Head {
+    let report = Event::Head(EncodedHead {
         author: node(3),
         rank: (1, 1),
         bytes: real,
@@ -306,7 +306,7 @@ fn a_node_that_lost_its_state_receives_its_own_old_head() {
         .set_head(now, node(1), (4, 4), old.clone())
         .unwrap();
     table.run(Duration::from_secs(1));
-    assert!(table.told(1).contains(&Event::Head(Head {
+    assert!(table.told(1).contains(&Event::Head(EncodedHead {
         author: node(1),
         rank: (4, 4),
         bytes: old

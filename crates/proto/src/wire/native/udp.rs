@@ -304,7 +304,7 @@ pub enum Farewell {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rumor {
     /// A log head.
-    Head(Head),
+    Head(EncodedHead),
     /// A membership statement. Only the application can verify it.
     Statement(Bytes),
     /// A farewell.
@@ -313,7 +313,7 @@ pub enum Rumor {
 
 /// An encoded log head, signed by its author. Only the application can verify it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
+pub struct EncodedHead {
     /// Author of the log.
     pub author: NodeId,
     /// Epoch and sequence of the head. A newer head has a higher rank.

@@ -123,7 +123,7 @@ fn no_answer_to_a_hello_is_longer_than_the_hello() {
 #[test]
 fn values_over_a_limit_are_neither_written_nor_read() {
     let long = Bytes::from(vec![1; PAYLOAD_MAX_BYTES + 1]);
-    let head = Rumor::Head(Head {
+    let head = Rumor::Head(EncodedHead {
         author: NodeId::new([1; 32]),
         rank: (1, 1),
         bytes: vec![1; HEAD_MAX_BYTES + 1].into(),
@@ -150,7 +150,7 @@ fn values_over_a_limit_are_neither_written_nor_read() {
 #[test]
 fn limits_of_a_body_and_its_parts_are_inclusive() {
     let rumor = |bytes: usize| {
-        Rumor::Head(Head {
+        Rumor::Head(EncodedHead {
             author: NodeId::new([1; 32]),
             rank: (1, 1),
             bytes: vec![1; bytes].into(),
