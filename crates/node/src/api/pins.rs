@@ -320,7 +320,11 @@ impl NodePins {
     async fn pins_that_fit(&self) -> Contents {
         let (cache, unfinished) = (self.local.cache.clone(), self.cache.unfinished_pins());
         let fits = move |(hash, (size_bytes, _)): &(ContentHash, (u64, _))| {
-            Room::for_reservation(&cache).holds(cache.bytes_to_come(hash, *size_bytes))
+            // The missing bytes are measured first. Bytes that are stored before the room is
+            // measured then count twice. In the other order they would not count at all, and a pin
+            // could seem to fit too early.
+            let to_come_bytes = cache.bytes_to_come(hash, *size_bytes);
+            Room::for_reservation(&cache).holds(to_come_bytes)
         };
         // The free space is read from the disk.
         let fitting = spawn_blocking(|| unfinished.into_iter().filter(fits).collect());
