@@ -12,8 +12,8 @@ use bytes::Bytes;
 use super::CacheError;
 use super::core::OpenFileHandle;
 use super::file::{OpenFileState, PairSource};
-use super::pages::{bytes_of, pages_around, pages_in};
-use super::store::{PageWrite, check_shape};
+use super::pages::{bytes_of, pages_around};
+use super::store::PageWrite;
 use p2pfs_types::digest::{
     self, ContentHash, DigestError, Grain, InMemory, OnDisk, ReadAt, Verified,
 };
@@ -111,19 +111,8 @@ impl CacheFile {
     /// [`CacheError::BadShape`] if the number of bytes differs from the length of the range, or if
     /// the range or a hash pair is not within this file.
     pub fn store(&self, verified: &Verified) -> Result<Stored, CacheError> {
-        let shared = self.shared();
-        let size_bytes = shared.files.size_bytes;
-        check_shape(verified, size_bytes)?;
-        let pages = pages_in(verified.range, size_bytes);
-        if shared.pages.lock().present.contains(pages.clone()) {
-            return Ok(Stored::Kept);
-        }
-        let write = PageWrite {
-            core: &self.handle.core,
-            file: shared,
-            pages: &pages,
-        };
-        Ok(write.run(verified))
+        let write = PageWrite::of(&self.handle.core, self.shared(), verified)?;
+        Ok(write.run())
     }
 
     /// Returns the ranges that can be read now.

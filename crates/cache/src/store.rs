@@ -6,15 +6,16 @@
 use std::io::{self, IoSlice};
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::budget::charge_bytes;
 use super::cached_file::Stored;
 use super::core::CacheCore;
 use super::file::OpenFileState;
 use super::file_pages::PageState;
-use super::pages::{Counts, bytes_of};
+use super::pages::{Counts, bytes_of, pages_in};
 use super::{CacheError, CacheEvent};
 use p2pfs_types::digest::{Grain, HashPair, Verified};
-use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::is_full;
 
 /// Maximum number of hash pairs of a file in memory (1 MiB) before they are written with the map.
@@ -28,30 +29,58 @@ const WRITE_BYTES: usize = 64 << 10;
 /// of 4 KiB by itself, which takes a third of the processor time of a write (docs/warm-reads.md).
 const ALLOCATE_MIN_BYTES: usize = 256 << 10;
 
-/// Write of whole pages to the data file of an open file.
+/// Write of the whole pages of verified bytes to the data file of an open file. No page becomes
+/// present without its bytes: [`Self::of`] is the only constructor.
 pub(super) struct PageWrite<'a> {
-    pub(super) core: &'a CacheCore,
-    pub(super) file: &'a OpenFileState,
-    pub(super) pages: &'a Range<u64>,
+    core: &'a CacheCore,
+    file: &'a OpenFileState,
+    pages: Range<u64>,
+    /// The bytes of `pages`.
+    bytes: Bytes,
+    pairs: &'a [HashPair],
 }
 
-impl PageWrite<'_> {
-    /// Stores the pages of verified bytes.
-    pub(super) fn run(&self, verified: &Verified) -> Stored {
+impl<'a> PageWrite<'a> {
+    /// Prepares the write of the whole pages within the range of `verified`.
+    ///
+    /// # Errors
+    /// [`CacheError::BadShape`] if the number of bytes differs from the length of the range, or if
+    /// the range or a hash pair is not within the file.
+    pub(super) fn of(
+        core: &'a CacheCore,
+        file: &'a OpenFileState,
+        verified: &'a Verified,
+    ) -> Result<Self, CacheError> {
+        let (range, size_bytes) = (verified.range, file.files.size_bytes);
+        check_shape(verified, size_bytes)?;
+        let pages = pages_in(range, size_bytes);
+        let bytes = verified.slice(bytes_of(&pages, size_bytes));
+        Ok(Self {
+            core,
+            file,
+            pages,
+            bytes: bytes.ok_or(CacheError::BadShape { range })?,
+            pairs: &verified.pairs,
+        })
+    }
+
+    /// Stores the pages, unless all of them are present.
+    pub(super) fn run(&self) -> Stored {
         let file = self.file;
+        if file.pages.lock().present.contains(self.pages.clone()) {
+            return Stored::Kept;
+        }
         let Some(growth) = self.charge() else {
             return Stored::Full;
         };
-        let range = bytes_of(self.pages, file.files.size_bytes);
-        let bytes = verified.slice(range).unwrap_or_default();
-        let written = self.write_making_room(&bytes, range);
+        let written = self.write_making_room();
         if self.core.context.record_result(written).is_err() {
-            self.settle_charge(growth, |state| state.mark_stale(self.pages));
+            self.settle_charge(growth, |state| state.mark_stale(&self.pages));
             return Stored::Full;
         }
         let mut completed = false;
         self.settle_charge(growth, |state| {
-            state.mark_present(self.pages, &verified.pairs);
+            state.mark_present(&self.pages, self.pairs);
             completed = file.pages.publish(state);
         });
         self.follow_up(completed);
@@ -96,8 +125,10 @@ impl PageWrite<'_> {
     /// Writes through the page cache, one thread at a time. The kernel admits only one writer of a
     /// file, and the others spin while they wait (`rwsem_spin_on_owner`), which wastes processor
     /// time.
-    fn write(&self, bytes: &[u8], range: ByteRange) -> io::Result<()> {
+    fn write(&self) -> io::Result<()> {
         let context = &self.core.context;
+        let bytes = &self.bytes;
+        let range = bytes_of(&self.pages, self.file.files.size_bytes);
         let _turn = self.file.writing.lock();
         let data = &self.file.files.open_for(context, range)?.data;
         if bytes.len() >= ALLOCATE_MIN_BYTES {
@@ -114,11 +145,11 @@ impl PageWrite<'_> {
 
     /// Writes, and evicts files if the disk is full. The cache's budget had room for the bytes, but
     /// other programs or a quota can make the disk full earlier.
-    fn write_making_room(&self, bytes: &[u8], range: ByteRange) -> io::Result<()> {
+    fn write_making_room(&self) -> io::Result<()> {
         loop {
-            let written = self.write(bytes, range);
+            let written = self.write();
             let is_full = written.as_ref().err().is_some_and(is_full);
-            if !is_full || !self.core.evict_bytes(bytes.len() as u64) {
+            if !is_full || !self.core.evict_bytes(self.bytes.len() as u64) {
                 return written;
             }
         }
@@ -152,7 +183,7 @@ impl PageWrite<'_> {
 
 /// Checks that the bytes have the length of the range, and that the range and the hash pairs are
 /// within the file.
-pub(super) fn check_shape(verified: &Verified, size_bytes: u64) -> Result<(), CacheError> {
+fn check_shape(verified: &Verified, size_bytes: u64) -> Result<(), CacheError> {
     let range = verified.range;
     let pairs_end = Grain::CHUNK.outboard_bytes(size_bytes);
     let fits = |pair: &HashPair| pair.offset.is_multiple_of(64) && pair.offset < pairs_end;
