@@ -197,7 +197,7 @@ impl CacheCore {
             index.recharge(charged_bytes, 0);
             index.take(&shared.files.hash);
             drop(index);
-            self.index.settled.notify_all();
+            self.index.notify_settled();
             return;
         };
         let new_bytes = summary.charge_bytes();
@@ -216,7 +216,7 @@ impl CacheCore {
             }
         }
         drop(index);
-        self.index.settled.notify_all();
+        self.index.notify_settled();
         if is_to_sync {
             shared.sync_later(&self.context);
         }
@@ -230,7 +230,7 @@ impl CacheCore {
             let mut index = self.index.lock();
             let verdict = index.reserve(bytes, Instant::now());
             if matches!(verdict, ReserveDecision::Wait) {
-                self.index.settled.wait(&mut index);
+                self.index.wait(&mut index);
             }
             drop(index);
             match verdict {
@@ -271,7 +271,7 @@ impl CacheCore {
         } else {
             self.index.lock().spared(victim);
         }
-        self.index.settled.notify_all();
+        self.index.notify_settled();
         given_bytes
     }
 

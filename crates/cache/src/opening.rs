@@ -19,6 +19,7 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 
 /// Outcome of a claim.
+#[must_use = "a claimed hash stays busy until `release` or `publish`"]
 pub(super) enum ClaimOutcome<'a> {
     /// The file is open. Its hash is not claimed.
     Open(Arc<OpenFileHandle>),
@@ -27,8 +28,10 @@ pub(super) enum ClaimOutcome<'a> {
     Absent(ClaimedHash<'a>),
 }
 
-/// A hash that the caller has marked as busy, in order to open or begin its file.
-#[must_use]
+/// A hash that the caller has marked as busy, in order to open or begin its file. Each claim must
+/// end with [`Self::release`] or [`Self::publish`]. Otherwise the hash stays busy, and every thread
+/// that needs its file waits forever.
+#[must_use = "a claimed hash stays busy until `release` or `publish`"]
 pub(super) struct ClaimedHash<'a> {
     core: &'a Arc<CacheCore>,
     hash: ContentHash,
@@ -59,7 +62,7 @@ impl<'a> ClaimedHash<'a> {
                     return ClaimOutcome::Absent(Self { core, hash });
                 }
             }
-            core.index.settled.wait(&mut index);
+            core.index.wait(&mut index);
         }
     }
 
@@ -74,7 +77,7 @@ impl<'a> ClaimedHash<'a> {
             }
         }
         drop(index);
-        self.core.index.settled.notify_all();
+        self.core.index.notify_settled();
     }
 
     /// Opens a closed file. If its map is unusable, or if another size is requested and its own

@@ -13,7 +13,7 @@ use p2pfs_types::digest::ContentHash;
 pub(super) struct SharedIndex {
     index: Mutex<CacheIndex<OpenFileHandle>>,
     /// Signalled when a hash is no longer busy or a file is no longer open.
-    pub(super) settled: Condvar,
+    settled: Condvar,
 }
 
 impl SharedIndex {
@@ -32,9 +32,20 @@ impl SharedIndex {
     pub(super) fn lock_idle(&self) -> MutexGuard<'_, CacheIndex<OpenFileHandle>> {
         let mut index = self.index.lock();
         while index.is_open_for_map {
-            self.settled.wait(&mut index);
+            self.wait(&mut index);
         }
         index
+    }
+
+    /// Unlocks the index, waits until [`Self::notify_settled`] is called, and locks it again. The
+    /// caller then checks its condition again.
+    pub(super) fn wait(&self, index: &mut MutexGuard<'_, CacheIndex<OpenFileHandle>>) {
+        self.settled.wait(index);
+    }
+
+    /// Wakes all waiting threads, after a hash is no longer busy or a file is no longer open.
+    pub(super) fn notify_settled(&self) {
+        self.settled.notify_all();
     }
 
     /// Returns how many bytes of a file are cached.

@@ -22,7 +22,7 @@ enum FilesToSync {
 /// Syncs a file and marks its records as durable. After a failure they stay marked with the
 /// current boot, and the failure is counted.
 pub(super) fn sync_to_disk(core: &Arc<CacheCore>, hash: &ContentHash) {
-    let synced = match bytes_of(core, hash) {
+    let synced = match files_to_sync(core, hash) {
         None => return,
         Some(FilesToSync::Open(shared)) => shared.files.sync(&core.context),
         Some(FilesToSync::Closed(files)) => Some(files.sync(&core.context)),
@@ -39,11 +39,11 @@ pub(super) fn sync_to_disk(core: &Arc<CacheCore>, hash: &ContentHash) {
         }
     }
     core.index.lock().is_open_for_map = false;
-    core.index.settled.notify_all();
+    core.index.notify_settled();
 }
 
 /// Returns the current files of a content. They may be removed during the sync.
-fn bytes_of(core: &CacheCore, hash: &ContentHash) -> Option<FilesToSync> {
+fn files_to_sync(core: &CacheCore, hash: &ContentHash) -> Option<FilesToSync> {
     let size_bytes = {
         let index = core.index.lock();
         let entry = index.get(hash)?;
