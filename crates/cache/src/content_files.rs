@@ -107,7 +107,7 @@ pub(super) struct ContentFiles {
     pub(super) paths: Paths,
     /// Empty until the first bytes are stored.
     descriptors: OnceLock<Descriptors>,
-    /// The data file, opened read-only for the kernel.
+    /// The data file, opened read-only for the kernel, which may read only a complete file.
     backing: OnceLock<Arc<File>>,
 }
 
@@ -165,7 +165,8 @@ impl ContentFiles {
         outboard.ok_or_else(not_there)
     }
 
-    /// Returns the data file, opened read-only.
+    /// Returns the data file, opened read-only, for the kernel to read. Call this only for a
+    /// complete file: the kernel does not check which pages are present.
     pub(super) fn backing(&self) -> Option<Arc<File>> {
         if let Some(file) = self.backing.get() {
             return Some(file.clone());

@@ -71,6 +71,7 @@ impl OpenFileState {
         map: MapState,
         charged_bytes: u64,
     ) -> Self {
+        debug_assert_eq!(files.size_bytes, loaded.size_bytes);
         Self {
             files,
             pages: FilePages::of(loaded),

@@ -69,9 +69,9 @@ impl PageState {
         self.unsynced = true;
     }
 
-    /// Marks pages as stale after a write that may have been partial. Absent pages then have unknown
-    /// content and still take room. Present and doubtful pages are unaffected, because the same
-    /// correct bytes were written.
+    /// Marks pages as stale after a write that may have been partial. Absent pages then have
+    /// unknown content and still take room. Present and doubtful pages are unaffected, because the
+    /// same correct bytes were written.
     pub(super) fn mark_stale(&mut self, pages: &Range<u64>) {
         self.stale.insert(pages.clone());
         let kept: Vec<_> = self.present.runs(pages.clone()).collect();
@@ -147,7 +147,7 @@ impl PageState {
         })
     }
 
-    /// Makes the content of a batch pending again that was not written.
+    /// Makes the content of a failed batch pending again.
     pub(super) fn restore(&mut self, batch: &FlushBatch) {
         let flushing = std::mem::take(&mut self.flushing);
         for (offset, bytes) in flushing.iter() {
