@@ -251,8 +251,8 @@ impl Cache {
     }
 
     /// Pins several files with one write. The hashes need not be cached yet. Each pin may have a
-    /// label, which is opaque to the cache. An empty label leaves the existing one. The change is on
-    /// disk when this returns.
+    /// label, which is opaque to the cache. An empty label leaves the existing one. The change is
+    /// on disk when this returns.
     ///
     /// # Errors
     /// [`CacheError::TooManyPins`]: the pins are unchanged. [`CacheError::Io`]: the pins are

@@ -16,8 +16,8 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 
 /// Receives each damaged range of a content. It drops the copies that readers have and then calls
-/// or drops the last argument. It never waits. It returns false if it has no readers any longer, and
-/// is then not called again.
+/// or drops the last argument. It never waits. It returns false if it has no readers any longer,
+/// and is then not called again.
 pub type DamageListener =
     Box<dyn Fn(&ContentHash, ByteRange, Box<dyn FnOnce() + Send>) -> bool + Send + Sync>;
 
@@ -89,8 +89,8 @@ impl DamageReports {
     }
 
     /// Requests that all copies of a damaged range are dropped. The cache must not give the bytes
-    /// to reads any longer. Never waits, because a read in progress may be the caller, and its pages
-    /// cannot be dropped before it ends.
+    /// to reads any longer. Never waits, because a read in progress may be the caller, and its
+    /// pages cannot be dropped before it ends.
     pub(super) fn drop_copies(&self, hash: &ContentHash, range: ByteRange) {
         let mut listeners = self.listeners.lock();
         let hears = |listener: &DamageListener| listener(hash, range, self.drops.begin());
@@ -101,8 +101,8 @@ impl DamageReports {
     }
 
     /// Waits until all copies are dropped whose drop was requested before. This may take as long as
-    /// the deadline of a read, because the kernel drops no page that is being read. The caller holds
-    /// no lock, and no read waits for it.
+    /// the deadline of a read, because the kernel drops no page that is being read. The caller
+    /// holds no lock, and no read waits for it.
     pub(super) fn await_drops(&self) {
         let mut state = self.drops.state.lock();
         let last = state.last;

@@ -128,8 +128,8 @@ impl Catalogue {
         self.unserved.next_expiry()
     }
 
-    /// Processes a head. The caller has checked its signature. The node has the name in its head from
-    /// now on, even if no node gives its log.
+    /// Processes a head. The caller has checked its signature. The node has the name in its head
+    /// from now on, even if no node gives its log.
     pub fn handle_head(&mut self, signed: &SignedHead) -> HeadOutcome {
         let head = &signed.head;
         if head.count > RECORDS_PER_AUTHOR_MAX as u64 {

@@ -126,8 +126,8 @@ impl ContentQueries<'_> {
         names
     }
 
-    /// Returns a path of a content as [`Self::names_of`] does. If there is none, returns a path under
-    /// which a node that is not live shared it.
+    /// Returns a path of a content as [`Self::names_of`] does. If there is none, returns a path
+    /// under which a node that is not live shared it.
     pub fn last_name_of(self, hash: &ContentHash) -> Option<SharedPath> {
         self.names_of(hash, 1).pop().or_else(|| {
             let merged = &self.view.merged;

@@ -54,9 +54,9 @@ impl PathOwners {
     }
 }
 
-/// Returns how many listed files and links of other nodes a new owner of a path would hide, by their
-/// authors. Names with a nearer owner do not count. Versions that the new owner has too do not count
-/// either.
+/// Returns how many listed files and links of other nodes a new owner of a path would hide, by
+/// their authors. Names with a nearer owner do not count. Versions that the new owner has too do
+/// not count either.
 pub fn hidden_by_owner(view: &View, top: &SharedPath, owner: &NodeId) -> BTreeMap<NodeId, u64> {
     let state = &view.merged;
     let mut hidden = BTreeMap::new();

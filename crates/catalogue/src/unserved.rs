@@ -27,8 +27,8 @@ use p2pfs_types::digest::ContentKey;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-/// Maximum number of contents marked as unserved. Above it, a mark of the author with the most marks
-/// ends: the one that expires first.
+/// Maximum number of contents marked as unserved. Above it, a mark of the author with the most
+/// marks ends: the one that expires first.
 pub const UNSERVED_MAX: usize = 256;
 /// An author with this many marked contents and names ranks behind other authors with all its
 /// versions. A name is marked after this many undelivered versions.
@@ -231,8 +231,8 @@ impl UnservedContents<'_> {
         at_fault
     }
 
-    /// Ends the counts of a name for the nodes that gave verified bytes of a version of it. If these
-    /// are a part of the version, ends only what is due to refusals.
+    /// Ends the counts of a name for the nodes that gave verified bytes of a version of it. If
+    /// these are a part of the version, ends only what is due to refusals.
     pub fn clear_name(&mut self, path: &SharedPath, givers: &[NodeId], given: Portion) {
         for giver in givers {
             let name = (*giver, path.clone());

@@ -7,10 +7,9 @@
 //!
 //! A version counts as soon as one read of it ended without an answer of the author, whatever the
 //! author gave of it before. Otherwise an author could give the beginning of each version and keep
-//! the rest. For the same reason only a version that is here whole, and of which the author gave bytes,
-//! ends the count. An honest
-//! node whose file changes while it is read differs in that it answers: it says that the version is
-//! gone.
+//! the rest. For the same reason only a version that is here whole, and of which the author gave
+//! bytes, ends the count. An honest node whose file changes while it is read differs in that it
+//! answers: it says that the version is gone.
 //!
 //! A node that refuses to send a version, because the file has changed or the node is busy, is
 //! probably honest. Refusals count only if the author gave no byte of the version, only after a

@@ -472,7 +472,8 @@ impl ShareSet {
         read_bytes.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Writes the pending state to the disk, which otherwise happens about a second later. Blocking.
+    /// Writes the pending state to the disk, which otherwise happens about a second later.
+    /// Blocking.
     pub fn store(&self) {
         let ledger = self.inner.shared.lock().listing.ledger.clone();
         ledger.store();

@@ -30,8 +30,8 @@
 //! written for a long time is queued between two writes.
 //!
 //! A directory or a link that is listed is always `Listed`. A name that a check leaves out becomes
-//! `Absent` and then `Rejected`. While a file waits to be read or is read, the listing keeps what it
-//! showed before: nothing, the former version, or the reason for leaving the name out.
+//! `Absent` and then `Rejected`. While a file waits to be read or is read, the listing keeps what
+//! it showed before: nothing, the former version, or the reason for leaving the name out.
 
 use std::time::{Duration, Instant};
 
@@ -542,9 +542,9 @@ fn ready(sure: bool, wait: Wait, facts: &NameFacts) -> (NameState, Effects) {
     (NameState::Queued { purpose, sure }, effects)
 }
 
-/// Queues a file that was not written lately. Files found by a walk, and files of a new tree that is
-/// too large to wait for, go behind the files that were just written, and later turns do not wait
-/// for them.
+/// Queues a file that was not written lately. Files found by a walk, and files of a new tree that
+/// is too large to wait for, go behind the files that were just written, and later turns do not
+/// wait for them.
 fn found_at_rest(found: FoundBy, facts: &NameFacts) -> (NameState, Effects) {
     let (next, mut effects) = match found {
         FoundBy::Report | FoundBy::NewTree { is_awaited: true } => ready(true, Wait::Block, facts),

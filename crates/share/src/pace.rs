@@ -7,8 +7,8 @@
 //! changes less often is read at that rate at most.
 //!
 //! After each read, a paced file waits as long as the read takes at [`REREAD_BYTES_PER_S`]. So it
-//! is read at about that rate, whatever its size. With each further change the wait doubles, up to a
-//! limit. The limit is [`PROMISED_WAIT_MAX`] for a file of up to [`PROMISED_MAX_BYTES`], because
+//! is read at about that rate, whatever its size. With each further change the wait doubles, up to
+//! a limit. The limit is [`PROMISED_WAIT_MAX`] for a file of up to [`PROMISED_MAX_BYTES`], because
 //! such a file must be listed within 2 s of its writer's close, and [`LARGE_WAIT_MAX`] for a larger
 //! one.
 //!

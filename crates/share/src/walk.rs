@@ -44,9 +44,9 @@ pub(super) struct ShareDirectory {
 }
 
 impl ShareDirectory {
-    /// Returns the directory of a slot, for disk access without the state. Returns `None` if the slot
-    /// is neither a directory nor one that is left out as unreadable, or if the disk of its share does
-    /// not answer.
+    /// Returns the directory of a slot, for disk access without the state. Returns `None` if the
+    /// slot is neither a directory nor one that is left out as unreadable, or if the disk of its
+    /// share does not answer.
     pub(super) fn of(listing: &ShareListing, slot: Slot) -> Option<Self> {
         let node = listing.tree.get(slot)?;
         let share = listing.shares.by_index.get(&node.share)?;

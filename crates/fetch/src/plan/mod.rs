@@ -240,8 +240,8 @@ impl Plan {
     }
 
     /// Ends the fill of a file. An abandoned fill ([`FillEnd::Abandoned`]) also cancels the file's
-    /// requests of which no byte has arrived, if no reader waits for the file and none is read ahead.
-    /// They would delay other files. All other requests continue.
+    /// requests of which no byte has arrived, if no reader waits for the file and none is read
+    /// ahead. They would delay other files. All other requests continue.
     pub(crate) fn end_fill(&mut self, content: &ContentKey, why: FillEnd) {
         self.state.cancel_fill(content);
         let fetch = self.state.files.get(content);

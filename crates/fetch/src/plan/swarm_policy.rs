@@ -72,9 +72,10 @@ impl<'a> SwarmPolicy<'a> {
     }
 
     /// Returns the gaps of `range` to request from some holder. Outside a swarm this is the first
-    /// gap, in blocks that are counted from `origin`. In a swarm it is the first gap of each stripe that this node owns, and, before the
-    /// offset `end`, of each stripe whose gap begins with bytes of a partial holder. If there is
-    /// none, it is the first gap before `end`. The number of examined stripes is bounded.
+    /// gap, in blocks that are counted from `origin`. In a swarm it is the first gap of each stripe
+    /// that this node owns, and, before the offset `end`, of each stripe whose gap begins with
+    /// bytes of a partial holder. If there is none, it is the first gap before `end`. The number of
+    /// examined stripes is bounded.
     pub(super) fn gaps_to_try(
         &self,
         now: Instant,
