@@ -60,11 +60,7 @@ impl ContentQueries<'_> {
     /// Returns the live nodes that have all of a content, as a file or in their cache, including
     /// this one.
     pub fn holders(self, hash: &ContentHash) -> Vec<NodeId> {
-        let nodes = self.view.merged.holders(*hash);
-        nodes
-            .into_iter()
-            .map(|node| self.view.merged.node(node).id)
-            .collect()
+        self.view.merged.holder_ids(*hash)
     }
 
     /// Returns the records by which live nodes claim to have a whole content. A node may appear

@@ -22,8 +22,9 @@ use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
-/// Owners of paths. A path without an entry has the owner of the nearest entry above it, if there
-/// is one.
+/// Owners of paths, as [`Catalogue::set_owners`](super::Catalogue::set_owners) gets them. A path
+/// without an entry has the owner of the nearest entry above it, if there is one.
+/// [`PathOwners`] finds that entry.
 pub type Owners = BTreeMap<SharedPath, NodeId>;
 
 /// Properties of a content that some live node has.
@@ -188,6 +189,12 @@ impl Merged {
         nodes.sort_unstable();
         nodes.dedup();
         nodes
+    }
+
+    /// Returns the ids of the live nodes that have all the bytes, each once.
+    pub(crate) fn holder_ids(&self, hash: ContentHash) -> Vec<NodeId> {
+        let nodes = self.holders(hash).into_iter();
+        nodes.map(|node| self.node(node).id).collect()
     }
 
     /// Returns whether a node states this size for a content: under one of its first

@@ -18,7 +18,7 @@ use super::view::View;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
-/// The owners of paths. [`View::owners`] returns it.
+/// Queries of the [`Owners`] that are set. [`View::owners`] returns it.
 #[derive(Clone, Default)]
 pub struct PathOwners(Arc<Owners>);
 

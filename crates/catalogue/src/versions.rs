@@ -201,10 +201,7 @@ fn version(merged: &Merged, row: &Row, all: &[Row], rule: Rule) -> Option<Versio
     let mut same: Vec<&Row> = all.iter().filter(|r| r.same_content(row)).collect();
     same.sort_by(|a, b| rules::precedence((a, merged.node_of(a)), (b, merged.node_of(b))));
     let holders = match row.class {
-        Class::File => {
-            let nodes = merged.holders(row.hash()).into_iter();
-            nodes.map(|node| merged.node(node).id).collect()
-        }
+        Class::File => merged.holder_ids(row.hash()),
         _ => {
             let live = same.iter().filter(|r| merged.is_live(r));
             live.map(|r| *merged.node_of(r)).collect()
