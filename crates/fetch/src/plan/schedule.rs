@@ -17,7 +17,7 @@ use super::link::USUAL_DELAY;
 use super::peer::{Peer, PeerRank};
 use super::queue::{WORK_CLASSES, WorkClass};
 use super::state::{FetchState, Timer};
-use super::streams::ReadAhead;
+use super::streams::AheadRange;
 use super::stripes;
 use super::swarm_policy::SwarmPolicy;
 use super::{
@@ -379,7 +379,7 @@ impl Scheduler {
         let mut is_any = false;
         // the gaps of a stream are searched only if no range of the streams before it can be
         // requested
-        for ReadAhead { range, origin } in ranges {
+        for AheadRange { range, origin } in ranges {
             state.steps.step();
             let fetch = state.files.get(content)?;
             let policy = SwarmPolicy::new(state, content, fetch);

@@ -3,7 +3,7 @@
 //! A request is recorded in three places: in the table of requests, at its file and at its peer.
 //! [`FetchState::issue`] and [`FetchState::take_request`] change all three. A waiting reader is
 //! recorded at its file and in the table of demands; [`FetchState::take_demand`] removes it from
-//! both. The choices are in `schedule`, `hedge`, `stripes` and `waits`.
+//! both. The choices are in `schedule`, `hedge`, `stripes`, `waits` and `blame`.
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};

@@ -26,25 +26,27 @@ pub(super) struct Stream {
     pub next: u64,
     /// Bytes read in sequence.
     run_bytes: u64,
+    /// Number of reads in sequence.
     reads: u32,
     /// End of the read-ahead: everything from `next` to this offset should be fetched.
     pub target: u64,
-    /// Offset from which the pieces of its read-ahead are counted: the end of its last read of a
-    /// whole piece. The kernel then requests what one answer contains, and the answer is passed on
-    /// without a copy.
+    /// Offset from which its read-ahead is divided into pieces: the end of its last read of a whole
+    /// piece, or 0 before such a read. The pieces then have the borders of the kernel's next reads.
+    /// So each of those reads is answered with one received piece, without a copy.
     origin: u64,
-    used: u64,
+    /// Clock of [`Streams`] at its last read.
+    last_read: u64,
 }
 
-/// Read-ahead of one reader.
+/// Range to fetch ahead of one reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ReadAhead {
+pub(super) struct AheadRange {
     pub range: ByteRange,
-    /// Offset from which the pieces of the range are counted.
+    /// Offset from which the range is divided into pieces. It may lie outside the range.
     pub origin: u64,
 }
 
-/// Bounds of the read-ahead of a file.
+/// Bounds of the read-ahead of a file, and how it is divided into pieces.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AheadTerms {
     pub size_bytes: u64,
@@ -58,7 +60,7 @@ impl Stream {
     /// Returns whether it has read-ahead: after [`RUN_MIN_READS`] adjacent reads, or a chunk of
     /// bytes in sequence. With less, random reads of a few neighbouring pages would cost many times
     /// what they request.
-    fn established(&self) -> bool {
+    fn is_established(&self) -> bool {
         self.run_bytes >= CHUNK_BYTES || self.reads >= RUN_MIN_READS
     }
 
@@ -66,7 +68,7 @@ impl Stream {
     /// in sequence, so that little is wasted if the reader stops, but at least
     /// [`URGENT_MAX_BYTES`]. `limit_bytes` and [`AHEAD_MAX_BYTES`] bound it in any case.
     fn window_bytes(&self, limit_bytes: u64) -> u64 {
-        if !self.established() {
+        if !self.is_established() {
             return 0;
         }
         let doubled = self.run_bytes.saturating_mul(2).max(1);
@@ -103,8 +105,8 @@ impl Stream {
             return;
         }
         let end = self.next.saturating_add(window);
-        // the window ends at a border of a grain, so that read-ahead requests large pieces rather
-        // than slivers
+        // the window ends at a border of a grain, counted from `origin`, so that read-ahead
+        // requests large pieces rather than slivers
         let grain = (window / 4).clamp(CHUNK_BYTES, PIECE_MAX_BYTES);
         let grain = grain / CHUNK_BYTES * CHUNK_BYTES;
         let end = if end >= terms.size_bytes {
@@ -121,6 +123,7 @@ impl Stream {
 #[derive(Debug, Default)]
 pub(super) struct Streams {
     list: Vec<Stream>,
+    /// Number of reads so far.
     clock: u64,
 }
 
@@ -135,12 +138,12 @@ impl Streams {
             .find(|s| s.is_continued_by(range, terms.limit_bytes));
         if let Some(stream) = found {
             let before = stream.target;
-            stream.used = clock;
+            stream.last_read = clock;
             stream.advance(range, terms);
             return stream.target > before;
         }
         if self.list.len() == STREAMS_MAX {
-            let oldest = (0..self.list.len()).min_by_key(|&i| self.list[i].used);
+            let oldest = (0..self.list.len()).min_by_key(|&i| self.list[i].last_read);
             self.list.swap_remove(oldest.expect("the list is full"));
         }
         let mut stream = Stream {
@@ -150,7 +153,7 @@ impl Streams {
             reads: 1,
             target: 0,
             origin: 0,
-            used: clock,
+            last_read: clock,
         };
         // a long read from offset 0 is how a read of a whole file begins
         if range.start == 0 && range.len() >= CHUNK_BYTES {
@@ -164,9 +167,9 @@ impl Streams {
 
     /// Returns what to fetch ahead, the most recently moved reader first. Each range is at most
     /// `limit_bytes` long, whatever the limit was when its reader moved.
-    pub(super) fn ahead(&self, limit_bytes: u64) -> Vec<ReadAhead> {
+    pub(super) fn ahead(&self, limit_bytes: u64) -> Vec<AheadRange> {
         let mut wanted: Vec<_> = self.list.iter().filter(|s| s.target > s.next).collect();
-        wanted.sort_by_key(|s| std::cmp::Reverse(s.used));
+        wanted.sort_by_key(|s| std::cmp::Reverse(s.last_read));
         let within = |s: &&Stream| {
             let most = s.next.saturating_add(limit_bytes);
             let end = if s.target > most {
@@ -174,7 +177,7 @@ impl Streams {
             } else {
                 s.target
             };
-            ReadAhead {
+            AheadRange {
                 range: ByteRange::new(s.next, end.max(s.next)),
                 origin: s.origin,
             }
@@ -185,7 +188,7 @@ impl Streams {
 
     /// Returns the number of readers with read-ahead.
     pub(super) fn established(&self) -> usize {
-        self.list.iter().filter(|s| s.established()).count()
+        self.list.iter().filter(|s| s.is_established()).count()
     }
 
     /// Forgets all streams.
@@ -382,7 +385,7 @@ mod tests {
                 streams.read(ByteRange::at(at, length), terms);
                 at += length;
                 let limit = rng.random_range(0..AHEAD_MAX_BYTES);
-                for ReadAhead { range, .. } in streams.ahead(limit) {
+                for AheadRange { range, .. } in streams.ahead(limit) {
                     assert!(range.end.is_multiple_of(CHUNK_BYTES) && range.len() <= limit);
                 }
             }
