@@ -53,14 +53,26 @@ impl std::fmt::Debug for LeftOutBody {
 
 /// The update of one name in the state by the result of its check.
 pub(super) struct NameUpdate<'a> {
-    pub(super) state: &'a mut ListingState,
-    pub(super) parent: Slot,
-    pub(super) name: &'a [u8],
-    /// Slot that the name has before the update.
-    pub(super) known: Option<Slot>,
+    state: &'a mut ListingState,
+    parent: Slot,
+    name: &'a [u8],
+    /// Slot that the name has before the update. It is stale once the update has called
+    /// [`ListingState::remove_tree`].
+    known: Option<Slot>,
 }
 
-impl NameUpdate<'_> {
+impl<'a> NameUpdate<'a> {
+    /// Prepares the update of `name` in the directory `parent`.
+    pub(super) fn of(state: &'a mut ListingState, parent: Slot, name: &'a [u8]) -> Self {
+        let known = state.listing.tree.child(parent, name);
+        Self {
+            state,
+            parent,
+            name,
+            known,
+        }
+    }
+
     /// Applies the result. If the name is a directory that is new, replaced, not watched, or left
     /// out as unreadable, returns it, because it must be read.
     pub(super) fn apply(

@@ -202,14 +202,7 @@ impl ListingState {
     ) -> Option<Slot> {
         self.listing.tree.directory(parent)?;
         self.listing.order.set_seen(found.identity());
-        let known = self.listing.tree.child(parent, name);
-        let mut update = NameUpdate {
-            state: self,
-            parent,
-            name,
-            known,
-        };
-        update.apply(found, cause, now)
+        NameUpdate::of(self, parent, name).apply(found, cause, now)
     }
 
     /// Restores a directory that was left out as unreadable. Returns its number.
@@ -242,13 +235,7 @@ impl ListingState {
             directory,
             identity,
         };
-        let mut update = NameUpdate {
-            state: self,
-            parent,
-            name: &name,
-            known: Some(slot),
-        };
-        update.leave_out(body);
+        NameUpdate::of(self, parent, &name).leave_out(body);
     }
 
     /// Passes an observation of a file through the table of its states. Applies the effects on the
