@@ -6,8 +6,9 @@
 //! entering mounts of p2pfs (`openat2`). It never writes into a share, never reads a fifo or a
 //! device, and does not depend on the network.
 //!
-//! The `scanner` follows the kernel's reports and walks the directories. It passes each finding to
-//! the `ListingState`, which alone decides what is listed and which puts files into the hash queue.
+//! The `scanner` is one thread. It reads the kernel's `reports`, checks the reported names
+//! (`checking`), and has the `walker` read the directories. It passes each finding to the
+//! `ListingState`, which alone decides what is listed and which puts files into the hash queue.
 //! The states of a name and all their transitions are one table, drawn in `name_state`. `hasher`
 //! threads read the queued files. Each change of the `ShareListing` is a [`ShareEvent`]. The
 //! `order` module holds the event while an earlier change blocks it, then the scanner sends it.
@@ -71,7 +72,6 @@ mod identity;
 mod kept;
 mod ledger;
 mod left_out;
-
 mod links;
 mod listing;
 mod mounts;
@@ -102,7 +102,6 @@ mod status;
 mod tidying;
 mod tree;
 mod underway;
-
 mod walk;
 mod walker;
 mod watch;
@@ -148,7 +147,7 @@ use p2pfs_types::files::{make_private_dir, without_links_above};
 use p2pfs_types::path::{SharedPath, check_name};
 use scanner::Scanner;
 use shared::{Intervals, SharedState};
-use source::{Judged, SourceCandidate, SourceSearch, candidates};
+use source::SourceSearch;
 use state::ListingState;
 use status::StatusView;
 
@@ -385,19 +384,14 @@ impl ShareSet {
         let (dir, _, local) = self.share(share, path)?;
         let opened = self.inner.shared.beneath.open_file(&dir, &local);
         let (file, seen) = opened.map_err(not_here)?;
-        let is_it = |it: &SourceCandidate| *it.dir == *dir && it.path == local;
-        let found = candidates(&self.inner.shared.lock(), hash, is_it);
-        match found.first().map(|it| it.judge(&seen)) {
-            Some(Judged::Same) => Ok(file),
-            _ => Err(ShareError::NotHere),
-        }
+        let is_it = source::is_as_hashed(&self.inner.shared.lock(), hash, &dir, &local, &seen);
+        is_it.then_some(file).ok_or(ShareError::NotHere)
     }
 
     /// Returns the folder of the share of each file that may have a content, for at most 16 files.
     /// Reads memory only.
     pub fn dirs_with(&self, hash: &ContentHash) -> Vec<PathBuf> {
-        let found = candidates(&self.inner.shared.lock(), hash, |_| true);
-        found.iter().map(|it| it.dir.to_path_buf()).collect()
+        source::dirs_with(&self.inner.shared.lock(), hash)
     }
 
     /// Opens a shared file for live reads, whatever its current content is.

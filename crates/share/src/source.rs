@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
@@ -29,17 +29,17 @@ use p2pfs_types::pool::PiecePool;
 const SOURCE_CANDIDATES_MAX: usize = 16;
 
 /// A name under which a file with a requested content may be found.
-pub(super) struct SourceCandidate {
-    pub(super) slot: Slot,
-    pub(super) dir: Arc<Path>,
-    pub(super) include_private: bool,
-    pub(super) path: SharedPath,
-    pub(super) identity: FileIdentity,
+struct SourceCandidate {
+    slot: Slot,
+    dir: Arc<Path>,
+    include_private: bool,
+    path: SharedPath,
+    identity: FileIdentity,
 }
 
 /// Result of comparing an open file with its candidate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judged {
+enum Judged {
     /// By its attributes, it is the file that was hashed.
     Same,
     /// It is the file that was hashed, but its size or mtime changed since. Bytes that did not
@@ -52,7 +52,7 @@ pub(super) enum Judged {
 }
 
 impl SourceCandidate {
-    pub(super) fn judge(&self, seen: &NameStat) -> Judged {
+    fn judge(&self, seen: &NameStat) -> Judged {
         if !self.include_private && !seen.others_may_read() {
             return Judged::Denied;
         }
@@ -73,7 +73,7 @@ impl SourceCandidate {
         }
     }
 
-    pub(super) fn file(
+    fn file(
         &self,
         file: File,
         hash: ContentHash,
@@ -225,7 +225,7 @@ fn recheck_shares_of(shared: &SharedState, refused: &[SourceCandidate]) {
 /// Returns at most [`SOURCE_CANDIDATES_MAX`] files that may have this content and for which
 /// `is_meant` returns true: the files that are listed with it and not suspected, the file that was
 /// moved and may be listed soon, and the file that had this content before it grew.
-pub(super) fn candidates(
+fn candidates(
     state: &ListingState,
     hash: &ContentHash,
     is_meant: impl Fn(&SourceCandidate) -> bool,
@@ -259,6 +259,26 @@ pub(super) fn candidates(
     };
     let all = listed.chain(moved).chain(former).filter_map(candidate);
     all.filter(is_meant).take(SOURCE_CANDIDATES_MAX).collect()
+}
+
+/// Returns the folder of the share of each file that may have a content, for at most
+/// [`SOURCE_CANDIDATES_MAX`] files.
+pub(super) fn dirs_with(state: &ListingState, hash: &ContentHash) -> Vec<PathBuf> {
+    let found = candidates(state, hash, |_| true);
+    found.iter().map(|it| it.dir.to_path_buf()).collect()
+}
+
+/// Returns whether the file at `path` below the folder `dir` of its share has a content, judging by
+/// its attributes `seen`.
+pub(super) fn is_as_hashed(
+    state: &ListingState,
+    hash: &ContentHash,
+    dir: &Path,
+    path: &SharedPath,
+    seen: &NameStat,
+) -> bool {
+    let found = candidates(state, hash, |it| *it.dir == *dir && it.path == *path);
+    found.first().map(|it| it.judge(seen)) == Some(Judged::Same)
 }
 
 /// An open shared file with a requested content. It stays open and can be served as long as its
