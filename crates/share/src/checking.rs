@@ -10,7 +10,6 @@ use super::checks::{CheckedName, NameCheck};
 use super::disk_thread::{DiskAccess, DiskThread};
 use super::observe::ObservedName;
 use super::shared::SharedState;
-use super::state::ListingState;
 use super::tree::Slot;
 use super::walk::{OpenShareDirectory, ShareDirectory};
 
@@ -83,19 +82,6 @@ fn doubtful(looks: &mut [CheckedName]) -> BTreeMap<&[u8], &mut ObservedName> {
     doubtful
         .map(|look| (&*look.name, &mut look.found))
         .collect()
-}
-
-/// Returns whether the tree has the name of the result already; for a file, whether the name is
-/// listed as a file. Returns `true` for every link.
-pub(super) fn is_known(state: &ListingState, look: &CheckedName) -> bool {
-    let known = state.listing.tree.child(look.place.slot, &look.name);
-    match &look.found {
-        ObservedName::Symlink(..) => true,
-        ObservedName::File(_) => {
-            known.is_some_and(|slot| state.listing.tree.file(slot).is_some_and(|f| f.listed))
-        }
-        _ => known.is_some(),
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The kernel's reports about the shares, and the checks of names that they request.
+//! The kernel's reports about the shares, and the checks of names that they cause. The listing
+//! requests further checks.
 
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +20,9 @@ use super::watch::{Cause, InotifyReport, Watches};
 /// Maximum names that wait to be checked. When there are more, everything is walked instead.
 const CHECKS_MAX: usize = 1 << 16;
 
-/// Everything that reports changes in the shares, and the names to check because of them.
+/// The kernel's reports about the shares, and the names to check. A name is checked because of a
+/// report, or because the listing requests it after a change of another name
+/// ([`Self::take_rechecks`]).
 pub(super) struct KernelReports {
     pub(super) watches: Watches,
     mounts: MountChanges,
@@ -75,13 +78,6 @@ impl KernelReports {
         {
             let turn = listing.order.step();
             self.checks.add_report(directory, name, cause, turn);
-        }
-    }
-
-    /// Removes the watches of directories that are gone.
-    pub(super) fn remove_watches(&mut self, unwatched: Vec<(i32, Slot)>) {
-        for (watch, slot) in unwatched {
-            self.watches.remove(watch, slot);
         }
     }
 

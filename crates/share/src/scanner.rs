@@ -11,9 +11,10 @@ use rustix::fs::fstat;
 use tokio::sync::mpsc::{Sender, error::TrySendError};
 
 use super::beneath::is_want;
-use super::checking::{check_names, is_known};
+use super::checking::check_names;
 use super::checks::{CheckedName, PendingChecks};
 use super::config::ShareEvent;
+use super::disk_thread::DiskThread;
 use super::hasher;
 use super::identity::{FileIdentity, NameStat};
 use super::observe::ObservedName;
@@ -22,7 +23,7 @@ use super::reports::KernelReports;
 use super::shared::SharedState;
 use super::state::ListingState;
 use super::tidying::LedgerTidying;
-use super::walker::{Visit, Walker};
+use super::walker::{Visit, WalkContext, Walker};
 
 /// Interval between two attempts to find a vanished share, or to walk a share in which something
 /// could not be opened for lack of resources. Also the interval between two checks whether each
@@ -35,6 +36,7 @@ const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(2);
 pub(super) struct Scanner {
     shared: Arc<SharedState>,
     events: Sender<ShareEvent>,
+    pub(super) disk: DiskThread,
     pub(super) reports: KernelReports,
     pub(super) walker: Walker,
     pub(super) tidying: LedgerTidying,
@@ -52,6 +54,7 @@ impl Scanner {
         let (rescan_at, retry_at) = (now + shared.intervals.rescan, now + RETRY);
         Self {
             walker: Walker::new(shared.clone()),
+            disk: DiskThread::new(shared.clone()),
             shared,
             events,
             reports: KernelReports::new(watch_limit),
@@ -95,7 +98,10 @@ impl Scanner {
         self.gather(now);
         self.run_checks();
         self.take_read(read);
-        self.walker.advance(&mut self.reports);
+        self.walker.advance(&mut WalkContext {
+            disk: &mut self.disk,
+            reports: &mut self.reports,
+        });
         hasher::replace_standing(&self.shared);
         // left-out names may have to be listed now because another name changed
         self.shared.lock().listing.recheck_dependents();
@@ -192,9 +198,9 @@ impl Scanner {
             }
         }
         let unwatched = std::mem::take(&mut state.listing.unwatched);
-        self.walker.warning.update(&mut state.listing.shares);
+        self.walker.update_warning(&mut state.listing.shares);
         drop(state);
-        self.reports.remove_watches(unwatched);
+        self.reports.watches.remove_all(unwatched);
         shared.hashing.notify_all();
     }
 
@@ -208,7 +214,7 @@ impl Scanner {
             while let Some(((_, name), check)) = checks.next_if(|((next, _), _)| *next == slot) {
                 names.push((name, check));
             }
-            check_names(&self.shared, &mut self.walker.disk, slot, names, &mut looks);
+            check_names(&self.shared, &mut self.disk, slot, names, &mut looks);
         }
         if looks.is_empty() {
             return;
@@ -340,5 +346,18 @@ impl Scanner {
             }
         }
         self.shared.hashing.notify_all();
+    }
+}
+
+/// Returns whether the tree has the name of the result already; for a file, whether the name is
+/// listed as a file. Returns `true` for every link.
+fn is_known(state: &ListingState, look: &CheckedName) -> bool {
+    let known = state.listing.tree.child(look.place.slot, &look.name);
+    match &look.found {
+        ObservedName::Symlink(..) => true,
+        ObservedName::File(_) => {
+            known.is_some_and(|slot| state.listing.tree.file(slot).is_some_and(|f| f.listed))
+        }
+        _ => known.is_some(),
     }
 }

@@ -17,6 +17,7 @@ use super::observe::ObservedName;
 use super::order::EventSeq;
 use super::reports::KernelReports;
 use super::shared::SharedState;
+use super::shares::OfferedShares;
 use super::tree::Slot;
 use super::walk::{DirectoryWalk, ObservedNames, OpenShareDirectory, ShareDirectory};
 use super::watch::{Cause, Unwatched, Watches};
@@ -90,15 +91,18 @@ pub(super) struct Walker {
     fresh: WalkQueue,
     /// All other directories.
     scan: WalkQueue,
-    /// Access to the disks, which the checks of reported names use too.
-    pub(super) disk: DiskThread,
-    pub(super) warning: WatchWarning,
+    warning: WatchWarning,
+}
+
+/// Parts of the scanner that a step of the walker uses.
+pub(super) struct WalkContext<'a> {
+    pub(super) disk: &'a mut DiskThread,
+    pub(super) reports: &'a mut KernelReports,
 }
 
 impl Walker {
     pub(super) fn new(shared: Arc<SharedState>) -> Self {
         Self {
-            disk: DiskThread::new(shared.clone()),
             shared,
             fresh: WalkQueue::default(),
             scan: WalkQueue::default(),
@@ -109,6 +113,11 @@ impl Walker {
     /// Returns whether no directory waits to be read.
     pub(super) fn is_idle(&self) -> bool {
         self.fresh.is_empty() && self.scan.is_empty()
+    }
+
+    /// Ends the warning about missing watches if its cause is gone.
+    pub(super) fn update_warning(&mut self, shares: &mut OfferedShares) {
+        self.warning.update(shares);
     }
 
     /// Queues a directory to be read.
@@ -126,16 +135,16 @@ impl Walker {
 
     /// Runs up to [`FRESH_STEPS_MAX`] steps through new directories, because later turns wait for
     /// them, and then one step through the other directories.
-    pub(super) fn advance(&mut self, reports: &mut KernelReports) {
+    pub(super) fn advance(&mut self, context: &mut WalkContext<'_>) {
         for _ in 0..FRESH_STEPS_MAX {
             if self.fresh.is_empty() {
                 break;
             }
             let queue = std::mem::take(&mut self.fresh);
-            self.fresh = self.step(queue, |walker| &mut walker.fresh, reports);
+            self.fresh = self.step(queue, |walker| &mut walker.fresh, context);
         }
         let queue = std::mem::take(&mut self.scan);
-        self.scan = self.step(queue, |walker| &mut walker.scan, reports);
+        self.scan = self.step(queue, |walker| &mut walker.scan, context);
     }
 
     /// Runs one step of `queue`: a batch of names, or the next directory. `grown` returns the field
@@ -144,14 +153,14 @@ impl Walker {
         &mut self,
         mut queue: WalkQueue,
         grown: fn(&mut Self) -> &mut WalkQueue,
-        reports: &mut KernelReports,
+        context: &mut WalkContext<'_>,
     ) -> WalkQueue {
         if let Some(walk) = queue.walk.take() {
-            queue.walk = self.read_on(walk, reports);
+            queue.walk = self.read_on(walk, context);
         } else if let Some(visit) = queue.visits.pop_front() {
             let (index, turn) = (visit.index, visit.turn);
-            queue.walk = match self.begin_walk(visit, reports) {
-                Some((walk, first)) => self.take_batch(walk, first, reports),
+            queue.walk = match self.begin_walk(visit, context) {
+                Some((walk, first)) => self.take_batch(walk, first, context),
                 None => {
                     self.end_walk(index, turn);
                     None
@@ -178,15 +187,15 @@ impl Walker {
     fn read_on(
         &mut self,
         mut walk: DirectoryWalk,
-        reports: &mut KernelReports,
+        context: &mut WalkContext<'_>,
     ) -> Option<DirectoryWalk> {
         let (place, turn) = (walk.open.place.clone(), walk.turn);
-        let read = self.disk.run(place.index, &place.dir, move |disk| {
+        let read = context.disk.run(place.index, &place.dir, move |disk| {
             let batch = walk.next_batch(disk);
             (walk, batch)
         });
         match read {
-            Some((walk, batch)) => self.take_batch(walk, batch, reports),
+            Some((walk, batch)) => self.take_batch(walk, batch, context),
             None => {
                 self.end_walk(place.index, turn);
                 None
@@ -198,14 +207,14 @@ impl Walker {
         &mut self,
         mut walk: DirectoryWalk,
         batch: Result<ObservedNames, Errno>,
-        reports: &mut KernelReports,
+        context: &mut WalkContext<'_>,
     ) -> Option<DirectoryWalk> {
         let place = walk.open.place.clone();
         let turn = walk.turn;
         match batch {
-            Ok(looks) if looks.is_empty() => self.check_unmet_names(walk, reports),
+            Ok(looks) if looks.is_empty() => self.check_unmet_names(walk, context),
             Ok(looks) => {
-                if self.apply(&place, looks, Some(&mut walk), reports) {
+                if self.apply(&place, looks, Some(&mut walk), context) {
                     return Some(walk);
                 }
             }
@@ -224,13 +233,13 @@ impl Walker {
         place: &ShareDirectory,
         looks: ObservedNames,
         mut walk: Option<&mut DirectoryWalk>,
-        reports: &mut KernelReports,
+        context: &mut WalkContext<'_>,
     ) -> bool {
         let turn = walk.as_ref().and_then(|walk| walk.turn);
         if turn.is_none() {
             // the names found may refer to names that were reported meanwhile, so the reports get
             // the earlier turns in the order of events
-            reports.read(&self.shared);
+            context.reports.read(&self.shared);
         }
         let shared = self.shared.clone();
         let mut state = shared.lock();
@@ -245,7 +254,8 @@ impl Walker {
             }
             let directory = matches!(found, ObservedName::Directory(_));
             // a name reported meanwhile is checked in its own turn
-            let is_due = !directory && turn.is_none() && reports.checks.is_due(place.slot, &name);
+            let checks = &context.reports.checks;
+            let is_due = !directory && turn.is_none() && checks.is_due(place.slot, &name);
             let fresh = if is_due {
                 None
             } else {
@@ -277,7 +287,7 @@ impl Walker {
 
     /// Checks the names that the state has and the walk did not find. They are gone, or were
     /// created during the walk.
-    fn check_unmet_names(&mut self, walk: DirectoryWalk, reports: &mut KernelReports) {
+    fn check_unmet_names(&mut self, walk: DirectoryWalk, context: &mut WalkContext<'_>) {
         let DirectoryWalk { open, met, .. } = walk;
         let place = open.place.clone();
         let state = self.shared.lock();
@@ -292,11 +302,11 @@ impl Walker {
         if names.is_empty() {
             return;
         }
-        let looks = self.disk.run(place.index, &place.dir, move |disk| {
+        let looks = context.disk.run(place.index, &place.dir, move |disk| {
             open.check_unmet(disk, names)
         });
         if let Some(looks) = looks {
-            self.apply(&place, looks, None, reports);
+            self.apply(&place, looks, None, context);
         }
     }
 
@@ -304,18 +314,18 @@ impl Walker {
     fn begin_walk(
         &mut self,
         visit: Visit,
-        reports: &mut KernelReports,
+        context: &mut WalkContext<'_>,
     ) -> Option<(DirectoryWalk, Result<ObservedNames, Errno>)> {
         let mut place = ShareDirectory::of(&self.shared.lock().listing, visit.slot)?;
         if place.index != visit.index {
             return None;
         }
         let asked = place.clone();
-        let opened = self
+        let opened = context
             .disk
             .run(place.index, &place.dir, |disk| OpenAttempt::at(disk, asked))?;
         let opened = opened
-            .map_err(|error| self.lose_share(&place, error))
+            .map_err(|error| self.lose_share(&place, error, context.disk))
             .ok()?;
         let private = place.path.is_root() && !self.enter_share(&mut place, opened.share);
         let mut open = opened
@@ -325,9 +335,10 @@ impl Walker {
         open.place.number = place.number;
         self.take_up(&mut open, opened.seen);
         place.number = open.place.number;
-        let had = self.watch_of(&place, reports);
-        let new_watch = reports.watches.new_watch(had);
-        let read = self.disk.run(place.index, &place.dir, move |disk| {
+        let watches = &mut context.reports.watches;
+        let had = self.watch_of(&place, watches);
+        let new_watch = watches.new_watch(had);
+        let read = context.disk.run(place.index, &place.dir, move |disk| {
             let watch = new_watch.and_then(|watch| watch.add(open.as_fd()));
             disk.step();
             let seen = seen(&open.fd);
@@ -335,7 +346,7 @@ impl Walker {
             (watch, seen, walk)
         });
         let (watch, seen, walk) = read?;
-        self.record_watch(&place, had, watch, &mut reports.watches);
+        self.record_watch(&place, had, watch, &mut context.reports.watches);
         self.date_directory(&place, seen);
         if private {
             self.enter_share_opened_meanwhile(&place, seen);
@@ -382,14 +393,14 @@ impl Walker {
         }
     }
 
-    fn lose_share(&mut self, place: &ShareDirectory, error: Errno) {
+    fn lose_share(&self, place: &ShareDirectory, error: Errno, disk: &mut DiskThread) {
         if is_want(error) {
             return self.shared.lock().listing.shares.record_want(place.index);
         }
         let denied = error == Errno::ACCESS;
         let dir = place.dir.clone();
         let look = move |disk: &DiskAccess<'_>| disk.beneath.closed_above(&dir);
-        let above = denied.then(|| self.disk.run(place.index, &place.dir, look));
+        let above = denied.then(|| disk.run(place.index, &place.dir, look));
         let why = match above.flatten().flatten() {
             Some(above) => warning_of_closed(&above),
             None => format!("the share cannot be read ({error}); its files are not listed"),
@@ -419,7 +430,7 @@ impl Walker {
 
     /// Returns the watch that a directory seems to have. The report of its end may have been
     /// dropped, so each walk adds a watch again.
-    fn watch_of(&self, place: &ShareDirectory, reports: &mut KernelReports) -> Option<i32> {
+    fn watch_of(&self, place: &ShareDirectory, watches: &mut Watches) -> Option<i32> {
         let mut state = self.shared.lock();
         // before the kernel gives one of their numbers to the new watch
         let unwatched = std::mem::take(&mut state.listing.unwatched);
@@ -429,7 +440,7 @@ impl Walker {
             .directory(place.slot)
             .and_then(|it| it.watch);
         drop(state);
-        reports.remove_watches(unwatched);
+        watches.remove_all(unwatched);
         had
     }
 

@@ -199,6 +199,13 @@ impl Watches {
         }
     }
 
+    /// Removes the watches of directories that are gone.
+    pub(super) fn remove_all(&mut self, unwatched: Vec<(i32, Slot)>) {
+        for (watch, slot) in unwatched {
+            self.remove(watch, slot);
+        }
+    }
+
     fn slots(&self, watch: i32) -> impl Iterator<Item = Slot> + '_ {
         let range = (watch, Slot::FIRST)..=(watch, Slot::LAST);
         self.by_watch.range(range).map(|(_, slot)| *slot)

@@ -118,19 +118,15 @@ fn a_found_but_unlisted_name_is_nothing() {
         exclude: Arc::new(Exclude::new(&[], false).unwrap()),
         path: SharedPath::root(),
     };
-    let checked = rounds
-        .scanner
-        .walker
-        .disk
-        .run(0, Path::new("/proc"), move |disk| {
-            let share = disk.beneath.open_share(&place.dir).unwrap();
-            let open = OpenShareDirectory::open(disk.beneath, place, share).unwrap();
-            let found = open.check(disk, &unlisted);
-            let names = [&*unlisted, b"uptime", b"no such name"].map(Box::from);
-            let looks = open.check_unmet(disk, names.into());
-            let are_nothing: Vec<bool> = looks.iter().map(|look| look.1.is_nothing()).collect();
-            (found.is_nothing(), are_nothing)
-        });
+    let checked = rounds.scanner.disk.run(0, Path::new("/proc"), move |disk| {
+        let share = disk.beneath.open_share(&place.dir).unwrap();
+        let open = OpenShareDirectory::open(disk.beneath, place, share).unwrap();
+        let found = open.check(disk, &unlisted);
+        let names = [&*unlisted, b"uptime", b"no such name"].map(Box::from);
+        let looks = open.check_unmet(disk, names.into());
+        let are_nothing: Vec<bool> = looks.iter().map(|look| look.1.is_nothing()).collect();
+        (found.is_nothing(), are_nothing)
+    });
     assert_eq!(checked, Some((false, vec![true, false, true])));
     drop(end);
     assert!(thread.join().unwrap().is_err());
