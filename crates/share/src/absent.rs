@@ -46,13 +46,15 @@ impl AbsentShares {
         self.known.keys().copied().chain(self.retired.indices())
     }
 
-    /// Removes a share that is added now, and returns the entries that the log has of it.
+    /// Removes a share that is added now, and returns the entries that the log has of it. If its
+    /// number was retired, cancels that.
     pub(super) fn take(&mut self, index: u16) -> Vec<Known> {
         self.retired.cancel(index);
         self.known.remove(&index).unwrap_or_default()
     }
 
-    /// Removes the log's entries of a share. Returns false if there are none.
+    /// Announces all of the log's entries of a share as removed, and retires its number. Returns
+    /// false if there are no entries.
     pub(super) fn forget(&mut self, index: u16, order: &mut EventOrder) -> bool {
         order.step();
         let Some(known) = self.known.remove(&index) else {
@@ -65,13 +67,15 @@ impl AbsentShares {
         true
     }
 
-    /// Removes the entries of every share that is not awaited.
+    /// Announces the entries of every share that is not awaited as removed, and retires the numbers
+    /// of these shares.
     pub(super) fn forget_unless_awaited(&mut self, awaited: &[u16], order: &mut EventOrder) {
         self.forget_if(|index| !awaited.contains(&index), order);
     }
 
-    /// Removes the entries that the log has under numbers of no directory, because the ledger that
-    /// knew the directories is lost. `numbers` are those of all directories.
+    /// Announces the entries that the log has under numbers of no directory as removed, and retires
+    /// these numbers. The ledger that knew the directories is lost. `numbers` are those of all
+    /// directories.
     pub(super) fn forget_unnumbered(&mut self, numbers: &BTreeSet<u16>, order: &mut EventOrder) {
         self.forget_if(|index| !numbers.contains(&index), order);
     }

@@ -234,7 +234,8 @@ pub struct ShareStatus {
     pub dir: PathBuf,
     /// Number of the share, the same after a restart.
     pub index: ShareIndex,
-    /// Settings with which the share was last added. Their `dir` may contain a link.
+    /// Settings with which the share was last added. Use [`Self::dir`] instead of their `dir`,
+    /// which is the path as given and may contain a link.
     pub spec: ShareSpec,
     /// Current activity.
     pub state: ShareProgress,
