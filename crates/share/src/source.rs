@@ -14,10 +14,11 @@ use super::error::ShareError;
 use super::identity::{FileIdentity, NameStat};
 use super::outboards::Outboards;
 use super::part::{HashPairs, grain_of, outboard_bytes};
+use super::set::ShareSetInner;
 use super::shared::SharedState;
 use super::state::ListingState;
 use super::tree::Slot;
-use super::{ShareSetInner, beneath, kept};
+use super::{beneath, kept};
 use p2pfs_types::digest::{
     AppendAt, ContentHash, DigestError, InMemory, OnDisk, ReadAt, encode_in,
 };

@@ -20,13 +20,18 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::sync::mpsc::Receiver;
 
 use super::*;
-use p2pfs_proto::wire::native::record::{Entry, Kind, Timestamp};
+use crate::exclude::Exclude;
+use crate::ledger::LEDGER_FILE;
+use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::path::SharedPath;
 
 /// Far longer than any step takes, so that only a failure reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);

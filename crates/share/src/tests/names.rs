@@ -7,11 +7,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::checks::PendingChecks;
-use crate::identity::{FileIdentity, FileTimestamp};
+use crate::identity::{FileIdentity, FileTimestamp, NameStat};
 use crate::name_state::NameState;
 use crate::observe::ObservedName;
 use crate::outcome::{FinishedRead, HashOutcome, HashTrust};
 use crate::queue::DequeuedFile;
+use crate::state::ListingState;
 use crate::tree::{FileBody, LeftOutBody, Slot};
 use crate::watch::Cause;
 

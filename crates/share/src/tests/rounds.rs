@@ -10,12 +10,17 @@ mod renamed;
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
 
+use tokio::sync::mpsc;
+
 use super::*;
-use crate::hasher;
 use crate::name_state::NameState;
+use crate::scanner::Scanner;
+use crate::set::open_shared;
+use crate::shared::SharedState;
 use crate::state::ListingState;
 use crate::tidying::LEDGER_SLACK_ROWS;
 use crate::tree::Slot;
+use p2pfs_types::files::make_private_dir;
 
 /// A share with a scanner that runs only on demand.
 struct Rounds {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::identity::{FileIdentity, FileTimestamp};
 use crate::ledger::LedgerRow;
+use crate::status::StatusView;
 
 /// Creates a file `new` that was read under another name, before the rename changed its ctime.
 fn renamed(rounds: &mut Rounds, bytes: &[u8]) -> ContentHash {
