@@ -2,12 +2,14 @@
 //! so this node reports it with their address.
 //!
 //! Any node on the network can cause a refusal. So each host is reported once a minute at most for
-//! one reason, and all hosts together at the rate of an [`OffenceLog`]. Hosts without an invitation
-//! of this node have a log of their own. Otherwise guesses could hide the refusal of a guest.
+//! one reason, and all hosts together at a limited rate. A refused node whose invitation this node
+//! remembers is a guest. All other nodes are strangers, also a node with a token from before a
+//! restart of this daemon. Strangers have a slower rate of their own. Otherwise their guesses could
+//! hide the refusal of a guest, and displace the other events.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -17,7 +19,14 @@ use super::names::Names;
 use p2pfs_proto::trust::InviteRefusal;
 use p2pfs_proto::wire::canonical;
 use p2pfs_transfer::net::peer::{JoinRefusal, PeerNet, RefusedJoin};
+use p2pfs_types::id::NodeName;
 use p2pfs_types::offences::{OffenceLog, Offending};
+
+/// Maximum number of reports about strangers in a burst.
+const STRANGERS_BURST: u32 = 8;
+/// Time after which one more report about strangers is allowed, after a burst. These are 144 a day,
+/// of the [`EVENTS_KEPT`](super::events::EVENTS_KEPT) events that the history has.
+const STRANGERS_PERIOD: Duration = Duration::from_secs(600);
 
 /// A refusal, as the logs count it.
 #[derive(Clone, Copy)]
@@ -25,33 +34,41 @@ struct Refusal;
 
 impl Offending for Refusal {}
 
-/// A host, and the reason for which it is refused.
-type RefusedHost = (ChargedSender, &'static str);
+/// A host, the kind of the reason for which it is refused, and the name that it cannot have.
+type RefusedHost = (ChargedSender, &'static str, Option<NodeName>);
 
 /// The refusals so far.
 struct RefusalLogs {
-    /// Hosts with an invitation that this node made.
-    invited: OffenceLog<RefusedHost, Refusal>,
+    /// Hosts with an invitation that this node remembers.
+    guests: OffenceLog<RefusedHost, Refusal>,
     /// All other hosts.
     strangers: OffenceLog<RefusedHost, Refusal>,
+}
+
+/// The kind of a refused node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum JoinerKind {
+    /// A node that has proven an invitation that this node remembers.
+    Guest,
+    /// Any other node.
+    Stranger,
 }
 
 impl RefusalLogs {
     fn new(now: Instant) -> Self {
         Self {
-            invited: OffenceLog::new(now),
-            strangers: OffenceLog::new(now),
+            guests: OffenceLog::new(now),
+            strangers: OffenceLog::paced(STRANGERS_PERIOD, STRANGERS_BURST, now),
         }
     }
 
     /// Counts a refusal. Returns whether to report it.
     fn record(&mut self, now: Instant, from: SocketAddr, why: &JoinRefusal) -> bool {
-        let (is_invited, reason) = kind_of(why);
-        let host = (ChargedSender::at(from), reason);
-        let log = if is_invited {
-            &mut self.invited
-        } else {
-            &mut self.strangers
+        let (joiner, kind) = kind_of(why);
+        let host = (ChargedSender::at(from), kind, refused_name(why).cloned());
+        let log = match joiner {
+            JoinerKind::Guest => &mut self.guests,
+            JoinerKind::Stranger => &mut self.strangers,
         };
         log.record(now, &host, Refusal)
     }
@@ -80,19 +97,30 @@ fn report(from: SocketAddr, refused: RefusedJoin, names: &Names) -> News {
     }
 }
 
-/// Returns whether the node has proven an invitation of this node, and the kind of the reason.
-fn kind_of(why: &JoinRefusal) -> (bool, &'static str) {
+/// Returns the kind of the node and the kind of the reason.
+fn kind_of(why: &JoinRefusal) -> (JoinerKind, &'static str) {
+    use JoinerKind::{Guest, Stranger};
     match why {
-        JoinRefusal::BadName => (false, "name"),
-        JoinRefusal::CannotAdmit(_) => (false, "right"),
-        JoinRefusal::Invite(InviteRefusal::Unknown) => (false, "unknown"),
-        JoinRefusal::Invite(InviteRefusal::Expired) => (true, "expired"),
-        JoinRefusal::Invite(InviteRefusal::Used(_)) => (true, "used"),
-        JoinRefusal::Invite(InviteRefusal::OtherCluster) => (true, "cluster"),
-        JoinRefusal::Invite(InviteRefusal::BeforeExpulsion) => (true, "expulsion"),
-        JoinRefusal::Invite(InviteRefusal::NameTaken(_)) => (true, "taken"),
-        JoinRefusal::Invite(InviteRefusal::NameReserved(_)) => (true, "reserved"),
-        JoinRefusal::NotRecorded(_) => (true, "unrecorded"),
+        JoinRefusal::BadName => (Stranger, "name"),
+        JoinRefusal::CannotAdmit(_) => (Stranger, "right"),
+        JoinRefusal::Invite(InviteRefusal::Unknown) => (Stranger, "unknown"),
+        JoinRefusal::Invite(InviteRefusal::Expired) => (Guest, "expired"),
+        JoinRefusal::Invite(InviteRefusal::Used(_)) => (Guest, "used"),
+        JoinRefusal::Invite(InviteRefusal::OtherCluster) => (Guest, "cluster"),
+        JoinRefusal::Invite(InviteRefusal::BeforeExpulsion) => (Guest, "expulsion"),
+        JoinRefusal::Invite(InviteRefusal::NameTaken(_)) => (Guest, "taken"),
+        JoinRefusal::Invite(InviteRefusal::NameReserved(_)) => (Guest, "reserved"),
+        JoinRefusal::NotRecorded(_) => (Guest, "unrecorded"),
+    }
+}
+
+/// Returns the name because of which a guest is refused.
+fn refused_name(why: &JoinRefusal) -> Option<&NodeName> {
+    match why {
+        JoinRefusal::Invite(InviteRefusal::NameTaken(name) | InviteRefusal::NameReserved(name)) => {
+            Some(name)
+        }
+        _ => None,
     }
 }
 
@@ -133,9 +161,8 @@ fn reason(why: &JoinRefusal, names: &Names) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+    use crate::events::EVENTS_KEPT;
 
     fn host(number: u8) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, number], 1378))
@@ -145,27 +172,47 @@ mod tests {
         JoinRefusal::Invite(why)
     }
 
+    fn named(name: &str) -> NodeName {
+        NodeName::new(name).unwrap()
+    }
+
     #[test]
     fn a_host_is_reported_once_a_minute_for_each_reason() {
         let now = Instant::now();
         let mut logs = RefusalLogs::new(now);
         for why in [InviteRefusal::Expired, InviteRefusal::OtherCluster] {
             let why = of_invite(why);
-            let told = (0..120).filter(|second| {
+            let reported = (0..120).filter(|second| {
                 let at = now + Duration::from_secs(*second);
                 logs.record(at, host(1), &why)
             });
-            assert_eq!(told.count(), 2, "{why:?}");
+            assert_eq!(reported.count(), 2, "{why:?}");
         }
     }
 
     #[test]
-    fn guesses_from_many_hosts_are_rarely_reported_and_hide_no_guest() {
+    fn a_guest_that_tries_another_name_is_reported_at_once() {
+        let now = Instant::now();
+        let mut logs = RefusalLogs::new(now);
+        for (name, is_reported) in [("one", true), ("one", false), ("two", true)] {
+            let why = of_invite(InviteRefusal::NameTaken(named(name)));
+            assert_eq!(logs.record(now, host(1), &why), is_reported, "{name}");
+        }
+    }
+
+    #[test]
+    fn guesses_are_rarely_reported_and_hide_no_refusal_of_a_remembered_invitation() {
+        const DAY_S: u64 = 24 * 3600;
         let now = Instant::now();
         let mut logs = RefusalLogs::new(now);
         let guess = of_invite(InviteRefusal::Unknown);
-        let told = (0..=255).filter(|number| logs.record(now, host(*number), &guess));
-        assert!(told.count() < 20);
-        assert!(logs.record(now, host(0), &of_invite(InviteRefusal::Expired)));
+        let reported = (0..DAY_S).filter(|second| {
+            let at = now + Duration::from_secs(*second);
+            logs.record(at, host(second.to_le_bytes()[0]), &guess)
+        });
+        let count = reported.count();
+        assert!(count < EVENTS_KEPT / 5, "{count} reports");
+        let later = now + Duration::from_secs(DAY_S);
+        assert!(logs.record(later, host(0), &of_invite(InviteRefusal::Expired)));
     }
 }

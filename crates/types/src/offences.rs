@@ -71,11 +71,16 @@ impl<Who: Ord + Clone, What: Offending> OffenceLog<Who, What> {
     /// Creates an empty log of up to [`OFFENDERS_MAX`] offenders that reports again and again, at a
     /// limited rate.
     pub fn new(now: Instant) -> Self {
-        let bucket = TokenBucket::one_in(REPORT_PERIOD, REPORT_BURST, now);
+        Self::paced(REPORT_PERIOD, REPORT_BURST, now)
+    }
+
+    /// Creates an empty log of up to [`OFFENDERS_MAX`] offenders that makes up to `burst` reports
+    /// at once, and then one in each `period`.
+    pub fn paced(period: Duration, burst: u32, now: Instant) -> Self {
         Self {
             records: BTreeMap::new(),
             offenders_max: OFFENDERS_MAX,
-            policy: ReportPolicy::Paced(bucket),
+            policy: ReportPolicy::Paced(TokenBucket::one_in(period, burst, now)),
         }
     }
 
