@@ -19,7 +19,7 @@ use super::names::Names;
 use p2pfs_proto::trust::InviteRefusal;
 use p2pfs_proto::wire::canonical;
 use p2pfs_transfer::net::peer::{JoinRefusal, PeerNet, RefusedJoin};
-use p2pfs_types::id::NodeName;
+use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::offences::{OffenceLog, Offending};
 
 /// Maximum number of reports about strangers in a burst.
@@ -80,13 +80,13 @@ pub(super) fn watch(net: &PeerNet, events: &EventLog, names: &Names) {
     let (events, names) = (events.clone(), names.clone());
     net.set_on_refused_join(Arc::new(move |from, refused: RefusedJoin| {
         if logs.lock().record(Instant::now(), from, &refused.why) {
-            events.record(report(from, refused, &names));
+            events.record(report(from, refused, &|node| names.of(node)));
         }
     }));
 }
 
-fn report(from: SocketAddr, refused: RefusedJoin, names: &Names) -> News {
-    let why = reason(&refused.why, names);
+fn report(from: SocketAddr, refused: RefusedJoin, name_of: &dyn Fn(&NodeId) -> String) -> News {
+    let why = reason(&refused.why, name_of);
     News::JoinRefused {
         who: Who {
             node: refused.node,
@@ -125,36 +125,38 @@ fn refused_name(why: &JoinRefusal) -> Option<&NodeName> {
 }
 
 /// Returns the reason and the remedy.
-fn reason(why: &JoinRefusal, names: &Names) -> String {
+fn reason(why: &JoinRefusal, name_of: &dyn Fn(&NodeId) -> String) -> String {
     const AGAIN: &str = "make another: p2pfs invite";
     let invite = match why {
-        JoinRefusal::BadName => return "it gives itself no valid name".to_owned(),
+        JoinRefusal::BadName => {
+            return "its name is not valid; set the name in the configuration of that node"
+                .to_owned();
+        }
         JoinRefusal::CannotAdmit(error) => return error.to_string(),
         JoinRefusal::NotRecorded(error) => return format!("{error}; {AGAIN}"),
         JoinRefusal::Invite(invite) => invite,
     };
     match invite {
-        InviteRefusal::Unknown => format!(
-            "its token fits no invitation of this node, which ends with the daemon that made it; \
-             {AGAIN}"
-        ),
+        InviteRefusal::Unknown => {
+            format!("this node has no such invitation (they end when its daemon stops); {AGAIN}")
+        }
         InviteRefusal::Expired => format!("its invitation has expired; {AGAIN}"),
         InviteRefusal::Used(by) => {
-            let by = names.of(by);
+            let by = name_of(by);
             format!("its invitation was used already, by {by}; {AGAIN}")
         }
-        InviteRefusal::OtherCluster => format!(
-            "its invitation is for the cluster in which this node was when it made it; {AGAIN}"
-        ),
+        InviteRefusal::OtherCluster => {
+            format!("this node changed its cluster since it made the invitation; {AGAIN}")
+        }
         InviteRefusal::BeforeExpulsion => {
-            format!("it was expelled after its invitation was made; {AGAIN}")
+            format!("that node was expelled after the invitation was made; {AGAIN}")
         }
-        InviteRefusal::NameTaken(name) => {
-            format!("another member is called {name}; p2pfs invite --name OTHER gives it a name")
-        }
+        InviteRefusal::NameTaken(name) => format!(
+            "another member is called {name}; p2pfs invite --name OTHER names the joining node"
+        ),
         InviteRefusal::NameReserved(name) => format!(
-            "the settings of this node give rights to the name {name}; p2pfs invite --name {name} \
-             gives it this name"
+            "the settings of this node give rights to the name {name}; if the joining node is to \
+             have these rights: p2pfs invite --name {name}; otherwise: p2pfs invite --name OTHER"
         ),
     }
 }
@@ -214,5 +216,16 @@ mod tests {
         assert!(count < EVENTS_KEPT / 5, "{count} reports");
         let later = now + Duration::from_secs(DAY_S);
         assert!(logs.record(later, host(0), &of_invite(InviteRefusal::Expired)));
+    }
+
+    #[test]
+    fn a_name_with_rights_is_given_only_if_the_joining_node_is_to_have_them() {
+        let reserved = of_invite(InviteRefusal::NameReserved(named("reader")));
+        let reason = reason(&reserved, &|node| node.short(8));
+        assert!(
+            reason.contains("if the joining node is to have"),
+            "{reason}"
+        );
+        assert!(reason.ends_with("p2pfs invite --name OTHER"), "{reason}");
     }
 }

@@ -115,8 +115,9 @@ impl Teller {
                     "{} was admitted by {}", name(who), name(by));
             }
             News::JoinRefused { who, from, why } => {
+                let node = one_line(&news::unproven(who));
                 tracing::warn!(peer = %who.node,
-                    "cannot admit {} at {from}: {}", name(who), one_line(why));
+                    "cannot admit {node} at {from}: {}", one_line(why));
             }
             News::Expelled(who, by) if who.node == by.node => {
                 tracing::info!(peer = %who.node, "{} left the cluster", name(who));

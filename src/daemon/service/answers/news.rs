@@ -299,6 +299,15 @@ fn peer_name(who: &Who) -> String {
     who.name.clone().unwrap_or_else(|| who.node.short(8))
 }
 
+/// Describes a node that is not a member. It gives itself its name, so the name proves nothing.
+pub(in crate::daemon::service) fn unproven(who: &Who) -> String {
+    let key = who.node.short(8);
+    match &who.name {
+        Some(name) => format!("a node that calls itself {name} (key {key})"),
+        None => format!("a node without a valid name (key {key})"),
+    }
+}
+
 fn key(who: &Who) -> String {
     who.node.to_string()
 }
@@ -328,7 +337,7 @@ fn membership(news: &News) -> EventKind {
             format!("{} was admitted by {}", peer_name(who), peer_name(by))
         }
         News::JoinRefused { who, from, why } => {
-            format!("cannot admit {} at {from}: {why}", peer_name(who))
+            format!("cannot admit {} at {from}: {why}", unproven(who))
         }
         News::Expelled(who, by) if who.node == by.node => {
             format!("{} left the cluster for good", peer_name(who))
