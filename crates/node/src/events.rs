@@ -59,12 +59,14 @@ pub enum News {
     Joined(Who, Who),
     /// A node asked for admission by an invitation and was refused.
     JoinRefused {
-        /// The node, with the name that it gives itself.
+        /// The node, with the name that it gives itself. It has not proven this name.
         who: Who,
         /// Address from which it asked.
         from: IpAddr,
         /// Reason of the refusal, and the remedy.
         why: String,
+        /// The users that may see the reason.
+        audience: Audience,
     },
     /// A node was expelled or resigned. The second node signed the statement.
     Expelled(Who, Who),
@@ -137,7 +139,9 @@ impl News {
     /// Returns whether the event names local files, so that only the owner may see it.
     pub fn is_for_owner(&self) -> bool {
         match self {
-            Self::Warning(_, audience) => *audience == Audience::Owner,
+            Self::Warning(_, audience) | Self::JoinRefused { audience, .. } => {
+                *audience == Audience::Owner
+            }
             Self::Began(it) | Self::Explained(it) | Self::Ended(it) => {
                 it.finding.audience == Audience::Owner
             }
@@ -146,12 +150,12 @@ impl News {
     }
 }
 
-/// The users that may see a warning.
+/// The users that may see a warning or another event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     /// Every user of this machine.
     Everybody,
-    /// Only root and the user that the node runs as, because the warning has names of local files.
+    /// Only root and the user that the node runs as, because it has names of local files.
     Owner,
 }
 

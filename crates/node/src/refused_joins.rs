@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::events::{EventLog, News, Who};
+use super::events::{Audience, EventLog, News, Who};
 use super::inbox::ChargedSender;
 use super::names::Names;
 use p2pfs_proto::trust::InviteRefusal;
@@ -87,6 +87,11 @@ pub(super) fn watch(net: &PeerNet, events: &EventLog, names: &Names) {
 
 fn report(from: SocketAddr, refused: RefusedJoin, name_of: &dyn Fn(&NodeId) -> String) -> News {
     let why = reason(&refused.why, name_of);
+    let audience = match refused.why {
+        // The error names a file of the state directory.
+        JoinRefusal::NotRecorded(_) => Audience::Owner,
+        _ => Audience::Everybody,
+    };
     News::JoinRefused {
         who: Who {
             node: refused.node,
@@ -94,6 +99,7 @@ fn report(from: SocketAddr, refused: RefusedJoin, name_of: &dyn Fn(&NodeId) -> S
         },
         from: canonical(from).ip(),
         why,
+        audience,
     }
 }
 
@@ -165,6 +171,7 @@ fn reason(why: &JoinRefusal, name_of: &dyn Fn(&NodeId) -> String) -> String {
 mod tests {
     use super::*;
     use crate::events::EVENTS_KEPT;
+    use p2pfs_proto::trust::TrustError;
 
     fn host(number: u8) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, number], 1378))
@@ -216,6 +223,26 @@ mod tests {
         assert!(count < EVENTS_KEPT / 5, "{count} reports");
         let later = now + Duration::from_secs(DAY_S);
         assert!(logs.record(later, host(0), &of_invite(InviteRefusal::Expired)));
+    }
+
+    #[test]
+    fn a_refusal_that_names_a_file_of_the_state_is_visible_only_to_the_owner() {
+        let report_of = |why| {
+            let refused = RefusedJoin {
+                node: NodeId::new([2; 32]),
+                name: Some(named("anna")),
+                why,
+            };
+            report(host(1), refused, &|node| node.short(8))
+        };
+        let expired = report_of(of_invite(InviteRefusal::Expired));
+        assert!(!expired.is_for_owner(), "{expired:?}");
+        let full = report_of(JoinRefusal::NotRecorded(TrustError::File {
+            action: "write",
+            path: "/srv/state/ledger".into(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        }));
+        assert!(full.is_for_owner(), "{full:?}");
     }
 
     #[test]

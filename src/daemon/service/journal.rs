@@ -114,7 +114,7 @@ impl Teller {
                 tracing::info!(peer = %who.node, by = %by.node,
                     "{} was admitted by {}", name(who), name(by));
             }
-            News::JoinRefused { who, from, why } => {
+            News::JoinRefused { who, from, why, .. } => {
                 let node = one_line(&news::unproven(who));
                 tracing::warn!(peer = %who.node,
                     "cannot admit {node} at {from}: {}", one_line(why));

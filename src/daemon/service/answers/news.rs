@@ -336,7 +336,7 @@ fn membership(news: &News) -> EventKind {
         News::Joined(who, by) => {
             format!("{} was admitted by {}", peer_name(who), peer_name(by))
         }
-        News::JoinRefused { who, from, why } => {
+        News::JoinRefused { who, from, why, .. } => {
             format!("cannot admit {} at {from}: {why}", unproven(who))
         }
         News::Expelled(who, by) if who.node == by.node => {
