@@ -85,8 +85,8 @@ pub enum NetError {
     InviteExpired,
     /// The issuer does not accept the invitation. Only the issuer knows the reason.
     #[error(
-        "the node that made the invitation refuses it; its journal says why, as does 'p2pfs events' \
-         there; make a new one there with 'p2pfs invite'"
+        "the node that made the invitation refuses it; see 'p2pfs events' there for the reason and \
+         the remedy; if it shows none, make another invitation there with 'p2pfs invite'"
     )]
     InviteRefused,
     /// None of the token's addresses leads to its issuer.

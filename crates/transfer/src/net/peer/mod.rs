@@ -108,8 +108,8 @@ struct LocalCredentials {
 impl Shared {
     /// Reports a node that asked for admission in vain.
     fn report_refused(&self, addr: SocketAddr, refused: RefusedJoin) {
-        if let Some(tell) = self.local.on_refused.load().as_ref() {
-            tell(addr, refused);
+        if let Some(report) = self.local.on_refused.load().as_ref() {
+            report(addr, refused);
         }
     }
 
@@ -384,8 +384,11 @@ impl PeerNet {
             return Err(NetError::InviteUnanswered { reason });
         }
         // the addresses of other nodes follow the issuer's own, and say nothing about it
-        let why = first_failure.map(|failure| failure.to_string());
-        Err(why.map_or(NetError::InviteRefused, |why| NetError::InviterAway { why }))
+        let why = first_failure.map_or_else(
+            || "the token has no address".to_owned(),
+            |failure| failure.to_string(),
+        );
+        Err(NetError::InviterAway { why })
     }
 
     async fn enrol_at(
@@ -413,9 +416,9 @@ impl PeerNet {
     }
 
     /// Sets the callback for nodes that ask for admission by an invitation and are refused.
-    pub fn set_on_refused_join(&self, tell: OnRefusedJoin) {
+    pub fn set_on_refused_join(&self, report: OnRefusedJoin) {
         let local = &self.owner.shared.local;
-        local.on_refused.store(Some(Arc::new(tell)));
+        local.on_refused.store(Some(Arc::new(report)));
     }
 
     /// Sets a handler that gets each request first, on the task of its connection. Requests that it

@@ -45,13 +45,13 @@ async fn refusal(joiner: &Node, token: &InviteToken) -> NetError {
 
 /// Returns the receiver of the refusals that a node reports.
 fn reported(issuer: &Node) -> mpsc::UnboundedReceiver<(NodeId, Option<NodeName>, JoinRefusal)> {
-    let (tell, told) = mpsc::unbounded_channel();
-    let note = move |address: SocketAddr, refused: RefusedJoin| {
+    let (sender, refusals) = mpsc::unbounded_channel();
+    let report = move |address: SocketAddr, refused: RefusedJoin| {
         assert!(address.ip().is_loopback(), "{address}");
-        let _gone = tell.send((refused.node, refused.name, refused.why));
+        let _gone = sender.send((refused.node, refused.name, refused.why));
     };
-    issuer.net.set_on_refused_join(Arc::new(note));
-    told
+    issuer.net.set_on_refused_join(Arc::new(report));
+    refusals
 }
 
 #[tokio::test]
@@ -231,9 +231,9 @@ async fn a_joiner_that_cannot_be_stored_is_refused_and_not_a_member() {
     let members = directory.path().join("members");
     std::fs::remove_file(&members).unwrap();
     std::fs::create_dir(&members).unwrap();
-    let mut told = reported(&issuer);
+    let mut refusals = reported(&issuer);
     assert_eq!(refusal(&joiner, &tokens[0]).await, NetError::InviteRefused);
-    let (_, _, why) = told.recv().await.unwrap();
+    let (_, _, why) = refusals.recv().await.unwrap();
     assert!(
         matches!(why, JoinRefusal::NotRecorded(TrustError::File { .. })),
         "{why:?}"
@@ -257,10 +257,10 @@ async fn a_joiner_too_far_from_the_founder_is_refused_and_the_token_kept() {
     let far = Node::with(Arc::clone(last), keyring, PeerLimits::default());
     let joiner = Node::founder("joiner");
     let invites = inviting(&far);
-    let mut told = reported(&far);
+    let mut refusals = reported(&far);
     let token = token(&far, &invites);
     assert_eq!(refusal(&joiner, &token).await, NetError::InviteRefused);
-    let (_, _, why) = told.recv().await.unwrap();
+    let (_, _, why) = refusals.recv().await.unwrap();
     assert!(
         matches!(why, JoinRefusal::CannotAdmit(TrustError::TooFar)),
         "{why:?}"
@@ -329,6 +329,16 @@ async fn only_the_issuer_gets_the_invitation_even_if_another_has_its_address() {
 }
 
 #[tokio::test]
+async fn join_with_a_token_without_an_address_reports_no_refusal_of_the_issuer() {
+    let (issuer, joiner) = (Node::new(1), Node::new(2));
+    let mut token = token(&issuer, &inviting(&issuer));
+    token.seeds.clear();
+    let failure = joiner.net.enrol(&token, &name()).await.unwrap_err();
+    assert!(matches!(failure, NetError::InviterAway { .. }), "{failure}");
+    assert!(failure.to_string().contains("no address"), "{failure}");
+}
+
+#[tokio::test]
 async fn a_token_admits_no_node_to_a_cluster_its_issuer_joined_later() {
     let (elsewhere, issuer) = (Node::founder("elsewhere"), Node::founder("issuer"));
     let joiner = Node::founder("joiner");
@@ -355,7 +365,7 @@ async fn the_issuer_reports_why_it_refuses_a_joiner_and_tells_the_joiner_nothing
     let [issuer, first, joiner] = ["issuer", "first", "joiner"].map(Node::founder);
     let invites = inviting(&issuer);
     invites.reserve(Box::new(|name| name.as_str() == "reader"));
-    let mut told = reported(&issuer);
+    let mut refusals = reported(&issuer);
     let [used, kept] = [(); 2].map(|()| token(&issuer, &invites));
     let taken = NodeName::new("first").unwrap();
     first.net.enrol(&used, &taken).await.unwrap();
@@ -375,7 +385,7 @@ async fn the_issuer_reports_why_it_refuses_a_joiner_and_tells_the_joiner_nothing
     for (token, called, expected) in cases {
         let refused = joiner.net.enrol(token, &called).await.unwrap_err();
         assert_eq!(refused, NetError::InviteRefused, "{expected:?}");
-        let (node, given, why) = told.recv().await.unwrap();
+        let (node, given, why) = refusals.recv().await.unwrap();
         assert_eq!((node, given), (joiner.id, Some(called)));
         assert!(
             matches!(&why, JoinRefusal::Invite(it) if *it == expected),
@@ -385,13 +395,16 @@ async fn the_issuer_reports_why_it_refuses_a_joiner_and_tells_the_joiner_nothing
     let key = &issuer.shared().local.key;
     issuer.keyring.state(key, |it| it.expel(first.id)).unwrap();
     assert_eq!(refusal(&first, &kept).await, NetError::InviteRefused);
-    let (_, _, why) = told.recv().await.unwrap();
+    let (_, _, why) = refusals.recv().await.unwrap();
     assert!(
         matches!(why, JoinRefusal::Invite(InviteRefusal::BeforeExpulsion)),
         "{why:?}"
     );
     joiner.net.enrol(&kept, &name()).await.unwrap();
-    assert!(told.try_recv().is_err(), "an admission is no refusal");
+    assert!(
+        refusals.try_recv().is_err(),
+        "an admission is not a refusal"
+    );
 }
 
 #[tokio::test]
