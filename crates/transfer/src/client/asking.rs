@@ -57,7 +57,10 @@ impl RequestSender {
 /// Returns the kind of failure for an answer that did not arrive.
 pub(super) fn failure_of(error: &NetError) -> Failure {
     match error {
-        NetError::Request(_) | NetError::TooManyConnections | NetError::Closed => Failure::Ours,
+        NetError::Request(_)
+        | NetError::TooManyConnections
+        | NetError::OpenFiles { .. }
+        | NetError::Closed => Failure::Ours,
         _ => Failure::Unreachable,
     }
 }
@@ -69,11 +72,15 @@ mod tests {
     use p2pfs_proto::wire::WireError;
 
     #[test]
-    fn an_answer_that_this_node_prevented_is_no_failure_of_its_peer() {
+    fn a_peer_is_not_blamed_for_an_answer_that_this_node_prevented() {
         let address = SocketAddr::from(([192, 0, 2, 1], 1378));
         for ours in [
             NetError::Request(WireError::Malformed { what: "it" }),
             NetError::TooManyConnections,
+            NetError::OpenFiles {
+                address,
+                why: "ulimit -n".to_owned(),
+            },
             NetError::Closed,
         ] {
             assert_eq!(failure_of(&ours), Failure::Ours, "{ours}");
