@@ -20,7 +20,7 @@ use super::progress;
 use super::remark;
 use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{Call, ClientError, FailureKind, Named, Said, SendDone, SendProgress};
-use p2pfs_node::api::DefaultRule;
+use p2pfs_node::api::DefaultOfferRule;
 use p2pfs_types::file_name::{received_name, sent_name};
 use p2pfs_types::files::opened_anew;
 use p2pfs_types::path::SharedPath;
@@ -120,7 +120,7 @@ struct LeftOutEntry {
 
 /// Files collected from the arguments.
 struct Collected {
-    rule: DefaultRule,
+    rule: DefaultOfferRule,
     /// Regular files; those of a directory are sorted by name.
     files: Vec<PathBuf>,
     left_out: Vec<LeftOutEntry>,
@@ -129,7 +129,7 @@ struct Collected {
 impl Collected {
     fn new() -> Self {
         Self {
-            rule: DefaultRule::compile(),
+            rule: DefaultOfferRule::compile(),
             files: Vec::new(),
             left_out: Vec::new(),
         }

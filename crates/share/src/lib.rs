@@ -121,7 +121,7 @@ pub use exclude::{EXCLUDE_MAX_PATTERNS, EXCLUDED_BY_DEFAULT, PATTERN_MAX_BYTES, 
 pub use former_numbers::FormerNumbers;
 pub use ledger::{ShareLedger, open_sound};
 pub use left_out::{FILE_MAX_BYTES, LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
-pub use offer_rule::DefaultRule;
+pub use offer_rule::DefaultOfferRule;
 pub use place::{PLACE_MAX_BYTES, PLACE_MAX_DEPTH, PlaceError, SharePlace};
 pub use set::ShareSet;
 pub use source::ShareFile;

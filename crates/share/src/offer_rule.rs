@@ -38,11 +38,11 @@ impl OfferRule<'_> {
 }
 
 /// The rule of a share with default settings, for folders that are not shared.
-pub struct DefaultRule {
+pub struct DefaultOfferRule {
     exclude: Exclude,
 }
 
-impl DefaultRule {
+impl DefaultOfferRule {
     /// Compiles the default patterns.
     ///
     /// # Panics
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn the_default_rule_leaves_out_what_a_share_without_settings_does() {
         let folder = tempfile::tempdir().unwrap();
-        let rule = DefaultRule::compile();
+        let rule = DefaultOfferRule::compile();
         let check = |name: &str, mode: u32| {
             let path = folder.path().join(name);
             if name.ends_with(".d") {

@@ -70,6 +70,6 @@ pub use p2pfs_fs::{FileVersion, ForeignFile, FsError, Hidden};
 pub use p2pfs_membership::{DownReason, MemberState, MemberStatus};
 pub use p2pfs_proto::wire::native::record::{Kind, Timestamp};
 pub use p2pfs_share::{
-    DefaultRule, LeftOut, LeftOutWhy, MissingShare, PlaceError, ShareError, SharePlace,
+    DefaultOfferRule, LeftOut, LeftOutWhy, MissingShare, PlaceError, ShareError, SharePlace,
     ShareProgress, ShareSpec, ShareStatus, ShareTotals, check_patterns,
 };
