@@ -83,11 +83,7 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
         remark(line);
     }
     if files.is_empty() {
-        let message = "the named paths contain no file";
-        return Err(CliError::new(
-            message,
-            "name a file, or a directory with some",
-        ));
+        return Err(no_files(left_out.len()));
     }
     // Connects before the first file is opened, so that none is copied if the daemon does not run.
     options.reporting.open_patiently()?;
@@ -194,6 +190,21 @@ fn tell_left_out(left_out: &[LeftOutEntry]) -> Option<String> {
         "{count} left out, as in a share: {}; a file that is named itself is sent",
         names.join(", ")
     ))
+}
+
+/// Returns the error for named paths without a file to send. `left_out` is the number of omitted
+/// entries.
+fn no_files(left_out: usize) -> CliError {
+    if left_out == 0 {
+        return CliError::new(
+            "cannot send anything: the named paths contain no file",
+            "name a file, or a directory with some",
+        );
+    }
+    CliError::new(
+        format!("cannot send anything: every entry of the named paths was left out ({left_out})"),
+        "name the files themselves, or let others read them (chmod o+r)",
+    )
 }
 
 /// Warns that every member can read the files in the inboxes that received them. Returns `None` if
@@ -348,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_share_leaves_out_is_not_sent_with_its_directory_and_is_sent_by_its_name() {
+    fn entries_that_a_share_leaves_out_are_sent_only_if_they_are_named_themselves() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         for dir in ["d", "d/.ssh", "closed"] {
@@ -381,6 +392,16 @@ mod tests {
         named.collect(&at("private")).unwrap();
         named.collect(&at("closed")).unwrap();
         assert_eq!(named.files[1..], [at("private"), at("closed/c")]);
+    }
+
+    #[test]
+    fn an_empty_directory_and_one_with_only_left_out_entries_have_different_errors() {
+        let empty = no_files(0).to_string();
+        assert!(empty.contains("contain no file"), "{empty}");
+        let left_out = no_files(3).to_string();
+        assert!(!left_out.contains("contain no file"), "{left_out}");
+        assert!(left_out.contains("was left out (3)"), "{left_out}");
+        assert!(left_out.contains("name the files themselves"), "{left_out}");
     }
 
     fn left_out(named: &Collected) -> Vec<PathBuf> {
