@@ -339,10 +339,7 @@ fn ask_to_drop(members: &[String], token: &str, restricted: &[String]) -> Result
         return Ok(());
     }
     if !questions::has_terminal() {
-        return Err(CliError::new(
-            format!("this node is in a cluster with {others} more, which joining another drops"),
-            "give --yes to drop it and join the other",
-        ));
+        return Err(unconfirmed_drop(others, restricted));
     }
     let mut question = String::new();
     if !restricted.is_empty() {
@@ -358,6 +355,21 @@ fn ask_to_drop(members: &[String], token: &str, restricted: &[String]) -> Result
          files go from here, and only a token of theirs brings it back."
     ));
     questions::ask(&question, "answer y, or give --yes, to join another")
+}
+
+/// Returns the error for a cluster with `others` that would be dropped without a confirmation.
+fn unconfirmed_drop(others: usize, restricted: &[String]) -> CliError {
+    let members = if others == 1 { "member" } else { "members" };
+    let mut message = format!(
+        "cannot join without a confirmation: this drops the cluster with {others} other {members}"
+    );
+    if !restricted.is_empty() {
+        let restricted = restricted.join(", ");
+        message.push_str(&format!(
+            ", and the names of readers of {restricted} then mean no node"
+        ));
+    }
+    CliError::new(message, "give --yes to drop it and join the other")
 }
 
 /// Stores the token for the next start of the daemon, which does not run now. With `is_beside`, a
@@ -690,6 +702,17 @@ fn check(token: &str) -> Result<&str, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn join_without_a_confirmation_names_the_dropped_members_and_readers() {
+        let said = unconfirmed_drop(2, &[]).to_string();
+        assert!(said.starts_with("cannot join "), "{said}");
+        assert!(said.contains("2 other members"), "{said}");
+        assert!(!said.contains("readers"), "{said}");
+        let said = unconfirmed_drop(1, &["/srv/plans".to_owned()]).to_string();
+        assert!(said.contains("1 other member,"), "{said}");
+        assert!(said.contains("readers of /srv/plans"), "{said}");
+    }
 
     #[test]
     fn a_token_is_recognized_by_its_form() {

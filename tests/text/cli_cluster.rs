@@ -120,7 +120,7 @@ fn join_without_a_terminal_drops_a_cluster_with_others_only_if_that_is_confirmed
     assert_eq!(refused.status.code(), Some(1));
     let said = stderr(&refused);
     assert!(
-        said.contains("with 2 more") && said.contains("--yes"),
+        said.contains("with 2 other members") && said.contains("--yes"),
         "{said}"
     );
     assert!(
