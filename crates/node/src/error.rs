@@ -8,6 +8,7 @@ use p2pfs_share::ShareError;
 use p2pfs_transfer::net::NetError;
 use p2pfs_types::files::{stays_refused, with_remedy};
 
+use super::not_forgotten::NotForgotten;
 use super::store::StoreError;
 
 /// A failure of a node. A failed start leaves nothing that a later start could not use.
@@ -56,6 +57,9 @@ pub enum NodeError {
         /// The file with the secret.
         file: PathBuf,
     },
+    /// The listings of a node stay.
+    #[error("cannot forget the entries of the node: {0}")]
+    NotForgotten(#[from] NotForgotten),
     /// The node is stopping or has stopped.
     #[error("the node is stopping")]
     Stopping,

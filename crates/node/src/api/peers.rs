@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::commands::CommandSender;
 use crate::run::{LoopCommand, NodeHandles};
-use crate::{MemberReport, NodeError, NotForgotten, Offence};
+use crate::{MemberReport, NodeError, Offence};
 use p2pfs_fetch::PeerRate;
 use p2pfs_membership::MemberState;
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
@@ -109,14 +109,15 @@ impl NodePeers {
     }
 
     /// Forgets the listings of a node that is not live, until the node is live again or has a newer
-    /// listing. Returns whether it did, or why not.
+    /// listing.
     ///
     /// # Errors
-    /// [`NodeError::Stopping`].
-    pub async fn forget(&self, node: NodeId) -> Result<Result<(), NotForgotten>, NodeError> {
+    /// [`NodeError::NotForgotten`] if the listings stay, [`NodeError::Stopping`].
+    pub async fn forget(&self, node: NodeId) -> Result<(), NodeError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(LoopCommand::Forget(node, reply)).await?;
-        answer.await.map_err(|_| NodeError::Stopping)
+        answer.await.map_err(|_| NodeError::Stopping)??;
+        Ok(())
     }
 
     /// Returns the name of a node: the name in its certificate or from its last admission, else the

@@ -15,7 +15,7 @@ use crate::daemon::control::{
 };
 use crate::daemon::service::{former_names, run};
 use p2pfs_node::api::{MemberState, Resignation, in_history};
-use p2pfs_node::{NotForgotten, StopProblem};
+use p2pfs_node::{NodeError, NotForgotten, StopProblem};
 use p2pfs_proto::trust::{Certificate, Claim, Grant, InviteToken, Ledger, SignedStatement};
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::{SharedPath, escape};
@@ -324,9 +324,10 @@ pub(super) async fn forget(services: &Services, wanted: &str) -> Result<Nothing,
             }
         },
     };
-    let forgotten = services.node.peers().forget(node).await?;
-    forgotten.map_err(|why| not_forgotten(wanted, why))?;
-    Ok(Nothing {})
+    match services.node.peers().forget(node).await {
+        Err(NodeError::NotForgotten(why)) => Err(not_forgotten(wanted, why)),
+        forgotten => forgotten.map(|()| Nothing {}).map_err(Failure::from),
+    }
 }
 
 /// Says why the entries of a node stay. A node that was just killed counts as alive for some
