@@ -161,7 +161,8 @@ impl OpenShareDirectory {
                 Ok(target) => ObservedName::Symlink(seen, target),
                 Err(why) => left_out(why, false, seen.identity),
             },
-            _ => ObservedName::File(seen),
+            FileType::RegularFile => ObservedName::File(seen),
+            _ => left_out(LeftOutWhy::Special, false, seen.identity),
         }
     }
 
