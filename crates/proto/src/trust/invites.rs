@@ -133,7 +133,7 @@ pub enum InviteRefusal {
     NameReserved(NodeName),
 }
 
-/// An invitation that admits no node any longer, and the reason.
+/// An invitation that no longer admits a node, and the reason.
 #[derive(Debug)]
 struct EndedInvite {
     key: Zeroizing<[u8; 32]>,
