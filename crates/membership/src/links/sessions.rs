@@ -1,6 +1,6 @@
 //! Sessions: the runs of peers' processes that proved their membership.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::ended::EndedSessions;
@@ -100,10 +100,11 @@ impl Sessions {
         }
     }
 
-    /// Returns whether the process with this salt is of a node that is not a member any longer.
-    pub(super) fn is_of_former_member(&self, salt: &Salt, keyring: &Keyring) -> bool {
-        let session = self.current.get(salt);
-        session.is_some_and(|session| !keyring.is_member(&session.who.node))
+    /// Returns the sessions of nodes that are not members any longer.
+    pub(super) fn of_former_members(&self, keyring: &Keyring) -> BTreeSet<Salt> {
+        let sessions = self.current.iter();
+        let gone = sessions.filter(|(_, session)| !keyring.is_member(&session.who.node));
+        gone.map(|(salt, _)| *salt).collect()
     }
 
     #[cfg(test)]

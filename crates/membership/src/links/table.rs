@@ -106,7 +106,8 @@ impl LinkTable {
 
     /// Returns the links to nodes that are not members any longer.
     pub(super) fn of_former_members(&self, keyring: &Keyring) -> Vec<SocketAddr> {
-        let is_gone = |salt: &Salt| self.sessions.is_of_former_member(salt, keyring);
+        // The keyring can change meanwhile, so membership is read once for all links of a session.
+        let gone = self.sessions.of_former_members(keyring);
         let links = self.links.iter();
         let gone = links.filter(|(_, link)| link.salt.as_ref().is_some_and(is_gone));
         gone.map(|(address, _)| *address).collect()
