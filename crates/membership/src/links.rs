@@ -278,11 +278,11 @@ impl Links {
     /// Sends a packet of the membership engine to a node, at the addresses of
     /// [`LinkTable::packet_targets`].
     pub(super) fn send_packet(&mut self, now: Instant, to: &Contact, packet: Bytes, is_live: bool) {
-        let (proven, and_advertised) = self.table.packet_targets(now, to, is_live);
-        for address in proven {
+        let targets = self.table.packet_targets(now, to, is_live);
+        for address in targets.proven {
             self.send(now, address, DatagramFrame::Swim(packet.clone()));
         }
-        if and_advertised {
+        if targets.to_advertised {
             self.send_unproven(now, to, DatagramFrame::Swim(packet));
         }
     }

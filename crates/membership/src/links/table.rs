@@ -64,6 +64,14 @@ pub(crate) struct LinkTable {
 }
 
 impl LinkTable {
+/// The addresses to which a packet of the membership engine goes.
+pub(super) struct PacketTargets {
+    /// Proven addresses of the node.
+    pub(super) proven: Vec<SocketAddr>,
+    /// Whether the packet also goes to the advertised address, which is not proven.
+    pub(super) to_advertised: bool,
+}
+
     pub(super) fn new() -> Self {
         Self {
             links: BTreeMap::new(),
@@ -222,8 +230,7 @@ impl LinkTable {
         proven.chain([canonical(to.address)]).collect()
     }
 
-    /// Returns the proven addresses of a node to which a packet of the membership engine goes, and
-    /// whether it also goes to the advertised address, which is not proven.
+    /// Returns the addresses to which a packet of the membership engine for a node goes.
     ///
     /// The proven addresses are the one of [`Self::route`], and the one at which the node was heard
     /// last, which may have replaced it. If the node is silent, they are all of them, because any
@@ -234,16 +241,19 @@ impl LinkTable {
         now: Instant,
         to: &Contact,
         is_live: bool,
-    ) -> (Vec<SocketAddr>, bool) {
+    ) -> PacketTargets {
         let mut routes = self.routes.get(&to.node).cloned().unwrap_or_default();
         let last = routes.iter().copied().max_by_key(|at| self.heard_at(*at));
         let heard = last.and_then(|at| self.heard_at(at));
         let is_silent = heard.is_none_or(|at| now.saturating_duration_since(at) >= ROUTE_SILENCE);
         let is_lost = is_silent && !is_live && !routes.contains(&to.address);
-        let and_advertised = routes.is_empty() || is_lost;
+        let to_advertised = routes.is_empty() || is_lost;
         let used = self.route(to);
         routes.retain(|at| is_silent || Some(*at) == used || Some(*at) == last);
-        (routes, and_advertised)
+        PacketTargets {
+            proven: routes,
+            to_advertised,
+        }
     }
 
     /// Returns the address of [`Self::route`], if no frame was sent there recently. A NAT on the
