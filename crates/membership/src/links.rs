@@ -172,7 +172,7 @@ impl Links {
         datagram: &[u8],
     ) -> Vec<Arrival> {
         let from = canonical(from);
-        let opened = OpenedDatagram::open(from, datagram, &self.process, &self.table.sessions);
+        let opened = OpenedDatagram::open(from, datagram, &self.process, self.table.sessions());
         match opened.and_then(|opened| opened.receive(now, self)) {
             Ok(arrivals) => {
                 self.counters.accepted += 1;
@@ -220,7 +220,7 @@ impl Links {
             match due {
                 DueHello::Repeat(address, nonce) => self.send_hello(address, nonce),
                 DueHello::GiveUp(address) => {
-                    if let Some(link) = self.table.links.get_mut(&address) {
+                    if let Some(link) = self.table.link_at(address) {
                         self.counters.excess.never_proven += link.waiting.len() as u64;
                         link.waiting.clear();
                     }
@@ -333,7 +333,7 @@ impl Links {
         frame: DatagramFrame,
     ) {
         let link = self.link(now, address);
-        if let Some(salt) = link.salt {
+        if let Some(salt) = link.salt() {
             let token = link.token;
             link.sent = Some(now);
             return self.transmit_bound(address, &salt, token, frame);
@@ -348,11 +348,16 @@ impl Links {
     /// the link that was silent longest.
     fn link(&mut self, now: Instant, address: SocketAddr) -> &mut PeerLink {
         if let Some(oldest) = self.table.displaced_by(address) {
-            self.forget(oldest);
-            // Recent tokens of a dropped link must not prove anything again.
-            self.process.cookies.renew(self.rng.random());
+            self.displace(oldest);
         }
         self.table.link(now, address)
+    }
+
+    /// Forgets a link for which the full table has no room.
+    fn displace(&mut self, oldest: SocketAddr) {
+        self.forget(oldest);
+        // Recent tokens of a dropped link must not prove anything again.
+        self.process.cookies.renew(self.rng.random());
     }
 
     fn forget(&mut self, address: SocketAddr) {
@@ -371,20 +376,23 @@ impl Links {
         who: Contact,
         keys: (Option<SealKey>, PairKey),
     ) -> Result<(), DatagramDropCause> {
-        // A full table drops its oldest link for this one. If that is the only other link of the
-        // session, the session must not end, so this one is counted first.
-        self.table.sessions.add_link(now, header, who, keys)?;
-        self.link(now, address);
+        let displaced = self.table.prove(now, header, address, who, keys)?;
         self.hellos.end(address);
-        let displaced = self.table.prove(now, address, who.node, header.salt);
-        displaced.into_iter().for_each(|at| self.forget(at));
+        // The oldest link may be the only other one of the session, which must not end. Links are
+        // therefore dropped only after the proof.
+        if let Some(oldest) = displaced.oldest {
+            self.displace(oldest);
+        }
+        if let Some(route) = displaced.route {
+            self.forget(route);
+        }
         Ok(())
     }
 
     /// Answers a challenge. The proof goes with all frames until the peer has shown that it
     /// accepted one. If no frame waits, it goes at once with an empty frame.
     fn echo(&mut self, address: SocketAddr, salt: &Salt, token: Token) {
-        let Some(link) = self.table.links.get_mut(&address) else {
+        let Some(link) = self.table.link_at(address) else {
             return;
         };
         link.token = Some(token);
@@ -395,7 +403,7 @@ impl Links {
 
     /// Sends the frames that waited for the proof of the peer at this address.
     fn flush(&mut self, address: SocketAddr) {
-        let Some(link) = self.table.links.get_mut(&address) else {
+        let Some(link) = self.table.link_at(address) else {
             return;
         };
         let token = link.token;
@@ -435,7 +443,7 @@ impl Links {
             self.counters.excess.overflow += 1;
             return;
         };
-        if let Some(session) = self.table.sessions.get(salt) {
+        if let Some(session) = self.table.sessions().get(salt) {
             let datagram = self.process.sealer.seal(bytes, Some(&session.pair));
             self.queue(to, datagram);
         }

@@ -7,6 +7,7 @@ use super::pair::PairKey;
 use super::process::{OwnProcess, tag};
 use super::seal::SealKey;
 use super::sessions::Sessions;
+use super::table::LinkTable;
 use super::{Arrival, Introduction, Links};
 use crate::counters::DatagramDropCause;
 use p2pfs_proto::wire::native::udp::{
@@ -90,13 +91,13 @@ impl OpenedDatagram {
             }
             DatagramFrame::Challenge { .. } => {
                 // The peer at this address has restarted, or has forgotten this node.
-                if links.table.links.contains_key(&from) {
+                if links.table.link_at(from).is_some() {
                     links.greet(now, from);
                 }
                 Err(DatagramDropCause::Unproven)
             }
             _ if for_this_life => {
-                let is_known = self.mark(&mut links.table.sessions)?;
+                let is_known = self.mark(&mut links.table)?;
                 if is_known && proven {
                     Ok(self.deliver(now, links))
                 } else {
@@ -116,8 +117,8 @@ impl OpenedDatagram {
 
     /// Marks a datagram of a known session as seen, once its sender is authenticated. Returns false
     /// if the session is not known.
-    fn mark(&mut self, sessions: &mut Sessions) -> Result<bool, DatagramDropCause> {
-        let Some(session) = sessions.get_mut(&self.header.salt) else {
+    fn mark(&mut self, table: &mut LinkTable) -> Result<bool, DatagramDropCause> {
+        let Some(session) = table.session_mut(&self.header.salt) else {
             return Ok(false);
         };
         if !self.is_from(&session.pair) {
@@ -133,7 +134,7 @@ impl OpenedDatagram {
     /// Returns the frame of the process that is proven at its address.
     fn deliver(self, now: Instant, links: &mut Links) -> Vec<Arrival> {
         let address = self.from;
-        let Some(link) = links.table.links.get_mut(&address) else {
+        let Some(link) = links.table.link_at(address) else {
             return Vec::new();
         };
         link.heard = now;

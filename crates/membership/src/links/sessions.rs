@@ -24,7 +24,8 @@ pub(super) struct LinkSession {
     links: usize,
 }
 
-/// The sessions by the salts of their processes, and those that ended.
+/// The sessions by the salts of their processes, and those that ended. Only
+/// [`LinkTable`](super::table::LinkTable) changes the set, so that each session counts its links.
 pub(super) struct Sessions {
     current: BTreeMap<Salt, LinkSession>,
     ended: EndedSessions,
@@ -55,8 +56,7 @@ impl Sessions {
     }
 
     /// Begins the session of a process that proved itself with the datagram of this header, or
-    /// updates the contact of a session. Either way the session counts one more link. The caller
-    /// must make that link, or call [`Self::remove_link`].
+    /// updates the contact of a session. Either way the session counts one more link.
     pub(super) fn add_link(
         &mut self,
         now: Instant,

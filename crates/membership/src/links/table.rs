@@ -9,12 +9,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::sessions::Sessions;
+use super::pair::PairKey;
+use super::seal::SealKey;
+use super::sessions::{LinkSession, Sessions};
 use crate::config::{LINKS_MAX, ROUTES_MAX, WAITING_FRAMES_MAX};
+use crate::counters::DatagramDropCause;
 use crate::oldest;
 use p2pfs_proto::trust::Keyring;
 use p2pfs_proto::wire::canonical;
-use p2pfs_proto::wire::native::udp::{Contact, DatagramFrame, Salt, Token};
+use p2pfs_proto::wire::native::udp::{Contact, DatagramFrame, Header, Salt, Token};
 use p2pfs_types::id::NodeId;
 
 /// A proven address of a node stays in use until it has been silent for this much longer than
@@ -30,8 +33,9 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(20);
 
 /// An address with which this node exchanges datagrams.
 pub(super) struct PeerLink {
-    /// Salt of the process that is proven to be at this address.
-    pub(super) salt: Option<Salt>,
+    /// Salt of the process that is proven to be at this address. Its session counts this link, so
+    /// only [`LinkTable`] changes the salt.
+    salt: Option<Salt>,
     /// The token to send with each frame until the peer is known to have accepted it.
     pub(super) token: Option<Token>,
     /// Frames that wait until a peer is proven here, each with the only node that may receive it,
@@ -43,6 +47,11 @@ pub(super) struct PeerLink {
 }
 
 impl PeerLink {
+    /// Returns the salt of the process that is proven to be at this address.
+    pub(super) fn salt(&self) -> Option<Salt> {
+        self.salt
+    }
+
     /// Queues a frame for the peer that will be proven here, or for this node alone. Returns
     /// whether the oldest waiting frame was dropped for it.
     pub(super) fn queue(&mut self, node: Option<NodeId>, frame: DatagramFrame) -> bool {
@@ -55,15 +64,16 @@ impl PeerLink {
     }
 }
 
-/// The links, the sessions of the processes that are proven there, and the addresses of each node.
-pub(crate) struct LinkTable {
-    pub(super) links: BTreeMap<SocketAddr, PeerLink>,
-    pub(super) sessions: Sessions,
-    /// Proven addresses of each node, in the order of their proofs.
-    routes: BTreeMap<NodeId, Vec<SocketAddr>>,
+/// The links that a proof displaces. [`super::Links`] must forget each of them.
+#[must_use = "the displaced links exceed the limits of the table"]
+pub(super) struct DisplacedLinks {
+    /// The link that was silent longest, if the table was full.
+    pub(super) oldest: Option<SocketAddr>,
+    /// The longest silent other address of the proven node, if the node has more than
+    /// [`ROUTES_MAX`] addresses now.
+    pub(super) route: Option<SocketAddr>,
 }
 
-impl LinkTable {
 /// The addresses to which a packet of the membership engine goes.
 pub(super) struct PacketTargets {
     /// Proven addresses of the node.
@@ -72,6 +82,17 @@ pub(super) struct PacketTargets {
     pub(super) to_advertised: bool,
 }
 
+/// The links, the sessions of the processes that are proven there, and the addresses of each node.
+///
+/// Each session counts the links at which its process is proven, and ends with the last of them.
+pub(crate) struct LinkTable {
+    links: BTreeMap<SocketAddr, PeerLink>,
+    sessions: Sessions,
+    /// Proven addresses of each node, in the order of their proofs.
+    routes: BTreeMap<NodeId, Vec<SocketAddr>>,
+}
+
+impl LinkTable {
     pub(super) fn new() -> Self {
         Self {
             links: BTreeMap::new(),
@@ -84,6 +105,21 @@ pub(super) struct PacketTargets {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.links.len()
+    }
+
+    /// Returns the sessions of the processes that are proven at the links.
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Returns the session of the process with this salt.
+    pub(super) fn session_mut(&mut self, salt: &Salt) -> Option<&mut LinkSession> {
+        self.sessions.get_mut(salt)
+    }
+
+    /// Returns the link to `address`, if there is one.
+    pub(super) fn link_at(&mut self, address: SocketAddr) -> Option<&mut PeerLink> {
+        self.links.get_mut(&address)
     }
 
     /// Returns the link to drop before [`Self::link`] makes one to `address`, if the table is full:
@@ -117,8 +153,8 @@ pub(super) struct PacketTargets {
         // The keyring can change meanwhile, so membership is read once for all links of a session.
         let gone = self.sessions.of_former_members(keyring);
         let links = self.links.iter();
-        let gone = links.filter(|(_, link)| link.salt.as_ref().is_some_and(is_gone));
-        gone.map(|(address, _)| *address).collect()
+        let theirs = links.filter(|(_, link)| link.salt.is_some_and(|salt| gone.contains(&salt)));
+        theirs.map(|(address, _)| *address).collect()
     }
 
     /// Removes a link. Ends its session if the process is proven at no other address.
@@ -128,25 +164,34 @@ pub(super) struct PacketTargets {
         Some(link)
     }
 
-    /// Records that a process is proven at an address, once [`Sessions::add_link`] has counted the
-    /// link. Returns the link to drop if the node has more than [`ROUTES_MAX`] addresses now.
+    /// Records that the process of this header is proven at an address, as the node `who`. Begins
+    /// its session if it has none.
+    ///
+    /// # Errors
+    /// As [`Sessions::add_link`]. Nothing was changed.
     pub(super) fn prove(
         &mut self,
         now: Instant,
+        header: &Header,
         address: SocketAddr,
-        node: NodeId,
-        salt: Salt,
-    ) -> Option<SocketAddr> {
+        who: Contact,
+        keys: (Option<SealKey>, PairKey),
+    ) -> Result<DisplacedLinks, DatagramDropCause> {
+        self.sessions.add_link(now, header, who, keys)?;
+        let oldest = self.displaced_by(address);
         let link = self.link(now, address);
         link.heard = now;
-        let before = link.salt.replace(salt);
-        if before == Some(salt) {
-            self.sessions.remove_link(salt);
-            return None;
-        }
-        link.token = None;
-        self.release(address, before);
-        self.add_route(node, address)
+        let before = link.salt.replace(header.salt);
+        let route = if before == Some(header.salt) {
+            // The session counted this link before.
+            self.sessions.remove_link(header.salt);
+            None
+        } else {
+            link.token = None;
+            self.release(address, before);
+            self.add_route(who.node, address)
+        };
+        Ok(DisplacedLinks { oldest, route })
     }
 
     /// Records that the process with this salt is not at the address any more.

@@ -67,6 +67,12 @@ fn messages(arrivals: &[Arrival]) -> Vec<DatagramFrame> {
     frames.collect()
 }
 
+/// Returns the salt of the process that is proven at an address.
+fn salt_at(links: &Links, n: u16) -> Option<Salt> {
+    let speaker = links.table.speaker_at(address(n));
+    speaker.map(|(_, salt)| salt)
+}
+
 /// Returns two peers that have proven themselves to each other.
 fn acquainted(now: Instant) -> (Links, Links) {
     let (mut a, mut b) = (links_of(1, 1, 0, now), links_of(2, 1, 0, now));
@@ -198,15 +204,11 @@ fn a_recording_of_the_senders_earlier_generation_is_worthless() {
     next.greet(now, address(2));
     while !pass(now, &mut next, &mut b).is_empty() | !pass(now, &mut b, &mut next).is_empty() {}
     let later = now + Duration::from_secs(21);
-    let salt = b.table.links[&address(1)].salt;
+    let salt = salt_at(&b, 1);
     for datagram in &recorded {
         assert!(b.handle_datagram(later, address(1), datagram).is_empty());
     }
-    assert_eq!(
-        b.table.links[&address(1)].salt,
-        salt,
-        "the new life is still the proven one"
-    );
+    assert_eq!(salt_at(&b, 1), salt, "the new life is still the proven one");
 }
 
 #[test]
@@ -226,7 +228,7 @@ fn answer_to_a_challenge_proves_nothing_again_after_its_session_ended() {
     let mut next = links_of(1, 1, 1, now);
     next.greet(now, address(2));
     while !pass(now, &mut next, &mut b).is_empty() | !pass(now, &mut b, &mut next).is_empty() {}
-    let salt = b.table.links[&address(1)].salt;
+    let salt = salt_at(&b, 1);
     assert_eq!(salt, Some(*next.process.sealer.salt()));
     for second in 0..30 {
         let then = now + Duration::from_secs(second);
@@ -234,7 +236,7 @@ fn answer_to_a_challenge_proves_nothing_again_after_its_session_ended() {
             assert!(b.handle_datagram(then, address(1), datagram).is_empty());
             sent(&mut b);
         }
-        assert_eq!(b.table.links[&address(1)].salt, salt, "after {second} s");
+        assert_eq!(salt_at(&b, 1), salt, "after {second} s");
     }
 }
 
@@ -253,10 +255,7 @@ fn withheld_answer_to_a_challenge_is_dated_before_the_next_process_was_seen() {
         while !pass(seen, &mut next, &mut b).is_empty() | !pass(seen, &mut b, &mut next).is_empty()
         {
         }
-        assert_eq!(
-            b.table.links[&address(1)].salt,
-            Some(*next.process.sealer.salt())
-        );
+        assert_eq!(salt_at(&b, 1), Some(*next.process.sealer.salt()));
         let then = now + Duration::from_secs(second);
         let datagrams = withheld.into_iter();
         let arrivals = datagrams.flat_map(|it| b.handle_datagram(then, address(1), &it));
@@ -315,7 +314,7 @@ fn a_forgotten_peer_proves_itself_again_within_one_round_trip() {
     b.send(now, address(1), message("you are known"));
     pass(now, &mut b, &mut a);
     b.forget(address(1));
-    assert_eq!(b.table.sessions.len(), 0);
+    assert_eq!(b.table.sessions().len(), 0);
     a.send(
         now,
         address(2),
@@ -357,7 +356,7 @@ fn a_session_speaks_for_one_node_only() {
     let (mut a, mut b) = acquainted(now);
     a.process.me = contact(5);
     a.forget(address(2));
-    b.table.links.get_mut(&address(1)).unwrap().token = None;
+    b.table.link_at(address(1)).unwrap().token = None;
     // The same process, from another address, as another node.
     a.greet(now, address(2));
     for datagram in sent(&mut a) {
@@ -395,12 +394,9 @@ fn the_table_of_links_is_bounded_and_drops_the_longest_silent() {
     }
     assert_eq!(a.table.len(), LINKS_MAX);
     assert_eq!(a.hellos.len(), LINKS_MAX);
-    assert!(!a.table.links.contains_key(&address(2)));
-    assert!(
-        a.table
-            .links
-            .contains_key(&address((LINKS_MAX + 11) as u16))
-    );
+    assert!(a.table.link_at(address(2)).is_none());
+    let newest = address((LINKS_MAX + 11) as u16);
+    assert!(a.table.link_at(newest).is_some());
 }
 
 #[test]
@@ -430,6 +426,7 @@ fn a_peer_whose_old_link_a_full_table_drops_is_proven_at_its_new_address() {
         (None, Some(contact(1))),
         "the oldest link made room"
     );
+    assert_eq!((b.table.len(), b.table.sessions().len()), (LINKS_MAX, 1));
     a.send(later, address(2), message("heard"));
     let datagram = sent(&mut a).remove(0);
     let arrivals = b.handle_datagram(later, new, &datagram);
@@ -441,7 +438,8 @@ fn datagrams_waiting_for_a_proof_are_bounded() {
     let now = Instant::now();
     let mut a = links_of(1, 1, 0, now);
     (0..100).for_each(|_| a.send(now, address(2), message("x")));
-    assert_eq!(a.table.links[&address(2)].waiting.len(), WAITING_FRAMES_MAX);
+    let waiting = a.table.link_at(address(2)).map(|link| link.waiting.len());
+    assert_eq!(waiting, Some(WAITING_FRAMES_MAX));
     assert_eq!(sent(&mut a).len(), 1, "one greeting for all of them");
 }
 
@@ -539,7 +537,7 @@ fn a_silent_link_is_forgotten() {
     for minute in 1..30 {
         a.handle_timeout(now + Duration::from_secs(60 * minute));
     }
-    assert_eq!((a.table.len(), a.table.sessions.len()), (0, 0));
+    assert_eq!((a.table.len(), a.table.sessions().len()), (0, 0));
 }
 
 #[test]
@@ -619,7 +617,7 @@ proptest! {
             }
         }
         prop_assert!(balance.values().all(|bytes| *bytes >= 0), "{:?}", balance);
-        prop_assert_eq!((b.table.len(), b.table.sessions.len()), (1, 1));
+        prop_assert_eq!((b.table.len(), b.table.sessions().len()), (1, 1));
         prop_assert_eq!(b.table.proven(address(1)), Some(contact(1)));
     }
 }
