@@ -34,7 +34,7 @@ impl PendingHello {
     }
 }
 
-/// What is due for a hello without an answer.
+/// The next step for a hello without an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DueHello {
     /// The hello to this address, with this nonce, must be sent again.
@@ -98,22 +98,25 @@ impl PendingHellos {
         self.due.first().map(|(at, _)| *at)
     }
 
-    /// Returns what is due for one hello, and schedules its next repetition.
+    /// Returns the next step for a hello that is due, and schedules its next repetition.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<DueHello> {
-        let (at, address) = *self.due.first()?;
-        if at > now {
-            return None;
+        while let Some((at, address)) = self.due.first().copied()
+            && at <= now
+        {
+            self.due.pop_first();
+            let Some(hello) = self.by_address.get_mut(&address) else {
+                continue;
+            };
+            hello.repeated += 1;
+            let Some(gap_ms) = HELLO_GAPS_MS.get(hello.repeated) else {
+                self.by_address.remove(&address);
+                return Some(DueHello::GiveUp(address));
+            };
+            hello.next = now + Duration::from_millis(*gap_ms);
+            self.due.insert((hello.next, address));
+            return Some(DueHello::Repeat(address, hello.nonce));
         }
-        self.due.pop_first();
-        let hello = self.by_address.get_mut(&address)?;
-        hello.repeated += 1;
-        let Some(gap_ms) = HELLO_GAPS_MS.get(hello.repeated) else {
-            self.by_address.remove(&address);
-            return Some(DueHello::GiveUp(address));
-        };
-        hello.next = now + Duration::from_millis(*gap_ms);
-        self.due.insert((hello.next, address));
-        Some(DueHello::Repeat(address, hello.nonce))
+        None
     }
 
     #[cfg(test)]
@@ -148,6 +151,16 @@ mod tests {
         assert_eq!(due, [repeat(), repeat(), repeat(), give_up]);
         assert_eq!(waited, HELLO_GAPS_MS);
         assert!(!hellos.is_waiting(address(1)));
+    }
+
+    #[test]
+    fn a_due_time_without_a_hello_delays_no_other_hello() {
+        let start = Instant::now();
+        let mut hellos = PendingHellos::default();
+        hellos.due.insert((start, address(1)));
+        hellos.begin(start, address(2), [7; 16]);
+        let due = hellos.take_due(start + Duration::from_secs(1));
+        assert_eq!(due, Some(DueHello::Repeat(address(2), [7; 16])));
     }
 
     #[test]
