@@ -197,8 +197,9 @@ impl Roster {
     ) -> bool {
         let me = self.engine.me();
         let later = hearsay.later_self(&me.0);
-        let forced =
-            header.message == foca::Message::TurnUndead || hearsay.ends(&me) || later.is_some();
+        let forced = header.message == foca::Message::TurnUndead
+            || hearsay.forces_next_life(&me)
+            || later.is_some();
         if !forced || self.own_key.take_renewal(now) {
             return true;
         }
@@ -278,7 +279,7 @@ impl Roster {
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.timers.excuse_pause(now);
         while let Some(timer) = self.timers.take_due(now) {
-            if let Some(until) = self.postponed(now, &timer) {
+            if let Some(until) = self.postpone_end(now, &timer) {
                 self.timers.insert(until, timer);
                 continue;
             }
@@ -407,9 +408,9 @@ impl Roster {
         }
     }
 
-    /// If this timer would declare a suspect down and that is postponed, returns until when. The
-    /// suspect is then asked again.
-    fn postponed(&mut self, now: Instant, timer: &Timer<MemberLife>) -> Option<Instant> {
+    /// If this timer would declare a suspect down and that must wait, asks the suspect again, and
+    /// returns until when to postpone the timer.
+    fn postpone_end(&mut self, now: Instant, timer: &Timer<MemberLife>) -> Option<Instant> {
         let Timer::ChangeSuspectToDown {
             member_id: MemberLife(suspect),
             incarnation,

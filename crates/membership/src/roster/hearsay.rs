@@ -93,7 +93,7 @@ impl Hearsay {
     }
 
     /// Returns whether a claim about this node's present life `me` forces it into its next one.
-    pub(super) fn ends(&self, me: &MemberLife) -> bool {
+    pub(super) fn forces_next_life(&self, me: &MemberLife) -> bool {
         let suspicions = self
             .believed
             .iter()
