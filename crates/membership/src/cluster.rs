@@ -106,7 +106,7 @@ impl Cluster {
                     salt,
                     address,
                     frame,
-                } => self.receive_frame(now, (from, salt), address, frame),
+                } => self.receive_frame(now, from, salt, address, frame),
             }
             self.settle(now);
         }
@@ -444,7 +444,8 @@ impl Cluster {
     fn receive_frame(
         &mut self,
         now: Instant,
-        (from, salt): (Member, Salt),
+        from: Member,
+        salt: Salt,
         address: SocketAddr,
         frame: DatagramFrame,
     ) {
@@ -474,20 +475,22 @@ impl Cluster {
         }
         lives.roster.answers.record_arrival(node, now);
         match frame {
-            DatagramFrame::Swim(_) | DatagramFrame::Outlived { .. } | DatagramFrame::Rumors(_)
-                if is_leaving => {}
+            DatagramFrame::Swim(_) | DatagramFrame::Outlived { .. } | DatagramFrame::Rumors(_) if is_leaving => {}
             DatagramFrame::Rumors(rumors) => {
-                let is_taken = lives.links.take_message(address, now);
-                for rumor in rumors.into_iter().filter(|_| is_taken) {
-                    let lives = &mut self.lives;
-                    if !lives.admission.offenders.is_heard(now, &node) {
-                        // A rumor before this one was a forgery too many.
-                        break;
-                    }
-                    match rumor {
-                        Rumor::Head(head) => self.spreading.receive_head(node, head, lives),
-                        Rumor::Statement(it) => self.spreading.receive_statement(node, it, lives),
-                        Rumor::Departure(it) => self.handle_departure(now, node, it),
+                if lives.links.take_message(address, now) {
+                    for rumor in rumors {
+                        let lives = &mut self.lives;
+                        if !lives.admission.offenders.is_heard(now, &node) {
+                            // A rumor before this one was a forgery too many.
+                            break;
+                        }
+                        match rumor {
+                            Rumor::Head(it) => self.spreading.receive_head(node, it, lives),
+                            Rumor::Statement(it) => {
+                                self.spreading.receive_statement(node, it, lives);
+                            }
+                            Rumor::Departure(it) => self.handle_departure(now, node, it),
+                        }
                     }
                 }
             }
