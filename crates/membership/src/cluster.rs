@@ -216,6 +216,7 @@ impl Cluster {
     }
 
     /// Sends a frame unchecked, whatever its content. For tests with a malicious member.
+    #[cfg(feature = "test-support")]
     pub fn send_unchecked(&mut self, now: Instant, to: SocketAddr, frame: DatagramFrame) {
         self.lives.links.send(now, to, frame);
     }
