@@ -178,6 +178,13 @@ fn a_claimed_end_of_a_live_nodes_next_generation_is_only_a_suspicion() {
     let is_gone = |it: &RosterChange| matches!(it, RosterChange::Down(_));
     assert!(!changes.iter().any(is_gone), "{changes:?}");
     assert_eq!(b.live().get(&key(1).node_id()), Some(&contact(1, 2)));
+    let entries = b.engine.entries().map(|it| it.id().0.node);
+    let of_a = entries.filter(|node| *node == key(1).node_id());
+    assert_eq!(
+        of_a.count(),
+        1,
+        "the later life replaced the entry of the earlier one"
+    );
 }
 
 #[test]
