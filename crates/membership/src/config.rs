@@ -37,9 +37,9 @@ pub const MEMBER_LIST_MAX_BYTES: usize = 512 * 1024;
 pub const SEEDS_MAX: usize = 1024;
 /// Maximum number of addresses that are greeted at once while no member is known.
 pub(crate) const GREETINGS_MAX: usize = 16;
-/// Maximum number of authors with a stored head, and of reported heads that are not confirmed. Beyond
-/// it, the oldest head that the same member sent is forgotten. If it arrives again, it is reported
-/// again.
+/// Maximum number of authors with a stored head, and of reported heads that are not confirmed.
+/// Beyond it, the oldest head that the same member sent is forgotten. If it arrives again, it is
+/// reported again.
 pub const HEADS_MAX: usize = 4096;
 /// Maximum number of remembered departures. Beyond it, the oldest that the same member sent is
 /// forgotten.

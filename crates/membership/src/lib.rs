@@ -10,14 +10,14 @@
 //! | part | owns |
 //! |---|---|
 //! | `cluster` | the whole: calls of the owner, and changes of members |
-//! | `lives` | what other nodes prove: their links, lives and keys, and which of them are heard |
+//! | `lives` | proofs of other nodes: their links, lives and keys, and which of them are heard |
 //! | `links` | sessions over sealed datagrams: challenge, replay window, queues, proven addresses |
 //! | `reach` | the addresses that the owner was told, and NATs on the way |
-//! | `vouch` | what nodes have signed about themselves |
+//! | `vouch` | the statements that nodes have signed about themselves |
 //! | `roster` | the engine: alive, suspect, down; generations |
 //! | `seeds` | the addresses to greet and when, without end |
 //! | `spread`, `rumors` | heads, statements and departures, passed on for a few rounds |
-//! | `sender_table` | what members sent of other nodes, bounded so that a sender displaces its own |
+//! | `sender_table` | news that members sent of other nodes; a sender displaces only its own |
 //! | `push_pull` | when to exchange the whole member list |
 //! | `farewell` | leaving, and members that are away |
 //! | `offenders` | members that break the rules, and for how long they are ignored |

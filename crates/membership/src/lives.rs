@@ -206,7 +206,8 @@ impl NodeLives {
         self.reach.renew_mappings(now, live, &mut self.links);
     }
 
-    /// Handles the proof of a peer. If this node is leaving, only records which process speaks.
+    /// Handles the proof of a peer. If this node is leaving, or if the peer is another process with
+    /// this node's own key, only records which process speaks.
     /// Returns another address at which the peer may be reached, if it should be tried.
     pub(super) fn handle_introduction(
         &mut self,

@@ -11,7 +11,7 @@
 //! | `tuning` | the engine's settings for the present number of members |
 //! | `timers` | the engine's timers |
 //! | `packet` | packets and member lists, decoded and encoded |
-//! | `hearsay` | what one packet or list claims, and what of it is believed |
+//! | `hearsay` | the claims of one packet or list, and which of them are believed |
 //! | `answers` | probes, their answers, and how long the end of a suspect is postponed |
 //! | `own_key` | other lives of this node, and how often they may renew it |
 
@@ -72,7 +72,7 @@ pub(super) enum PacketRefusal {
 /// The offence that a packet revealed, and the offender.
 pub(super) type Blame = Option<(NodeId, Offence)>;
 
-/// The engine with its timers, and what this node knows of its members.
+/// The engine with its timers, and the knowledge of this node about its members.
 pub(super) struct Roster {
     pub(super) engine: SwimEngine,
     vouchers: Vouchers,

@@ -1,6 +1,6 @@
-//! News, sent and received. This node's own log head goes at once to all members of a small cluster. All
-//! news (`rumors`) goes in rounds to some random members. Occasional repetitions of the own head
-//! reach members that were missed by chance.
+//! News, sent and received. This node's own log head goes at once to all members of a small
+//! cluster. All news (`rumors`) goes in rounds to some random members. Occasional repetitions of
+//! the own head reach members that were missed by chance.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

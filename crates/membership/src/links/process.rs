@@ -1,4 +1,4 @@
-//! This process as its peers see it: its contact, its keys, and what proves it to them.
+//! This process as its peers see it: its contact, its keys and its credentials.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -5,8 +5,8 @@
 //! postponed ([`ProbeAnswers::postpone`]). The end is the moment at which the engine declares the
 //! suspect down. It is postponed if the suspect was heard since this node last asked it, if this
 //! node's own link is late, or if this node still has questions to a suspect that other members
-//! call gone. [`PUT_OFF_MAX`] bounds the postponements, because a suspect that is heard but receives
-//! nothing never contradicts.
+//! call gone. [`PUT_OFF_MAX`] bounds the postponements, because a suspect that is heard but
+//! receives nothing never contradicts.
 //!
 //! A queue delivers in order. The latest probe that any member answered therefore shows how far
 //! this node's own link is: answers to later questions may still be on their way

@@ -13,7 +13,7 @@ pub(super) type Update = foca::Member<MemberLife>;
 /// The header of an engine packet.
 pub(super) type Header = foca::Header<MemberLife>;
 
-/// The engine, and what it wants to be done.
+/// The engine, and its output.
 pub(crate) struct SwimEngine {
     foca: Foca<MemberLife, LifeCodec, StdRng, NoCustomBroadcast>,
     /// Packets, timers and notifications that the roster has not handled yet.
@@ -72,7 +72,8 @@ impl SwimEngine {
         let _ = self.foca.apply_many(updates, false, &mut self.output);
     }
 
-    /// Continues with this life of this node. Returns false if it is the present one.
+    /// Continues with this life of this node. Returns false if it is the present one, or if foca
+    /// cannot announce it.
     pub(super) fn become_life(&mut self, next: MemberLife) -> bool {
         let is_another = self.foca.change_identity(next, &mut self.output).is_ok();
         if is_another {

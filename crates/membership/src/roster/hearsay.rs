@@ -1,4 +1,4 @@
-//! What one member tells of others, reduced to what this node believes.
+//! Claims of one member about others, and which of them this node believes.
 //!
 //! Any member may claim that another one does not answer, or is gone. Either claim makes a living
 //! member at most a suspect. If other members call a member gone, the roster asks that member
@@ -22,7 +22,7 @@ const LAST_INCARNATION: Incarnation = Incarnation::MAX;
 pub(super) struct Hearsay {
     /// All claims, as the teller made them.
     told: Vec<Update>,
-    /// The claims about members, each reduced to what its teller can know.
+    /// The claims about members, each reduced to the knowledge that its teller can have.
     pub(super) believed: Vec<Update>,
     /// The offence that a claim revealed.
     pub(super) blame: Blame,
@@ -143,11 +143,11 @@ impl Hearsay {
     }
 }
 
-/// Returns a claim reduced to what its teller can know. A claim against this node's present life
-/// `me` becomes a suspicion. The claim that another node is gone becomes a suspicion if this node
-/// counts the other node as live, in that life or an earlier one (`known`). Otherwise returns
-/// `None`: if such a claim were passed on, members would keep reminding each other of nodes that
-/// are gone.
+/// Returns a claim reduced to the knowledge that its teller can have. A claim against this node's
+/// present life `me` becomes a suspicion. The claim that another node is gone becomes a suspicion
+/// if this node counts the other node as live, in that life or an earlier one (`known`). Otherwise
+/// returns `None`: if such a claim were passed on, members would keep reminding each other of nodes
+/// that are gone.
 fn reduced(told: &Update, me: &MemberLife, known: Option<&Contact>) -> Option<Update> {
     let (life, incarnation) = (*told.id(), told.incarnation());
     let suspected = |incarnation| Update::new(life, incarnation, State::Suspect);

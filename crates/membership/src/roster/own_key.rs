@@ -42,7 +42,11 @@ impl OwnKeyUse {
     }
 
     /// Limits contradictions more strictly if another process has begun to use this node's key
-    /// (`begins`), and as usual once no other process uses it any longer.
+    /// (`begins`), and as usual once no other process uses it any longer. Only [`Roster::quarrel`]
+    /// calls this, together with [`EngineTuning::set_quarrel`].
+    ///
+    /// [`Roster::quarrel`]: super::Roster::quarrel
+    /// [`EngineTuning::set_quarrel`]: super::tuning::EngineTuning::set_quarrel
     pub(super) fn limit_renewals(&mut self, now: Instant, begins: bool) {
         self.renewals = if begins {
             TokenBucket::one_in(QUARREL_PERIOD, 1, now)

@@ -64,7 +64,11 @@ impl EngineTuning {
         std::mem::replace(&mut self.size, size) != size
     }
 
-    /// Updates whether another process is known to use this node's key.
+    /// Updates whether another process is known to use this node's key. Only [`Roster::quarrel`]
+    /// calls this, together with [`OwnKeyUse::limit_renewals`].
+    ///
+    /// [`Roster::quarrel`]: super::Roster::quarrel
+    /// [`OwnKeyUse::limit_renewals`]: super::own_key::OwnKeyUse::limit_renewals
     pub(super) fn set_quarrel(&mut self, quarrels: bool) {
         self.quarrels = quarrels;
     }
