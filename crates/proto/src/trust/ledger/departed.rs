@@ -25,7 +25,7 @@ pub struct DepartedNodes {
 #[derive(Debug)]
 struct DepartedNode {
     /// Statement by which the node is out.
-    word: StatementId,
+    statement: StatementId,
     /// Whether the node founded the cluster, or any statement admits it.
     was_admitted: bool,
 }
@@ -45,13 +45,15 @@ impl DepartedNodes {
             let Some(signed) = index.out(node) else {
                 continue;
             };
-            let word = signed.id();
+            let statement = signed.id();
             let was_admitted = index.admitted.contains_key(node) || *node == founder;
-            let entry = departed.statements.entry(word);
+            let entry = departed.statements.entry(statement);
             entry.or_insert_with(|| signed.clone());
-            departed
-                .by_node
-                .insert(*node, DepartedNode { word, was_admitted });
+            let out = DepartedNode {
+                statement,
+                was_admitted,
+            };
+            departed.by_node.insert(*node, out);
         }
         departed
     }
@@ -59,15 +61,13 @@ impl DepartedNodes {
     /// Returns the statement by which a node is a former member. It is about the node or about an
     /// issuer of the node's certificates. Returns none for a member.
     pub fn expulsion(&self, node: &NodeId) -> Option<&SignedStatement> {
-        self.statements.get(&self.by_node.get(node)?.word)
+        self.statements.get(&self.by_node.get(node)?.statement)
     }
 
     /// Returns whether a node is a former member because it left by itself (by its farewell).
     pub fn has_resigned(&self, node: &NodeId) -> bool {
-        let word = self
-            .expulsion(node)
-            .map(|word| (word.statement.by, word.subject()));
-        word == Some((*node, Some(*node)))
+        let expulsion = self.expulsion(node);
+        expulsion.is_some_and(|it| it.statement.by == *node && it.subject() == Some(*node))
     }
 
     /// Returns the nodes that were admitted, and the founder, as far as they are former members.
@@ -76,11 +76,13 @@ impl DepartedNodes {
     pub fn by_time(&self) -> Vec<(NodeId, &SignedStatement)> {
         let admitted = self.by_node.iter().filter(|(_, it)| it.was_admitted);
         let mut gone: Vec<_> = admitted
-            .filter_map(|(node, it)| Some((*node, it.word, self.statements.get(&it.word)?)))
+            .filter_map(|(node, it)| {
+                Some((*node, it.statement, self.statements.get(&it.statement)?))
+            })
             .collect();
-        gone.sort_by_key(|(node, id, word)| (word.statement.at_s, *id, *node));
+        gone.sort_by_key(|(node, id, signed)| (signed.statement.at_s, *id, *node));
         gone.into_iter()
-            .map(|(node, _, word)| (node, word))
+            .map(|(node, _, signed)| (node, signed))
             .collect()
     }
 }
