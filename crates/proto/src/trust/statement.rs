@@ -120,7 +120,7 @@ impl Statement {
 
     /// Returns the last membership of the issuer that the statement ends, if it is a farewell: the
     /// issuer states that it leaves.
-    pub fn farewell_term(&self) -> Option<u32> {
+    pub(in crate::trust) fn farewell_term(&self) -> Option<u32> {
         match &self.claim {
             Claim::Expel { node, term, .. } if *node == self.by => Some(*term),
             _ => None,

@@ -18,7 +18,7 @@ pub(super) fn replace_idle(
     }
     let mut after = ledger.clone();
     for it in &signed {
-        after.statements.insert(it.id(), it.clone());
+        after.statements.insert(it.clone());
     }
     after.evaluation = Evaluation::of(&after.statements);
     signed.retain(|it| {

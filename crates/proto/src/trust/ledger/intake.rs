@@ -221,7 +221,7 @@ impl<'a> Intake<'a> {
                     without_room.push(signed);
                 }
                 IntakeDecision::Accept => {
-                    self.ledger.statements.insert(signed.id(), signed.clone());
+                    self.ledger.statements.insert(signed.clone());
                     // The certificate may come after the statements that it permits, which were
                     // deferred.
                     queue.extend(self.issuers.record_stored(&signed));

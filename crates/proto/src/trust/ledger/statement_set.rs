@@ -72,11 +72,13 @@ impl StatementSet {
         statement.farewell_term().filter(|_| statement.by == *node)
     }
 
-    pub(super) fn insert(&mut self, id: StatementId, signed: SignedStatement) {
-        self.by_id.insert(id, signed);
+    pub(super) fn insert(&mut self, signed: SignedStatement) {
+        self.by_id.insert(signed.id(), signed);
     }
 
+    /// Removes a statement, which must not be the founding one.
     pub(super) fn remove(&mut self, id: &StatementId) {
+        debug_assert_ne!(*id, self.cluster, "a cluster keeps its founding");
         self.by_id.remove(id);
     }
 }
@@ -147,7 +149,7 @@ mod tests {
         let (farewell, expulsion) = (ends(2, 2), ends(1, 2));
         let ids = [farewell.id(), expulsion.id()];
         for signed in [farewell, expulsion] {
-            set.insert(signed.id(), signed);
+            set.insert(signed);
         }
         let term_of =
             |set: &StatementSet, node: u8, id| set.farewell_term(&key(node).node_id(), &id);

@@ -54,6 +54,13 @@ fn merged(a: &Ledger, b: &Ledger) -> Ledger {
     all
 }
 
+/// Returns this statement with another signature, and so with another id.
+fn variant(signed: &SignedStatement, n: u32) -> SignedStatement {
+    let mut variant = signed.clone();
+    variant.signature[0][..4].copy_from_slice(&n.to_be_bytes());
+    variant
+}
+
 #[test]
 fn members_are_listed_with_their_admitting_administrator_and_time() {
     let mut ledger = cluster();
@@ -429,11 +436,7 @@ fn a_ledger_accepts_statements_up_to_its_limit() {
     };
     let (mut ledger, filler) = (cluster(), admission(2, 7));
     for n in ledger.statements.len() as u32 + 1..STATEMENTS_MAX as u32 {
-        let mut number = [0xee; 16];
-        number[..4].copy_from_slice(&n.to_be_bytes());
-        ledger
-            .statements
-            .insert(StatementId(number), filler.clone());
+        ledger.statements.insert(variant(&filler, n));
     }
     assert_eq!(ledger.statements.len(), STATEMENTS_MAX - 1);
     let admissions: Vec<_> = [5, 6].map(|n| admission(1, n)).into();

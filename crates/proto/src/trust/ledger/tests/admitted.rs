@@ -263,9 +263,7 @@ fn a_ledger_filled_by_bad_administrators_has_room_for_the_founders_expulsion() {
     let mut ledger = cluster();
     let one = crowd(&ledger, 1).remove(0);
     for n in ledger.statements.len() as u32..STATEMENTS_OF_OTHERS_MAX as u32 {
-        let mut number = [0xee; 16];
-        number[..4].copy_from_slice(&n.to_be_bytes());
-        ledger.statements.insert(StatementId(number), one.clone());
+        ledger.statements.insert(variant(&one, n));
     }
     let full = ledger.signer(&key(2), 50).admit(id(5), name(5), true);
     assert!(matches!(full, Err(TrustError::LedgerFull)));
@@ -688,7 +686,7 @@ fn hundreds_expelled_by_a_removed_node_are_expelled_again_in_one_turn() {
         };
         let signed = statement.sign(&key(4));
         before = Some(signed.id());
-        ledger.statements.insert(signed.id(), signed);
+        ledger.statements.insert(signed);
     }
     ledger.evaluation = Evaluation::of(&ledger.statements);
     assert_eq!(ledger.members().count(), 4);
