@@ -56,6 +56,7 @@ mod expelling;
 mod history;
 mod idle;
 mod intake;
+mod last_statement;
 mod lost;
 mod signer;
 mod statement_set;

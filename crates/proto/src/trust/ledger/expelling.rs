@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Ledger;
-use super::chains::{last_counting, last_of};
+use super::last_statement::{last_counting, last_of};
 use crate::trust::TrustError;
 use crate::trust::statement::Claim;
 use p2pfs_types::id::NodeId;

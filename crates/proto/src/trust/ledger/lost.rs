@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::chains::last_counting;
+use super::last_statement::last_counting;
 use super::{Ledger, Membership};
 use crate::trust::statement::{Claim, StatementId};
 use p2pfs_types::id::NodeId;

@@ -1,10 +1,10 @@
 //! Statements of this node: each claim becomes the next statement of its chain.
 
-use super::chains::{last_counting, last_of};
 use super::confirming::{all_confirmations, confirmations_of_received};
 use super::expelling::{
     check_seniority, ends_of_open_memberships, expulsion_of, senior_refusal, voiding_expulsion_of,
 };
+use super::last_statement::{last_counting, last_of};
 use super::lost::LostClaims;
 use super::{DepartureIndex, Ledger};
 use crate::trust::statement::{Claim, OWNED_PATH_MAX_BYTES, SignedStatement, Statement};

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::chains::last_of;
+use super::last_statement::last_of;
 use super::*;
 use crate::trust::statement::OWNED_PATH_MAX_BYTES;
 
