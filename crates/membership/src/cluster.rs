@@ -476,7 +476,8 @@ impl Cluster {
         }
         lives.roster.answers.record_arrival(node, now);
         match frame {
-            DatagramFrame::Swim(_) | DatagramFrame::Outlived { .. } | DatagramFrame::Rumors(_) if is_leaving => {}
+            DatagramFrame::Swim(_) | DatagramFrame::Outlived { .. } | DatagramFrame::Rumors(_)
+                if is_leaving => {}
             DatagramFrame::Rumors(rumors) => {
                 if lives.links.take_message(address, now) {
                     for rumor in rumors {
