@@ -86,10 +86,16 @@ impl ByteRange {
     /// Returns the part of the range that is in the grain of its first byte, if a grain begins at
     /// `origin` instead of offset 0.
     pub fn first_grain_from(&self, origin: u64, grain_bytes: u64) -> Self {
-        let within = (self.start % grain_bytes + grain_bytes - origin % grain_bytes) % grain_bytes;
+        let within = bytes_into_grain(self.start, origin, grain_bytes);
         let next = self.start.saturating_add(grain_bytes - within);
         Self::new(self.start, self.end.min(next))
     }
+}
+
+/// Returns the distance from the beginning of a grain to an offset in it, if a grain begins at
+/// `origin`.
+pub fn bytes_into_grain(offset: u64, origin: u64, grain_bytes: u64) -> u64 {
+    (offset % grain_bytes + grain_bytes - origin % grain_bytes) % grain_bytes
 }
 
 impl From<(u64, u64)> for ByteRange {

@@ -7,7 +7,7 @@
 
 use super::fetch::FileFetch;
 use super::{PIECE_MAX_BYTES, URGENT_MAX_BYTES, WINDOW_MAX_BYTES};
-use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
+use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, bytes_into_grain};
 
 /// Maximum streams of one file.
 pub const STREAMS_MAX: usize = 64;
@@ -112,8 +112,7 @@ impl Stream {
         let end = if end >= terms.size_bytes {
             terms.size_bytes
         } else {
-            let beyond = (end % grain + grain - self.origin % grain) % grain;
-            end.saturating_sub(beyond)
+            end.saturating_sub(bytes_into_grain(end, self.origin, grain))
         };
         self.target = self.target.max(end);
     }
