@@ -262,38 +262,20 @@ async fn an_expelled_node_receives_its_expulsion_and_other_strangers_do_not() {
         .unwrap();
     let chain = admin.keyring.proofs().of_membership(&b.id);
     b.join(secret, &chain);
-    assert_eq!(
-        admin
-            .keyring
-            .ledger()
-            .unwrap()
-            .departed()
-            .expulsion(&b.id)
-            .cloned(),
-        None
-    );
+    let expulsion_in = |node: &Node| {
+        let ledger = node.keyring.ledger().unwrap();
+        ledger.departed().expulsion(&b.id).cloned()
+    };
+    assert_eq!(expulsion_in(&admin), None);
     admin.keyring.state(key, |it| it.expel(b.id)).unwrap();
-    let word = admin
-        .keyring
-        .ledger()
-        .unwrap()
-        .departed()
-        .expulsion(&b.id)
-        .cloned();
-    assert_eq!(word.as_ref().map(|word| word.statement.by), Some(admin.id));
+    let expulsion = expulsion_in(&admin);
+    let by = expulsion.as_ref().map(|it| it.statement.by);
+    assert_eq!(by, Some(admin.id));
     assert!(b.keyring.is_member(&b.id), "it was away");
     let address = admin.addr();
     let refused = b.net.knock(address).await;
     assert_eq!(refused, Err(NetError::PutOut { address }));
-    assert_eq!(
-        b.keyring
-            .ledger()
-            .unwrap()
-            .departed()
-            .expulsion(&b.id)
-            .cloned(),
-        word
-    );
+    assert_eq!(expulsion_in(&b), expulsion);
     // a node that never was a member, and one that was admitted again
     let stranger = Node::founder("c");
     assert!(stranger.net.knock(admin.addr()).await.is_err());
@@ -302,16 +284,7 @@ async fn an_expelled_node_receives_its_expulsion_and_other_strangers_do_not() {
         .keyring
         .state(key, |it| it.admit(b.id, name, false))
         .unwrap();
-    assert_eq!(
-        admin
-            .keyring
-            .ledger()
-            .unwrap()
-            .departed()
-            .expulsion(&b.id)
-            .cloned(),
-        None
-    );
+    assert_eq!(expulsion_in(&admin), None);
 }
 
 #[tokio::test]
