@@ -12,7 +12,7 @@ use p2pfs_types::digest::ContentHash;
 /// The index, and the signal for threads that wait for a change of it.
 pub(super) struct SharedIndex {
     index: Mutex<CacheIndex<OpenFileHandle>>,
-    /// Signalled when a hash is no longer busy or a file is no longer open.
+    /// Signalled when a hash becomes free or a file is closed.
     settled: Condvar,
 }
 
@@ -43,7 +43,7 @@ impl SharedIndex {
         self.settled.wait(index);
     }
 
-    /// Wakes all waiting threads, after a hash is no longer busy or a file is no longer open.
+    /// Wakes all waiting threads. Called after a hash becomes free or a file is closed.
     pub(super) fn notify_settled(&self) {
         self.settled.notify_all();
     }

@@ -89,7 +89,7 @@ pub(super) struct NodeStart {
     shares: ShareSet,
 }
 
-/// What an opened start has besides the parts: the stored state and the inputs of the node.
+/// Stored state and inputs of a node that is being started.
 pub(super) struct StartInputs {
     kept: StoredState,
     /// Whether a stored secret without a ledger was removed. An earlier version left it, and it

@@ -28,7 +28,7 @@ const HELD_FOR: Duration = Duration::from_secs(2);
 /// How long a node that gave wrong bytes gets no new batches: as long as the fetcher shuns it.
 const LIED_REST: Duration = p2pfs_fetch::plan::SHUN;
 
-/// What the clones of [`Batches`](super::Batches) share.
+/// State that all clones of [`Batches`](super::Batches) share.
 pub(super) struct BatchesInner {
     net: PeerNet,
     cache: Cache,

@@ -60,7 +60,7 @@ pub(super) struct ClientState {
     patient_events: Vec<FetchEvent>,
 }
 
-/// What the clones of a fetcher share.
+/// State that all clones of a fetcher share.
 pub(super) struct FetcherInner {
     pub(super) state: Mutex<ClientState>,
     pub(super) cache: Cache,
