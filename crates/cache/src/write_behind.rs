@@ -11,6 +11,10 @@ use p2pfs_types::digest::ContentHash;
 /// Delay between a store and the write of its map, if the background thread is idle. A kill can
 /// lose this much of a slow stream.
 const FLUSH_AFTER: Duration = Duration::from_millis(250);
+/// Delay between the completion or the close of a file and its sync. A program that copied the file
+/// often syncs its copy at the same moment (`p2pfs get` does), or reads the file again. A sync
+/// beside it would delay both. A power cut within the delay costs a check of the file.
+const SYNC_AFTER: Duration = Duration::from_secs(2);
 /// Interval between checks of a disk that refused a write.
 const DISK_CHECK_PERIOD: Duration = Duration::from_secs(2);
 /// Maximum number of files that wait to be synced. Further files are not synced, which costs a
@@ -32,11 +36,12 @@ pub(super) struct WriteBehind {
     changed: Condvar,
 }
 
+/// Work with the time at which it is due.
 #[derive(Default)]
 struct PendingWork {
-    flush: bool,
-    sync: VecDeque<ContentHash>,
-    /// Time of the next check of the disk.
+    flush_at: Option<Instant>,
+    /// In the order of their times.
+    syncs: VecDeque<(Instant, ContentHash)>,
     check_at: Option<Instant>,
     stop: bool,
 }
@@ -45,8 +50,8 @@ impl WriteBehind {
     /// Requests a flush: a file has pages that its map does not claim yet.
     pub(super) fn wake_to_flush(&self) {
         let mut list = self.list.lock();
-        if !list.flush {
-            list.flush = true;
+        if list.flush_at.is_none() {
+            list.flush_at = Some(Instant::now() + FLUSH_AFTER);
             self.changed.notify_one();
         }
     }
@@ -54,8 +59,9 @@ impl WriteBehind {
     /// Queues a file for syncing.
     pub(super) fn sync_later(&self, hash: ContentHash) {
         let mut list = self.list.lock();
-        if list.sync.len() < SYNCS_MAX && !list.sync.contains(&hash) {
-            list.sync.push_back(hash);
+        let is_queued = list.syncs.iter().any(|(_, queued)| *queued == hash);
+        if list.syncs.len() < SYNCS_MAX && !is_queued {
+            list.syncs.push_back((Instant::now() + SYNC_AFTER, hash));
             self.changed.notify_one();
         }
     }
@@ -66,35 +72,25 @@ impl WriteBehind {
         self.changed.notify_one();
     }
 
-    /// Waits for work. Returns `None` at the end.
+    /// Waits until work is due. Returns `None` at the end.
     pub(super) fn next(&self) -> Option<BackgroundWork> {
         let mut list = self.list.lock();
-        while !list.stop && !list.flush && list.sync.is_empty() && !list.is_check_due() {
-            match list.check_at {
-                Some(at) => drop(self.changed.wait_until(&mut list, at)),
+        loop {
+            if list.stop {
+                return None;
+            }
+            match list.next_due() {
                 None => self.changed.wait(&mut list),
+                Some(at) if at > Instant::now() => drop(self.changed.wait_until(&mut list, at)),
+                Some(_) => return Some(list.take_due(Instant::now())),
             }
         }
-        if !list.stop && list.flush && list.sync.is_empty() {
-            let idle = |list: &mut PendingWork| !list.stop && list.sync.is_empty();
-            self.changed.wait_while_for(&mut list, idle, FLUSH_AFTER);
-        }
-        let check_disk = list.is_check_due();
-        if check_disk {
-            list.check_at = Some(Instant::now() + DISK_CHECK_PERIOD);
-        }
-        let work = BackgroundWork {
-            flush: std::mem::take(&mut list.flush),
-            sync: list.sync.pop_front(),
-            check_disk,
-        };
-        (!list.stop).then_some(work)
     }
 
     /// Takes the next file to sync, without waiting for one.
     #[cfg(test)]
     pub(super) fn take_sync(&self) -> Option<ContentHash> {
-        self.list.lock().sync.pop_front()
+        self.list.lock().syncs.pop_front().map(|(_, hash)| hash)
     }
 
     /// Ends the background thread.
@@ -105,7 +101,27 @@ impl WriteBehind {
 }
 
 impl PendingWork {
-    fn is_check_due(&self) -> bool {
-        self.check_at.is_some_and(|at| at <= Instant::now())
+    fn next_due(&self) -> Option<Instant> {
+        let sync_at = self.syncs.front().map(|(at, _)| *at);
+        [self.flush_at, sync_at, self.check_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn take_due(&mut self, now: Instant) -> BackgroundWork {
+        let is_due = |at: &mut Instant| *at <= now;
+        let check_disk = self.check_at.is_some_and(|at| at <= now);
+        if check_disk {
+            self.check_at = Some(now + DISK_CHECK_PERIOD);
+        }
+        BackgroundWork {
+            flush: self.flush_at.take_if(is_due).is_some(),
+            sync: self
+                .syncs
+                .pop_front_if(|(at, _)| is_due(at))
+                .map(|(_, hash)| hash),
+            check_disk,
+        }
     }
 }
