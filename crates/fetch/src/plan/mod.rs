@@ -463,16 +463,11 @@ impl Plan {
     /// Removes the demand of a reader that has gone. If no other reader of the file waits, its
     /// read-ahead ends too. Requests in flight continue.
     pub(crate) fn cancel(&mut self, id: DemandId) {
-        let Some(demand) = self.state.take_demand(id) else {
-            return;
-        };
-        self.state
-            .out
-            .decisions
-            .record(|| Decision::ReadCancelled(id));
-        let fetch = self.state.files.get(&demand.content);
-        if fetch.is_some_and(|fetch| fetch.readers.is_empty()) {
-            self.state.forget_streams(&demand.content);
+        if waits::take_unmet(&mut self.state, id).is_some() {
+            self.state
+                .out
+                .decisions
+                .record(|| Decision::ReadCancelled(id));
         }
     }
 

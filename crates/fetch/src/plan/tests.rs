@@ -298,6 +298,36 @@ fn nothing_more_is_requested_for_a_reader_that_left() {
 }
 
 #[test]
+fn nothing_more_is_requested_for_a_reader_that_failed() {
+    let mut bench = Bench::new(15);
+    let peer = bench.peer(1, SimPeer::new(20, 1e6));
+    let content = bench.file(1, 64 * MIB, &[]);
+    for i in 0..4 {
+        bench
+            .plan
+            .record_read(bench.now, &content, ByteRange::at(i * 131072, 131072));
+    }
+    let range = ByteRange::at(4 * 131072, 131072);
+    let deadline = bench.now + PATIENCE;
+    let demand = bench.plan.demand_ahead(bench.now, content, range, deadline);
+    let id = demand.unwrap();
+    let has_failed = |bench: &mut Bench| {
+        let event = std::iter::from_fn(|| bench.plan.state.out.poll_event());
+        event
+            .fuse()
+            .any(|event| matches!(event, PlanEvent::Failed(failed, _) if failed == id))
+    };
+    while !has_failed(&mut bench) {
+        bench.now = bench.plan.poll_timeout().unwrap().max(bench.now);
+        bench.plan.handle_timeout(bench.now);
+        assert_eq!(bench.plan.poll_request(bench.now), None);
+    }
+    let (now, holders) = (bench.now, listed(&[peer]));
+    bench.plan.record_holders(now, &content, &holders);
+    assert_eq!(bench.plan.poll_request(now), None);
+}
+
+#[test]
 fn a_short_read_asks_only_a_known_holder_and_a_longer_one_asks_others() {
     let mut bench = Bench::new(15);
     let peer = bench.peer(1, SimPeer::new(1, LAN));

@@ -139,7 +139,7 @@ pub(super) fn notify_if_filled(state: &mut FetchState, content: &ContentKey) {
 }
 
 fn give_up(state: &mut FetchState, now: Instant, id: DemandId) {
-    let Some(demand) = state.take_demand(id) else {
+    let Some(demand) = take_unmet(state, id) else {
         return;
     };
     let mut why = PlanError::NoHolder;
@@ -155,6 +155,17 @@ fn give_up(state: &mut FetchState, now: Instant, id: DemandId) {
         why: why.clone(),
     });
     state.out.events.push_back(PlanEvent::Failed(id, why));
+}
+
+/// Removes the demand of a reader that goes without all its bytes. If no other reader of the file
+/// waits, its read-ahead ends too: nobody may read on. Requests in flight continue.
+pub(super) fn take_unmet(state: &mut FetchState, id: DemandId) -> Option<Demand> {
+    let demand = state.take_demand(id)?;
+    let fetch = state.files.get(&demand.content);
+    if fetch.is_some_and(|fetch| fetch.readers.is_empty()) {
+        state.forget_streams(&demand.content);
+    }
+    Some(demand)
 }
 
 /// Ends the catalogue lookup of a file, if there was one. If a full holder recently reported the
