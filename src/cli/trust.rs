@@ -398,6 +398,7 @@ fn keep(
         ask_before_dropping_saved(&loaded.config, token)?;
     }
     let on_it = if is_beside { " on that directory" } else { "" };
+    let before = saved::waiting_token(state_dir).unwrap_or_default();
     let file = saved::save_token(state_dir, token).map_err(|e| {
         CliError::new(
             format!(
@@ -410,20 +411,34 @@ fn keep(
     if json {
         return output.json(&serde_json::json!({"kept": Named::from_local(&file)}));
     }
-    let start = if let (true, None, Some(config)) = (is_beside, &options.state, &options.config) {
-        format!("p2pfs daemon --config {}", shell_word(config))
-    } else if is_beside {
-        format!("p2pfs daemon --state {}", shell_word(state_dir))
-    } else if rustix::process::geteuid().is_root() {
-        "systemctl start p2pfs".to_owned()
-    } else {
-        "p2pfs daemon".to_owned()
+    let start = match start_of(&options, &loaded.config, is_beside) {
+        Some(command) => command,
+        None if rustix::process::geteuid().is_root() => "systemctl start p2pfs".to_owned(),
+        None => "p2pfs daemon".to_owned(),
+    };
+    let replaced = match before {
+        Some(before) if before != token => ", in place of another that was stored there",
+        _ => "",
     };
     let file = file.display();
-    let kept = format!("no daemon runs{on_it}; the token is stored in {file}");
+    let kept = format!("no daemon runs{on_it}; the token is stored in {file}{replaced}");
     output.line(&format!(
         "{kept}\nstart the daemon before the token ends: {start}"
     ))
+}
+
+/// Returns the command that starts a daemon on the place that `options` name, or on the state
+/// directory of the configuration if another daemon runs. `None` means the default place.
+fn start_of(options: &JoinOptions, config: &Config, is_beside: bool) -> Option<String> {
+    let named = |option: &str, path: &Path| format!(" {option} {}", shell_word(path));
+    let place: String = match (&options.config, &options.state) {
+        (None, None) if is_beside => named("--state", &config.state_dir),
+        (file, dir) => [("--config", file), ("--state", dir)]
+            .into_iter()
+            .filter_map(|(option, path)| Some(named(option, path.as_deref()?)))
+            .collect(),
+    };
+    (!place.is_empty()).then(|| format!("p2pfs daemon{place}"))
 }
 
 fn read_token() -> Result<String, CliError> {

@@ -408,8 +408,20 @@ fn a_waiting_token_and_its_warning_end_once_another_was_used() {
     one.stop();
     two.stop();
     let state = two.home.join("state");
-    two.cli(&["join", token.trim(), "--state", state.to_str().unwrap()])
-        .expect_ok();
+    let place = ["--state", state.to_str().unwrap()];
+    let join = |token: &str| {
+        two.cli(&[&["join", token][..], &place].concat())
+            .expect_ok()
+    };
+    let told = join(token.trim());
+    assert!(
+        told.contains(&format!("p2pfs daemon --state {}", state.display())),
+        "{told}"
+    );
+    assert!(!told.contains("in place of another"), "{told}");
+    let told = join(other.cli(&["invite"]).expect_ok().trim());
+    assert!(told.contains("in place of another"), "{told}");
+    join(token.trim());
     two.launch();
     let warned = || two.cli(&["status"]).expect_ok().contains("not used yet");
     eventually("it is said that the token waits", SOON, warned);

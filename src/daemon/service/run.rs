@@ -501,7 +501,7 @@ async fn use_waiting_token(services: &Services, config: &Config) {
         // The token was not used, and the next start uses it.
         Err(NodeError::Stopping) => return,
         Err(error @ NodeError::Net(_)) if !is_over(&error) => {
-            let found = Finding::new(format!("{TOKEN_WAITS} not used yet: {error}"));
+            let found = Finding::with_own_remedy(&format!("{TOKEN_WAITS} not used yet: {error}"));
             return services
                 .node
                 .events()
