@@ -18,9 +18,9 @@ use p2pfs_types::id::NodeId;
 const OFFERS_MAX: usize = 1024;
 /// Maximum number of requests whose lookups run at once. Further requests are dropped, and the
 /// asking node repeats them.
-const LOOKS_MAX: usize = 16;
+const LOOKUPS_MAX: usize = 16;
 /// Time after which a slow lookup, for example on a hung disk, gives back its slot.
-const LOOK_PATIENCE: Duration = Duration::from_secs(1);
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The receiver of an offer, and the offer.
 type FoundOffer = (NodeId, OfferSummary);
@@ -28,14 +28,14 @@ type FoundOffer = (NodeId, OfferSummary);
 /// The lookups and their results.
 pub(super) struct OfferLookups {
     found: (mpsc::Sender<FoundOffer>, mpsc::Receiver<FoundOffer>),
-    looks: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
 impl OfferLookups {
     pub(crate) fn new() -> Self {
         Self {
             found: mpsc::channel(OFFERS_MAX),
-            looks: Arc::new(Semaphore::new(LOOKS_MAX)),
+            slots: Arc::new(Semaphore::new(LOOKUPS_MAX)),
         }
     }
 
@@ -47,11 +47,11 @@ impl OfferLookups {
         from: NodeId,
         hashes: Vec<ContentHash>,
     ) {
-        let Ok(permit) = Arc::clone(&self.looks).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
             return;
         };
         let found = self.found.0.clone();
-        let look = move || {
+        let look_up = move || {
             for hash in &hashes {
                 if let Some(offer) = server.offer_for(from, hash) {
                     // If the queue is full, the offer is dropped: the asking node repeats its
@@ -62,7 +62,7 @@ impl OfferLookups {
         };
         tasks.spawn(async move {
             let _permit = permit;
-            let _late = timeout(LOOK_PATIENCE, tokio::task::spawn_blocking(look)).await;
+            let _late = timeout(LOOKUP_PATIENCE, tokio::task::spawn_blocking(look_up)).await;
         });
     }
 
