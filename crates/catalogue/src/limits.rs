@@ -140,7 +140,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::unserved::UNSERVED_MAX as u64),
         text: "maximum number of contents that rank behind the other versions of their names \
                because no holder delivered them. Beyond it, one content of the node with the most \
-               of them ranks by the usual rules again: the one for which this would end first.",
+               of them ranks by the usual rules again: the one that would do so first anyway.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/unserved.rs beyond_the_limit_of_marks_the_first_to_expire_ends",
             "crates/catalogue/src/tests/unserved.rs author_with_many_marks_ends_no_mark_of_another_author",

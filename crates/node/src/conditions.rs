@@ -180,7 +180,7 @@ conditions! {
          behind a NAT, where a node only reads."
         "fine for a node behind a NAT that only reads; else do what the line says";
     TokenWaits "token-waits" Warning "token" "ed80cb674fd94e8c8fcd91bad30ea30e"
-        "The token of before the start could not be used, or not yet. The condition ends \
+        "The token that was left before the start could not be used, or not yet. The condition ends \
          when this node joins."
         "start the node that made it, or ask for another token";
     NoMetrics "no-metrics" Warning "metrics" "b1f4b04126224f22930c59a03b9caa90"

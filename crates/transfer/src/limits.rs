@@ -59,7 +59,7 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "transfer::net::lan::known::NODES_PER_SENDER_MAX",
         value: LimitValue::Count(crate::net::lan::known::NODES_PER_SENDER_MAX as u64),
-        text: "those of one sender.",
+        text: "maximum number of remembered nodes of one sender.",
         tests: LimitTests::By(&[
             "crates/transfer/src/net/lan/tests.rs table_holds_its_maximum_and_each_sender_its_share",
         ]),
