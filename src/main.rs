@@ -48,7 +48,9 @@ fn main() -> ExitCode {
     match cli::run(command, programs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            if !is_daemon || !daemon::logging::tell_failed_start(&error.to_string()) {
+            let is_told = error.is_quiet()
+                || is_daemon && daemon::logging::tell_failed_start(&error.to_string());
+            if !is_told {
                 cli::complain(&error);
             }
             ExitCode::from(error.exit_status())

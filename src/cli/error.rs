@@ -43,6 +43,10 @@ pub enum CliError {
     /// because most of them are not about the output.
     #[error("cannot write the output: {0}")]
     Output(io::Error),
+    /// The reader of a file on standard output ended before it had the whole file. This is not
+    /// told, as cat(1) tells nothing, but a script must be able to notice it.
+    #[error("the file was not read to its end")]
+    NotReadToEnd,
 }
 
 fn ending(remedy: Option<&str>) -> String {
@@ -83,6 +87,11 @@ impl CliError {
     /// Returns whether the only failure is that the output is no longer read.
     pub(super) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(e) if e.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Returns whether nothing is printed about the failure.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self, Self::NotReadToEnd)
     }
 
     /// Returns the exit status. It is 78 (`EX_CONFIG` of sysexits.h) for an invalid configuration

@@ -145,7 +145,10 @@ fn copy(
         let copied = io::copy(&mut source.take(stroke), &mut target.file());
         let stroke_bytes = copied.map_err(|error| match read_error(source) {
             Some(error) => not_read(path, &error),
-            None if is_standard_output(&target.place) => CliError::Output(error),
+            None if is_standard_output(&target.place) => match error.kind() {
+                io::ErrorKind::BrokenPipe => CliError::NotReadToEnd,
+                _ => CliError::Output(error),
+            },
             None => not_written(&target.place, &error),
         })?;
         if stroke_bytes == 0 {

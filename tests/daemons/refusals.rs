@@ -439,6 +439,8 @@ fn get_ends_quietly_when_its_reader_does() {
     drop(child.stdout.take());
     let ended = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    // A script with `pipefail` notices that bytes were lost, as with cat(1).
+    assert_eq!(ended.status.code(), Some(1));
 }
 
 #[apply(promise)]

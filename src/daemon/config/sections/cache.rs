@@ -8,7 +8,8 @@ settings! {
     /// `[cache]`: the local cache.
     #[serde(default, deny_unknown_fields)]
     pub struct CacheSettings in "cache" {
-        /// Maximum size of the cache.
+        /// Maximum size of the fetched files with their proofs. Directories and marks of the cache
+        /// itself, about 1 MiB at most, do not count.
         #[serde(rename = "size", with = "units::positive_size")]
         pub size_bytes: u64 = defaults::CACHE_BYTES,
             Setting::new("cache.size", SettingKind::Size, "7MB").refuses("0B").live();
