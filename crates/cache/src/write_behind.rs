@@ -111,7 +111,7 @@ impl PendingWork {
 
     fn take_due(&mut self, now: Instant) -> BackgroundWork {
         let is_due = |at: &mut Instant| *at <= now;
-        let check_disk = self.check_at.is_some_and(|at| at <= now);
+        let check_disk = self.check_at.take_if(is_due).is_some();
         if check_disk {
             self.check_at = Some(now + DISK_CHECK_PERIOD);
         }
