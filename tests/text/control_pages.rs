@@ -254,7 +254,7 @@ fn shown_events(call: &CallInfo) -> Option<String> {
         .filter(|it| ["time", "event"].contains(&it.name));
     roff.push_str(&entries(&common.cloned().collect::<Vec<_>>()));
     for kind in EventKind::kinds() {
-        let name = crate::roff::escaped(&kebab_case(kind.name));
+        let name = crate::roff::escaped(&kind.tag());
         writeln!(roff, ".TP\n.B {name}").unwrap();
         let fields = kind.fields.iter().filter(|it| it.name != "path_base64");
         let fields = fields.map(|it| {
@@ -270,18 +270,6 @@ fn shown_events(call: &CallInfo) -> Option<String> {
         roff.push_str(&set(&format!("{about} Fields: {}.", fields.join(", "))));
     }
     Some(roff)
-}
-
-/// Converts the name of a variant as serde does for `kebab-case`.
-fn kebab_case(name: &str) -> String {
-    let mut kebab = String::new();
-    for letter in name.chars() {
-        if letter.is_uppercase() && !kebab.is_empty() {
-            kebab.push('-');
-        }
-        kebab.extend(letter.to_lowercase());
-    }
-    kebab
 }
 
 /// Returns the objects within the output of commands.

@@ -42,6 +42,21 @@ pub struct ObjectType {
     pub fields: Vec<Field>,
 }
 
+impl ObjectType {
+    /// Returns the name of a kind of event as it stands in JSON: as serde writes it in
+    /// `kebab-case`.
+    pub fn tag(&self) -> String {
+        let mut tag = String::new();
+        for letter in self.name.chars() {
+            if letter.is_uppercase() && !tag.is_empty() {
+                tag.push('-');
+            }
+            tag.extend(letter.to_lowercase());
+        }
+        tag
+    }
+}
+
 /// A field of an object, or a parameter of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {

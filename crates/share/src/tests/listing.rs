@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 
-use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::fs::{OFlags, mkdirat, openat};
 
 use super::*;
 use p2pfs_proto::wire::native::record::PATH_MAX_DEPTH;
@@ -266,15 +266,7 @@ fn files_that_take_hours_to_hash_do_not_delay_other_large_files() {
 #[test]
 fn special_files_and_outward_links_are_left_out_with_a_warning_that_names_them() {
     let mut bench = ShareBench::bare();
-    let fifo = bench.at("fifo");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &fifo,
-        rustix::fs::FileType::Fifo,
-        0o644.into(),
-        0,
-    )
-    .unwrap();
+    bench.fifo("fifo");
     let _socket = std::os::unix::net::UnixListener::bind(bench.at("socket")).unwrap();
     symlink("/etc/passwd", bench.at("absolute")).unwrap();
     symlink("../state", bench.at("up")).unwrap();

@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tempfile::TempDir;
 use tokio::sync::mpsc::Receiver;
 
@@ -129,6 +130,12 @@ impl ShareBench {
 
     fn mkdir(&self, name: &str) {
         fs::create_dir(self.at(name)).unwrap();
+    }
+
+    /// Creates a fifo.
+    fn fifo(&self, name: &str) {
+        let mode = Mode::from_raw_mode(0o644);
+        mknodat(CWD, self.at(name), FileType::Fifo, mode, 0).unwrap();
     }
 
     fn chmod(&self, name: &str, mode: u32) {

@@ -328,15 +328,7 @@ fn an_unshared_file_is_neither_opened_nor_described() {
     bench.write("private", b"p");
     bench.chmod("private", 0o600);
     bench.mkdir("d");
-    let fifo = bench.at("fifo");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &fifo,
-        rustix::fs::FileType::Fifo,
-        0o644.into(),
-        0,
-    )
-    .unwrap();
+    bench.fifo("fifo");
     let index = bench.start();
     for name in ["out", "up/secret", "private", "d", "fifo", "absent"] {
         let opened = bench.set().own(index, &path(name));

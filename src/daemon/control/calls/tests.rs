@@ -81,25 +81,13 @@ fn samples_of_reply(reply: &FieldType) -> Vec<Value> {
     }
     let kinds = EventKind::kinds().into_iter();
     let sample_of_kind = |kind: ObjectType| {
-        let name = kind.name.to_owned();
+        let tag = kind.tag();
         let mut event = sample_of(&FieldType::Object(kind));
         event["time"] = json!("1970-01-01T00:00:00Z");
-        event["event"] = json!(kebab_case(&name));
+        event["event"] = json!(tag);
         event
     };
     kinds.map(sample_of_kind).collect()
-}
-
-/// Converts the name of a variant as serde does for `kebab-case`.
-fn kebab_case(name: &str) -> String {
-    let mut kebab = String::new();
-    for letter in name.chars() {
-        if letter.is_uppercase() && !kebab.is_empty() {
-            kebab.push('-');
-        }
-        kebab.extend(letter.to_lowercase());
-    }
-    kebab
 }
 
 #[test]
@@ -115,33 +103,18 @@ fn each_reply_has_the_fields_of_its_description_and_no_others() {
 
 #[test]
 fn changing_trust_or_shares_needs_the_owner_and_the_cache_the_group() {
-    assert_eq!(Call::Status {}.info().right, Right::Read);
-    assert_eq!(
-        Call::Get {
-            path: Named::new("a")
-        }
-        .info()
-        .right,
-        Right::Read
-    );
-    assert_eq!(Call::CacheClear {}.info().right, Right::Cache);
-    assert_eq!(
-        Call::Join {
-            token: String::new()
-        }
-        .info()
-        .right,
-        Right::Own
-    );
-    assert_eq!(Call::Leave {}.info().right, Right::Own);
-    assert_eq!(
-        Call::ShareRemove {
-            dir: Named::new("/")
-        }
-        .info()
-        .right,
-        Right::Own
-    );
+    let (path, dir) = (Named::new("a"), Named::new("/"));
+    let token = String::new();
+    for (call, right) in [
+        (Call::Status {}, Right::Read),
+        (Call::Get { path }, Right::Read),
+        (Call::CacheClear {}, Right::Cache),
+        (Call::Join { token }, Right::Own),
+        (Call::Leave {}, Right::Own),
+        (Call::ShareRemove { dir }, Right::Own),
+    ] {
+        assert_eq!(call.info().right, right, "{call:?}");
+    }
 }
 
 #[test]
