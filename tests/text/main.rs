@@ -26,4 +26,3 @@ mod roff;
 mod security;
 mod tidy;
 mod tree;
-mod types;

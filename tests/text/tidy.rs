@@ -1,6 +1,5 @@
 //! Rules of the tree that neither the compiler nor clippy can check: waits and declarations of
-//! tests, the amount of code that runs with the right to mount, the levels at which libraries log,
-//! and matches in place of an `if`.
+//! tests, and the levels at which libraries log.
 
 use crate::tree::{Source, sources};
 
@@ -27,14 +26,6 @@ fn is_code(line: &str) -> bool {
     !line.trim().is_empty() && !line.trim_start().starts_with("//")
 }
 
-/// Returns the number of lines of product code without comments and blank lines.
-fn code_lines(folder: &str) -> usize {
-    let sources = sources(folder);
-    let product = sources.iter().filter(|s| !is_test_file(&s.name));
-    let lines = product.flat_map(|s| product_code(&s.text).lines());
-    lines.filter(|line| is_code(line)).count()
-}
-
 /// Returns the lines of product code in these folders that break a rule, each with its file.
 fn lines_against(folders: &[&str], is_broken: impl Fn(&str) -> bool) -> Vec<String> {
     let sources = folders.iter().flat_map(|folder| sources(folder));
@@ -59,39 +50,6 @@ fn library_code_logs_at_debug_at_most() {
     };
     let broken = lines_against(&["crates"], logs_higher);
     assert_none(broken, "a library that logs above DEBUG");
-}
-
-/// Files with a match that CONTRIBUTING.md offers as a first task.
-const FIRST_TASK: [&str; 2] = ["crates/fs/src/ahead.rs", "crates/share/src/left_out.rs"];
-
-#[test]
-fn no_match_stands_for_an_if() {
-    let is_arm_of_flag = |line: &str| {
-        let after = |value| line.trim_start().strip_prefix(value);
-        let rest = after("true ").or_else(|| after("false "));
-        rest.is_some_and(|rest| rest.starts_with("=>") || rest.starts_with("if "))
-    };
-    let stands_for_if = |line: &str| is_arm_of_flag(line) || line.contains("match () {");
-    let mut broken = lines_against(&["crates", "src"], stands_for_if);
-    broken.retain(|line| !FIRST_TASK.iter().any(|file| line.starts_with(file)));
-    assert_none(
-        broken,
-        "a match that is an if (clippy::match_bool finds no guards)",
-    );
-}
-
-#[test]
-fn the_code_with_the_right_to_mount_is_short() {
-    let list = code_lines("crates/fuse/src/broker/filter.rs")
-        + code_lines("crates/fuse/src/broker/protocol.rs");
-    let broker = code_lines("crates/fuse/src/broker");
-    let calls =
-        code_lines("crates/fuse/src/mounting") + code_lines("crates/types/src/files/mountinfo.rs");
-    assert!(list > 100 && calls > 100, "counted: {list}, {calls}");
-    let decides = broker - list;
-    assert!(decides < 300, "{decides} lines decide");
-    assert!(broker < 500, "{broker} lines are the broker's own");
-    assert!(broker + calls < 1100, "{broker} and {calls} lines");
 }
 
 #[test]

@@ -342,12 +342,12 @@ impl<D, T: Clone> TrackedDirectory<D, T> {
     fn run(&mut self, places: [usize; ORDERS]) {
         if let Some(last) = self.last {
             for (run, (last, place)) in self.runs.iter_mut().zip(last.into_iter().zip(places)) {
-                match place == last + 1 {
-                    true => *run += 1,
-                    // The program opens the same file again, for example after it has examined the
-                    // file. The run continues.
-                    false if place == last => {}
-                    false => *run = 0,
+                if place == last + 1 {
+                    *run += 1;
+                } else if place != last {
+                    // If the program opens the same file again, for example after it has examined
+                    // the file, the run continues.
+                    *run = 0;
                 }
             }
         }

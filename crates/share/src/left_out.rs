@@ -184,19 +184,17 @@ fn options_of_patterns(share: &OfferedShare, more: &str) -> String {
 /// Returns the excluding pattern and, for a default one, how to share the name anyway.
 pub(super) fn remedy_of_excluded(by: &ExcludedBy, share: &OfferedShare) -> String {
     let ExcludedBy { pattern, default } = by;
-    match default {
-        true => {
-            // these patterns are ASCII, for which Rust's quoted form is also TOML's
-            let but = format!("!{pattern}");
-            if share.spec.is_by_command {
-                let options = options_of_patterns(share, &but);
-                let again = command_again(&share.dir);
-                return format!("{pattern}, by default; {again}{options} shares it");
-            }
-            format!("{pattern}, by default; exclude = [{but:?}] shares it")
-        }
-        false => format!("{pattern}, of this share's exclude"),
+    if !default {
+        return format!("{pattern}, of this share's exclude");
     }
+    // these patterns are ASCII, for which Rust's quoted form is also TOML's
+    let but = format!("!{pattern}");
+    if share.spec.is_by_command {
+        let options = options_of_patterns(share, &but);
+        let again = command_again(&share.dir);
+        return format!("{pattern}, by default; {again}{options} shares it");
+    }
+    format!("{pattern}, by default; exclude = [{but:?}] shares it")
 }
 
 /// Returns an absolute path as one literal shell word. Returns `None` for a relative path, and for
