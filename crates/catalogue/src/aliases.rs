@@ -20,7 +20,7 @@ use super::conflicts::{Conflicts, ContestedName, Renames, StaleConflictNames};
 use super::merged::Merged;
 use super::orders::{Alias, Named};
 use super::row::{DirId, NodeIndex, Row};
-use super::rules::conflict_name;
+use super::rules::{self, conflict_name};
 use super::settle::Unsettled;
 use super::tracked::TrackedState;
 use p2pfs_types::path::PATH_MAX_BYTES;
@@ -177,8 +177,8 @@ impl ConflictNaming {
 
 /// Returns the versions that lost a name and may have a conflict name.
 fn lost(tracked: &TrackedState, settling: &mut Unsettled, dir: DirId, name: &[u8]) -> LostVersions {
-    let (rows, looks) = settling.givable(&tracked.state, dir, name);
-    let mut versions = tracked.state.rank(rows.into_iter().cloned().collect());
+    let (rows, looks) = settling.listable(&tracked.state, dir, name);
+    let mut versions = rules::rank(&tracked.state, rows.into_iter().cloned().collect());
     settling.looks += looks;
     let here = tracked.state.dir(dir);
     let won = usize::from(!here.dirs.contains(&Named(name)));

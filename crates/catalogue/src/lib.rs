@@ -107,9 +107,9 @@ pub use own::{OwnLog, OwnRecords};
 pub use own_readers::ReaderLists;
 pub use owners::{PathOwners, hidden_by_owner};
 pub use peers::PeerFiles;
-pub use rules::conflict_name;
+pub use rules::{Rule, conflict_name};
 pub use unserved::{UNSERVED_MAX, UNSERVED_PER_AUTHOR, UnservedContents};
-pub use versions::{NameAuthors, Rule, Version};
+pub use versions::{NameAuthors, Version};
 pub use view::{Child, Found, View};
 pub use withheld::{
     Portion, WITHHELD_NAMES_MAX, WITHHELD_NAMES_PER_AUTHOR, WithheldVersion, Withholding,

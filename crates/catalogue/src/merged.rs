@@ -3,7 +3,6 @@
 //! It consists of persistent structures, so a copy of it is a view. A copy clones a few pointers,
 //! and a later change copies only the parts that it modifies.
 
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -225,39 +224,26 @@ impl Merged {
         self.givers(hash, Class::File).map(|row| row.author)
     }
 
-    /// Returns whether a file or link may show at its name: a live node can give it, it is not
-    /// dated ahead of the clock, and its author may have the name. Returns `false` for other rows.
+    /// Returns whether a file or link may be listed: no rule leaves it without any name. Returns
+    /// `false` for other rows.
+    pub(crate) fn is_listable(&self, row: &Row) -> bool {
+        let is_version = matches!(row.class, Class::File | Class::Symlink);
+        is_version && rules::unlisting_rule(self, row).is_none()
+    }
+
+    /// Returns whether a live node can give a file or link.
     pub(crate) fn is_givable(&self, row: &Row) -> bool {
         match row.class {
-            _ if self.is_early(row) || !self.may_have(row, row.name()) => false,
             Class::File => self.is_live(row) || self.is_available(row.hash()),
             Class::Symlink => self.is_live(row),
             _ => false,
         }
     }
 
-    /// Ranks the versions of a name, the best first.
-    pub(crate) fn rank(&self, rows: Vec<Row>) -> Vec<Row> {
-        rules::rank(rows, |a, b| self.order(a, b))
-    }
-
-    /// Orders two candidates of a name by rank.
-    pub(crate) fn order(&self, a: &Row, b: &Row) -> Ordering {
-        let served_first = self.is_unserved(a).cmp(&self.is_unserved(b));
-        served_first.then_with(|| self.order_if_served(a, b))
-    }
-
     /// Returns whether a row ranks behind all versions that did not prove unserved.
     pub(crate) fn is_unserved(&self, row: &Row) -> bool {
         let path = || self.path_of(row.dir, row.name());
         self.unserved.covers(row, path)
-    }
-
-    /// Orders two candidates of a name as if none had proved unserved.
-    pub(crate) fn order_if_served(&self, a: &Row, b: &Row) -> Ordering {
-        let live_first = self.is_live(b).cmp(&self.is_live(a));
-        let by_rule = || rules::precedence((a, self.node_of(a)), (b, self.node_of(b)));
-        live_first.then_with(by_rule)
     }
 
     /// Returns whether a row makes a directory listed at its name.

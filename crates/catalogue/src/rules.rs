@@ -1,45 +1,103 @@
 //! The rules by which a version of a path gets its name, and the conflict names of the other
 //! versions.
 //!
-//! The functions are pure and keep no state.
+//! One comparison decides which version has a name, and which rule was the reason: [`compare`]
+//! orders two versions and names the rule. The merge uses the order alone, and [`decide`] returns
+//! the rules as well. No reason is stored. [`Rule`] lists the rules in their order.
 //!
-//! The rules, in their order:
+//! A rule is one entry of a table. [`UNLISTING`] has the rules that leave a version without any
+//! name, and [`DEMOTING`] those that put a version behind others. The versions that neither table
+//! orders are ordered by time and content. The rule about directories is in `settle`, because a
+//! directory can be listed without a record.
 //!
-//! 1. At and below an owned path, versions of other nodes are not listed. At the paths above it,
-//!    links of other nodes are not listed (`owners`).
-//! 2. A version more than a minute ahead of the clock is not listed (`early`).
-//! 3. A version that no live node can give, from a share or a cache, is not listed (`merged`,
-//!    `is_givable`).
-//! 4. If a directory of the name is listed, it has the name (`settle`). Files of that name get
-//!    conflict names: `~` and their node's label.
-//! 5. The version that [`rank`] puts first has the name.
-//!
-//! `Merged::order` and [`precedence`] rank candidates. A version precedes one that proved unserved
-//! (`unserved`): holders left a reader without it, or its author left several others unserved.
-//! Then a candidate of a live author precedes one of an author that is gone. Then the newest
-//! version time wins. At equal times, a file precedes a link. Of two files the hash that is smaller
-//! as hex wins, and of two links the smaller target. Then the smaller NodeId wins, then the lower
-//! share number. Candidates of the same content are one version, with the attributes of the first.
-//! Two shares of one node follow the same rule as two nodes.
+//! Candidates of the same content are one version, with the attributes of the first. Between them,
+//! the smaller NodeId precedes, then the lower share number. Two shares of one node follow the same
+//! rules as two nodes.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
+use super::merged::Merged;
 use super::row::Row;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::NAME_MAX_BYTES;
 
-/// Orders two candidates of a name by version time, content, author and share.
-pub(super) fn precedence(a: (&Row, &NodeId), b: (&Row, &NodeId)) -> Ordering {
-    let ((a, a_author), (b, b_author)) = (a, b);
-    (b.version_time().cmp(&a.version_time()))
-        .then_with(|| content_order(a, b))
-        .then_with(|| a_author.cmp(b_author))
+/// A rule about the versions of a name. The rules apply in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// At and below an owned path, only the owner's versions are listed. At a path above it, no
+    /// link of another node is listed.
+    Owner,
+    /// A version whose time is more than
+    /// [`EARLY_TOLERANCE_SECONDS`](super::EARLY_TOLERANCE_SECONDS) ahead of this node's clock is
+    /// not listed.
+    Clock,
+    /// A version that no live node can give, from a share or a cache, is not listed.
+    Givable,
+    /// A listed directory keeps the name.
+    Directory,
+    /// A version precedes those that proved unserved. Their holders left a reader without them, or
+    /// their author left several other versions unserved, or left readers without its former
+    /// versions of the name.
+    Served,
+    /// A version that a live node shares under this name precedes those without such a node.
+    AuthorLives,
+    /// The version with the newest version time precedes.
+    Newest,
+    /// Of versions with one time, a file precedes a link. Then the smaller hash precedes, and of two
+    /// links the smaller target.
+    SmallestHash,
+    /// No rule was needed: live nodes can give no other version.
+    Only,
+}
+
+/// Returns whether a rule counts against a candidate.
+type Fault = fn(&Merged, &Row) -> bool;
+
+/// The rules that leave a version without any name, whatever the other versions are.
+const UNLISTING: [(Rule, Fault); 3] = [
+    (Rule::Owner, |state, row| !state.may_have(row, row.name())),
+    (Rule::Clock, Merged::is_early),
+    (Rule::Givable, |state, row| !state.is_givable(row)),
+];
+
+/// The rules that put a version behind all versions without the fault.
+const DEMOTING: [(Rule, Fault); 2] = [
+    (Rule::Served, Merged::is_unserved),
+    (Rule::AuthorLives, |state, row| !state.is_live(row)),
+];
+
+/// Returns the rule that leaves a file or link without any name, if there is one.
+pub(super) fn unlisting_rule(state: &Merged, row: &Row) -> Option<Rule> {
+    let broken = UNLISTING.iter().find(|(_, fault)| fault(state, row));
+    broken.map(|(rule, _)| *rule)
+}
+
+/// Orders two listable candidates of a name, the preceding one first, and returns the rule that
+/// decided. A demoting rule decided only if the rules after it order the two otherwise.
+pub(super) fn compare(state: &Merged, a: &Row, b: &Row) -> (Ordering, Rule) {
+    let mut decided = match b.version_time().cmp(&a.version_time()) {
+        Ordering::Equal => (content_order(a, b), Rule::SmallestHash),
+        by_time => (by_time, Rule::Newest),
+    };
+    for (rule, fault) in DEMOTING.iter().rev() {
+        let order = fault(state, a).cmp(&fault(state, b));
+        if order.is_ne() && order != decided.0 {
+            decided = (order, *rule);
+        }
+    }
+    decided
+}
+
+/// Orders two candidates of a name by rank. Only a candidate is equal to itself.
+pub(super) fn order(state: &Merged, a: &Row, b: &Row) -> Ordering {
+    (compare(state, a, b).0)
+        .then_with(|| state.node_of(a).cmp(state.node_of(b)))
         .then_with(|| a.share.cmp(&b.share))
 }
 
 /// Orders two contents with the same version time. The winning content comes first.
-pub(super) fn content_order(a: &Row, b: &Row) -> Ordering {
+fn content_order(a: &Row, b: &Row) -> Ordering {
     (a.class.cmp(&b.class))
         .then_with(|| a.hash.cmp(&b.hash))
         .then_with(|| a.size_bytes().cmp(&b.size_bytes()))
@@ -47,17 +105,72 @@ pub(super) fn content_order(a: &Row, b: &Row) -> Ordering {
 }
 
 /// Returns one candidate for each content, the winner first.
-pub(super) fn rank(mut rows: Vec<Row>, order: impl Fn(&Row, &Row) -> Ordering) -> Vec<Row> {
+pub(super) fn rank(state: &Merged, mut rows: Vec<Row>) -> Vec<Row> {
     if rows.len() < 2 {
         return rows;
     }
-    rows.sort_by(order);
+    rows.sort_by(|a, b| order(state, a, b));
     let mut seen = BTreeSet::new();
     rows.retain(|row| {
         let content = (row.class, row.hash, row.size_bytes(), row.target().to_vec());
         seen.insert(content)
     });
     rows
+}
+
+/// A version of a name, and the decision about it.
+pub(super) struct DecidedVersion {
+    /// The first of the candidates with its content.
+    pub(super) row: Row,
+    pub(super) has_name: bool,
+    /// The reason why it has the name or not.
+    pub(super) rule: Rule,
+}
+
+/// Decides about the files and links of a name, in the order of their rank. Those that are not
+/// listed under any name come last.
+pub(super) fn decide(
+    state: &Merged,
+    candidates: impl Iterator<Item = Row>,
+    directory_has_it: bool,
+) -> Vec<DecidedVersion> {
+    let is_listable = |row: &Row| unlisting_rule(state, row).is_none();
+    let (listable, unlisted): (Vec<Row>, Vec<Row>) = candidates.partition(is_listable);
+    let (ranked, mut unlisted) = (rank(state, listable), rank(state, unlisted));
+    unlisted.retain(|row| !ranked.iter().any(|listed| listed.same_content(row)));
+    let unlisted = unlisted.into_iter().map(|row| DecidedVersion {
+        rule: unlisting_rule(state, &row).unwrap_or(Rule::Only),
+        has_name: false,
+        row,
+    });
+    let unlisted: Vec<DecidedVersion> = unlisted.collect();
+    let rule_of = |at: usize| match at {
+        _ if directory_has_it => Rule::Directory,
+        0 => rule_of_winner(state, &ranked, &unlisted),
+        _ => compare(state, &ranked[0], &ranked[at]).1,
+    };
+    let rules: Vec<Rule> = (0..ranked.len()).map(rule_of).collect();
+    let listed = ranked.into_iter().zip(rules).enumerate();
+    let listed = listed.map(|(at, (row, rule))| DecidedVersion {
+        row,
+        has_name: at == 0 && !directory_has_it,
+        rule,
+    });
+    listed.chain(unlisted).collect()
+}
+
+/// Returns the rule by which the first of the listable versions has the name. A rule that excludes
+/// or demotes another version says more than the one that decided against the second.
+fn rule_of_winner(state: &Merged, ranked: &[Row], unlisted: &[DecidedVersion]) -> Rule {
+    if unlisted.iter().any(|it| it.rule == Rule::Owner) {
+        return Rule::Owner;
+    }
+    let others = ranked.iter().skip(1);
+    let mut rules = others.map(|other| compare(state, &ranked[0], other).1);
+    let second = rules.next().unwrap_or(Rule::Only);
+    rules
+        .filter(|rule| *rule < Rule::Newest)
+        .fold(second, Rule::min)
 }
 
 /// Inserts `~label` before the last extension of `name`. Returns `None` if the result exceeds 255

@@ -13,6 +13,7 @@ use super::early::FutureDated;
 use super::merged::Merged;
 use super::orders::{ByHash, ByName, DirRef, HashFrom, ListedRow, Named};
 use super::row::{Class, DirId, NodeIndex, Row};
+use super::rules;
 use super::tracked::TrackedState;
 use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::digest::ContentHash;
@@ -71,9 +72,8 @@ impl Unsettled {
         (self.looks - looks) / LOOKS_PER_STEP
     }
 
-    /// Returns the candidates of a name that a live node can give, and the number of candidates
-    /// examined.
-    pub(super) fn givable<'a>(
+    /// Returns the candidates of a name that may be listed, and the number of candidates examined.
+    pub(super) fn listable<'a>(
         &self,
         state: &'a Merged,
         dir: DirId,
@@ -83,7 +83,7 @@ impl Unsettled {
         let mut looks = 0;
         let rows = state.dir(dir).candidates(name);
         let rows = rows.inspect(|_| looks += 1);
-        let rows = rows.filter(|row| !leaving(row) && state.is_givable(row));
+        let rows = rows.filter(|row| !leaving(row) && state.is_listable(row));
         (rows.collect(), looks)
     }
 }
@@ -298,14 +298,13 @@ impl NameSettler<'_> {
         }
     }
 
-    /// Returns the best version of a name that a live node can give, and whether it can give
-    /// others.
+    /// Returns the best version of a name that may be listed, and whether there are others.
     fn best(&mut self, dir: DirId, name: &[u8]) -> (Option<Row>, bool) {
-        let (rows, looks) = self.settling.givable(&self.tracked.state, dir, name);
+        let (rows, looks) = self.settling.listable(&self.tracked.state, dir, name);
         let best = rows
             .iter()
             .copied()
-            .min_by(|a, b| self.tracked.state.order(a, b));
+            .min_by(|a, b| rules::order(&self.tracked.state, a, b));
         let is_other = |row: &&Row| best.is_some_and(|best| !best.same_content(row));
         let has_others = rows.iter().any(is_other);
         let best = best.cloned();

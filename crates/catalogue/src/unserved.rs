@@ -388,7 +388,8 @@ impl UnservedContents<'_> {
     fn is_served_by_others(&self, path: &SharedPath, author: NodeIndex) -> bool {
         let state = self.logs.merge.state();
         let mut others = self.versions_of(path).into_iter();
-        others.any(|row| row.author != author && state.is_givable(&row) && !state.is_unserved(&row))
+        others
+            .any(|row| row.author != author && state.is_listable(&row) && !state.is_unserved(&row))
     }
 
     fn set_unserved(&mut self, content: ContentKey, is_unserved: bool) {
@@ -425,7 +426,7 @@ impl UnservedContents<'_> {
         files.any(|row| {
             let mut others = state.dir(row.dir).candidates(row.name());
             others.any(|other| {
-                !other.same_content(row) && state.is_givable(other) && !state.is_unserved(other)
+                !other.same_content(row) && state.is_listable(other) && !state.is_unserved(other)
             })
         })
     }

@@ -1,10 +1,10 @@
-//! The versions of a path, and the rule that decided about each.
+//! The versions of a path, and the decision about each.
 
 use super::dir::Dir;
 use super::merged::Merged;
 use super::orders::{Alias, Named};
 use super::row::{Class, DirId, Row};
-use super::rules;
+use super::rules::{self, DecidedVersion, Rule};
 use super::view::View;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
@@ -13,43 +13,6 @@ use p2pfs_types::path::SharedPath;
 
 /// Maximum number of candidates of a name that are examined for its authors.
 const NAME_AUTHORS_MAX: usize = 64;
-
-/// The rule that decided about a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rule {
-    /// It has the name: live nodes can give no other version.
-    Only,
-    /// It has the name: its version time is the newest.
-    Newest,
-    /// It has the name: its version time is the newest, and it precedes the others of that time. A
-    /// file precedes a link, then the smaller hash or link target precedes.
-    SmallestHash,
-    /// It lost: another version is newer.
-    Older,
-    /// It lost: another version is as new and precedes it.
-    LargerHash,
-    /// A listed directory keeps the name. The version of the directory itself has this rule too.
-    DirectoryKeeps,
-    /// It has the name although another version is newer: no live node shares that version under
-    /// this name.
-    AuthorLives,
-    /// It lost although it is newer: no live node shares it under this name.
-    AuthorGone,
-    /// It has the name: a version that would precede it proved unserved.
-    OthersUnserved,
-    /// It lost: its holders left a reader without it, or its author left several other versions
-    /// unserved, or left readers without its former versions of the name.
-    Unserved,
-    /// It waits: its time is more than [`EARLY_TOLERANCE_SECONDS`](super::EARLY_TOLERANCE_SECONDS)
-    /// ahead of this node's clock.
-    Early,
-    /// No live node can give it.
-    NotGivable,
-    /// It has the name: its author owns the path, and another node has another version.
-    Owner,
-    /// It lost: another node owns the path. Or it is a link, and another node owns a path below it.
-    NotOwner,
-}
 
 /// One version of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +29,9 @@ pub struct Version {
     pub holders: Vec<NodeId>,
     /// The path under which it is listed. `None` if it is not listed.
     pub listed_as: Option<SharedPath>,
-    /// The rule that decided about it.
+    /// Whether it has the name.
+    pub has_name: bool,
+    /// The reason why it has the name or not. If several rules decided, the first of them.
     pub rule: Rule,
 }
 
@@ -134,45 +99,18 @@ impl<'a> NameVersions<'a> {
     pub(super) fn all(&self) -> Vec<Version> {
         let merged = &self.view.merged;
         let here = merged.dir(self.dir);
-        let rows: Vec<Row> = here
-            .candidates(self.name)
-            .filter(|row| matches!(row.class, Class::File | Class::Symlink))
-            .cloned()
-            .collect();
-        let (givable, gone): (Vec<Row>, Vec<Row>) =
-            rows.iter().cloned().partition(|row| merged.is_givable(row));
-        let (ranked, lost) = (merged.rank(givable), merged.rank(gone));
-        let lost = lost
-            .into_iter()
-            .filter(|row| !ranked.iter().any(|r| r.same_content(row)));
-        let is_contested = lost.clone().any(|row| !merged.may_have(&row, row.name()));
-        let kept = here.dirs.contains(&Named(self.name));
-        let mut versions: Vec<Version> = self.directory().into_iter().filter(|_| kept).collect();
-        for (at, row) in ranked.iter().enumerate() {
-            let rule = if kept {
-                Rule::DirectoryKeeps
-            } else if at == 0 && is_contested {
-                Rule::Owner
-            } else {
-                rule_of(merged, at, &ranked)
-            };
-            versions.extend(version(merged, row, &rows, rule));
-        }
-        versions.extend(lost.filter_map(|row| {
-            let rule = if !merged.may_have(&row, row.name()) {
-                Rule::NotOwner
-            } else if merged.is_early(&row) {
-                Rule::Early
-            } else {
-                Rule::NotGivable
-            };
-            version(merged, &row, &rows, rule)
-        }));
-        versions
+        let rows = here.candidates(self.name);
+        let rows = rows.filter(|row| matches!(row.class, Class::File | Class::Symlink));
+        let rows: Vec<Row> = rows.cloned().collect();
+        let directory_has_it = here.dirs.contains(&Named(self.name));
+        let decided = rules::decide(merged, rows.iter().cloned(), directory_has_it);
+        let directory = directory_has_it.then(|| self.directory(decided.is_empty()));
+        let versions = decided.iter().filter_map(|it| version(merged, it, &rows));
+        directory.flatten().into_iter().chain(versions).collect()
     }
 
-    /// Returns the directory of the name as a version, listed or not.
-    fn directory(&self) -> Option<Version> {
+    /// Returns the listed directory of the name as a version.
+    fn directory(&self, is_only: bool) -> Option<Version> {
         let merged = &self.view.merged;
         let here = merged.dir(self.dir);
         let found = self.view.directory(here.child(self.name)?);
@@ -191,15 +129,17 @@ impl<'a> NameVersions<'a> {
                 .collect(),
             holders: live.map(|row| *merged.node_of(row)).collect(),
             listed_as: Some(merged.path_of(self.dir, self.name)),
-            rule: Rule::DirectoryKeeps,
+            has_name: true,
+            rule: if is_only { Rule::Only } else { Rule::Directory },
         })
     }
 }
 
 /// Returns the version of a file or link. `all` are the rows of its name.
-fn version(merged: &Merged, row: &Row, all: &[Row], rule: Rule) -> Option<Version> {
+fn version(merged: &Merged, decided: &DecidedVersion, all: &[Row]) -> Option<Version> {
+    let row = &decided.row;
     let mut same: Vec<&Row> = all.iter().filter(|r| r.same_content(row)).collect();
-    same.sort_by(|a, b| rules::precedence((a, merged.node_of(a)), (b, merged.node_of(b))));
+    same.sort_by(|a, b| rules::order(merged, a, b));
     let holders = match row.class {
         Class::File => merged.holder_ids(row.hash()),
         _ => {
@@ -217,7 +157,8 @@ fn version(merged: &Merged, row: &Row, all: &[Row], rule: Rule) -> Option<Versio
             .collect(),
         holders,
         listed_as: listed_path(merged, row),
-        rule,
+        has_name: decided.has_name,
+        rule: decided.rule,
     })
 }
 
@@ -239,35 +180,4 @@ pub(super) fn listed_name<'a>(dir: &'a Dir, row: &'a Row) -> Option<&'a [u8]> {
         .iter()
         .find(|alias| alias.row().is(row))
         .map(|alias| alias.name())
-}
-
-/// Returns the rule for the version at an index of the ranking.
-fn rule_of(merged: &Merged, at: usize, ranked: &[Row]) -> Rule {
-    let (first, row) = (&ranked[0], &ranked[at]);
-    let lives = |row: &Row| merged.is_live(row);
-    let overrules = |winner: &Row, loser: &Row| {
-        lives(winner) && !lives(loser) && loser.version_time() > winner.version_time()
-    };
-    let served_instead = |winner: &Row, loser: &Row| {
-        let unserved = |row| merged.is_unserved(row);
-        unserved(loser) && !unserved(winner) && merged.order_if_served(loser, winner).is_lt()
-    };
-    if at > 0 {
-        return if served_instead(first, row) {
-            Rule::Unserved
-        } else if overrules(first, row) {
-            Rule::AuthorGone
-        } else if row.version_time() == first.version_time() {
-            Rule::LargerHash
-        } else {
-            Rule::Older
-        };
-    }
-    match ranked.get(1) {
-        None => Rule::Only,
-        _ if ranked.iter().any(|other| served_instead(first, other)) => Rule::OthersUnserved,
-        _ if ranked.iter().any(|other| overrules(first, other)) => Rule::AuthorLives,
-        Some(second) if second.version_time() == first.version_time() => Rule::SmallestHash,
-        Some(_) => Rule::Newest,
-    }
 }

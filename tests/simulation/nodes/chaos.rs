@@ -116,7 +116,7 @@ fn ranks_behind(world: &World) -> bool {
     let views = live.map(|node| &world.running(node).view);
     let mut versions =
         views.flat_map(|view| NAMES.iter().flat_map(|name| view.versions(&path(name))));
-    versions.any(|version| version.rule == Rule::Unserved)
+    versions.any(|version| version.rule == Rule::Served)
 }
 
 /// Runs nodes through faults and then calm. Returns the trace.

@@ -279,9 +279,7 @@ impl Churn {
     /// Returns whether the first node ranks the third one's version behind the older one.
     fn is_behind(&self) -> bool {
         let versions = self.world.running(0).view.versions(&path("name"));
-        versions
-            .iter()
-            .any(|version| version.rule == Rule::Unserved)
+        versions.iter().any(|version| version.rule == Rule::Served)
     }
 
     fn is_named(&self) -> bool {
@@ -313,7 +311,7 @@ fn loses_the_name_and_is_named(seed: u64, manner: Manner) {
     assert_eq!(churn.world.read_to_end(0, churn.old), Ok(()));
     // another node has not asked, and ranks by the usual rules
     let of_other = churn.world.running(1).view.versions(&path("name"));
-    assert!(of_other.iter().all(|it| it.rule != Rule::Unserved));
+    assert!(of_other.iter().all(|it| it.rule != Rule::Served));
     churn.world.run_for(UNSERVED_FOR + SECOND);
     assert_eq!(
         shown(&churn.world, "name"),

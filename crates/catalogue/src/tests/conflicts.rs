@@ -45,8 +45,7 @@ fn versions_of_one_time_are_ordered_by_the_smaller_hash() {
     let smaller = hash("1").min(hash("2"));
     let view = watcher.view();
     assert_eq!(shown(&view, "a"), Some(smaller));
-    let rules: Vec<Rule> = view.versions(&path("a")).iter().map(|v| v.rule).collect();
-    assert_eq!(rules, [Rule::SmallestHash, Rule::LargerHash]);
+    assert_eq!(rules(&mut watcher, "a"), [Rule::SmallestHash; 2]);
 }
 
 #[test]
@@ -144,7 +143,7 @@ fn a_version_without_a_possible_conflict_name_is_left_out_and_explained() {
     assert_eq!(versions.len(), 2);
     assert_eq!(
         (versions[1].rule, &versions[1].listed_as),
-        (Rule::Older, &None)
+        (Rule::Newest, &None)
     );
     assert_eq!(versions[1].holders, [id(1)]);
     assert!(view.contents().get(&hash("one")).is_some());
@@ -159,8 +158,7 @@ fn a_directory_keeps_its_name_from_a_file() {
     let view = watcher.view();
     assert_eq!(names(&view), ["d", "d/inner", "d~x"]);
     assert_eq!(view.lookup(&path("d")).unwrap().kind, Kind::Directory);
-    let rules: Vec<Rule> = view.versions(&path("d")).iter().map(|v| v.rule).collect();
-    assert_eq!(rules, [Rule::DirectoryKeeps, Rule::DirectoryKeeps]);
+    assert_eq!(rules(&mut watcher, "d"), [Rule::Directory; 2]);
     watcher.set_live(id(2), false).unwrap();
     assert_eq!(
         names(&watcher.view()),
@@ -258,21 +256,14 @@ fn a_future_version_is_delayed_until_its_time_and_why_explains_it() {
             _ => None,
         };
     assert_eq!(shown(&mut honest), Some(hash("honest")));
-    let rules = |honest: &mut Catalogue| {
-        let versions = honest.view().versions(&path("install.sh"));
-        versions
-            .iter()
-            .map(|version| version.rule)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(rules(&mut honest), [Rule::Only, Rule::Early]);
+    assert_eq!(rules(&mut honest, "install.sh"), [Rule::Only, Rule::Clock]);
     assert_eq!(names(&honest.view()), ["install.sh"], "nor beside it");
     assert_eq!(honest.early_count(), 1);
     honest.set_clock(10_000_000 - EARLY_TOLERANCE_SECONDS - 1);
     assert_eq!(shown(&mut honest), Some(hash("honest")));
     honest.set_clock(10_000_000 - EARLY_TOLERANCE_SECONDS);
     assert_eq!(shown(&mut honest), Some(hash("wicked")));
-    assert_eq!(rules(&mut honest), [Rule::Newest, Rule::Older]);
+    assert_eq!(rules(&mut honest, "install.sh"), [Rule::Newest; 2]);
     assert_eq!(honest.early_count(), 0);
 }
 
@@ -373,8 +364,7 @@ fn a_departed_nodes_cached_content_wins_over_no_live_share() {
     assert_eq!(live.view().versions(&path("f"))[0].rule, Rule::Newest);
     live.set_live(id(1), false).unwrap();
     let versions = live.view().versions(&path("f"));
-    let rules: Vec<Rule> = versions.iter().map(|version| version.rule).collect();
-    assert_eq!(rules, [Rule::AuthorLives, Rule::AuthorGone]);
+    assert_eq!(rules(&mut live, "f"), [Rule::AuthorLives; 2]);
     assert_eq!(versions[0].authors[0].0, id(2));
     assert!(
         live.view().lookup(&path("alone")).is_some(),
@@ -382,6 +372,32 @@ fn a_departed_nodes_cached_content_wins_over_no_live_share() {
     );
     live.set_live(id(1), true).unwrap();
     assert_eq!(live.view().versions(&path("f"))[0].authors[0].0, id(1));
+}
+
+#[test]
+fn departed_nodes_version_of_the_same_time_and_a_smaller_hash_lost_by_its_departure() {
+    let (mut departed, mut live) = (node(1, "departed"), node(2, "live"));
+    let mut contents = ["one", "two"];
+    contents.sort_by_key(|content| hash(content));
+    put(&mut departed, "f", file(contents[0], 5));
+    put(&mut live, "f", file(contents[1], 5));
+    share(&mut departed, &mut live);
+    live.own_mut().have(hash(contents[0]), 3).unwrap();
+    live.set_live(id(1), false).unwrap();
+    assert_eq!(shown(&live.view(), "f"), Some(hash(contents[1])));
+    assert_eq!(rules(&mut live, "f"), [Rule::AuthorLives; 2]);
+}
+
+#[test]
+fn first_author_of_a_version_is_the_one_whose_attributes_it_has() {
+    let (mut departed, mut live) = (node(1, "departed"), node(2, "live"));
+    put(&mut departed, "f", file("same", 9));
+    put(&mut live, "f", file("same", 1));
+    share(&mut departed, &mut live);
+    live.set_live(id(1), false).unwrap();
+    let version = live.view().versions(&path("f")).remove(0);
+    assert_eq!(version.mtime, time(1));
+    assert_eq!(version.authors, [(id(2), SHARE), (id(1), SHARE)]);
 }
 
 #[test]

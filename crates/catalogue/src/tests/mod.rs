@@ -4,6 +4,7 @@ mod aliases;
 mod budgets;
 mod changes;
 mod conflicts;
+mod decisions;
 mod forged;
 mod forgotten;
 mod limits;
@@ -21,7 +22,9 @@ mod worlds;
 
 use bytes::Bytes;
 
-use super::{Applied, Catalogue, Found, HeadOutcome, LogPart, NameHandle, Pull, View, sample};
+use super::{
+    Applied, Catalogue, Found, HeadOutcome, LogPart, NameHandle, Pull, Rule, View, sample,
+};
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, SignedHead, Timestamp};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::{NodeId, NodeName};
@@ -186,6 +189,12 @@ pub(super) fn listing(view: &View) -> Vec<(String, Found)> {
 
 pub(super) fn names(view: &View) -> Vec<String> {
     listing(view).into_iter().map(|(name, _)| name).collect()
+}
+
+/// Returns the rule of each version of a name, the version with the name first.
+pub(super) fn rules(watcher: &mut Catalogue, name: &str) -> Vec<Rule> {
+    let versions = watcher.view().versions(&path(name));
+    versions.iter().map(|version| version.rule).collect()
 }
 
 /// Returns the content that a path shows.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::worlds::{CONTENTS, NAMES, NODES, Said, World, node_id, owners, steps};
 use super::*;
-use crate::{Owners, Rule, Totals, conflict_name};
+use crate::{Owners, Rule, Totals, Version, conflict_name};
 
 struct Model<'a> {
     said: &'a [Said],
@@ -269,10 +269,13 @@ fn check(view: &View, model: &Model<'_>) {
     }
     for (path, versions) in model.versions() {
         let known = view.versions(path);
-        let by_right = known.iter().filter(|it| it.rule != Rule::NotOwner);
-        let givable = by_right
-            .filter(|version| version.kind != Kind::Directory && !version.holders.is_empty());
-        assert_eq!(givable.count(), versions.len(), "{path:?}: {known:?}");
+        let unlisted = [Rule::Owner, Rule::Givable];
+        let is_listable = |it: &&Version| it.has_name || !unlisted.contains(&it.rule);
+        let listable = known.iter().filter(is_listable);
+        let listable = listable.filter(|it| it.kind != Kind::Directory);
+        let kinds: Vec<Kind> = listable.map(|it| it.kind.clone()).collect();
+        let expected = versions.iter().map(|(_, _, entry)| entry.kind.clone());
+        assert_eq!(kinds, expected.collect::<Vec<_>>(), "{path:?}: {known:?}");
     }
 }
 

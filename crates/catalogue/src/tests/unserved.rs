@@ -40,11 +40,6 @@ fn shows_true(watcher: &mut Catalogue, number: usize) -> bool {
     content == Some(hash(&true_content(number)))
 }
 
-fn rules(watcher: &mut Catalogue, name: &str) -> Vec<Rule> {
-    let versions = watcher.view().versions(&path(name));
-    versions.iter().map(|version| version.rule).collect()
-}
-
 #[test]
 fn unserved_version_ranks_behind_one_that_can_be_had_and_why_says_so() {
     let (mut watcher, now) = (contested(1), Instant::now());
@@ -57,14 +52,11 @@ fn unserved_version_ranks_behind_one_that_can_be_had_and_why_says_so() {
     assert_eq!(names(&watcher.view()), ["a0", "a0~liar"]);
     let of_name = crate::Change::Entry(path("a0"));
     assert!(std::iter::from_fn(|| watcher.poll_change()).any(|it| it == of_name));
-    assert_eq!(
-        rules(&mut watcher, "a0"),
-        [Rule::OthersUnserved, Rule::Unserved]
-    );
+    assert_eq!(rules(&mut watcher, "a0"), [Rule::Served; 2]);
     let mut marks = watcher.unserved();
     marks.clear(&unserved, &[id(LIAR)], Portion::Part);
     assert!(!shows_true(&mut watcher, 0), "it was served");
-    assert_eq!(rules(&mut watcher, "a0"), [Rule::Newest, Rule::Older]);
+    assert_eq!(rules(&mut watcher, "a0"), [Rule::Newest; 2]);
 }
 
 #[test]
@@ -85,7 +77,7 @@ fn two_unserved_versions_rank_by_the_usual_rules() {
     assert_eq!(watcher.unserved().mark(both[0], now + LONG), [id(LIAR)]);
     assert!(watcher.unserved().mark(both[1], now + LONG).is_empty());
     assert!(!shows_true(&mut watcher, 0));
-    assert_eq!(rules(&mut watcher, "a0"), [Rule::Newest, Rule::Older]);
+    assert_eq!(rules(&mut watcher, "a0"), [Rule::Newest; 2]);
 }
 
 #[test]
@@ -145,10 +137,7 @@ fn author_of_several_unserved_contents_ranks_behind_until_one_is_served() {
     for number in 0..600 {
         assert!(shows_true(&mut watcher, number), "{number}");
     }
-    assert_eq!(
-        rules(&mut watcher, "a500"),
-        [Rule::OthersUnserved, Rule::Unserved]
-    );
+    assert_eq!(rules(&mut watcher, "a500"), [Rule::Served; 2]);
     let served = key(&false_content(500));
     let mut marks = watcher.unserved();
     marks.clear(&served, &[id(HONEST)], Portion::Whole);
@@ -330,8 +319,7 @@ fn author_that_was_silent_for_several_replaced_versions_loses_the_name_and_is_at
     assert!(replaced.is_behind());
     replaced.replace();
     assert!(replaced.is_behind(), "a new version took the name back");
-    let ranking = [Rule::OthersUnserved, Rule::Unserved];
-    assert_eq!(rules(&mut replaced.watcher, "a0"), ranking);
+    assert_eq!(rules(&mut replaced.watcher, "a0"), [Rule::Served; 2]);
     let end = replaced.begun + Duration::from_secs(30) + LONG;
     assert_eq!(replaced.watcher.next_unserved_expiry(), Some(end));
     replaced.watcher.unserved().expire(end);

@@ -67,7 +67,7 @@ pub struct HiddenEntry {
 pub struct Why {
     /// Whether the name is listed.
     pub is_listed: bool,
-    /// Every known version, the winner first, each with the rule that decided its rank.
+    /// Every known version, the winner first, each with the rule that decided about it.
     pub versions: Vec<Version>,
     /// The node or peer that sent the listed file, as stated by the node that received it.
     pub sent_by: Option<String>,
@@ -104,15 +104,10 @@ pub enum NextRead {
 }
 
 impl Why {
-    /// Returns the rule of the winning version. If no version is a file or a link, there is no
-    /// conflict, and [`Rule::DirectoryKeeps`] becomes [`Rule::Only`].
+    /// Returns the rule of the winning version. If no version is listed, returns the rule that
+    /// leaves the first one unlisted.
     pub fn rule(&self) -> Rule {
-        let rule = self.versions.first().map_or(Rule::Only, |first| first.rule);
-        let contested = self.versions.iter().any(|it| it.kind != Kind::Directory);
-        match rule {
-            Rule::DirectoryKeeps if !contested => Rule::Only,
-            rule => rule,
-        }
+        self.versions.first().map_or(Rule::Only, |first| first.rule)
     }
 }
 

@@ -298,7 +298,7 @@ pub(super) fn why(
         listed: why.is_listed,
         rule: rule_in_words(&why, |node| services.node.peers().name_of(node)),
         next_read: match why.rule() {
-            Rule::Early | Rule::NotOwner => NOT_OWNED.to_owned(),
+            Rule::Clock | Rule::Owner if !why.is_listed => NOT_OWNED.to_owned(),
             _ => next_read(services, why.next_read, &why.versions),
         },
         versions: versions
@@ -389,8 +389,8 @@ fn version_info(services: &Services, version: &Version) -> VersionInfo {
     let author = version.authors.first().map(|(node, _)| *node);
     VersionInfo {
         shown_as: version.listed_as.as_ref().map(named_as),
-        won: has_name(version),
-        waits: version.rule == Rule::Early,
+        won: version.has_name,
+        waits: version.rule == Rule::Clock,
         author: author.map_or_else(String::new, |node| services.node.peers().name_of(&node)),
         author_node: author.map_or_else(String::new, |node| node.to_string()),
         kind,
@@ -432,7 +432,7 @@ fn next_read(services: &Services, next: NextRead, versions: &[Version]) -> Strin
 
 /// Describes a read of a file whose holders are all away or down.
 fn gone(services: &Services, versions: &[Version]) -> String {
-    let Some(version) = versions.iter().find(|it| has_name(it)) else {
+    let Some(version) = versions.iter().find(|it| it.has_name) else {
         return gone_in_words(&[], 0, 0);
     };
     let me = services.node.id();
@@ -537,24 +537,15 @@ fn unlisted_provenance(
     }
 }
 
-/// Returns whether the plain name shows this version.
-fn has_name(version: &Version) -> bool {
-    match version.rule {
-        Rule::Only | Rule::Newest | Rule::SmallestHash => true,
-        Rule::AuthorLives | Rule::OthersUnserved => true,
-        Rule::DirectoryKeeps => version.kind == Kind::Directory,
-        Rule::Owner => true,
-        Rule::Older | Rule::LargerHash | Rule::AuthorGone | Rule::Unserved => false,
-        Rule::Early | Rule::NotGivable | Rule::NotOwner => false,
-    }
-}
-
 /// Describes the rule that decided which version the name shows. A version with a time ahead of
 /// this node's clock took no part in the decision, so the text mentions that version separately.
 fn rule_in_words(why: &Why, name_of: impl Fn(&NodeId) -> String) -> String {
-    let decided = rule_sentence(why.rule());
+    let decided = rule_sentence(
+        why.rule(),
+        why.versions.first().is_none_or(|it| it.has_name),
+    );
     let mut behind = why.versions.iter().skip(1);
-    let waiting = behind.find(|version| version.rule == Rule::Early);
+    let waiting = behind.find(|version| version.rule == Rule::Clock);
     match waiting.and_then(|version| version.authors.first()) {
         Some((author, _)) => format!(
             "{decided}; beside it, that of {} is from ahead of this node's clock and waits for its \
@@ -565,22 +556,19 @@ fn rule_in_words(why: &Why, name_of: impl Fn(&NodeId) -> String) -> String {
     }
 }
 
-fn rule_sentence(rule: Rule) -> &'static str {
+/// Describes the rule of the first version of a name, which has the name or is not listed.
+fn rule_sentence(rule: Rule, has_name: bool) -> &'static str {
     match rule {
         Rule::Only => "there is one version",
         Rule::Newest => "the newest version time wins",
         Rule::SmallestHash => "version times are equal: the smaller hash wins",
-        Rule::Older => "another version is newer",
-        Rule::LargerHash => "another version is as new and has a smaller hash",
-        Rule::DirectoryKeeps => "a directory keeps the name, the file stands beside it",
+        Rule::Directory => "a directory keeps the name, the file stands beside it",
         Rule::AuthorLives => "its author is alive, the authors of newer versions are gone",
-        Rule::AuthorGone => "only caches have it: its author is gone",
-        Rule::OthersUnserved => "no holder gave the versions that would precede it",
-        Rule::Unserved => "no holder gave it, or other versions of its author, when they were read",
-        Rule::Early => "its time is ahead of this node's clock: it waits until then",
-        Rule::NotGivable => "no live node can give it",
-        Rule::Owner => "its author owns the path: no other version is listed",
-        Rule::NotOwner => {
+        Rule::Served => "no holder gave the versions that would precede it",
+        Rule::Clock => "its time is ahead of this node's clock: it waits until then",
+        Rule::Givable => "no live node can give it",
+        Rule::Owner if has_name => "its author owns the path: no other version is listed",
+        Rule::Owner => {
             "another node owns the path, or one below this link: this version is not listed"
         }
     }
@@ -599,6 +587,7 @@ mod tests {
             authors: vec![(NodeId::new([number; 32]), share)],
             holders: Vec::new(),
             listed_as: None,
+            has_name: number == 0 && *rule != Rule::Clock,
             rule: *rule,
         };
         let why = Why {
@@ -615,11 +604,11 @@ mod tests {
     fn a_future_version_is_shown_as_waiting_beside_the_current_one() {
         let waits =
             "beside it, that of n1 is from ahead of this node's clock and waits for its time";
-        let beside = told(&[Rule::Only, Rule::Early]);
+        let beside = told(&[Rule::Only, Rule::Clock]);
         assert_eq!(beside, format!("there is one version; {waits}"));
-        let contested = told(&[Rule::Newest, Rule::Early, Rule::NotGivable]);
+        let contested = told(&[Rule::Newest, Rule::Clock, Rule::Givable]);
         assert_eq!(contested, format!("the newest version time wins; {waits}"));
-        assert!(told(&[Rule::Early, Rule::Early]).starts_with("its time is ahead"));
+        assert!(told(&[Rule::Clock, Rule::Clock]).starts_with("its time is ahead"));
         assert_eq!(told(&[Rule::Only]), "there is one version");
     }
 
