@@ -6,6 +6,14 @@ use std::process::ExitCode;
 use p2pfs::{cli, daemon};
 use p2pfs_fuse::broker::process;
 
+/// Kind of this process. A daemon and a broker end even if no reader takes their last words.
+#[derive(PartialEq, Eq)]
+enum ProcessKind {
+    Daemon,
+    Broker,
+    Command,
+}
+
 fn main() -> ExitCode {
     cli::answer_shell();
     cli::outlive_the_limit_of_files();
@@ -13,8 +21,14 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(code) => return code,
     };
-    let is_daemon = matches!(&command, cli::Command::Start(cli::StartCommand::Daemon(options)) if !options.check_config);
-    if is_daemon {
+    let process = match &command {
+        cli::Command::Start(cli::StartCommand::Daemon(options)) if !options.check_config => {
+            ProcessKind::Daemon
+        }
+        cli::Command::Programs(cli::ProgramCommand::MountBroker(_)) => ProcessKind::Broker,
+        _ => ProcessKind::Command,
+    };
+    if process == ProcessKind::Daemon {
         daemon::copies::start_again_for_faster();
     }
     let programs = cli::Programs {
@@ -48,10 +62,15 @@ fn main() -> ExitCode {
     match cli::run(command, programs) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let is_told = error.is_quiet()
-                || is_daemon && daemon::logging::tell_failed_start(&error.to_string());
-            if !is_told {
-                cli::complain(&error);
+            if !error.is_quiet() {
+                let complaint = cli::complaint(&error);
+                match process {
+                    ProcessKind::Daemon => {
+                        daemon::logging::report_failed_start(&error.to_string(), &complaint);
+                    }
+                    ProcessKind::Broker => daemon::logging::print_last_words(&complaint),
+                    ProcessKind::Command => cli::remark(complaint),
+                }
             }
             ExitCode::from(error.exit_status())
         }

@@ -277,18 +277,22 @@ fn print_misuse(error: &clap::Error) -> io::Result<()> {
 }
 
 /// Prints an error on standard error. If that fails, only the exit code reports it.
+pub fn complain(error: impl fmt::Display) {
+    remark(complaint(error));
+}
+
+/// Returns the text of an error for standard error.
 ///
 /// On a terminal, lines are broken between words. In a pipe or a log, each error stays on one line.
-pub fn complain(error: impl fmt::Display) {
+pub fn complaint(error: impl fmt::Display) -> String {
     let text = format!("p2pfs: {error}");
-    if io::stderr().is_terminal() {
-        let lines = text
-            .lines()
-            .flat_map(|line| output::broken(line, "", LongWords::Continued));
-        remark(lines.collect::<Vec<_>>().join("\n"));
-    } else {
-        remark(text);
+    if !io::stderr().is_terminal() {
+        return text;
     }
+    let lines = text
+        .lines()
+        .flat_map(|line| output::broken(line, "", LongWords::Continued));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Prints a line on standard error and ignores a failure to do so.

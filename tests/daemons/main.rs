@@ -41,6 +41,7 @@ mod support;
 mod tools;
 mod trees;
 mod trust;
+mod unread_log;
 mod unwatchable;
 mod waiting;
 

@@ -14,6 +14,7 @@ mod folder;
 mod former_names;
 mod isolation;
 mod journal;
+mod journal_records;
 #[cfg(feature = "legacy")]
 mod legacy_peers;
 mod limits;
@@ -26,6 +27,7 @@ mod node_config;
 mod own_dirs;
 mod paced;
 mod rates;
+mod record_queue;
 mod reload;
 mod remount;
 pub mod run;

@@ -75,6 +75,7 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
     memory::set_heaps();
     limits::leave_no_core();
     limits::open_many_files();
+    logging::report_panics();
     let log = logging::start(loaded.config.log.level)?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -87,6 +88,14 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
             Err(error) => tracing::warn!("the daemon is not confined by Landlock: {error}"),
         }
     }
+    logging::begin_writing();
+    let outcome = run_confined(sources, loaded, &log);
+    systemd::finish_telling();
+    logging::finish_writing();
+    outcome
+}
+
+fn run_confined(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
         .enable_all()
@@ -95,7 +104,7 @@ pub fn run(sources: Sources, loaded: Loaded) -> Result<(), RunError> {
             what: "cannot start threads",
             source,
         })?;
-    let outcome = runtime.block_on(live(sources, loaded, &log));
+    let outcome = runtime.block_on(live(sources, loaded, log));
     // A thread that still waits for a disk must not delay the end.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome

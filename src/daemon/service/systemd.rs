@@ -2,16 +2,27 @@
 //! manager creates. Without a manager, no message is sent and no mode is changed.
 //!
 //! Owns the messages and the watchdog's interval. The daemon serves even if it cannot notify the
-//! manager, so no error leaves this module.
+//! manager, so no error leaves this module. It also serves while the manager stands still: the
+//! messages go through a queue with a thread of its own.
 
+use std::sync::Once;
 use std::time::Duration;
 
 use p2pfs_types::files::open_to_all;
 use sd_notify::NotifyState;
 
+use super::record_queue::RecordQueue;
 use crate::daemon::config::units::write_count;
 use crate::daemon::config::{Config, Environment};
 use crate::daemon::control::Status;
+
+/// Maximum bytes of messages that wait for the service manager; some 500 messages.
+const QUEUE_MAX_BYTES: usize = 64 << 10;
+/// How long the end of the process waits for the service manager to take the last messages.
+const LAST_MESSAGES_TIME: Duration = Duration::from_secs(1);
+
+/// Messages that wait for the service manager.
+static MESSAGES: RecordQueue = RecordQueue::new(QUEUE_MAX_BYTES);
 
 /// Lets all users enter each inbox that is a state directory of the unit. systemd gives every state
 /// directory the mode of `StateDirectoryMode=` at each start, and received files below a directory
@@ -103,8 +114,25 @@ pub fn watchdog_period() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|patience| patience / 2)
 }
 
+/// Waits until the service manager has all messages, at most for [`LAST_MESSAGES_TIME`].
+pub(super) fn finish_telling() {
+    let _untold = MESSAGES.flush(LAST_MESSAGES_TIME);
+}
+
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(e) = sd_notify::notify(states) {
+    static BEGUN: Once = Once::new();
+    if !is_managed() {
+        return;
+    }
+    BEGUN.call_once(|| MESSAGES.serve("service manager", send, |_| {}));
+    let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+    MESSAGES.push(lines.join("\n").into_bytes());
+}
+
+/// Sends a message, and waits while the service manager stands still.
+fn send(message: &[u8]) {
+    let message = String::from_utf8_lossy(message);
+    if let Err(e) = sd_notify::notify(&[NotifyState::Custom(&message)]) {
         tracing::debug!("the service manager was not told: {e}");
     }
 }
@@ -135,6 +163,7 @@ mod tests {
         reloading();
         alive();
         stopping();
+        assert!(MESSAGES.flush(Duration::from_secs(60)));
         assert_eq!(watchdog_period(), Some(Duration::from_secs(10)));
     }
 

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 
 use super::protocol::Reply;
@@ -71,13 +72,17 @@ impl KeptMount {
     /// Aborts the mount if no daemon came in time. The dead mount stays in place, because an empty
     /// directory would look as if all files were deleted.
     pub(super) fn end_if_alone(&mut self) {
-        let is_over = self
-            .alone_since
-            .is_some_and(|since| since.elapsed() >= ALONE_MAX);
-        if is_over && !self.aborted {
-            eprintln!("no daemon came back for {}", self.dir.display());
+        let is_over = |since: Instant| since.elapsed() >= ALONE_MAX;
+        if self.alone_since.is_some_and(is_over) && !self.aborted {
             self.standing.abort();
             self.aborted = true;
+            let line = format!("no daemon came back for {}\n", self.dir.display());
+            let stderr = io::stderr();
+            // The one thread that serves all mounts must not wait for a reader, nor end without one.
+            let mut room = [PollFd::new(&stderr, PollFlags::OUT)];
+            if poll(&mut room, Some(&Timespec::default())) == Ok(1) {
+                let _unread = rustix::io::write(&stderr, line.as_bytes());
+            }
         }
     }
 }
