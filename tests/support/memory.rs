@@ -14,13 +14,14 @@ use p2pfs_cache::{Cache, ReadOutcome, Stored};
 use p2pfs_catalogue::View;
 use p2pfs_fs::{
     Content, FileVersion, ForeignFiles, FsError, LiveAttributes, OpenContent, Opened, PageDropper,
-    ReadNow, ReadReply, ReadTicket, Space,
+    ReadNow, ReadReply, ReadWait, Space,
 };
 use p2pfs_fuse::Mount;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
 use p2pfs_types::digest::{self, ContentHash, Outboard};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::path::SharedPath;
+use p2pfs_types::read::ReadSupplier;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::process::PATIENCE;
@@ -82,7 +83,7 @@ struct State {
     live: HashMap<ContentHash, PathBuf>,
     never: Vec<ReadReply>,
     foreign: ForeignPeer,
-    on_their_way: HashMap<ReadTicket, (ReadReply, Bytes)>,
+    on_their_way: HashMap<u64, (ReadReply, Bytes)>,
     late: usize,
     gate_is_open: bool,
 }
@@ -370,16 +371,6 @@ impl Content for Memory {
         })
     }
 
-    fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
-        let (reply, bytes) = self.state.lock().on_their_way.remove(&ticket)?;
-        std::thread::spawn(move || reply(Ok(bytes)));
-        Some(Instant::now())
-    }
-
-    fn cancel(&self, _: ReadTicket) {
-        self.cancels.fetch_add(1, Ordering::Relaxed);
-    }
-
     fn cached_bytes(&self, file: &FileVersion) -> u64 {
         self.state
             .lock()
@@ -433,6 +424,18 @@ impl Content for Memory {
     }
 }
 
+impl ReadSupplier for Memory {
+    fn waits_until(&self, number: u64) -> Option<Instant> {
+        let (reply, bytes) = self.state.lock().on_their_way.remove(&number)?;
+        std::thread::spawn(move || reply(Ok(bytes)));
+        Some(Instant::now())
+    }
+
+    fn cancel(self: Arc<Self>, _: u64) {
+        self.cancels.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl OpenContent for Open {
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
         let state = self.memory.state.lock();
@@ -479,15 +482,15 @@ impl OpenContent for Open {
         }
     }
 
-    fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
+    fn read(&self, range: ByteRange, _ahead: bool, reply: ReadReply) -> ReadWait {
         let memory = &self.memory;
         memory.waits.fetch_add(1, Ordering::Relaxed);
         let mut state = memory.state.lock();
-        let ticket = ReadTicket(memory.next.fetch_add(1, Ordering::Relaxed));
+        let number = memory.next.fetch_add(1, Ordering::Relaxed);
         match state.contents[&self.hash].clone() {
             Behaviour::OnItsWay(bytes) => {
                 let part = bytes[range.start as usize..range.end as usize].to_vec();
-                state.on_their_way.insert(ticket, (reply, part.into()));
+                state.on_their_way.insert(number, (reply, part.into()));
             }
             Behaviour::Fetched(bytes) | Behaviour::Cached(bytes) => {
                 let part = bytes[range.start as usize..range.end as usize].to_vec();
@@ -497,7 +500,7 @@ impl OpenContent for Open {
             _ => state.never.push(reply),
         }
         memory.changed.notify_all();
-        ticket
+        ReadWait::new(memory.clone(), number)
     }
 
     fn backing(&self) -> Option<Arc<File>> {

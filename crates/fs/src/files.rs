@@ -22,10 +22,10 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::error::FsError;
-use super::handles::{FileState, Handle, Handles, OpenFile, PendingRead, Reach};
+use super::handles::{FileState, Handle, Handles, OpenFile, Reach};
 use super::inherited::{Inherited, OpenRecord, OpenedVersion};
 use super::inode::Node;
 use super::modes::{Mode, Modes};
@@ -258,23 +258,6 @@ impl OpenFiles {
             let ino = file.ino;
             self.caches.invalidate(Stale::PagesWithin { ino, range });
         }
-    }
-
-    /// Returns the deadline of a read if no further bytes arrive. Returns `None` if it is not
-    /// known.
-    pub fn waits_until(&self, read: &PendingRead) -> Option<Instant> {
-        self.namespace.content.waits_until(read.ticket)
-    }
-
-    /// Cancels a read that no reader waits for, and remembers the failure `why`.
-    pub fn abandon(&self, read: &PendingRead, why: FsError) {
-        if let Some(Handle::File(file)) = read.handle.upgrade().as_deref() {
-            file.remember_failure(read.range, why, Instant::now());
-            if why == FsError::DeadlinePassed {
-                file.content.record_timeout();
-            }
-        }
-        self.namespace.content.cancel(read.ticket);
     }
 
     /// Records that a read through a handle failed by its deadline before it was known whether its

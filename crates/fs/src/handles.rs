@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::error::FsError;
 use super::pages_behind::ReadRun;
-use super::traits::{OpenContent, ReadNow, ReadReply, ReadTicket};
+use super::traits::{OpenContent, ReadNow, ReadReply, ReadWait};
 use p2pfs_types::extent::ByteRange;
 
 /// Maximum open handles. A further open gets ENFILE. The limit is far above the number of files
@@ -92,12 +92,31 @@ pub enum ReadStep {
     Wait(ByteRange),
 }
 
-/// A read that waits for bytes.
+/// A read of a handle that waits for bytes.
 #[derive(Clone)]
 pub struct PendingRead {
-    pub(super) handle: Weak<Handle>,
-    pub(super) range: ByteRange,
-    pub(super) ticket: ReadTicket,
+    handle: Weak<Handle>,
+    range: ByteRange,
+    wait: ReadWait,
+}
+
+impl PendingRead {
+    /// Returns the deadline of the read if no further bytes arrive. Returns `None` if it is not
+    /// known, or if the read no longer waits.
+    pub fn waits_until(&self) -> Option<Instant> {
+        self.wait.until()
+    }
+
+    /// Cancels the read, which no reader waits for, and remembers the failure `why`.
+    pub fn abandon(&self, why: FsError) {
+        if let Some(Handle::File(file)) = self.handle.upgrade().as_deref() {
+            file.remember_failure(self.range, why, Instant::now());
+            if why == FsError::DeadlinePassed {
+                file.content.record_timeout();
+            }
+        }
+        self.wait.cancel();
+    }
 }
 
 impl Handle {
@@ -162,14 +181,10 @@ impl Handle {
                 }
             });
         });
-        let ticket = match reach {
-            Reach::Everything => content.read(range, checked),
-            Reach::Asked | Reach::Cached => content.read_just(range, checked),
-        };
         PendingRead {
             handle: Arc::downgrade(self),
             range,
-            ticket,
+            wait: content.read(range, reach == Reach::Everything, checked),
         }
     }
 
@@ -344,8 +359,8 @@ mod tests {
             ReadNow::Wait
         }
 
-        fn read(&self, _: ByteRange, _: ReadReply) -> ReadTicket {
-            ReadTicket(0)
+        fn read(&self, _: ByteRange, _: bool, _: ReadReply) -> ReadWait {
+            ReadWait::ended()
         }
 
         fn backing(&self) -> Option<Arc<File>> {

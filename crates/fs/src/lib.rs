@@ -61,7 +61,7 @@ pub use staleness::KernelCaches;
 pub use traits::{
     Around, BackingFile, BackingFiles, Content, FileVersion, ForeignFile, ForeignFiles,
     Invalidator, LaterReply, LiveAttributes, LiveLook, OpenContent, Opened, PageDropper, ReadNow,
-    ReadReply, ReadTicket, Space, Stale, WholeFile,
+    ReadReply, ReadWait, Space, Stale, WholeFile,
 };
 pub use xattr::absence as attribute_absence;
 

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::FileVersion;
 use super::error::FsError;
-use super::traits::{Content, LiveAttributes, LiveLook, Opened, ReadTicket, Space};
+use super::traits::{Content, LiveAttributes, LiveLook, Opened, Space};
 use p2pfs_catalogue::{Catalogue, View};
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
@@ -69,8 +69,6 @@ impl Content for Names {
     fn open(self: Arc<Self>, _: &FileVersion) -> Result<Opened, FsError> {
         Err(FsError::Gone)
     }
-
-    fn cancel(&self, _: ReadTicket) {}
 
     fn cached_bytes(&self, _: &FileVersion) -> u64 {
         0

@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -18,6 +17,7 @@ use p2pfs_proto::wire::native::record::{Kind, ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::path::SharedPath;
+pub use p2pfs_types::read::ReadWait;
 
 /// Names and bytes, from memory and from the network.
 ///
@@ -40,17 +40,6 @@ pub trait Content: Send + Sync + 'static {
     /// Requests small files that will be opened soon, the next one first. The implementation
     /// decides how many it requests. It never waits.
     fn ask_ahead(&self, _files: &[WholeFile]) {}
-
-    /// Returns the deadline of a read that [`OpenContent::read`] began, if no further bytes arrive.
-    /// Returns `None` if the read no longer waits or its deadline is not known. A caller checks
-    /// this before it gives up on the read.
-    fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
-        let _ = ticket;
-        None
-    }
-
-    /// Cancels a read that no reader waits for. The reply may still be called, or be dropped.
-    fn cancel(&self, ticket: ReadTicket);
 
     /// Returns the bytes of the version in the local cache. For a version in an own share these are
     /// all its bytes.
@@ -130,13 +119,12 @@ pub trait OpenContent: Send + Sync {
 
     /// Fetches all bytes of `range`, and calls `reply` exactly once: with the data, or with an
     /// error by its own deadline. It may call the reply before it returns. If a reply is dropped
-    /// without a call, the device ends the read at its own deadline.
-    fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket;
-
-    /// Fetches a range as [`OpenContent::read`] does, but without read-ahead.
-    fn read_just(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
-        self.read(range, reply)
-    }
+    /// without a call, the device ends the read at its own deadline. `ahead` is whether to fetch
+    /// ahead of the reader.
+    ///
+    /// A caller checks [`ReadWait::until`] before it gives up on the read, and then cancels it.
+    /// After that, the reply may still be called, or be dropped.
+    fn read(&self, range: ByteRange, ahead: bool, reply: ReadReply) -> ReadWait;
 
     /// Records that a read of this open failed by the deadline of the mount, before the bytes
     /// arrived and before this content ended the read.
@@ -261,16 +249,6 @@ pub struct Opened {
     /// Whether it is an own file that is read in its present state. Its length may change, and the
     /// kernel caches bytes of it only if it reads the file itself (passthrough).
     pub live: bool,
-}
-
-/// Identifies a pending read of a [`Content`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ReadTicket(pub u64);
-
-impl ReadTicket {
-    /// Ticket of every read of a foreign file. These reads cannot be cancelled: they end with the
-    /// bytes, or when the transfer stalls or fails. No other read has this number.
-    pub const FOREIGN: Self = Self(1 << 62);
 }
 
 /// Receives a result that was waited for, once, from any thread.

@@ -215,7 +215,7 @@ impl ReadServer {
         });
         let read = handle.read(range, reach, reply);
         if let Some(unwanted) = self.mount.requests.table.attach(unique, read) {
-            self.mount.fs.files.abandon(&unwanted, FsError::Interrupted);
+            unwanted.abandon(FsError::Interrupted);
         }
     }
 

@@ -94,7 +94,7 @@ impl Requests {
     }
 
     fn more_time(&self, waiting: &PendingRequest) -> Option<Instant> {
-        let until = self.fs.files.waits_until(waiting.read.as_ref()?)?;
+        let until = waiting.read.as_ref()?.waits_until()?;
         // Past its own deadline, the content should have answered, or should do so soon.
         Some(until + CONTENT_GRACE).filter(|later| *later > Instant::now())
     }
@@ -110,7 +110,7 @@ impl Requests {
     fn fail(&self, unique: u64, waiting: PendingRequest, why: FsError) {
         self.kernel.answer_error(unique, why);
         match (waiting.read, waiting.handle) {
-            (Some(read), _) => self.fs.files.abandon(&read, why),
+            (Some(read), _) => read.abandon(why),
             (None, Some(handle)) if why == FsError::DeadlinePassed => {
                 self.fs.files.record_timeout(handle);
             }

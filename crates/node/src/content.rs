@@ -27,12 +27,12 @@ use p2pfs_fetch::TransferError;
 use p2pfs_fetch::plan::PlanError;
 use p2pfs_fs::{
     Content, FileVersion, ForeignFiles, FsError, LiveAttributes, LiveLook, OpenContent, Opened,
-    PageDropper, ReadNow, ReadReply, ReadTicket, Space, WholeFile,
+    PageDropper, ReadNow, ReadReply, ReadWait, Space, WholeFile,
 };
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_share::ShareSet;
 use p2pfs_transfer::batches::{Batches, SmallFile};
-use p2pfs_transfer::{FetchTicket, Fetcher, ReadReply as TransferReply};
+use p2pfs_transfer::{Fetcher, Read, ReadReply as TransferReply};
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::files::read_full_at;
@@ -221,9 +221,9 @@ impl NodeContent {
         range: ByteRange,
         ahead: bool,
         reply: ReadReply,
-    ) -> ReadTicket {
+    ) -> ReadWait {
         let (content, view) = (version.content(), Arc::clone(&self.published.view));
-        let ContentKey { hash, size_bytes } = content;
+        let hash = content.hash;
         let now = view.load();
         let failure = self.failure_of(version);
         // No other node has the content, and the own file that had it has changed.
@@ -232,7 +232,7 @@ impl NodeContent {
         if is_gone {
             failure.record(FsError::Gone, None);
             reply(Err(FsError::Gone));
-            return ReadTicket(0);
+            return ReadWait::ended();
         }
         let deadline = Instant::now() + self.patience(version, &now);
         let waiting = self.reads.begin_waiting();
@@ -255,17 +255,14 @@ impl NodeContent {
         });
         let answer = match version.small() {
             Some(file) => match self.batches.read(file, range, deadline, answer) {
-                Ok(ticket) => return ReadTicket(ticket),
+                Ok(wait) => return wait,
                 Err(unused) => unused,
             },
             None => answer,
         };
-        let ticket = if ahead {
-            fetcher.read(hash, size_bytes, range, deadline, answer)
-        } else {
-            fetcher.read_just(hash, size_bytes, range, deadline, answer)
-        };
-        ReadTicket(ticket.number())
+        let mut read = Read::new(content, range, deadline, answer);
+        read.ahead = ahead;
+        fetcher.read(read)
     }
 }
 
@@ -293,20 +290,6 @@ impl OpenVersion {
             count,
             _slot,
         }))
-    }
-
-    fn fetch(&self, range: ByteRange, ahead: bool, reply: ReadReply) -> ReadTicket {
-        match &self.source {
-            VersionSource::Fixed(version) => {
-                self.count.miss(&self.content.reads);
-                let watched = (version, &self.watch);
-                self.content.fetch(watched, range, ahead, reply)
-            }
-            VersionSource::Live(_) => {
-                reply(Err(FsError::BadHandle));
-                ReadTicket(0)
-            }
-        }
     }
 }
 
@@ -359,12 +342,18 @@ impl OpenContent for OpenVersion {
         }
     }
 
-    fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
-        self.fetch(range, true, reply)
-    }
-
-    fn read_just(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
-        self.fetch(range, false, reply)
+    fn read(&self, range: ByteRange, ahead: bool, reply: ReadReply) -> ReadWait {
+        match &self.source {
+            VersionSource::Fixed(version) => {
+                self.count.miss(&self.content.reads);
+                let watched = (version, &self.watch);
+                self.content.fetch(watched, range, ahead, reply)
+            }
+            VersionSource::Live(_) => {
+                reply(Err(FsError::BadHandle));
+                ReadWait::ended()
+            }
+        }
     }
 
     fn record_timeout(&self) {
@@ -424,24 +413,6 @@ impl Content for NodeContent {
             let files: Vec<SmallFile> = files.iter().map(small).collect();
             self.batches.ask(&files);
         }
-    }
-
-    fn waits_until(&self, ticket: ReadTicket) -> Option<Instant> {
-        if ticket == ReadTicket::FOREIGN {
-            // The read ends by itself if nothing arrives.
-            return Some(Instant::now() + self.read_deadline);
-        }
-        if Batches::is_ours(ticket.0) {
-            return self.batches.waits_until(ticket.0);
-        }
-        self.fetcher.waits_until(FetchTicket::from_number(ticket.0))
-    }
-
-    fn cancel(&self, ticket: ReadTicket) {
-        if Batches::is_ours(ticket.0) {
-            return self.batches.cancel(ticket.0);
-        }
-        self.fetcher.cancel(FetchTicket::from_number(ticket.0));
     }
 
     fn cached_bytes(&self, file: &FileVersion) -> u64 {

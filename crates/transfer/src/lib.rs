@@ -28,6 +28,7 @@ pub use limits::LIMITS;
 /// `RUST_LOG=p2pfs::read=trace`.
 pub const TRACE_TARGET: &str = "p2pfs::read";
 
-pub use client::{FetchConfig, FetchTicket, Fetcher, Fill, HoldersOf, ReadReply};
+pub use client::{FetchConfig, Fetcher, Fill, HoldersOf, ReadReply};
+pub use p2pfs_fetch::session::Read;
 pub use pace::{Pace, PassedBytes};
 pub use server::{Admits, OnSent, Server, ServerLimits};

@@ -11,6 +11,7 @@ use super::client::{Fetcher, ReadReply};
 use p2pfs_cache::faults::{Faults, cache_in_boot, cache_that_can_halt};
 use p2pfs_cache::{Cache, CacheConfig, Stored};
 use p2pfs_fetch::TransferError;
+use p2pfs_fetch::session::Read;
 use p2pfs_proto::wire::native::tcp::RANGE_MAX_BYTES;
 use p2pfs_types::digest;
 pub(crate) use p2pfs_types::digest::sample::Content;
@@ -108,7 +109,7 @@ pub(crate) fn read_now(
 ) -> Result<Bytes, TransferError> {
     let (reply, outcome) = reply();
     let deadline = Instant::now() + LONG / 2;
-    fetcher.read(content.hash(), content.size(), range, deadline, reply);
+    fetcher.read(Read::new(content.key(), range, deadline, reply));
     outcome.recv_timeout(LONG).expect("a read ends")
 }
 

@@ -20,6 +20,7 @@ mod limits;
 pub mod offences;
 pub mod path;
 pub mod pool;
+pub mod read;
 pub mod stall;
 pub mod utc;
 

@@ -10,11 +10,12 @@ use super::{CopyError, Legacy, LegacyAbsence, RemoteBytes, RemoteFile};
 use crate::discovery::{Absence, Requester, is_probe};
 use crate::wire::discovery::Name;
 use p2pfs_fs::{
-    ForeignFile, ForeignFiles, FsError, LaterReply, OpenContent, ReadNow, ReadReply, ReadTicket,
+    ForeignFile, ForeignFiles, FsError, LaterReply, OpenContent, ReadNow, ReadReply, ReadWait,
     Timestamp,
 };
 use p2pfs_node::OpenSlot;
 use p2pfs_types::extent::ByteRange;
+use p2pfs_types::read::ReadSupplier;
 
 /// How long an open may take in addition to the lookup: to connect and to read a header.
 const OPEN_LIMIT: Duration = Duration::from_secs(20);
@@ -71,6 +72,18 @@ impl ForeignFiles for Legacy {
     }
 }
 
+/// Reads of legacy peers' files, which wait this long without progress. They cannot be cancelled:
+/// they end with the bytes, or when the transfer stalls or fails.
+struct RemoteWait(Duration);
+
+impl ReadSupplier for RemoteWait {
+    fn waits_until(&self, _: u64) -> Option<Instant> {
+        Some(Instant::now() + self.0)
+    }
+
+    fn cancel(self: Arc<Self>, _: u64) {}
+}
+
 /// One open of a legacy peer's file.
 struct OpenRemote {
     bytes: RemoteBytes,
@@ -85,14 +98,14 @@ impl OpenContent for OpenRemote {
         self.bytes.read_now(offset, buffer)
     }
 
-    fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
+    fn read(&self, range: ByteRange, _ahead: bool, reply: ReadReply) -> ReadWait {
         let (bytes, patience) = (self.bytes.clone(), self.patience);
         self.runtime.spawn(async move {
             let length = usize::try_from(range.len()).unwrap_or(usize::MAX);
             let read = bytes.read(range.start, length, patience);
             reply(read.await.map_err(|error| error.as_fs_error()));
         });
-        ReadTicket::FOREIGN
+        ReadWait::new(Arc::new(RemoteWait(self.patience)), 0)
     }
 
     /// Returns 0. An open transfers the whole file, so a range never costs a transfer of its own.

@@ -124,6 +124,6 @@ async fn read(content: &dyn OpenContent, range: ByteRange) -> Result<bytes::Byte
     let reply = Box::new(move |result| {
         let _gone = answer.send(result);
     });
-    let _ticket = content.read(range, reply);
+    let _wait = content.read(range, true, reply);
     bytes.await.map_err(|_| FsError::Fault)?
 }

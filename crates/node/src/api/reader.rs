@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::NodeContent;
-use p2pfs_fs::{Content, FileVersion, FsError, OpenContent, ReadNow, ReadTicket};
+use p2pfs_fs::{FileVersion, FsError, OpenContent, ReadNow, ReadWait};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
 /// Maximum length of a step: the largest request between nodes.
@@ -52,12 +52,12 @@ impl Reader {
         content: Arc<NodeContent>,
         version: FileVersion,
     ) -> Result<Self, FsError> {
-        let (opener, size_bytes) = (content.clone(), version.size_bytes);
-        let opened = spawn_blocking(move || opener.open_unchanging(&version)).await;
+        let size_bytes = version.size_bytes;
+        let opened = spawn_blocking(move || content.open_unchanging(&version)).await;
         let opened = opened.map_err(|_| FsError::Fault)??;
         let file = Some(opened);
         Ok(Self {
-            open: Arc::new(ReaderFile { content, file }),
+            open: Arc::new(ReaderFile { file }),
             size_bytes,
             position: 0,
             come: Bytes::new(),
@@ -184,7 +184,6 @@ fn io_error(error: FsError) -> io::Error {
 /// An open version, shared by the [`Reader`] and its steps in flight. Closed when the last of them
 /// is dropped.
 struct ReaderFile {
-    content: Arc<NodeContent>,
     /// `Some` until drop.
     file: Option<Arc<dyn OpenContent>>,
 }
@@ -214,10 +213,7 @@ impl StepInFlight {
     fn new(open: &Arc<ReaderFile>, range: ByteRange) -> Self {
         let (tell, answer) = oneshot::channel();
         let open = open.clone();
-        let asking = spawn_blocking(move || {
-            let ticket = read_or_request(&open, range, tell);
-            CancelOnDrop { open, ticket }
-        });
+        let asking = spawn_blocking(move || CancelOnDrop(read_or_request(&open, range, tell)));
         Self {
             answer,
             _asking: asking,
@@ -225,16 +221,11 @@ impl StepInFlight {
     }
 }
 
-struct CancelOnDrop {
-    open: Arc<ReaderFile>,
-    ticket: Option<ReadTicket>,
-}
+struct CancelOnDrop(ReadWait);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            self.open.content.cancel(ticket);
-        }
+        self.0.cancel();
     }
 }
 
@@ -242,9 +233,11 @@ fn read_or_request(
     open: &ReaderFile,
     range: ByteRange,
     answer: oneshot::Sender<Result<Bytes, FsError>>,
-) -> Option<ReadTicket> {
+) -> ReadWait {
     let mut buffer = vec![0; range.len() as usize];
-    let file = open.file.as_ref()?;
+    let Some(file) = &open.file else {
+        return ReadWait::ended();
+    };
     let told = match file.read_now(range.start, &mut buffer) {
         ReadNow::Done(length) if length == buffer.len() => Ok(Bytes::from(buffer)),
         // The file has become shorter, so its bytes are those of another version.
@@ -254,9 +247,9 @@ fn read_or_request(
             let reply = Box::new(move |result| {
                 let _gone = answer.send(result);
             });
-            return Some(file.read(range, reply));
+            return file.read(range, true, reply);
         }
     };
     let _gone = answer.send(told);
-    None
+    ReadWait::ended()
 }

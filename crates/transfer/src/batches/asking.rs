@@ -10,11 +10,12 @@ use tracing::debug;
 use super::table::{Batch, BatchHandle, BatchRead, BatchTable};
 use super::{LONG_REST, REST};
 use crate::TRACE_TARGET;
-use crate::client::{FetchTicket, Fetcher, HoldersOf, ReadReply};
+use crate::client::{Fetcher, HoldersOf, ReadReply};
 use crate::net::NetError;
 use crate::net::peer::{PeerNet, Progress};
 use p2pfs_cache::{Cache, Stored};
-use p2pfs_fetch::Holder;
+use p2pfs_fetch::session::Read;
+use p2pfs_fetch::{Holder, TransferError};
 use p2pfs_proto::wire::native::tcp::{
     BATCH_FILE_MAX_BYTES, BATCH_FILES_MAX, BatchPart, Lane, Request, Response, SmallFile,
     unpack_batch,
@@ -22,6 +23,7 @@ use p2pfs_proto::wire::native::tcp::{
 use p2pfs_types::digest::{self, DigestError, Verified};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 use p2pfs_types::id::NodeId;
+use p2pfs_types::read::ReadSupplier;
 
 /// How long a cache file is held open after a batch stored it.
 const HELD_FOR: Duration = Duration::from_secs(2);
@@ -249,13 +251,12 @@ impl BatchesInner {
                 inner.table.lock().end(number);
                 reply(outcome);
             });
-            let SmallFile { hash, size_bytes } = file;
-            debug!(target: TRACE_TARGET, %hash, "the file is fetched without its batch");
-            let ticket: FetchTicket = self
-                .fetcher
-                .read_just(hash, size_bytes, range, deadline, answer);
-            if !self.table.lock().is_alone(number, ticket) {
-                self.fetcher.cancel(ticket);
+            debug!(target: TRACE_TARGET, hash = %file.hash, "the file is fetched without its batch");
+            let mut read = Read::new(file, range, deadline, answer);
+            read.ahead = false;
+            let wait = self.fetcher.read(read);
+            if !self.table.lock().is_alone(number, wait.clone()) {
+                wait.cancel();
             }
         }
     }
@@ -293,6 +294,25 @@ impl BatchesInner {
     pub(super) fn close_held(&self, before: Instant) {
         let closed = self.table.lock().close_held(before);
         drop(closed);
+    }
+}
+
+impl ReadSupplier for BatchesInner {
+    fn waits_until(&self, number: u64) -> Option<Instant> {
+        let waits = self.table.lock().waits(number)?;
+        match waits {
+            Ok(deadline) => Some(deadline),
+            Err(alone) => alone.until(),
+        }
+    }
+
+    fn cancel(self: Arc<Self>, number: u64) {
+        let cancelled = self.table.lock().cancel(number);
+        match cancelled {
+            Some(Ok(reading)) => (reading.reply)(Err(TransferError::Cancelled)),
+            Some(Err(alone)) => alone.cancel(),
+            None => {}
+        }
     }
 }
 

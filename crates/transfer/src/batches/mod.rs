@@ -20,9 +20,9 @@ use super::client::{Fetcher, HoldersOf, ReadReply};
 use crate::TRACE_TARGET;
 use crate::net::peer::PeerNet;
 use p2pfs_cache::Cache;
-use p2pfs_fetch::TransferError;
 pub use p2pfs_proto::wire::native::tcp::{BATCH_FILE_MAX_BYTES, SmallFile};
 use p2pfs_types::extent::ByteRange;
+use p2pfs_types::read::ReadWait;
 
 use asking::BatchesInner;
 use table::BatchRead;
@@ -44,8 +44,6 @@ const REST: Duration = Duration::from_secs(1);
 /// run a newer version. Also how long none is requested from a node that was late with a batch of
 /// the minimum size.
 const LONG_REST: Duration = Duration::from_secs(60);
-/// Flag in the tickets of [`Batches::read`].
-const OURS: u64 = 1 << 63;
 
 /// Small files requested in batches. Clones share the state.
 #[derive(Clone)]
@@ -74,8 +72,7 @@ impl Batches {
     }
 
     /// Reads a range of a file that is in a queued batch or in one in flight. If the batch fails or
-    /// is late, requests the range alone. Returns the ticket. The reply may be called before this
-    /// returns.
+    /// is late, requests the range alone. The reply may be called before this returns.
     ///
     /// # Errors
     /// The reply, which was not called, if the file is in no such batch.
@@ -85,7 +82,7 @@ impl Batches {
         range: ByteRange,
         deadline: Instant,
         reply: ReadReply,
-    ) -> Result<u64, ReadReply> {
+    ) -> Result<ReadWait, ReadReply> {
         let reading = BatchRead {
             file,
             range,
@@ -110,37 +107,12 @@ impl Batches {
                 }
             }
         });
-        Ok(number | OURS)
-    }
-
-    /// Returns until when a read waits, or `None` if it does not wait or is just changing from its
-    /// batch to a request of its own. The ticket must be from [`Batches::read`].
-    pub fn waits_until(&self, ticket: u64) -> Option<Instant> {
-        let waits = self.inner.table.lock().waits(ticket & !OURS)?;
-        match waits {
-            Ok(deadline) => Some(deadline),
-            Err(alone) => self.inner.fetcher.waits_until(alone),
-        }
-    }
-
-    /// Cancels a read, as [`Fetcher::cancel`] does.
-    pub fn cancel(&self, ticket: u64) {
-        let cancelled = self.inner.table.lock().cancel(ticket & !OURS);
-        match cancelled {
-            Some(Ok(reading)) => (reading.reply)(Err(TransferError::Cancelled)),
-            Some(Err(alone)) => self.inner.fetcher.cancel(alone),
-            None => {}
-        }
+        Ok(ReadWait::new(self.inner.clone(), number))
     }
 
     /// Closes the cached files that are held for expected readers, so that the cache may be
     /// cleared. May touch the disk.
     pub fn close_idle(&self) {
         self.inner.close_held(Instant::now());
-    }
-
-    /// Returns whether a ticket is from [`Batches::read`].
-    pub fn is_ours(ticket: u64) -> bool {
-        ticket & OURS != 0
     }
 }

@@ -8,12 +8,13 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{BATCH_TARGET_BYTES, BATCHES_PER_NODE_MAX, COMING_MAX, LONG_REST, PATIENCE, REST};
-use crate::client::{FetchTicket, ReadReply};
+use crate::client::ReadReply;
 use p2pfs_cache::CacheFile;
 use p2pfs_fetch::Holder;
 use p2pfs_proto::wire::native::tcp::SmallFile;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
+use p2pfs_types::read::ReadWait;
 
 /// Maximum files in memory that the cache could not store. The oldest is dropped first.
 const UNSTORED_MAX: usize = 64;
@@ -55,8 +56,8 @@ enum BatchFileState {
 
 enum ReadState {
     ForBatch(BatchRead),
-    /// `None` until the fetcher has returned the ticket.
-    Alone(Option<FetchTicket>),
+    /// `None` until the fetcher has begun it.
+    Alone(Option<ReadWait>),
 }
 
 #[derive(Default)]
@@ -262,7 +263,7 @@ impl BatchTable {
 
     /// Records the ticket of a read that is fetched alone. Returns false if the read has ended or
     /// was cancelled.
-    pub(super) fn is_alone(&mut self, number: u64, ticket: FetchTicket) -> bool {
+    pub(super) fn is_alone(&mut self, number: u64, ticket: ReadWait) -> bool {
         let wait = self.waits.get_mut(&number);
         wait.map(|wait| *wait = ReadState::Alone(Some(ticket)))
             .is_some()
@@ -275,16 +276,16 @@ impl BatchTable {
 
     /// Returns the deadline of a read, or the ticket under which it is fetched alone. `None` if the
     /// read has ended, or is fetched alone and has no ticket yet.
-    pub(super) fn waits(&self, number: u64) -> Option<Result<Instant, FetchTicket>> {
+    pub(super) fn waits(&self, number: u64) -> Option<Result<Instant, ReadWait>> {
         match self.waits.get(&number)? {
             ReadState::ForBatch(reading) => Some(Ok(reading.deadline)),
-            ReadState::Alone(ticket) => ticket.map(Err),
+            ReadState::Alone(wait) => wait.clone().map(Err),
         }
     }
 
     /// Removes a read. Returns it, or the ticket under which it is fetched alone. `None` if the
     /// read has ended, or is fetched alone and has no ticket yet.
-    pub(super) fn cancel(&mut self, number: u64) -> Option<Result<BatchRead, FetchTicket>> {
+    pub(super) fn cancel(&mut self, number: u64) -> Option<Result<BatchRead, ReadWait>> {
         match self.waits.remove(&number)? {
             ReadState::ForBatch(reading) => Some(Ok(reading)),
             ReadState::Alone(ticket) => ticket.map(Err),
@@ -458,6 +459,6 @@ mod tests {
         let number = table.wait(reading(file)).ok().unwrap();
         assert_eq!(table.take_late(number, Instant::now()).len(), 1);
         assert!(table.cancel(number).is_none(), "it has no ticket yet");
-        assert!(!table.is_alone(number, FetchTicket::from_number(1)));
+        assert!(!table.is_alone(number, ReadWait::ended()));
     }
 }

@@ -14,7 +14,7 @@ use super::trace::FetchTrace;
 use super::{FETCH_EVENTS_MAX, FetchConfig, HoldersOf, ReadReply, answers, opening};
 use crate::Pace;
 use p2pfs_cache::{Cache, CacheFile, ReadOutcome};
-use p2pfs_fetch::plan::{HOLDERS_MAX, RequestId};
+use p2pfs_fetch::plan::{DemandId, HOLDERS_MAX, RequestId};
 use p2pfs_fetch::session::{
     Actions, Delivery, FetchEvent, FillProgress, Owner, Session, Shortfall,
 };
@@ -22,6 +22,7 @@ use p2pfs_proto::wire::native::tcp::{Lane, Request};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
+use p2pfs_types::read::ReadSupplier;
 
 /// Maximum open surveys: requests to a node for all ranges that it has of a content. As many as one
 /// file may have holders, so that its unreachable holders do not delay the surveys of the others.
@@ -258,6 +259,18 @@ impl FetcherInner {
         let question = Request::Holdings { hash };
         let answer = (self.asking.ask)(node, address, Lane::Urgent, question, None).await;
         self.with(|session, now| session.holdings(now, (node, address), hash, answer));
+    }
+}
+
+impl ReadSupplier for FetcherInner {
+    fn waits_until(&self, number: u64) -> Option<Instant> {
+        let mut state = self.state.lock();
+        let now = state.now();
+        state.session.plan.waits_until(now, DemandId(number))
+    }
+
+    fn cancel(self: Arc<Self>, number: u64) {
+        self.with(|session, _| session.cancel(DemandId(number)));
     }
 }
 

@@ -40,11 +40,12 @@ use p2pfs_fetch::{FetchReport, Supply, TransferError};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
+use p2pfs_types::read::ReadWait;
 
 use asking::RequestSender;
 pub use fill::Fill;
 use inner::FetcherInner;
-pub use terms::{FetchConfig, FetchTicket, HoldersOf, ReadReply};
+pub use terms::{FetchConfig, HoldersOf, ReadReply};
 
 /// Maximum events that wait in the channel of [`Fetcher::new`]. Further ones are dropped.
 pub const FETCH_EVENTS_MAX: usize = 1024;
@@ -102,59 +103,29 @@ impl Fetcher {
         self.inner.settings.metered.subscribe()
     }
 
-    /// Reads a range from the cache, or from other nodes until `deadline`, which is extended while
-    /// bytes of the file arrive. The reply may be called before this returns. May touch the local
-    /// disk, so it must not be called in an async task.
-    pub fn read(
-        &self,
-        hash: ContentHash,
-        size_bytes: u64,
-        range: ByteRange,
-        deadline: Instant,
-        reply: ReadReply,
-    ) -> FetchTicket {
-        self.read_with(hash, size_bytes, range, deadline, true, reply)
-    }
-
-    /// Reads a range like [`Fetcher::read`], but without read-ahead.
-    pub fn read_just(
-        &self,
-        hash: ContentHash,
-        size_bytes: u64,
-        range: ByteRange,
-        deadline: Instant,
-        reply: ReadReply,
-    ) -> FetchTicket {
-        self.read_with(hash, size_bytes, range, deadline, false, reply)
-    }
-
-    fn read_with(
-        &self,
-        hash: ContentHash,
-        size_bytes: u64,
-        range: ByteRange,
-        deadline: Instant,
-        ahead: bool,
-        reply: ReadReply,
-    ) -> FetchTicket {
-        let nothing = FetchTicket(None);
+    /// Reads a range from the cache, or from other nodes until its deadline, which is extended while
+    /// bytes of the file arrive. The reply may be called before this returns. It is called with
+    /// [`TransferError::Cancelled`] if the read is cancelled. May touch the local disk, so it must
+    /// not be called in an async task.
+    pub fn read(&self, read: Read<ReadReply>) -> ReadWait {
+        let (range, size_bytes) = (read.range, read.content.size_bytes);
         if range.end > size_bytes {
             let (start, end) = (range.start, range.end);
-            reply(Err(TransferError::OutOfRange {
+            (read.handle)(Err(TransferError::OutOfRange {
                 start,
                 end,
                 size_bytes,
             }));
-            return nothing;
+            return ReadWait::ended();
         }
         if range.is_empty() {
-            reply(Ok(Bytes::new()));
-            return nothing;
+            (read.handle)(Ok(Bytes::new()));
+            return ReadWait::ended();
         }
-        let content = ContentKey::new(hash, size_bytes);
-        let mut read = Read::new(content, range, deadline, reply);
-        read.ahead = ahead;
-        FetchTicket(opening::start(&self.inner, read))
+        match opening::start(&self.inner, read) {
+            Some(id) => ReadWait::new(self.inner.clone(), id.0),
+            None => ReadWait::ended(),
+        }
     }
 
     /// Records that a range was read from the cache without [`Fetcher::read`], so that read-ahead
@@ -162,14 +133,6 @@ impl Fetcher {
     pub fn record_read(&self, content: ContentKey, range: ByteRange) {
         self.inner
             .with(|session, now| session.plan.record_read(now, &content, range));
-    }
-
-    /// Returns until when a read waits if nothing more arrives, or `None` if it does not wait.
-    /// Bytes of its file that arrive extend the time.
-    pub fn waits_until(&self, ticket: FetchTicket) -> Option<Instant> {
-        let mut state = self.inner.state.lock();
-        let now = state.now();
-        state.session.plan.waits_until(now, ticket.0?)
     }
 
     /// Returns whether a holder of a content is known. False for a content that is neither being
@@ -189,13 +152,6 @@ impl Fetcher {
     pub fn supply(&self, content: &ContentKey) -> Supply {
         let state = self.inner.state.lock();
         state.session.plan.files().supply(content)
-    }
-
-    /// Cancels a read: calls its reply with [`TransferError::Cancelled`], unless it was called
-    /// already.
-    pub fn cancel(&self, ticket: FetchTicket) {
-        let Some(id) = ticket.0 else { return };
-        self.inner.with(|session, _| session.cancel(id));
     }
 
     /// Starts to bring a whole file into the cache. Does not block.

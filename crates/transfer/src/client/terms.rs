@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::UNCACHED_MAX_BYTES;
-use p2pfs_fetch::plan::{DemandId, PlanConfig};
+use p2pfs_fetch::plan::PlanConfig;
 use p2pfs_fetch::{Holder, TransferError};
 use p2pfs_types::digest::ContentHash;
 
@@ -40,22 +40,5 @@ impl FetchConfig {
             uncached_max_bytes: UNCACHED_MAX_BYTES,
             fill_patience: Duration::from_secs(10),
         }
-    }
-}
-
-/// Id of one read, for [`Fetcher::cancel`](super::Fetcher::cancel).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FetchTicket(pub(super) Option<DemandId>);
-
-impl FetchTicket {
-    /// Returns the ticket as a number, for owners with several kinds of tickets. 0 means that the
-    /// read has ended.
-    pub fn number(self) -> u64 {
-        self.0.map_or(0, |id| id.0 + 1)
-    }
-
-    /// Returns the ticket with this [`number`](Self::number).
-    pub fn from_number(number: u64) -> Self {
-        Self(number.checked_sub(1).map(DemandId))
     }
 }

@@ -215,7 +215,7 @@ async fn many_readers_of_one_range_cost_one_request() {
             let deadline = Instant::now() + LONG;
             scene
                 .fetcher
-                .read(content.hash(), content.size(), range, deadline, reply);
+                .read(Read::new(content.key(), range, deadline, reply));
             outcome
         })
         .collect();
@@ -257,14 +257,14 @@ async fn a_lone_liar_causes_an_error_at_the_deadline() {
     let deadline = Instant::now() + LONG;
     scene
         .fetcher
-        .read(hash, content.size(), range, deadline, patient);
+        .read(Read::new(content.key(), range, deadline, patient));
     let node = node(1);
     while scene.events.recv().await.unwrap() != (FetchEvent::Liar { node, hash }) {}
     let (reply, outcome) = reply();
     let deadline = Instant::now() + Duration::from_millis(200);
     scene
         .fetcher
-        .read(hash, content.size(), range, deadline, reply);
+        .read(Read::new(content.key(), range, deadline, reply));
     let outcome = tokio::task::spawn_blocking(move || outcome.recv_timeout(LONG).unwrap());
     assert_eq!(outcome.await.unwrap(), Err(PlanError::OnlyLiars.into()));
     assert!(Instant::now() >= deadline);
@@ -279,16 +279,16 @@ async fn without_a_holder_a_read_fails_at_its_deadline_and_its_repeat_at_once() 
     let range = ByteRange::at(0, 128 << 10);
     scene
         .fetcher
-        .read(content.hash(), content.size(), range, deadline, first);
+        .read(Read::new(content.key(), range, deadline, first));
     let waited = tokio::task::spawn_blocking(move || outcome.recv_timeout(LONG).unwrap());
     assert_eq!(waited.await.unwrap(), Err(PlanError::NoHolder.into()));
     let (again, outcome) = reply();
     let page = ByteRange::at(4096, 4096);
-    let ticket = scene
+    let wait = scene
         .fetcher
-        .read(content.hash(), content.size(), page, deadline + LONG, again);
+        .read(Read::new(content.key(), page, deadline + LONG, again));
     assert_eq!(outcome.try_recv().unwrap(), Err(PlanError::NoHolder.into()));
-    assert_eq!(ticket, FetchTicket(None));
+    assert_eq!(wait.until(), None);
     let hashes = vec![content.hash()];
     assert!(scene.events().contains(&FetchEvent::Wanted { hashes }));
 }
@@ -307,7 +307,7 @@ async fn a_new_holders_offer_ends_the_wait() {
     let deadline = Instant::now() + LONG;
     scene
         .fetcher
-        .read(content.hash(), content.size(), range, deadline, reply);
+        .read(Read::new(content.key(), range, deadline, reply));
     while !matches!(scene.events.recv().await, Some(FetchEvent::Wanted { .. })) {}
     let (hash, size_bytes) = (content.hash(), content.size());
     let ranges = ExtentSet::of(ByteRange::new(65536, 131072));
@@ -348,12 +348,12 @@ async fn a_cancelled_read_is_answered_at_once_and_once_only() {
     let (reply, outcome) = reply();
     let deadline = Instant::now() + LONG;
     let range = ByteRange::at(0, 4096);
-    let ticket = scene
+    let wait = scene
         .fetcher
-        .read(content.hash(), content.size(), range, deadline, reply);
-    scene.fetcher.cancel(ticket);
+        .read(Read::new(content.key(), range, deadline, reply));
+    wait.cancel();
     assert_eq!(outcome.try_recv().unwrap(), Err(TransferError::Cancelled));
-    scene.fetcher.cancel(ticket);
+    wait.cancel();
     gate.add_permits(10);
     assert_eq!(
         scene.read(&content, range).await.unwrap(),
@@ -371,7 +371,7 @@ async fn stopping_ends_every_wait() {
     let range = ByteRange::at(0, 4096);
     scene
         .fetcher
-        .read(content.hash(), content.size(), range, deadline, first);
+        .read(Read::new(content.key(), range, deadline, first));
     scene.fetcher.stop();
     assert_eq!(outcome.try_recv().unwrap(), Err(TransferError::Stopped));
     assert_eq!(
@@ -402,9 +402,10 @@ async fn a_wrong_claimed_size_leaves_the_right_bytes_readable() {
     let first = ByteRange::new(0, 4096);
     let (first_reply, wrong) = reply();
     let deadline = Instant::now() + Duration::from_millis(300);
+    let larger = ContentKey::new(content.hash(), 300_000);
     scene
         .fetcher
-        .read(content.hash(), 300_000, first, deadline, first_reply);
+        .read(Read::new(larger, first, deadline, first_reply));
     scene.read_through(&content, 64 << 10).await;
     let wrong = tokio::task::spawn_blocking(move || wrong.recv_timeout(LONG).unwrap());
     assert!(
@@ -473,7 +474,7 @@ async fn a_futile_request_does_not_count_against_a_limit() {
     let (page, deadline) = (ByteRange::new(0, 4096), Instant::now() + LONG);
     scene
         .fetcher
-        .read(content.hash(), content.size(), page, deadline, reply);
+        .read(Read::new(content.key(), page, deadline, reply));
     while scene.asked_bytes() == 0 {
         tokio::task::yield_now().await;
     }

@@ -22,7 +22,7 @@ use super::{Content, LONG, TestCache, read_now, read_through};
 use crate::client::{FetchConfig, Fetcher, HoldersOf};
 use crate::net::peer::{Incoming, PeerLimits, PeerNet};
 use crate::server::{Server, ServerLimits};
-use p2pfs_fetch::session::{FetchEvent, Holder};
+use p2pfs_fetch::session::{FetchEvent, Holder, Read};
 use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_share::{ShareConfig, ShareSet, ShareSpec};
@@ -260,7 +260,7 @@ async fn a_lying_holder_is_excluded_and_no_wrong_byte_is_read() {
     let (reply, outcome) = super::reply();
     let deadline = Instant::now() + LONG;
     let first = ByteRange::new(0, 4096);
-    fetcher.read(hash, content.size(), first, deadline, reply);
+    fetcher.read(Read::new(content.key(), first, deadline, reply));
     let liar = FetchEvent::Liar {
         node: nodes[0].id,
         hash,
@@ -466,7 +466,7 @@ async fn a_shared_file_is_served_until_it_changes_and_never_mixed() {
     let (reply, outcome) = super::reply();
     let deadline = Instant::now() + Duration::from_millis(400);
     let later = ByteRange::at(4 << 20, 4096);
-    fetcher.read(content.hash(), content.size(), later, deadline, reply);
+    fetcher.read(Read::new(content.key(), later, deadline, reply));
     blocking(move || outcome.recv_timeout(LONG).unwrap())
         .await
         .unwrap_err();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ContentHash, Outboard, encode};
+use super::{ContentHash, ContentKey, Outboard, encode};
 use crate::extent::ByteRange;
 
 /// A file with its outboard.
@@ -39,6 +39,11 @@ impl Content {
     /// Returns the size of the content in bytes.
     pub fn size(&self) -> u64 {
         self.outboard.size_bytes
+    }
+
+    /// Returns the hash with the size.
+    pub fn key(&self) -> ContentKey {
+        ContentKey::new(self.hash(), self.size())
     }
 
     /// Returns the bytes of a range.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use p2pfs_catalogue::View;
 use p2pfs_fs::{
     Content, FileVersion, FsError, LiveAttributes, LiveLook, OpenContent, Opened, ReadNow,
-    ReadReply, ReadTicket, Space,
+    ReadReply, ReadWait, Space,
 };
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
@@ -52,8 +52,6 @@ impl Content for World {
             live: is_live,
         })
     }
-
-    fn cancel(&self, _: ReadTicket) {}
 
     fn cached_bytes(&self, file: &FileVersion) -> u64 {
         match file.own {
@@ -99,7 +97,7 @@ impl OpenContent for Open {
         ReadNow::Done(buffer.len())
     }
 
-    fn read(&self, range: ByteRange, reply: ReadReply) -> ReadTicket {
+    fn read(&self, range: ByteRange, _: bool, reply: ReadReply) -> ReadWait {
         {
             let mut state = self.world.lock();
             // The model takes all bytes before the range as fetched too.
@@ -108,7 +106,7 @@ impl OpenContent for Open {
         }
         let bytes = &stored(&self.hash).bytes[range.start as usize..range.end as usize];
         reply(Ok(Bytes::from_static(bytes)));
-        ReadTicket(0)
+        ReadWait::ended()
     }
 
     fn backing(&self) -> Option<Arc<File>> {

@@ -140,7 +140,7 @@ async fn the_trace_of_a_read_tells_that_a_holder_lied_and_why_it_was_given_up() 
     let deadline = Instant::now() + Duration::from_millis(300);
     let range = ByteRange::new(0, content.size());
     let fetcher = &scene.fetcher;
-    fetcher.read(content.hash(), content.size(), range, deadline, reply);
+    fetcher.read(Read::new(content.key(), range, deadline, reply));
     let outcome = tokio::task::spawn_blocking(move || outcome.recv_timeout(LONG).unwrap());
     assert_eq!(outcome.await.unwrap(), Err(PlanError::OnlyLiars.into()));
     let why = format!("the read is given up: {}", PlanError::OnlyLiars);

@@ -11,6 +11,7 @@ use crate::batches::{BATCHES_PER_NODE_MAX, Batches, SmallFile};
 use crate::net::peer::{Incoming, Lane, PeerLimits};
 use crate::tests::{Content, LONG, Outcome, TestCache, reply};
 use crate::{FetchConfig, Fetcher, HoldersOf};
+use p2pfs_fetch::session::Read;
 use p2pfs_fetch::{FetchEvent, Holder};
 use p2pfs_proto::wire::native::tcp::{BatchPart, PackedBatch, Request, Response, unpack_batch};
 use p2pfs_types::extent::ByteRange;
@@ -86,11 +87,11 @@ impl Reader {
         }
         let deadline = Instant::now() + LONG / 2;
         match self.batches.read(small(content), range, deadline, answer) {
-            Ok(_ticket) => return outcome,
+            Ok(_wait) => return outcome,
             Err(given_back) => answer = given_back,
         }
-        let (hash, size_bytes) = (content.hash(), content.size());
-        self.fetcher.read(hash, size_bytes, range, deadline, answer);
+        self.fetcher
+            .read(Read::new(small(content), range, deadline, answer));
         outcome
     }
 
@@ -293,14 +294,14 @@ async fn a_read_waiting_for_a_batch_can_be_cancelled() {
     let (answer, outcome) = reply();
     let range = ByteRange::new(0, contents[0].size());
     let deadline = Instant::now() + LONG;
-    let ticket = reader
+    let wait = reader
         .batches
         .read(small(&contents[0]), range, deadline, answer);
-    let ticket = ticket.ok().unwrap();
-    assert_eq!(reader.batches.waits_until(ticket), Some(deadline));
-    reader.batches.cancel(ticket);
+    let wait = wait.ok().unwrap();
+    assert_eq!(wait.until(), Some(deadline));
+    wait.cancel();
     assert!(outcome.recv_timeout(LONG).unwrap().is_err());
-    assert_eq!(reader.batches.waits_until(ticket), None);
+    assert_eq!(wait.until(), None);
 }
 
 /// Returns which batch requests arrive until a file that is in none of them was read.

@@ -55,11 +55,11 @@ async fn a_read_continues_while_bytes_arrive_however_slowly() {
         let range = ByteRange::new(0, 128 << 10);
         let (reply, outcome) = crate::tests::reply();
         let deadline = Instant::now() + Duration::from_secs(2);
-        let ticket = reader.read(copy.hash(), copy.size(), range, deadline, reply);
+        let wait = reader.read(Read::new(copy.key(), range, deadline, reply));
         let bytes = outcome.recv_timeout(LONG).unwrap().unwrap();
         assert_eq!(bytes, copy.part(range));
         assert!(Instant::now() > deadline, "the way was not narrow");
-        assert_eq!(reader.waits_until(ticket), None);
+        assert_eq!(wait.until(), None);
     })
     .await;
     assert_eq!(fetcher.peers()[0].failures, 0);

@@ -29,7 +29,8 @@ async fn a_wrong_claimed_size_hides_no_right_byte_from_readers_or_the_cache() {
     let (reply, outcome) = crate::tests::reply();
     let deadline = Instant::now() + LONG;
     let first = ByteRange::new(0, 4096);
-    fetcher.read(content.hash(), wrong_size, first, deadline, reply);
+    let wrong = ContentKey::new(content.hash(), wrong_size);
+    fetcher.read(Read::new(wrong, first, deadline, reply));
     let (reader, copy) = (fetcher.clone(), content.clone());
     blocking(move || read_through(&reader, &copy, 128 << 10)).await;
     let wrong = blocking(move || outcome.recv_timeout(LONG).unwrap()).await;
@@ -51,7 +52,9 @@ async fn a_partial_holder_under_a_wrong_size_is_not_called_a_liar() {
     let (fetcher, mut events) = cluster.fetching(&cache, vec![honest.holder(&content)]);
     let (reply, outcome) = crate::tests::reply();
     let (deadline, first) = (Instant::now() + LONG, ByteRange::new(0, 4096));
-    fetcher.read_just(content.hash(), content.size(), first, deadline, reply);
+    let mut just = Read::new(content.key(), first, deadline, reply);
+    just.ahead = false;
+    fetcher.read(just);
     blocking(move || outcome.recv_timeout(LONG).unwrap())
         .await
         .unwrap();
