@@ -62,7 +62,7 @@ fn a_live_database_stays_listed_on_all_nodes_while_it_is_written() {
     );
     fs::write(enough, b"").unwrap();
     writer.finish(HANG_LIMIT).expect_ok();
-    eventually("its last version is read", PATIENCE, || {
+    eventually("its last version is read", HANG_LIMIT, || {
         fs::read(reader.mounted("live.db")).ok() == fs::read(&database).ok()
     });
 }
@@ -148,7 +148,7 @@ fn check_growing_log(log_bytes: usize, first_bytes: usize, how: &[&str]) {
             .args([&log, &enough])
             .args(how),
     );
-    eventually("several versions are seen", 2 * PATIENCE, || {
+    eventually("several versions are seen", 2 * HANG_LIMIT, || {
         match last_line(&mounted) {
             Ok((size_bytes, last)) => {
                 let number = usize::try_from(size_bytes).unwrap() / LINE_BYTES - 1;
@@ -176,7 +176,7 @@ fn check_growing_log(log_bytes: usize, first_bytes: usize, how: &[&str]) {
         assert_eq!(bytes, line(number));
     }
     let last_bytes = fs::metadata(&log).unwrap().len();
-    eventually("all lines are seen", PATIENCE, || {
+    eventually("all lines are seen", HANG_LIMIT, || {
         last_line(&mounted).is_ok_and(|(size_bytes, _)| size_bytes == last_bytes)
     });
 }
@@ -235,7 +235,7 @@ mod loop_device {
         run(&mut write).expect_ok();
         let expected = fs::read(&image).unwrap();
         assert!(expected == noise(42, SIZE));
-        eventually("the new version is read", PATIENCE, || {
+        eventually("the new version is read", HANG_LIMIT, || {
             fs::metadata(&mounted).expect("it stays listed");
             match fs::read(&mounted) {
                 Ok(bytes) => bytes == expected,

@@ -18,7 +18,6 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 use serde_json::Value;
@@ -30,7 +29,6 @@ use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount];
 
-const SOON: Duration = Duration::from_secs(90);
 /// Start of the condition while a refused configuration stands.
 const REFUSED: &str = "the configuration was read again and refused";
 
@@ -185,7 +183,7 @@ fn each_effective_setting_is_shown_with_its_origin_even_after_a_reload() {
     let changed = "[cache]\nsize = '2G'\n[membership]\naway_grace = '8s'\n";
     fs::write(node.home.join("p2pfs.toml"), changed).unwrap();
     node.signal(libc::SIGHUP);
-    eventually("the reload is shown", SOON, || {
+    eventually("the reload is shown", HANG_LIMIT, || {
         setting("cache.size")["value"] == "\"2GiB\""
     });
     let shows_what_runs = || {
@@ -202,7 +200,7 @@ fn each_effective_setting_is_shown_with_its_origin_even_after_a_reload() {
         let changed = format!("[cache]\nsize = '{size}'\n[membership]\naway_grace = '{grace}'\n");
         fs::write(node.home.join("p2pfs.toml"), changed).unwrap();
         node.signal(libc::SIGHUP);
-        eventually("the next reload is shown", SOON, || {
+        eventually("the next reload is shown", HANG_LIMIT, || {
             setting("cache.size")["value"] == format!("\"{size}iB\"")
         });
     };
@@ -227,7 +225,7 @@ fn a_refused_reload_is_reported_in_the_status_until_one_succeeds() {
         lines.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     reload("[cache]\nsize = 'much'\nflor = '1G'\n");
-    eventually("the refusal is told", SOON, || {
+    eventually("the refusal is told", HANG_LIMIT, || {
         let told = told();
         let lines = ["p2pfs.toml:2:8: cache.size", "p2pfs.toml:3:1: cache.flor"];
         told.contains(REFUSED) && lines.iter().all(|line| told.contains(line))
@@ -236,10 +234,10 @@ fn a_refused_reload_is_reported_in_the_status_until_one_succeeds() {
     assert!(found.contains("cache.flor"), "{found}");
     // The file that every user can read has fewer details.
     let public = || fs::read_to_string(node.mounted(".p2pfs/status.json")).unwrap();
-    eventually("all are told", SOON, || public().contains(REFUSED));
+    eventually("all are told", HANG_LIMIT, || public().contains(REFUSED));
     assert!(!public().contains("cache.flor"), "{}", public());
     reload("[cache]\nsize = '1G'\n");
-    eventually("it is settled", SOON, || !told().contains(REFUSED));
+    eventually("it is settled", HANG_LIMIT, || !told().contains(REFUSED));
 }
 
 #[apply(promise)]
@@ -250,7 +248,7 @@ fn events_name_files() {
     nodes[1].wait_for_file("docs/paper.txt");
     nodes[1].cli(&["prefetch", "docs"]).expect_ok();
     let told = || nodes[1].cli(&["events"]).expect_ok();
-    eventually("the fetch is told", SOON, || {
+    eventually("the fetch is told", HANG_LIMIT, || {
         told().contains("fetched docs/paper.txt")
     });
     let json = nodes[1].cli(&["events", "--json"]).expect_ok();
@@ -270,7 +268,7 @@ fn a_past_event_keeps_its_files_former_name() {
     nodes[1].wait_for_file("draft.txt");
     nodes[1].cli(&["prefetch", "draft.txt"]).expect_ok();
     let told = || nodes[1].cli(&["events"]).expect_ok();
-    eventually("the fetch is told", SOON, || {
+    eventually("the fetch is told", HANG_LIMIT, || {
         told().contains("fetched draft.txt")
     });
     let share = &nodes[0].share;
@@ -529,7 +527,7 @@ fn metrics_are_readable_when_enabled_and_name_no_file() {
     fs::read(reader.mounted("a-name")).unwrap();
     let read = || reading(std::os::unix::net::UnixStream::connect(&socket).unwrap());
     let has = |line: &str| read().lines().any(|it| it == line);
-    eventually("what was received is counted", SOON, || {
+    eventually("what was received is counted", HANG_LIMIT, || {
         has("p2pfs_received_bytes_total 1048576")
     });
     assert!(has("p2pfs_mount_up 1") && has("p2pfs_peers{state=\"alive\"} 1"));
@@ -574,7 +572,7 @@ fn a_file_not_yet_hashed_is_reported_as_being_read() {
         }
     });
     let listed = || node.cli(&["ls", "docs", "--json"]).expect_json();
-    eventually("it is known of", SOON, || {
+    eventually("it is known of", HANG_LIMIT, || {
         listed()["being_read"][0]["path"] == "docs/new"
     });
     assert_eq!(node.cli(&["ls", "docs"]).expect_ok(), "old\n");

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use macro_rules_attribute::apply;
 
@@ -18,8 +18,6 @@ use p2pfs_node::{Condition, Severity};
 const NEEDS: &[Need] = &[root, mount];
 /// The user `nobody`, which owns no file on any machine.
 const NOBODY: &str = "65534";
-/// How long `doctor` may take on a machine that also runs other tests.
-const DOCTOR_MAX: Duration = Duration::from_secs(2);
 
 fn status_shows(node: &Node, words: &str) -> bool {
     let status = node.cli(&["status", "--json"]).expect_json();
@@ -54,7 +52,7 @@ fn assert_one_severity(node: &Node, (name, words): (&str, &str)) {
 
 /// Asserts that all views agree on whether a condition stands.
 fn assert_views(node: &Node, (name, words): (&str, &str), stands: bool) {
-    eventually("the status", 2 * PATIENCE, || {
+    eventually("the status", 2 * HANG_LIMIT, || {
         status_shows(node, words) == stands
     });
     let text = node.cli(&["status"]).expect_ok();
@@ -64,13 +62,13 @@ fn assert_views(node: &Node, (name, words): (&str, &str), stands: bool) {
     );
     let begun = Instant::now();
     let doctor = node.cli(&["doctor", "--json"]).text();
-    assert!(begun.elapsed() < DOCTOR_MAX, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     assert_eq!(doctor.contains(words), stands, "{doctor}");
     if stands {
         assert_one_severity(node, (name, words));
     }
     let gauge = format!("p2pfs_condition{{name=\"{name}\"}} {}\n", u8::from(stands));
-    eventually("the metric", PATIENCE, || metrics(node).contains(&gauge));
+    eventually("the metric", HANG_LIMIT, || metrics(node).contains(&gauge));
     let events = node.cli(&["events", "--json"]).expect_ok();
     let kind = if stands { "warning" } else { "warning-over" };
     let parts = [&*format!("\"{kind}\""), &format!("\"{name}\""), words];
@@ -175,7 +173,7 @@ fn no_answering_peer_is_a_condition_until_one_is_back() {
     let mut node = cluster.start_with(options);
     node.cli(&["wait", "--peers", "1"]).expect_ok();
     other.kill();
-    eventually("the lost node is named", 2 * PATIENCE, || {
+    eventually("the lost node is named", 2 * HANG_LIMIT, || {
         let status = node.cli(&["status"]).expect_ok();
         status.contains("absent   other is down since ")
     });
@@ -257,7 +255,7 @@ fn assert_inotify_limit(kind: &str) {
     let mend = |node: &Node| {
         raise(node);
         let is_over = || !status_shows(node, "inotify");
-        eventually("the next rescan", 2 * PATIENCE, is_over);
+        eventually("the next rescan", 2 * HANG_LIMIT, is_over);
         node.write("new", b"new");
         // The file must appear before the next rescan.
         let wait = ["wait", "--file", "new", "--timeout", "20s"];
@@ -306,7 +304,7 @@ fn standing_condition_stays_among_the_events_behind_a_thousand_new_files() {
     node.signal(libc::SIGHUP);
     let condition = "restart-needed";
     let events = || node.cli(&["events", "--json"]).expect_ok();
-    eventually("the condition begins", PATIENCE, || {
+    eventually("the condition begins", HANG_LIMIT, || {
         events().contains(condition)
     });
     for number in 0..1100 {
@@ -317,7 +315,7 @@ fn standing_condition_stays_among_the_events_behind_a_thousand_new_files() {
         added.count()
     };
     // The log holds a thousand events. Few of them are of other conditions.
-    eventually("the files fill the log", PATIENCE, || {
+    eventually("the files fill the log", HANG_LIMIT, || {
         added(&events()) >= 980
     });
     let events = events();

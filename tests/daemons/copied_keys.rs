@@ -2,16 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
 use crate::support::daemon::*;
-use crate::support::process::eventually;
+use crate::support::process::{HANG_LIMIT, eventually};
 use crate::support::promise::{Need, promise};
 
 const NEEDS: &[Need] = &[];
-const SOON: Duration = Duration::from_secs(60);
 
 fn warnings(node: &Node) -> String {
     let status = node.cli(&["status", "--json"]).expect_json();
@@ -53,7 +51,9 @@ fn a_copied_machine_is_named_by_all_without_blaming_a_firewall_or_losing_a_node(
     let mut cluster = Cluster::new();
     let mut start = |name| cluster.start_with(NodeOptions::unmounted(name));
     let (one, other, mut two) = (start("one"), start("other"), start("two"));
-    eventually("all are there", SOON, || alive(&two) == ["one", "other"]);
+    eventually("all are there", HANG_LIMIT, || {
+        alive(&two) == ["one", "other"]
+    });
     two.stop();
     let twins = cluster.folder.path().join("twin/state");
     copy_state(&two.home.join("state"), &twins);
@@ -68,7 +68,7 @@ fn a_copied_machine_is_named_by_all_without_blaming_a_firewall_or_losing_a_node(
     );
     for (node, elsewhere) in [(&two, twin.address), (&twin, two.address)] {
         let said = format!("another machine runs with this node's key, at {elsewhere} (this ");
-        eventually("a copy names the other", SOON, || {
+        eventually("a copy names the other", HANG_LIMIT, || {
             warnings(node).contains(&said)
         });
         let doctor = node.cli(&["doctor"]);
@@ -87,7 +87,7 @@ fn a_copied_machine_is_named_by_all_without_blaming_a_firewall_or_losing_a_node(
     }
     for third in [&one, &other] {
         let both = [two.address, twin.address].map(|address| address.to_string());
-        eventually("a third node names both", SOON, || {
+        eventually("a third node names both", HANG_LIMIT, || {
             let told = warnings(third);
             told.contains(&of_two) && both.iter().all(|address| told.contains(address))
         });
@@ -105,13 +105,13 @@ fn a_copied_machine_is_named_by_all_without_blaming_a_firewall_or_losing_a_node(
     for node in [&one, &other] {
         node.wait_for_file("of-two");
         node.wait_for_file("of-twin");
-        eventually("both are there", SOON, || {
+        eventually("both are there", HANG_LIMIT, || {
             let there = alive(node);
             ["two", "twin"]
                 .iter()
                 .all(|name| there.contains(&(*name).to_owned()))
         });
-        eventually("nothing is said any more", SOON, || {
+        eventually("nothing is said any more", HANG_LIMIT, || {
             !warnings(node).contains("key")
         });
     }

@@ -117,17 +117,19 @@ fn a_disk_mounted_below_a_share_is_listed_while_mounted() {
     fs::create_dir_all(&at).unwrap();
     fs::write(at.join("beneath"), b"beneath").unwrap();
     let seen = reader.mounted("disks/one");
-    eventually("the folder", PATIENCE, || names(&seen) == ["beneath"]);
+    eventually("the folder", HANG_LIMIT, || names(&seen) == ["beneath"]);
     let disk = Disk::mount(&at);
     fs::write(at.join("photo"), b"photo").unwrap();
-    eventually("the disk", PATIENCE, || names(&seen) == ["photo"]);
+    eventually("the disk", HANG_LIMIT, || names(&seen) == ["photo"]);
     assert_eq!(fs::read(seen.join("photo")).unwrap(), b"photo");
     fs::write(at.join("later"), b"later").unwrap();
-    eventually("it is watched", PATIENCE, || {
+    eventually("it is watched", HANG_LIMIT, || {
         names(&seen) == ["later", "photo"]
     });
     drop(disk);
-    eventually("the folder again", PATIENCE, || names(&seen) == ["beneath"]);
+    eventually("the folder again", HANG_LIMIT, || {
+        names(&seen) == ["beneath"]
+    });
 }
 
 #[apply(promise)]
@@ -140,10 +142,10 @@ fn a_disk_below_a_share_that_becomes_private_is_no_longer_listed() {
     let disk = Disk::mount(&at);
     fs::write(at.join("photo"), b"photo").unwrap();
     let seen = reader.mounted("disk");
-    eventually("the disk", PATIENCE, || names(&seen) == ["photo"]);
+    eventually("the disk", HANG_LIMIT, || names(&seen) == ["photo"]);
     set_mode(&at, 0o700);
     // This must not depend on the rescan.
-    eventually("it leaves", PATIENCE / 3, || !seen.exists());
+    eventually("it leaves", HANG_LIMIT / 3, || !seen.exists());
     drop(disk);
 }
 
@@ -153,14 +155,14 @@ fn a_disk_mounted_over_a_share_is_shared_instead() {
     let owner = cluster.start("owner");
     let reader = cluster.start("reader");
     fs::write(owner.share.join("beneath"), b"beneath").unwrap();
-    eventually("the share", PATIENCE, || {
+    eventually("the share", HANG_LIMIT, || {
         names(&reader.mount) == ["beneath"]
     });
     let disk = Disk::mount(&owner.share);
     fs::write(owner.share.join("photo"), b"photo").unwrap();
-    eventually("the disk", PATIENCE, || names(&reader.mount) == ["photo"]);
+    eventually("the disk", HANG_LIMIT, || names(&reader.mount) == ["photo"]);
     drop(disk);
-    eventually("the share again", PATIENCE, || {
+    eventually("the share again", HANG_LIMIT, || {
         names(&reader.mount) == ["beneath"]
     });
 }
@@ -247,7 +249,7 @@ fn a_cache_without_a_floor_that_exceeds_its_disk_drops_old_files() {
     // This fills the disk: the write ends with an error.
     let _ = fs::write(at.join("of somebody else"), vec![1; 8 << 20]);
     (FILES..FILES + 3).for_each(read);
-    eventually("nothing is said of the disk", PATIENCE, || {
+    eventually("nothing is said of the disk", HANG_LIMIT, || {
         let status = reader.cli(&["status", "--json"]).expect_json();
         status["warnings"].as_array().is_some_and(Vec::is_empty)
     });
@@ -328,13 +330,13 @@ fn a_disk_below_a_share_can_be_unmounted_soon_after_a_read() {
     fs::write(at.join("film"), &film).unwrap();
     fs::write(at.join("photo"), b"photo").unwrap();
     let seen = reader.mounted("disk");
-    eventually("the disk", PATIENCE, || names(&seen) == ["film", "photo"]);
+    eventually("the disk", HANG_LIMIT, || names(&seen) == ["film", "photo"]);
     assert!(fs::read(seen.join("film")).unwrap() == film);
     assert_eq!(fs::read(seen.join("photo")).unwrap(), b"photo");
-    eventually("it is not busy", PATIENCE, || {
+    eventually("it is not busy", HANG_LIMIT, || {
         Command::new("umount").arg(&at).status().unwrap().success()
     });
-    eventually("its files leave", PATIENCE, || names(&seen).is_empty());
+    eventually("its files leave", HANG_LIMIT, || names(&seen).is_empty());
 }
 
 #[apply(promise)]
@@ -387,7 +389,7 @@ fn doctor_does_not_claim_room_for_a_cache_whose_writes_fail() {
     let mut made = (0..64).map(|number| fs::write(at.join(format!("of others {number}")), b""));
     assert!(made.any(|made| made.is_err()));
     assert_eq!(fs::read(reader.mounted("docs")).unwrap(), b"text");
-    eventually("doctor tells of it", PATIENCE, || {
+    eventually("doctor tells of it", HANG_LIMIT, || {
         let told = reader.cli(&["doctor"]).text();
         told.contains("refuses writes") && !told.contains("has room")
     });
@@ -556,7 +558,7 @@ mod of_the_cache {
         disk.break_down();
         reader.cli(&["cache", "verify"]).expect_ok();
         assert!(fs::read(reader.mounted("late")).unwrap() == noise(1, 90_000));
-        eventually("it is told", PATIENCE, || {
+        eventually("it is told", HANG_LIMIT, || {
             let status = reader.cli(&["status"]).expect_ok();
             status.contains("refuses writes") && status.contains("Read-only")
         });
@@ -592,7 +594,7 @@ fn an_overlay_over_the_mount_never_shows_wrong_bytes_after_a_change() {
     assert!(!nodes[0].share.join("tree/own").exists());
     write(b"second");
     let seen = nodes[1].mounted("tree/file");
-    eventually("the change is seen", PATIENCE, || {
+    eventually("the change is seen", HANG_LIMIT, || {
         fs::read(&seen).is_ok_and(|bytes| bytes == b"second")
     });
     match fs::read(&file) {
@@ -638,7 +640,7 @@ mod returning {
             let before = SystemTime::now();
             owner.write(marker, marker.as_bytes());
             reader.wait_for_file(marker);
-            eventually("the hashes are stored", PATIENCE, || {
+            eventually("the hashes are stored", HANG_LIMIT, || {
                 let ledger = fs::metadata(owner.home.join("state/shares.redb"));
                 ledger.unwrap().modified().unwrap() > before
             });
@@ -651,7 +653,7 @@ mod returning {
         // Other images take device numbers until the disk gets another one.
         let mut others = Vec::new();
         let _disk = loop {
-            eventually("the device is free", PATIENCE, || {
+            eventually("the device is free", HANG_LIMIT, || {
                 let devices = run(Command::new("losetup").arg("-j").arg(&image));
                 devices.stdout.is_empty()
             });
@@ -750,7 +752,7 @@ fn doctor_notes_a_cache_whose_files_the_kernel_cannot_read_itself() {
     let disks = stack_cache(&cluster.folder.path().join("slow"));
     let slow = cluster.start("slow");
     let checks = |node: &Node| node.cli(&["doctor", "--json"]).text();
-    eventually("the note", PATIENCE, || {
+    eventually("the note", HANG_LIMIT, || {
         let checks = checks(&slow);
         checks.contains("warm reads") && checks.contains("put cache_dir on ext4, xfs or btrfs")
     });

@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 
 use crate::support::content::noise;
 use crate::support::daemon::set_mode;
-use crate::support::process::{HANG_LIMIT, PATIENCE, eventually};
+use crate::support::process::{HANG_LIMIT, eventually};
 use crate::support::promise::{Need, promise};
 
 #[allow(unreachable_pub, reason = "the file is also a program of its own")]
@@ -486,7 +486,7 @@ async fn start_with_share(folder: &Path, dir: &Path) -> Node {
     let node = node.share(folder.join("one-share")).start().await.unwrap();
     let shares = node.shares().clone();
     let listed = move || {
-        eventually("the share is listed", PATIENCE, || {
+        eventually("the share is listed", HANG_LIMIT, || {
             let shares = shares.list();
             shares
                 .iter()

@@ -67,7 +67,7 @@ fn a_failed_read_is_told_with_its_file_and_reason_by_journal_events_and_metrics(
     author.stop();
     fs::remove_file(author.share.join("docs/gone.bin")).unwrap();
     author.launch();
-    eventually("it is no longer listed", PATIENCE, || {
+    eventually("it is no longer listed", HANG_LIMIT, || {
         !reader.mounted("docs/gone.bin").exists()
     });
     assert!(is_failure(open.read(&mut [0; 4096])));

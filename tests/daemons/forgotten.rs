@@ -1,7 +1,6 @@
 //! Promises about the entries of a node that a user has forgotten, with daemons on loopback.
 
 use std::fs;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
@@ -10,8 +9,6 @@ use crate::support::process::{HANG_LIMIT, eventually};
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
-
-const SOON: Duration = Duration::from_secs(90);
 
 /// Waits until a node has read the entries of all its live peers.
 fn hear_all(node: &Node, peers: &str) {
@@ -41,7 +38,9 @@ fn forgotten_entries_do_not_return_from_a_third_node() {
             let names = ["alone.txt", "cached.txt"];
             names.map(|name| node.mounted(name).exists())
         };
-        eventually("the cache gives one", SOON, || listed() == [false, true]);
+        eventually("the cache gives one", HANG_LIMIT, || {
+            listed() == [false, true]
+        });
     }
     nodes[0].cli(&["forget", "gone"]).expect_ok();
     let is_forgotten = |node: &Node| {

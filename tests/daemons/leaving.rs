@@ -1,18 +1,15 @@
 //! Promises about a node that leaves for good, and about the nodes that stay.
 
 use std::fs;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
 use super::trust::{invite, members, state_of};
 use crate::support::daemon::*;
-use crate::support::process::eventually;
+use crate::support::process::{HANG_LIMIT, eventually};
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
-
-const SOON: Duration = Duration::from_secs(90);
 
 #[apply(promise)]
 fn a_node_that_left_is_shown_as_left_and_not_as_down() {
@@ -21,7 +18,9 @@ fn a_node_that_left_is_shown_as_left_and_not_as_down() {
     invite(&one, &[], &two);
     two.cli(&["leave"]).expect_ok();
     two.await_end().expect_ok();
-    eventually("it has left", SOON, || state_of(&one, "two") == "left");
+    eventually("it has left", HANG_LIMIT, || {
+        state_of(&one, "two") == "left"
+    });
     let told = one.cli(&["status"]).expect_ok();
     assert!(
         told.contains("0 alive, 0 suspect, 0 away, 0 down"),
@@ -36,7 +35,9 @@ fn a_node_that_left_can_be_expelled_by_its_name() {
     invite(&one, &["--admin"], &two);
     two.cli(&["leave"]).expect_ok();
     two.await_end().expect_ok();
-    eventually("it has left", SOON, || state_of(&one, "two") == "left");
+    eventually("it has left", HANG_LIMIT, || {
+        state_of(&one, "two") == "left"
+    });
     one.cli(&["expel", "two"]).expect_ok();
     let trust = one.cli(&["trust", "--json"]).expect_json();
     let mut history = trust["history"].as_array().unwrap().iter();
@@ -94,7 +95,7 @@ fn a_leave_that_the_disk_refuses_is_an_error_and_works_once_the_disk_recovers() 
     fs::rename(&aside, &members_file).unwrap();
     two.cli(&["leave"]).expect_ok();
     two.await_end().expect_ok();
-    eventually("it has left", SOON, || members(&one) == ["one"]);
+    eventually("it has left", HANG_LIMIT, || members(&one) == ["one"]);
     assert!(!members_file.exists());
 }
 
@@ -105,14 +106,16 @@ fn after_the_founder_left_the_others_still_admit_nodes() {
     invite(&one, &["--admin"], &two);
     one.cli(&["leave"]).expect_ok();
     one.await_end().expect_ok();
-    eventually("it has left", SOON, || state_of(&two, "one") == "left");
+    eventually("it has left", HANG_LIMIT, || {
+        state_of(&two, "one") == "left"
+    });
     two.write("kept.txt", b"kept");
     let (three, four) = (cluster.start("three"), cluster.start("four"));
     invite(&two, &["--admin"], &three);
     invite(&three, &[], &four);
     four.wait_for_file("kept.txt");
     for node in [&two, &three, &four] {
-        eventually("who is in is the same for all", SOON, || {
+        eventually("who is in is the same for all", HANG_LIMIT, || {
             members(node) == ["four", "three", "two"]
         });
     }
@@ -127,7 +130,7 @@ fn the_last_administrator_is_warned_at_leaving_and_can_pass_the_right_on() {
     invite(&one, &[], &three);
     // An existing member gets the right in the way that a new one does.
     invite(&one, &["--admin"], &two);
-    eventually("all know it", SOON, || {
+    eventually("all know it", HANG_LIMIT, || {
         [&one, &two, &three]
             .map(members)
             .iter()
@@ -137,7 +140,7 @@ fn the_last_administrator_is_warned_at_leaving_and_can_pass_the_right_on() {
     assert!(!left.stderr.contains("No other member"), "{}", left.stderr);
     left.expect_ok();
     one.await_end().expect_ok();
-    eventually("two knows it", SOON, || members(&two).len() == 2);
+    eventually("two knows it", HANG_LIMIT, || members(&two).len() == 2);
     let left = two.cli(&["leave"]);
     assert!(
         left.stderr.contains("No other member may invite or expel"),
@@ -146,7 +149,7 @@ fn the_last_administrator_is_warned_at_leaving_and_can_pass_the_right_on() {
     );
     left.expect_ok();
     two.await_end().expect_ok();
-    eventually("three knows it", SOON, || members(&three).len() == 1);
+    eventually("three knows it", HANG_LIMIT, || members(&three).len() == 1);
     let refused = three.cli(&["invite"]);
     assert!(refused.stderr.contains("no member may admit or expel"));
 }

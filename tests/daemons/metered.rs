@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 use serde_json::Value;
@@ -15,7 +14,6 @@ use crate::support::promise::{Need, mount, promise};
 const NEEDS: &[Need] = &[mount];
 const MIB: usize = 1 << 20;
 const SIZE: usize = 24 * MIB;
-const LONG: Duration = Duration::from_secs(120);
 
 fn received(node: &Node) -> usize {
     let status = node.cli(&["status", "--json"]).expect_json();
@@ -56,7 +54,7 @@ fn on_a_metered_network_unread_files_wait_and_say_so() {
     assert!(came <= 16 * MIB, "{came} bytes came for 4 MiB");
     reader.cli(&["prefetch", "--anyway", "named"]).expect_ok();
     reader.cli(&["limits", "--configured"]).expect_ok();
-    eventually("what is pinned has come", LONG, || {
+    eventually("what is pinned has come", HANG_LIMIT, || {
         received(reader) >= came + 2 * (SIZE - 16)
     });
 }
@@ -85,7 +83,7 @@ fn slowly_pinning(cluster: &mut Cluster, names: &[&str]) -> Vec<Node> {
     reader.cli(&["limits", "--down", "64KiB/s"]).expect_ok();
     reader.cli(&[&["pin"], names].concat()).expect_ok();
     for name in names {
-        eventually("it is on its way", LONG, || {
+        eventually("it is on its way", HANG_LIMIT, || {
             transfer(reader, name).is_some_and(|it| it["whole"] == true)
         });
     }
@@ -98,7 +96,7 @@ fn a_pin_in_progress_pauses_while_the_network_is_metered() {
     let nodes = slowly_pinning(&mut cluster, &["pinned"]);
     let reader = &nodes[1];
     reader.cli(&["limits", "--metered", "on"]).expect_ok();
-    eventually("nothing of it is asked for", LONG, || {
+    eventually("nothing of it is asked for", HANG_LIMIT, || {
         transfer(reader, "pinned").is_none()
     });
     let came = cached(reader, "pinned");
@@ -111,7 +109,9 @@ fn a_pin_in_progress_pauses_while_the_network_is_metered() {
         (None, came)
     );
     reader.cli(&["limits", "--metered", "off"]).expect_ok();
-    eventually("it has come", LONG, || cached(reader, "pinned") == SIZE);
+    eventually("it has come", HANG_LIMIT, || {
+        cached(reader, "pinned") == SIZE
+    });
 }
 
 #[apply(promise)]
@@ -120,13 +120,13 @@ fn an_unpinned_file_stops_fetching_and_other_pins_continue() {
     let nodes = slowly_pinning(&mut cluster, &["dropped", "kept"]);
     let reader = &nodes[1];
     reader.cli(&["unpin", "dropped"]).expect_ok();
-    eventually("nothing of it is asked for", LONG, || {
+    eventually("nothing of it is asked for", HANG_LIMIT, || {
         transfer(reader, "dropped").is_none()
     });
     let came = cached(reader, "dropped");
     assert!(came < SIZE, "all of it came");
     reader.cli(&["limits", "--down", "none"]).expect_ok();
-    eventually("the other has come", LONG, || {
+    eventually("the other has come", HANG_LIMIT, || {
         cached(reader, "kept") == SIZE
     });
     assert_eq!(cached(reader, "dropped"), came);

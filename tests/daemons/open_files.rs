@@ -47,10 +47,10 @@ fn the_limit_of_open_files_is_reported_while_it_is_reached() {
     // The daemon opens no file for this read.
     let told = || fs::read_to_string(nodes[1].mounted(".p2pfs/status.json")).unwrap();
     let named = format!("as many files open as it may ({LIMIT}); raise LimitNOFILE=");
-    eventually("the limit is named", PATIENCE, || told().contains(&named));
+    eventually("the limit is named", HANG_LIMIT, || told().contains(&named));
     assert!(!told().contains("unmounted by hand"), "{}", told());
     limit_open_files(&nodes[1], before);
-    eventually("nothing is said of it any more", PATIENCE, || {
+    eventually("nothing is said of it any more", HANG_LIMIT, || {
         let status = nodes[1].cli(&["status", "--json"]).expect_json();
         status["warnings"].as_array().is_some_and(Vec::is_empty)
     });
@@ -66,7 +66,7 @@ fn a_program_with_more_open_files_than_the_daemons_limit_reads_all_of_them() {
     for (n, bytes) in files.iter().enumerate() {
         nodes[0].write(&format!("many/{n}"), bytes);
     }
-    eventually("all are listed", PATIENCE, || {
+    eventually("all are listed", HANG_LIMIT, || {
         let listed = fs::read_dir(nodes[1].mounted("many"));
         listed.is_ok_and(|listed| listed.count() == files.len())
     });

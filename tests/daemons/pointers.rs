@@ -17,7 +17,6 @@ use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Background work that runs until the test has seen enough or failed.
 struct Meanwhile {
@@ -101,7 +100,7 @@ fn a_message_delivered_to_a_maildir_is_never_seen_partially() {
     });
     let new = reader.mounted("mail/new");
     let mut read = 0;
-    eventually("messages come", PATIENCE, || {
+    eventually("messages come", HANG_LIMIT, || {
         for entry in fs::read_dir(&new)
             .into_iter()
             .flatten()
@@ -116,7 +115,7 @@ fn a_message_delivered_to_a_maildir_is_never_seen_partially() {
         read > 100
     });
     let delivered = deliveries.end();
-    eventually("all of them", PATIENCE, || {
+    eventually("all of them", HANG_LIMIT, || {
         fs::read_dir(&new).unwrap().count() == delivered
     });
 }
@@ -135,7 +134,7 @@ fn a_current_link_always_points_to_a_whole_release() {
     let releases = Meanwhile::begin(move |round| deployment.release(round));
     let current = reader.mounted("site/current");
     let mut seen = 0;
-    eventually("releases come", PATIENCE, || {
+    eventually("releases come", HANG_LIMIT, || {
         let Ok(target) = fs::read_link(&current) else {
             return false;
         };
@@ -191,13 +190,13 @@ fn a_pointer_to_a_large_linked_file_waits_for_it_as_documented() {
         // No partial file may appear.
         found.is_ok_and(|found| found.len() == LARGE_BYTES as u64 || panic!("{found:?}"))
     };
-    eventually("the pointer comes", PATIENCE, || {
+    eventually("the pointer comes", HANG_LIMIT, || {
         is_whole();
         fs::read_to_string(&pointer).is_ok_and(|text| text == "large\n")
     });
     let waited = |elapsed| is_whole() || elapsed >= LARGE_WAIT;
     assert!(waited(begun.elapsed()), "it was listed first, and at once");
-    eventually("the large file comes", PATIENCE, is_whole);
+    eventually("the large file comes", HANG_LIMIT, is_whole);
     run(Command::new("cmp").arg(&source).arg(&large)).expect_ok();
 }
 

@@ -19,8 +19,6 @@ use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
 
-const SOON: Duration = Duration::from_secs(90);
-
 #[apply(promise)]
 fn a_mount_cannot_be_remounted_and_the_refusal_says_what_to_do() {
     // mount.fuse3(8) runs this for `mount -o remount,rw`.
@@ -104,7 +102,7 @@ fn a_directory_dated_in_the_future_blames_no_clock() {
     for node in &nodes {
         node.wait_for_file("later/file");
         let want = fs::metadata(&dir).unwrap().mtime();
-        eventually("the time is shown", SOON, || {
+        eventually("the time is shown", HANG_LIMIT, || {
             shown(node).is_ok_and(|it| it == want)
         });
         let status = node.cli(&["status"]).expect_ok();
@@ -123,7 +121,7 @@ fn a_file_dated_in_the_future_does_not_hide_later_changes_of_its_directory() {
     dated.set_modified(far).unwrap();
     let modified = |path: &std::path::Path| fs::metadata(path).and_then(|found| found.modified());
     for node in &nodes {
-        eventually("the file is shown with its date", SOON, || {
+        eventually("the file is shown with its date", HANG_LIMIT, || {
             modified(&node.mounted("d/dated")).is_ok_and(|it| it == far)
         });
     }
@@ -135,7 +133,7 @@ fn a_file_dated_in_the_future_does_not_hide_later_changes_of_its_directory() {
     let clock = cluster.folder.path().join("clock");
     eventually(
         "the disk's clock is past it, which has long ticks",
-        SOON,
+        HANG_LIMIT,
         || {
             fs::write(&clock, b"").unwrap();
             modified(&clock).is_ok_and(|now| before.iter().all(|before| now > *before))
@@ -144,7 +142,7 @@ fn a_file_dated_in_the_future_does_not_hide_later_changes_of_its_directory() {
     nodes[0].write("d/later", b"2");
     for (node, before) in nodes.iter().zip(before) {
         node.wait_for_file("d/later");
-        eventually("the directory's time is another", SOON, || {
+        eventually("the directory's time is another", HANG_LIMIT, || {
             modified(&node.mounted("d")).is_ok_and(|it| it > before && it < far)
         });
     }
@@ -265,7 +263,7 @@ fn a_reduced_budget_applies_at_once() {
     for name in &names {
         await_cached(&reader, name, 400_000);
     }
-    eventually("no program has one open", SOON, || {
+    eventually("no program has one open", HANG_LIMIT, || {
         let status = reader.cli(&["status", "--json"]).expect_json();
         status["open_versions"] == 0
     });
@@ -456,7 +454,7 @@ fn an_unreadable_share_is_reported_once() {
         let text = node.cli(&["share"]).expect_ok();
         text.matches(&format!("{place}:")).count()
     };
-    eventually("it is told", SOON, || told() > 0);
+    eventually("it is told", HANG_LIMIT, || told() > 0);
     assert_eq!(told(), 1, "{}", node.cli(&["share"]).text());
     node.stop();
 }

@@ -13,7 +13,6 @@ use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
-const PATIENCE: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
 /// Size of a file, far larger than the read-ahead.
 const SIZE: usize = 64 * MIB;
@@ -40,7 +39,7 @@ fn open_begun(reader: &Node, name: &str, old: &[u8]) -> File {
 }
 
 fn wait_for_new(reader: &Node, name: &str, new: &[u8]) {
-    eventually("the new version is seen", PATIENCE, || {
+    eventually("the new version is seen", HANG_LIMIT, || {
         fs::read(reader.mounted(name)).is_ok_and(|bytes| bytes == new)
     });
 }
@@ -80,7 +79,7 @@ fn a_file_emptied_at_its_sharer_is_estale_at_once_through_an_open_handle() {
     let lost = open.read_at(&mut [0; 4096], 60 << 20);
     let took = begun.elapsed();
     assert!(is_stale(&lost), "{lost:?}");
-    assert!(took < 2 * PATIENCE, "not by the deadline: {took:?}");
+    assert!(took < 2 * HANG_LIMIT, "not by the deadline: {took:?}");
     wait_for_new(&reader, "file", b"the new one");
     let again = open.read_at(&mut [0; 4096], 61 << 20);
     assert!(is_stale(&again), "{again:?}");
@@ -105,7 +104,7 @@ fn a_file_modified_at_its_sharer_is_its_old_bytes_or_estale_elsewhere() {
         assert!(is_stale(&read) || page == old[place..][..4096], "{read:?}");
     }
     let took = begun.elapsed();
-    assert!(took < 2 * PATIENCE, "not by the deadline: {took:?}");
+    assert!(took < 2 * HANG_LIMIT, "not by the deadline: {took:?}");
     let mut new = old;
     new[60 << 20..][..7].copy_from_slice(b"another");
     wait_for_new(&reader, "file", &new);
@@ -140,7 +139,7 @@ fn a_file_emptied_at_its_sharer_is_estale_at_once_for_all_readers() {
     let readers = [&reader, &another].map(read);
     // By then, both have parts that they got from each other.
     for _ in 0..16 {
-        told.recv_timeout(PATIENCE).unwrap();
+        told.recv_timeout(HANG_LIMIT).unwrap();
     }
     fs::write(sharer.share.join("file"), b"the new one").unwrap();
     for reader in readers {
@@ -148,7 +147,7 @@ fn a_file_emptied_at_its_sharer_is_estale_at_once_for_all_readers() {
         assert!(is_stale(&outcome), "{outcome:?}");
     }
     let took = begun.elapsed();
-    assert!(took < 3 * PATIENCE, "not by the deadline: {took:?}");
+    assert!(took < 3 * HANG_LIMIT, "not by the deadline: {took:?}");
 }
 
 #[apply(promise)]
@@ -163,12 +162,12 @@ fn a_file_overwritten_and_restored_is_read_elsewhere_once_it_is_listed_again() {
     for place in [30 * MIB, 60 * MIB] {
         // The write keeps the inode, so no node has the old bytes.
         fs::write(&shared, b"the new one").unwrap();
-        eventually("who has the old one open is told", PATIENCE, || {
+        eventually("who has the old one open is told", HANG_LIMIT, || {
             is_stale(&open.read_exact_at(&mut page, place as u64))
         });
         wait_for_new(&reader, "file", b"the new one");
         fs::write(&shared, &bytes).unwrap();
-        eventually("the old one is listed again", PATIENCE, || {
+        eventually("the old one is listed again", HANG_LIMIT, || {
             fs::metadata(&mounted).is_ok_and(|it| it.len() == SIZE as u64)
         });
         let again = File::open(&mounted).unwrap();
@@ -197,11 +196,11 @@ fn a_lost_version_that_was_opened_and_never_read_is_estale_after_the_grace_time(
     fs::write(sharer.share.join("emptied"), b"").unwrap();
     fs::remove_file(sharer.share.join("removed")).unwrap();
     for (name, length) in [("replaced", 11), ("emptied", 0)] {
-        eventually("the new version is listed", PATIENCE, || {
+        eventually("the new version is listed", HANG_LIMIT, || {
             fs::metadata(reader.mounted(name)).is_ok_and(|it| it.len() == length)
         });
     }
-    eventually("the removed file is no longer listed", PATIENCE, || {
+    eventually("the removed file is no longer listed", HANG_LIMIT, || {
         !reader.mounted("removed").exists()
     });
     for (name, open) in names.iter().zip(open) {

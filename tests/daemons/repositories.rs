@@ -17,7 +17,6 @@ use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Number of runs of each reading command.
 const ROUNDS: usize = 15;
 
@@ -63,7 +62,7 @@ impl Repository {
         }
         // `gc` removes empty directories, including one in which a new object is about to be
         // written.
-        eventually("a commit", PATIENCE, || {
+        eventually("a commit", HANG_LIMIT, || {
             let added = self.git(&self.at, "add -A");
             added.status.success() && self.git(&self.at, "commit -q -m more").status.success()
         });
@@ -111,7 +110,7 @@ impl Repository {
     /// Runs `fsck` once all earlier work is visible in this directory.
     fn check(&self, dir: &Path) -> Finished {
         let _work = (self.commits.lock(), self.packing.lock());
-        eventually("the last commit and its packs are here", PATIENCE, || {
+        eventually("the last commit and its packs are here", HANG_LIMIT, || {
             self.head(dir) == self.head(&self.at)
                 && names_below(&dir.join(".git/objects"))
                     == names_below(&self.at.join(".git/objects"))
@@ -158,7 +157,7 @@ fn a_repository_is_read_beside_commits_gc_and_repack_as_on_disk() {
     (repository.git(&repository.at, "init -q -b main")).expect_ok();
     (0..10).for_each(|_| repository.commit(&mut repository.commits.lock()));
     let seen = reader.mounted("repository");
-    eventually("the repository", PATIENCE, || {
+    eventually("the repository", HANG_LIMIT, || {
         repository.head(&seen) == repository.head(&repository.at)
     });
     let (on_mount, on_disk) = thread::scope(|scope| {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
@@ -16,8 +15,6 @@ const NEEDS: &[Need] = &[mount];
 /// Size of the file. At the end of a node, the bytes in flight may be fetched again: a few MiB, far
 /// less than half.
 const SIZE: usize = 48 << 20;
-/// Patience for machines many times slower than the holder's limit.
-const LONG: Duration = Duration::from_secs(120);
 
 /// Returns a holder that sends slowly, a reader, and the content.
 fn slow_holder() -> (Cluster, Vec<Node>, Vec<u8>) {
@@ -39,7 +36,7 @@ fn get(reader: &Node) -> Command {
 /// Starts a `get` and waits until half of the file is here.
 fn half_way(reader: &Node) -> Running {
     let get = start(&mut get(reader));
-    eventually("half of it is here", LONG, || {
+    eventually("half of it is here", HANG_LIMIT, || {
         reader.traffic("received_bytes") >= SIZE / 2
     });
     get
@@ -109,7 +106,7 @@ fn a_reader_continues_when_the_only_holder_restarts() {
     let path = nodes[1].mounted("file");
     let reading = thread::spawn(move || fs::read(path));
     for restart in 1..=3 {
-        eventually("more of it is here", LONG, || {
+        eventually("more of it is here", HANG_LIMIT, || {
             nodes[1].traffic("received_bytes") >= restart * SIZE / 8
         });
         nodes[0].stop();
@@ -137,7 +134,7 @@ fn a_get_during_a_restart_waits_for_the_next_daemon_to_meet_the_holder() {
     let (_cluster, mut nodes, bytes) = slow_holder();
     let get = half_way(&nodes[1]);
     restart_away_from_the_holder(&mut nodes);
-    get.finish(LONG).expect_ok();
+    get.finish(HANG_LIMIT).expect_ok();
     assert!(fs::read(nodes[1].home.join("copy")).unwrap() == bytes);
 }
 
@@ -145,11 +142,11 @@ fn a_get_during_a_restart_waits_for_the_next_daemon_to_meet_the_holder() {
 fn a_prefetch_during_a_restart_fetches_files_the_next_daemon_has_yet_to_learn_of() {
     let (_cluster, mut nodes, _bytes) = slow_holder();
     let prefetch = start(&mut nodes[1].cli_command(&["prefetch", "/"]));
-    eventually("half of it is here", LONG, || {
+    eventually("half of it is here", HANG_LIMIT, || {
         nodes[1].traffic("received_bytes") >= SIZE / 2
     });
     restart_away_from_the_holder(&mut nodes);
-    let said = prefetch.finish(LONG).expect_ok();
+    let said = prefetch.finish(HANG_LIMIT).expect_ok();
     assert!(said.starts_with("1 file,"), "{said}");
 }
 
@@ -176,19 +173,19 @@ fn a_prefetch_of_a_file_in_transfer_needs_no_additional_room() {
     let half_way = || {
         let before = reader.traffic("received_bytes");
         let prefetch = start(&mut reader.cli_command(&["prefetch", "file"]));
-        eventually("half of it is here", LONG, || {
+        eventually("half of it is here", HANG_LIMIT, || {
             reader.traffic("received_bytes") - before >= SIZE / 2
         });
         prefetch
     };
     let first = half_way();
     reader.cli(&["prefetch", "file"]).expect_ok();
-    first.finish(LONG).expect_ok();
+    first.finish(HANG_LIMIT).expect_ok();
     reader.cli(&["cache", "clear"]).expect_ok();
     // An aborted command leaves no file open either.
     let given_up = half_way();
     given_up.signal(libc::SIGINT);
-    assert_ne!(given_up.finish(LONG).status.code(), Some(0));
+    assert_ne!(given_up.finish(HANG_LIMIT).status.code(), Some(0));
     reader.cli(&["prefetch", "file"]).expect_ok();
     // A file that no program has open can be evicted.
     reader.cli(&["prefetch", "other"]).expect_ok();
@@ -208,7 +205,7 @@ fn a_closed_file_is_not_listed_as_open() {
     };
     assert_eq!(open(), [true]);
     drop(held);
-    eventually("it is closed", PATIENCE, || open() == [false]);
+    eventually("it is closed", HANG_LIMIT, || open() == [false]);
 }
 
 #[apply(promise)]
@@ -222,5 +219,5 @@ fn fetched_bytes_show_in_the_blocks_after_close() {
     let mut held = fs::File::open(&path).unwrap();
     std::io::Read::read_exact(&mut held, &mut [0; 10]).unwrap();
     drop(held);
-    eventually("the blocks show it", PATIENCE, || blocks() > 1);
+    eventually("the blocks show it", HANG_LIMIT, || blocks() > 1);
 }

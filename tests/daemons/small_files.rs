@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
@@ -15,7 +14,6 @@ use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn length_of(number: usize) -> usize {
     1024 + number * 7919 % (15 * 1024)
@@ -38,7 +36,7 @@ fn share_directory(nodes: &[&Node], name: &str, seed: u64, count: usize) {
 #[track_caller]
 fn wait_until_listed(node: &Node, name: &str, count: usize) {
     let dir = node.mounted(name);
-    eventually("all files are listed", PATIENCE, || {
+    eventually("all files are listed", HANG_LIMIT, || {
         fs::read_dir(&dir).is_ok_and(|names| names.count() == count)
     });
 }
@@ -114,7 +112,7 @@ fn reading_files_in_order_prefetches_the_next_ones() {
     wait_until_listed(&reader, "mail", 200);
     let first: Vec<usize> = (0..20).collect();
     read_in_order("cat", &reader, "mail", 5, &first);
-    eventually("more than was read comes", PATIENCE, || {
+    eventually("more than was read comes", HANG_LIMIT, || {
         cached(&reader).len() > 20
     });
     read_in_order("cat", &reader, "mail", 5, &(0..200).collect::<Vec<_>>());
@@ -130,7 +128,7 @@ fn reading_files_in_listing_order_prefetches_the_next_ones() {
     let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let first: Vec<usize> = names.take(20).map(|name| name.parse().unwrap()).collect();
     read_in_order("cat", &reader, "mail", 11, &first);
-    eventually("more than was read comes", PATIENCE, || {
+    eventually("more than was read comes", HANG_LIMIT, || {
         cached(&reader).len() > 20
     });
 }
@@ -143,14 +141,16 @@ fn reading_one_file_in_ten_prefetches_little_in_vain() {
     wait_until_listed(&reader, "tree", 500);
     let tenth: Vec<usize> = (0..50).map(|group| group * 10 + group * 7 % 10).collect();
     read_in_order("cat", &reader, "tree", 6, &tenth);
-    eventually("what was read is kept", PATIENCE, || {
+    eventually("what was read is kept", HANG_LIMIT, || {
         cached(&reader).len() >= 50
     });
     // A second program that reads in order waits for all requests of the first.
     share_directory(&[&author], "last", 7, 30);
     wait_until_listed(&reader, "last", 30);
     read_in_order("cat", &reader, "last", 7, &(0..30).collect::<Vec<_>>());
-    eventually("that is kept too", PATIENCE, || cached(&reader).len() >= 80);
+    eventually("that is kept too", HANG_LIMIT, || {
+        cached(&reader).len() >= 80
+    });
     assert!(cached(&reader).len() <= 90, "{}", cached(&reader).len());
 }
 
@@ -170,7 +170,7 @@ fn nothing_is_prefetched_for_a_program_with_a_budget() {
     share_directory(&[&author], "mail", 8, 100);
     wait_until_listed(&reader, "mail", 100);
     read_in_order(&slow, &reader, "mail", 8, &(0..40).collect::<Vec<_>>());
-    eventually("what was read is kept", PATIENCE, || {
+    eventually("what was read is kept", HANG_LIMIT, || {
         cached(&reader).len() >= 40
     });
     assert_eq!(cached(&reader).len(), 40);
@@ -184,7 +184,7 @@ fn nothing_is_prefetched_on_a_metered_network() {
     wait_until_listed(&reader, "mail", 100);
     reader.cli(&["limits", "--metered", "on"]).expect_ok();
     read_in_order("cat", &reader, "mail", 12, &(0..40).collect::<Vec<_>>());
-    eventually("what was read is kept", PATIENCE, || {
+    eventually("what was read is kept", HANG_LIMIT, || {
         cached(&reader).len() >= 40
     });
     assert_eq!(cached(&reader).len(), 40);
@@ -216,7 +216,7 @@ fn a_holder_killed_during_a_copy_of_its_files_costs_no_file() {
         let holders = rustix::fs::getxattr(&path, "user.p2pfs.holders", &mut vec![0; 256][..]);
         holders.is_ok_and(|length| length == "first,second".len())
     };
-    eventually("both are known to have them", PATIENCE, || {
+    eventually("both are known to have them", HANG_LIMIT, || {
         (0..600).all(of_both)
     });
     let copy = reader.home.join("copy");
@@ -226,7 +226,7 @@ fn a_holder_killed_during_a_copy_of_its_files_costs_no_file() {
             .arg(reader.mounted("tree"))
             .arg(&copy),
     );
-    eventually("some are copied", PATIENCE, || count(&copy) > 50);
+    eventually("some are copied", HANG_LIMIT, || count(&copy) > 50);
     nodes[0].kill();
     let copied = cp.finish(HANG_LIMIT);
     assert!(copied.status.success(), "{}", copied.stderr);

@@ -77,7 +77,7 @@ impl StandingFiles {
     /// Waits until this many opens hang.
     fn wait_for(&mut self, count: usize) {
         let patience = Timespec {
-            tv_sec: PATIENCE.as_secs() as i64,
+            tv_sec: HANG_LIMIT.as_secs() as i64,
             tv_nsec: 0,
         };
         while self.seen.len() < count {
@@ -189,7 +189,7 @@ fn files_on_a_hung_disk_delay_no_others_on_any_node() {
     assert!(took < Duration::from_secs(120), "by a deadline: {took:?}");
     drop(standing);
     for (number, cat) in stuck.into_iter().enumerate() {
-        let read = cat.finish(PATIENCE);
+        let read = cat.finish(HANG_LIMIT);
         // The sharer's own opens end with an error after a long hang.
         if number < STANDING {
             assert_eq!(read.expect_ok(), names[number]);
@@ -217,16 +217,16 @@ fn a_node_names_its_unresponsive_disk() {
         let warnings = status["warnings"].to_string();
         warnings.contains(&share) && warnings.contains("does not answer")
     };
-    eventually("status tells of it", PATIENCE, warned);
+    eventually("status tells of it", HANG_LIMIT, warned);
     let doctor = sharer.cli(&["doctor"]);
     assert_eq!(doctor.status.code(), Some(1));
     let told = String::from_utf8_lossy(&doctor.stdout);
     assert!(told.contains("its disk does not answer"), "{told}");
     drop(standing);
     for cat in stuck {
-        assert_eq!(cat.finish(PATIENCE).expect_ok(), "far");
+        assert_eq!(cat.finish(HANG_LIMIT).expect_ok(), "far");
     }
-    eventually("status is quiet", PATIENCE, || !warned());
+    eventually("status is quiet", HANG_LIMIT, || !warned());
 }
 
 #[apply(promise)]
@@ -266,7 +266,7 @@ fn a_share_on_a_hung_disk_blocks_nothing_else_in_the_daemon() {
     assert!(removed.status.success(), "{}", removed.stderr);
     assert!(!warnings().contains(farther_named));
     drop(disks);
-    eventually("nothing is told of them", PATIENCE, || {
+    eventually("nothing is told of them", HANG_LIMIT, || {
         // The signal makes the node look again sooner than it does by itself.
         sharer.signal(libc::SIGHUP);
         !warnings().contains("not shared")
@@ -299,15 +299,15 @@ fn a_share_whose_disk_hangs_delays_no_other_share() {
         let status = sharer.cli(&["status", "--json"]).expect_json();
         status["warnings"].to_string().contains("does not answer")
     };
-    eventually("it is told of", PATIENCE, warned);
+    eventually("it is told of", HANG_LIMIT, warned);
     assert_eq!(sharer.cli(&["doctor"]).status.code(), Some(1));
     reader.cli(&["ls", "far"]).expect_ok();
     drop(disk);
-    eventually("it is told of no more", PATIENCE, || !warned());
+    eventually("it is told of no more", HANG_LIMIT, || !warned());
     fs::write(far.join("again"), b"text").unwrap();
     reader.wait_for_file("again");
     let _again = StandingDisk::mount(&far);
-    eventually("it is told of again", PATIENCE, warned);
+    eventually("it is told of again", HANG_LIMIT, warned);
     assert!(sharer.stop().status.success());
 }
 
@@ -361,7 +361,7 @@ fn a_hung_cache_disk_blocks_no_uncached_reads() {
         let status = reader.cli(&["status", "--json"]).expect_json();
         status["warnings"].to_string()
     };
-    eventually("it is told of", PATIENCE, || {
+    eventually("it is told of", HANG_LIMIT, || {
         told().contains("does not answer")
     });
     let doctor = reader.cli(&["doctor"]);
@@ -374,7 +374,7 @@ fn a_hung_cache_disk_blocks_no_uncached_reads() {
     owner.wait_for_file("own");
     assert_eq!(fs::read(owner.mounted("own")).unwrap(), b"own");
     drop(disk);
-    eventually("it is told of no more", PATIENCE, || {
+    eventually("it is told of no more", HANG_LIMIT, || {
         !told().contains("does not answer")
     });
 }
@@ -420,7 +420,7 @@ fn a_heavily_used_disk_that_hangs_delays_no_others() {
         let status = sharer.cli(&["status", "--json"]).expect_json();
         status["warnings"].to_string().contains("does not answer")
     };
-    eventually("it is told of", PATIENCE, warned);
+    eventually("it is told of", HANG_LIMIT, warned);
     assert_eq!(fs::read(reader.mounted("nearer")).unwrap(), b"nearer");
     drop(standing);
     assert_eq!(fs::read(reader.mounted("far-0")).unwrap(), b"far-0");

@@ -5,7 +5,6 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
@@ -14,7 +13,6 @@ use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[mount, root];
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn two_nodes(cluster: &mut Cluster) -> (Node, Node) {
     let author = cluster.start("author");
@@ -37,7 +35,7 @@ fn copy_with_libraries(program: &str, to: &Path) {
 
 #[track_caller]
 fn wait_until_it_leads_somewhere(link: &Path) {
-    eventually("the link leads somewhere", PATIENCE, || link.exists());
+    eventually("the link leads somewhere", HANG_LIMIT, || link.exists());
 }
 
 /// The tree is made outside the share, moved in whole, and linked last, because an absolute link is

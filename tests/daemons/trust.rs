@@ -12,8 +12,6 @@ use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
 
-const SOON: Duration = Duration::from_secs(90);
-
 /// Lets a node join the cluster of another.
 pub(crate) fn invite(inviter: &Node, flags: &[&str], joiner: &Node) {
     let token = inviter.cli(&[&["invite"], flags].concat()).expect_ok();
@@ -71,7 +69,7 @@ fn a_member_has_one_name_in_all_commands() {
     invite(&home, &["--name", "attic3"], &attic);
     attic.write("of-attic.txt", b"x");
     home.cli(&["wait", "--file", "of-attic.txt"]).expect_ok();
-    eventually("attic3 is alive", SOON, || {
+    eventually("attic3 is alive", HANG_LIMIT, || {
         state_of(&home, "attic3") == "alive"
     });
     assert_eq!(members(&home), ["attic3", "home"]);
@@ -156,19 +154,19 @@ fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_continue() {
     let before = trust(&two)["epoch"].clone();
     one.cli(&["expel", "three"]).expect_ok();
     for node in [&one, &two] {
-        eventually("its file is gone from the listing", SOON, || {
+        eventually("its file is gone from the listing", HANG_LIMIT, || {
             !node.mounted("of-three.txt").exists()
         });
-        eventually("it is not a member", SOON, || {
+        eventually("it is not a member", HANG_LIMIT, || {
             members(node) == ["one", "two"]
         });
-        eventually("the secret is fresh", SOON, || {
+        eventually("the secret is fresh", HANG_LIMIT, || {
             trust(node)["epoch"] != before
         });
     }
     one.write("after.txt", b"after");
     two.wait_for_file("after.txt");
-    eventually("it sees nobody", SOON, || {
+    eventually("it sees nobody", HANG_LIMIT, || {
         !three.mounted("of-one.txt").exists() && !three.mounted("after.txt").exists()
     });
     let history = trust(&two)["history"].clone();
@@ -186,7 +184,7 @@ fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_continue() {
     assert!(told.contains("three: expelled"), "{told}");
     let three_key = node_key(&three);
     for node in [&one, &two] {
-        eventually("peers says how it went", SOON, || {
+        eventually("peers says how it went", HANG_LIMIT, || {
             state_of(node, "three") == "expelled"
         });
         let peers = node.cli(&["peers"]).expect_ok();
@@ -375,9 +373,11 @@ fn joining_another_cluster_drops_the_previous_one() {
     other.write("new.txt", b"new");
     invite(&other, &[], &two);
     two.wait_for_file("new.txt");
-    eventually("the names of the cluster before are gone", SOON, || {
-        !two.mounted("old.txt").exists()
-    });
+    eventually(
+        "the names of the cluster before are gone",
+        HANG_LIMIT,
+        || !two.mounted("old.txt").exists(),
+    );
     assert_eq!(members(&two), ["other", "two"]);
     one.write("later.txt", b"later");
     other.write("last.txt", b"last");
@@ -424,7 +424,7 @@ fn a_waiting_token_and_its_warning_end_once_another_was_used() {
     join(token.trim());
     two.launch();
     let warned = || two.cli(&["status"]).expect_ok().contains("not used yet");
-    eventually("it is said that the token waits", SOON, warned);
+    eventually("it is said that the token waits", HANG_LIMIT, warned);
     invite(&other, &[], &two);
     assert!(!warned() && !state.join("join-token").exists());
     assert_eq!(members(&two), ["other", "two"]);
@@ -443,7 +443,7 @@ fn doctor_shows_a_waiting_token_that_is_broken_until_another_is_used() {
         let said = String::from_utf8(said).unwrap();
         said.contains("not a whole invitation") && said.contains("copy it again")
     };
-    eventually("status warns of the token", SOON, || told("status"));
+    eventually("status warns of the token", HANG_LIMIT, || told("status"));
     assert!(told("doctor"));
     invite(&other, &[], &node);
     assert!(!told("status") && !told("doctor"));
@@ -458,7 +458,7 @@ fn entries_of_a_departed_node_can_be_dropped_and_those_of_a_present_one_cannot()
     let refused = one.cli(&["forget", "two"]);
     assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
     two.kill();
-    eventually("it is gone", SOON, || !one.mounted("a.txt").exists());
+    eventually("it is gone", HANG_LIMIT, || !one.mounted("a.txt").exists());
     one.cli(&["forget", "two"]).expect_ok();
     two.launch();
     one.wait_for_file("a.txt");
@@ -492,7 +492,7 @@ fn entries_of_a_departed_node_can_be_dropped_by_its_admitted_name() {
     two.write("a.txt", b"a");
     one.wait_for_file("a.txt");
     two.kill();
-    eventually("it is gone", SOON, || !one.mounted("a.txt").exists());
+    eventually("it is gone", HANG_LIMIT, || !one.mounted("a.txt").exists());
     one.cli(&["forget", "desk"]).expect_ok();
 }
 

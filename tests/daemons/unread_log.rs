@@ -56,7 +56,7 @@ impl FullPipe {
     fn read_until(&mut self, words: &str) -> String {
         let mut said = Vec::new();
         let mut part = vec![0; 1 << 16];
-        eventually(words, PATIENCE, || {
+        eventually(words, HANG_LIMIT, || {
             while let Ok(length) = self.end.read(&mut part) {
                 said.extend_from_slice(&part[..length]);
             }

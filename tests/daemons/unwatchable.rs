@@ -61,7 +61,7 @@ impl UnwatchableDisk {
 
     /// Waits until a call that adds a watch hangs.
     fn wait_until_it_hangs(&self) {
-        self.hung.recv_timeout(PATIENCE).unwrap();
+        self.hung.recv_timeout(HANG_LIMIT).unwrap();
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::support::memory::{MTIME, Memory};
 use crate::support::mounted::{Mounted, errno, names};
-use crate::support::process::{PATIENCE, eventually};
+use crate::support::process::{HANG_LIMIT, eventually};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs_proto::wire::native::record::{Entry, Kind, Timestamp};
@@ -30,7 +30,7 @@ fn blocks_count_cached_bytes_and_follow_what_is_cached() {
     content.set_cached(hash, 65536);
     assert_eq!(blocks(), 1, "from the kernel's cache");
     mounted.mount.cached_changed(&hash);
-    eventually("the kernel asks again", PATIENCE, || blocks() == 128);
+    eventually("the kernel asks again", HANG_LIMIT, || blocks() == 128);
 }
 
 #[apply(promise)]
@@ -77,14 +77,14 @@ fn an_unknown_name_is_absent_at_once_and_appears_when_listed() {
             .find(|it| it.name == "lookup")
             .map_or(0, |it| it.count)
     };
-    eventually("the kernel remembers the absence", PATIENCE, || {
+    eventually("the kernel remembers the absence", HANG_LIMIT, || {
         let asked = lookups(&mounted);
         assert_eq!(errno(fs::metadata(mounted.at("dir/later"))), libc::ENOENT);
         lookups(&mounted) == asked
     });
     content.file("dir/later", b"now".to_vec());
     mounted.publish();
-    eventually("the name appears", PATIENCE, || {
+    eventually("the name appears", HANG_LIMIT, || {
         fs::read(mounted.at("dir/later")).is_ok()
     });
 }
@@ -100,16 +100,16 @@ fn a_new_name_appears_in_a_cached_listing_and_a_removed_one_disappears() {
     }
     content.file("dir/new", b"2".to_vec());
     mounted.publish();
-    eventually("the new name is listed", PATIENCE, || {
+    eventually("the new name is listed", HANG_LIMIT, || {
         names(&dir).len() == 2
     });
     assert!(fs::metadata(dir.join("old")).is_ok());
     content.remove("dir/old");
     mounted.publish();
-    eventually("the old name is gone", PATIENCE, || {
+    eventually("the old name is gone", HANG_LIMIT, || {
         names(&dir) == BTreeSet::from(["new".to_owned()])
     });
-    eventually("and not found", PATIENCE, || !dir.join("old").exists());
+    eventually("and not found", HANG_LIMIT, || !dir.join("old").exists());
 }
 
 /// The answer to a listing can be in flight while the kernel is notified of a change. The time of
@@ -136,7 +136,7 @@ fn a_listing_that_overlaps_a_change_is_not_cached() {
             let name = format!("new-{round}");
             content.file(&format!("dir/{name}"), vec![]);
             mounted.publish();
-            eventually("the new name is listed", PATIENCE, || {
+            eventually("the new name is listed", HANG_LIMIT, || {
                 names(&dir).contains(&name)
             });
         }
@@ -159,13 +159,13 @@ fn changes_beyond_the_limit_are_all_seen() {
         content.file(&format!("dir/old-{number}"), b"other".to_vec());
     }
     mounted.publish();
-    eventually("new names are listed", PATIENCE, || {
+    eventually("new names are listed", HANG_LIMIT, || {
         names(&mounted.at("dir")).len() == 6_000
     });
-    eventually("an absence is over", PATIENCE, || {
+    eventually("an absence is over", HANG_LIMIT, || {
         mounted.at("dir/new-7").exists()
     });
-    eventually("a name shows its new content", PATIENCE, || {
+    eventually("a name shows its new content", HANG_LIMIT, || {
         fs::read(mounted.at("dir/old-7")).unwrap() == b"other"
     });
 }
@@ -181,11 +181,13 @@ fn an_open_file_without_a_name_has_no_links() {
     assert_eq!((links(&replaced), links(&other)), (1, 1));
     content.file("file", b"new".to_vec());
     mounted.publish();
-    eventually("the kernel asks again", PATIENCE, || links(&replaced) == 0);
+    eventually("the kernel asks again", HANG_LIMIT, || {
+        links(&replaced) == 0
+    });
     assert_eq!(links(&other), 1);
     content.file("file", b"old".to_vec());
     mounted.publish();
-    eventually("the name is its own again", PATIENCE, || {
+    eventually("the name is its own again", HANG_LIMIT, || {
         links(&replaced) == 1
     });
 }
@@ -216,7 +218,7 @@ fn a_new_mtime_keeps_the_inode_and_is_seen() {
     );
     mounted.publish();
     let now = || fs::metadata(mounted.at("file")).unwrap();
-    eventually("the new mtime shows", PATIENCE, || {
+    eventually("the new mtime shows", HANG_LIMIT, || {
         now().mtime() == 1_800_000_000
     });
     assert_eq!((now().ino(), now().mode() & 0o777), (before.ino(), 0o755));
@@ -237,7 +239,7 @@ fn a_program_in_a_directory_keeps_it_when_it_changes() {
         content.file(&format!("work/here/new-{round}"), b"2".to_vec());
         content.file(&format!("work/new-{round}"), b"2".to_vec());
         mounted.publish();
-        eventually("the change shows", PATIENCE, || {
+        eventually("the change shows", HANG_LIMIT, || {
             assert_eq!(place(), here);
             mounted
                 .mount
@@ -248,6 +250,6 @@ fn a_program_in_a_directory_keeps_it_when_it_changes() {
     content.remove("work/here/file");
     (0..20).for_each(|round| content.remove(&format!("work/here/new-{round}")));
     mounted.publish();
-    eventually("it is gone", PATIENCE, || !here.exists());
+    eventually("it is gone", HANG_LIMIT, || !here.exists());
     assert_ne!(place(), here);
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::support::content::noise;
 use crate::support::memory::Memory;
 use crate::support::mounted::{Mounted, errno, names};
-use crate::support::process::{PATIENCE, eventually};
+use crate::support::process::{HANG_LIMIT, eventually};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs_fs::{ROOT_INO, Stale};
@@ -65,7 +65,7 @@ fn forget_all(mounted: &Mounted) {
             name: name.as_bytes().into(),
         });
     }
-    eventually("the kernel has forgotten all names", PATIENCE, || {
+    eventually("the kernel has forgotten all names", HANG_LIMIT, || {
         mounted.mount.activity().inodes == 1
     });
 }
@@ -160,7 +160,9 @@ fn a_handle_of_a_replaced_or_removed_file_is_stale_and_never_another_file() {
     content.file("a/deep/file", noise(3, 100_000));
     content.remove("other");
     mounted.publish();
-    eventually("that is shown", PATIENCE, || mounted.mount.is_up_to_date());
+    eventually("that is shown", HANG_LIMIT, || {
+        mounted.mount.is_up_to_date()
+    });
     forget_all(&mounted);
     let root = File::open(mounted.dir()).unwrap();
     assert_eq!(errno(open_by(&root, &mut replaced)), libc::ESTALE);
@@ -169,7 +171,7 @@ fn a_handle_of_a_replaced_or_removed_file_is_stale_and_never_another_file() {
     // After the old content is back, the old handle works again.
     content.file("a/deep/file", noise(1, 100_000));
     mounted.publish();
-    eventually("the old version is back", PATIENCE, || {
+    eventually("the old version is back", HANG_LIMIT, || {
         open_by(&root, &mut replaced).is_ok_and(|file| bytes_of(&file) == noise(1, 100_000))
     });
 }

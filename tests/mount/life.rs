@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::content::noise;
 use crate::support::memory::Memory;
 use crate::support::mounted::Mounted;
-use crate::support::process::{AT_ONCE, PATIENCE, eventually, run_with, wait_child};
+use crate::support::process::{AT_ONCE, HANG_LIMIT, eventually, run_with, wait_child};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs_fuse::mounting::MountingError;
@@ -102,7 +102,7 @@ fn an_unmount_by_another_program_is_noticed() {
     let mounted = Mounted::of(&content);
     let dir = mounted.dir().to_owned();
     assert!(Command::new("umount").arg(&dir).status().unwrap().success());
-    eventually("the mount is gone", PATIENCE, || {
+    eventually("the mount is gone", HANG_LIMIT, || {
         !mounted.mount.is_mounted()
     });
     let why = mounted.mount.why_gone();
@@ -151,14 +151,14 @@ fn an_unmount_under_load_releases_all_readers() {
     mounted.mount.end().unwrap();
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     for child in &mut readers {
-        wait_child(child, PATIENCE);
+        wait_child(child, HANG_LIMIT);
     }
     assert!(
         open.read_at(&mut [0; 10], 0).is_err(),
         "an open file fails from now on"
     );
     assert!(!mounted.mount.is_mounted());
-    eventually("nothing is open", PATIENCE, || content.open_count() == 0);
+    eventually("nothing is open", HANG_LIMIT, || content.open_count() == 0);
 }
 
 #[apply(promise)]
@@ -226,7 +226,7 @@ fn the_stale_mount_of_a_killed_daemon_is_cleaned() {
     fs::create_dir(&dir).unwrap();
     for round in 0..3 {
         let mut daemon = child_that_mounts_at(&dir);
-        eventually("the child mounts", PATIENCE, || dir.join("file").exists());
+        eventually("the child mounts", HANG_LIMIT, || dir.join("file").exists());
         let file = dir.join("dead");
         let reader = thread::spawn(move || fs::read(file));
         let open = File::open(dir.join("file")).unwrap();
@@ -268,7 +268,7 @@ fn operations_of_the_mount_are_counted() {
         );
     }
     assert!(activity.inodes >= 2);
-    eventually("nothing stays open", PATIENCE, || {
+    eventually("nothing stays open", HANG_LIMIT, || {
         mounted.mount.activity().handles == 0
     });
 }

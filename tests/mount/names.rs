@@ -14,7 +14,7 @@ use p2pfs_fs::LISTED_LIVE_LIFETIME;
 use crate::support::content::noise;
 use crate::support::memory::{MTIME, Memory};
 use crate::support::mounted::{Mounted, errno, names};
-use crate::support::process::{PATIENCE, eventually, run_with};
+use crate::support::process::{HANG_LIMIT, eventually, run_with};
 use crate::support::promise::{Need, mount_as_root, promise};
 
 const NEEDS: &[Need] = &[mount_as_root];
@@ -93,7 +93,7 @@ fn a_hundred_thousand_names_are_listed_once_each() {
         counts.map(|it| it.count).sum()
     };
     // A kernel under memory pressure may have dropped a part and asks for that once.
-    eventually("the kernel asks for none of them again", PATIENCE, || {
+    eventually("the kernel asks for none of them again", HANG_LIMIT, || {
         let before = listings(mounted.mount.activity());
         assert_eq!(fs::read_dir(mounted.at("big")).unwrap().count(), 100_000);
         listings(mounted.mount.activity()) == before
@@ -132,7 +132,7 @@ fn a_second_walk_of_a_tree_sends_no_request() {
     walk(mounted.dir(), &mut first);
     // The kernel asks again for listings that it did not cache whole, and for entries dropped under
     // memory pressure.
-    eventually("a walk asks for nothing", PATIENCE, || {
+    eventually("a walk asks for nothing", HANG_LIMIT, || {
         let (before, mut seen) = (requests(), Vec::new());
         walk(mounted.dir(), &mut seen);
         assert!(seen == first);
@@ -140,7 +140,7 @@ fn a_second_walk_of_a_tree_sends_no_request() {
     });
     content.file("d1/e1/new", vec![1]);
     content.publish(Some(&mounted.mount));
-    eventually("the new name is listed", PATIENCE, || {
+    eventually("the new name is listed", HANG_LIMIT, || {
         names(&mounted.at("d1/e1")).contains("new")
     });
 }
@@ -174,7 +174,7 @@ fn own_files_are_listed_again_with_attributes_and_without_single_requests() {
             assert!(asked < 250, "{asked} requests, {listed} of them for names");
             judged += 1;
         }
-        assert!(begun.elapsed() < PATIENCE, "{judged} walks were judged");
+        assert!(begun.elapsed() < HANG_LIMIT, "{judged} walks were judged");
     }
 }
 
@@ -191,7 +191,7 @@ fn the_hidden_folders_show_the_current_state() {
         let name = format!("file-{number}");
         content.file(&format!("dir/{name}"), vec![1]);
         content.publish(Some(&mounted.mount));
-        eventually(&name, PATIENCE, || names(&far).contains(&name));
+        eventually(&name, HANG_LIMIT, || names(&far).contains(&name));
     }
 }
 

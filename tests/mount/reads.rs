@@ -12,7 +12,7 @@ use std::thread;
 use crate::support::content::noise;
 use crate::support::memory::{Behaviour, Memory};
 use crate::support::mounted::{Mounted, errno};
-use crate::support::process::{PATIENCE, eventually, run_with};
+use crate::support::process::{HANG_LIMIT, eventually, run_with};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use p2pfs_cache::{Cache, CacheConfig, CacheError};
@@ -167,7 +167,7 @@ fn a_new_version_is_a_new_inode_and_an_open_handle_reads_the_old_one() {
 
     content.file("file", new_bytes.clone());
     mounted.publish();
-    eventually("the new version shows", PATIENCE, || {
+    eventually("the new version shows", HANG_LIMIT, || {
         fs::metadata(mounted.at("file")).unwrap().len() == 2 << 20
     });
     assert!(fs::read(mounted.at("file")).unwrap() == new_bytes);
@@ -226,7 +226,7 @@ fn a_replaced_own_file_keeps_its_bytes_and_attributes_while_open() {
     );
     content.own("notes", &shared);
     content.publish(Some(&mounted.mount));
-    eventually("the new version is seen", PATIENCE, || {
+    eventually("the new version is seen", HANG_LIMIT, || {
         fs::read(mounted.at("notes")).is_ok_and(|bytes| bytes == b"replacement")
     });
     assert_eq!(
@@ -255,7 +255,7 @@ fn a_log_is_rotated(passthrough: bool) {
         let wanted = content.own("log", &log).to_string();
         mounted.publish();
         let mut hash = [0; 64];
-        eventually("the kernel is told", PATIENCE, || {
+        eventually("the kernel is told", HANG_LIMIT, || {
             rustix::fs::getxattr(mounted.at("log"), "user.p2pfs.hash", &mut hash[..]).unwrap();
             hash == wanted.as_bytes()
         });
@@ -287,7 +287,7 @@ fn a_log_is_rotated(passthrough: bool) {
         followed = opened;
     }
     drop(followed);
-    eventually("all is closed", PATIENCE, || content.open_count() == 0);
+    eventually("all is closed", HANG_LIMIT, || content.open_count() == 0);
     assert_eq!(seen().0, "new");
 }
 
@@ -335,9 +335,11 @@ fn the_kernel_reads_a_complete_file_directly() {
     first.read_exact_at(&mut byte, 77).unwrap();
     drop(File::open(mounted.at("whole")).unwrap());
     drop(first);
-    eventually("the last of the asked opens is released", PATIENCE, || {
-        content.open_count() == 0
-    });
+    eventually(
+        "the last of the asked opens is released",
+        HANG_LIMIT,
+        || content.open_count() == 0,
+    );
 
     let before = mounted.mount.activity().read_bytes;
     assert!(fs::read(mounted.at("whole")).unwrap() == bytes);
@@ -370,7 +372,7 @@ fn the_pages_of_a_complete_file_are_dropped_at_its_last_close() {
     assert!(read == bytes);
     assert_eq!(mounted.mount.activity().read_bytes, before, "still cached");
     drop(second);
-    eventually("it is closed", PATIENCE, || content.open_count() == 0);
+    eventually("it is closed", HANG_LIMIT, || content.open_count() == 0);
     assert!(fs::read(mounted.at("large")).unwrap() == bytes);
     if mounted.mount.passthrough_refusal().is_none() {
         let after = mounted.mount.activity().read_bytes;
@@ -402,7 +404,7 @@ fn pages_behind_a_reader_in_order_are_dropped_while_the_file_is_open() {
     if mounted.mount.passthrough_refusal().is_some() {
         return;
     }
-    eventually("the first page is dropped", PATIENCE, || {
+    eventually("the first page is dropped", HANG_LIMIT, || {
         file.read_exact_at(&mut page, 0).unwrap();
         assert!(page == bytes[..4096]);
         mounted.mount.activity().read_bytes > before
@@ -426,7 +428,7 @@ fn nice_levels(name: &str) -> Vec<i32> {
 fn the_thread_that_drops_pages_yields_to_those_that_answer_reads() {
     let _mounted = Mounted::of(&Memory::new());
     let answering = nice_levels("fuse-0")[0];
-    eventually("the thread has a lower priority", PATIENCE, || {
+    eventually("the thread has a lower priority", HANG_LIMIT, || {
         let dropping = nice_levels("fuse-pages");
         dropping.iter().any(|nice| *nice > answering)
     });
@@ -473,9 +475,11 @@ fn damaged_bytes_reach_no_further_reader() {
         "the kernel could only read the same for it"
     );
     drop(first);
-    eventually("it is read anew once all have closed it", PATIENCE, || {
-        fs::read(mounted.at("whole")).is_ok_and(|read| read == bytes)
-    });
+    eventually(
+        "it is read anew once all have closed it",
+        HANG_LIMIT,
+        || fs::read(mounted.at("whole")).is_ok_and(|read| read == bytes),
+    );
 }
 
 /// A cache in a folder of its own.
@@ -546,7 +550,7 @@ fn damage_found_by_serving_reaches_no_reader_for_long() {
     let range = ByteRange::new(65_536, 131_072);
     let given = file.encode(range, &PiecePool::default());
     assert!(matches!(given, Err(CacheError::Damaged { .. })));
-    eventually("the kernel drops its pages", PATIENCE, || {
+    eventually("the kernel drops its pages", HANG_LIMIT, || {
         fs::read(mounted.at("file")).unwrap() == bytes
     });
 }
@@ -602,5 +606,7 @@ fn an_open_never_fails_while_a_file_becomes_complete() {
             }
         });
     }
-    eventually("nothing stays open", PATIENCE, || content.open_count() == 0);
+    eventually("nothing stays open", HANG_LIMIT, || {
+        content.open_count() == 0
+    });
 }

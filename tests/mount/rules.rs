@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::support::content::noise;
 use crate::support::memory::{MTIME, Memory};
 use crate::support::mounted::{Mounted, errno, names};
-use crate::support::process::{PATIENCE, eventually, run_with};
+use crate::support::process::{HANG_LIMIT, eventually, run_with};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
@@ -82,7 +82,7 @@ fn a_telldir_offset_is_valid_in_every_open_directory_and_after_a_restart() {
     content.remove(&format!("dir/{}", listed[100].0));
     content.file("dir/new", vec![]);
     mounted.publish();
-    eventually("the change is seen", PATIENCE, || {
+    eventually("the change is seen", HANG_LIMIT, || {
         let now = Stream::open(&mounted.at("dir")).from(offset);
         let now: Vec<String> = now.into_iter().filter(|name| name != "new").collect();
         now == rest
@@ -128,7 +128,7 @@ fn a_hundred_thousand_names_are_listed_correctly_during_changes() {
         let distinct: BTreeSet<&String> = seen.iter().collect();
         assert_eq!(distinct.len(), seen.len(), "and nothing twice");
     }
-    eventually("all changes are seen", PATIENCE, || {
+    eventually("all changes are seen", HANG_LIMIT, || {
         let names = names(&mounted.at("d"));
         names.len() == 100_000 && !names.contains("goes-004999")
     });
@@ -224,7 +224,7 @@ fn read_locks_on_records_work_among_local_programs() {
         "both may read"
     );
     drop(one);
-    eventually("the lock goes with its file", PATIENCE, || {
+    eventually("the lock goes with its file", HANG_LIMIT, || {
         who_reads(&two) == libc::F_UNLCK
     });
 }
@@ -252,7 +252,7 @@ fn meaningless_requests_are_einval() {
     let backing = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
     fs::write(backing.path(), &bytes).unwrap();
     content.set_backing(hash, File::open(backing.path()).unwrap());
-    eventually("the next open is of the file itself", PATIENCE, || {
+    eventually("the next open is of the file itself", HANG_LIMIT, || {
         content.open_count() == 0
     });
     match directly("file", 77) {
@@ -288,10 +288,10 @@ fn inotify_reports_local_programs_and_not_other_nodes() {
     content.file("dir/file", b"new".to_vec());
     content.file("dir/more", b"more".to_vec());
     mounted.publish();
-    eventually("the change is seen", PATIENCE, || {
+    eventually("the change is seen", HANG_LIMIT, || {
         mounted.at("dir/more").exists()
     });
-    eventually("and the other", PATIENCE, || {
+    eventually("and the other", HANG_LIMIT, || {
         fs::read(mounted.at("dir/file")).unwrap() == b"new"
     });
     let changes = ReadFlags::CREATE

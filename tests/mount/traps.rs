@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::support::content::noise;
 use crate::support::memory::{Behaviour, Memory};
 use crate::support::mounted::{Mounted, errno, names};
-use crate::support::process::{AT_ONCE, PATIENCE, eventually, wait_child};
+use crate::support::process::{AT_ONCE, HANG_LIMIT, eventually, wait_child};
 use crate::support::promise::{Need, mount_as_root, promise};
 use crate::waits::{direct_reader, signal};
 use macro_rules_attribute::apply;
@@ -63,10 +63,10 @@ fn notifications_and_requests_never_wait_for_each_other() {
     assert!(begun.elapsed() < deadline, "others never waited");
     content.open_gate();
     let _ = lookup.join().unwrap();
-    eventually("all changes are seen", PATIENCE, || {
+    eventually("all changes are seen", HANG_LIMIT, || {
         names(&mounted.at("dir")).len() == 101 && mounted.at("beside/new").exists()
     });
-    eventually("what went is gone", PATIENCE, || {
+    eventually("what went is gone", HANG_LIMIT, || {
         !mounted.at("dir/old").exists()
     });
 }
@@ -91,16 +91,16 @@ fn a_change_of_a_file_with_a_blocked_reader_is_notified() {
     content.file("dir/b", b"b".to_vec());
     mounted.publish();
     // This must not read: an opener of the old version waits for its bytes.
-    eventually("the new version has the name", PATIENCE, || {
+    eventually("the new version has the name", HANG_LIMIT, || {
         fs::metadata(mounted.at("file")).unwrap().len() == 15
     });
     assert_eq!(fs::read(mounted.at("file")).unwrap(), b"another version");
     let wanted = BTreeSet::from(["a".to_owned(), "b".to_owned()]);
-    eventually("what came after it is listed", PATIENCE, || {
+    eventually("what came after it is listed", HANG_LIMIT, || {
         names(&mounted.at("dir")) == wanted
     });
     stuck.kill().unwrap();
-    wait_child(&mut stuck, PATIENCE);
+    wait_child(&mut stuck, HANG_LIMIT);
 }
 
 /// The kernel sends a request at each close until one answer says that it is not needed. Each exec
@@ -146,7 +146,7 @@ fn a_process_with_files_open_on_its_own_mount_can_start_others() {
                 for program in ["/bin/true".into(), mounted.at("program")] {
                     for _ in 0..10 {
                         let mut child = Command::new(&program).spawn().unwrap();
-                        assert!(wait_child(&mut child, PATIENCE).success());
+                        assert!(wait_child(&mut child, HANG_LIMIT).success());
                     }
                 }
             });
@@ -154,7 +154,7 @@ fn a_process_with_files_open_on_its_own_mount_can_start_others() {
     });
     drop(open);
     stuck.kill().unwrap();
-    wait_child(&mut stuck, PATIENCE);
+    wait_child(&mut stuck, HANG_LIMIT);
 }
 
 /// No program waits for the read-ahead of a killed reader, but it must still end. Otherwise each
@@ -170,14 +170,14 @@ fn requests_of_a_killed_reader_end_by_their_deadline() {
     let mut reader = reader.spawn().unwrap();
     content.wait_for_stuck(1);
     reader.kill().unwrap();
-    wait_child(&mut reader, PATIENCE);
-    eventually("nothing is under way", PATIENCE, || {
+    wait_child(&mut reader, HANG_LIMIT);
+    eventually("nothing is under way", HANG_LIMIT, || {
         mounted.mount.activity().waiting == 0
     });
     assert_eq!(errno(fs::read(mounted.at("dead"))), libc::EIO);
     let alive = ContentHash::of(b"dead");
     content.turn(alive, Behaviour::Fetched(noise(3, 64 << 20).into()));
-    eventually("it is read once it is there", PATIENCE, || {
+    eventually("it is read once it is there", HANG_LIMIT, || {
         fs::read(mounted.at("dead")).is_ok_and(|bytes| bytes == noise(3, 64 << 20))
     });
 }
@@ -209,7 +209,7 @@ fn hung_calls_delay_no_others() {
     for open in stuck {
         let _ = open.join().unwrap();
     }
-    eventually("all is closed", PATIENCE, || {
+    eventually("all is closed", HANG_LIMIT, || {
         mounted.mount.activity().handles == 0
     });
 }
@@ -271,13 +271,13 @@ fn hung_reads_end_by_a_signal_or_the_deadline_and_delay_no_others() {
         .zip([Signal::INT, Signal::KILL].iter().cycle())
     {
         signal(reader, *how);
-        let status = wait_child(reader, PATIENCE);
+        let status = wait_child(reader, HANG_LIMIT);
         assert_eq!(status.signal(), Some(how.as_raw()));
     }
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     assert!(mounted.mount.answers(AT_ONCE), "no watchdog ends it");
     content.open_gate();
-    eventually("nothing waits", PATIENCE, || {
+    eventually("nothing waits", HANG_LIMIT, || {
         mounted.mount.activity().waiting == 0
     });
     drop(mounted);
@@ -316,7 +316,7 @@ fn hung_closes_delay_no_others() {
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     assert!(mounted.mount.answers(AT_ONCE), "no watchdog ends it");
     content.open_gate();
-    eventually("all is closed", PATIENCE, || content.open_count() == 0);
+    eventually("all is closed", HANG_LIMIT, || content.open_count() == 0);
 }
 
 /// Each lookup of a name that only a foreign peer may have waits for that peer.
@@ -340,7 +340,7 @@ fn thousands_of_waiting_lookups_of_one_user_delay_no_others() {
         small.spawn(look).unwrap()
     };
     let waiting: Vec<_> = (0..LOOKUPS).map(look_up).collect();
-    eventually("all lookups wait", PATIENCE, || {
+    eventually("all lookups wait", HANG_LIMIT, || {
         let begun = Instant::now();
         assert_eq!(fs::metadata(mounted.at("listed")).unwrap().len(), 6);
         assert_eq!(fs::read(mounted.at("listed")).unwrap(), b"listed");
@@ -355,7 +355,7 @@ fn thousands_of_waiting_lookups_of_one_user_delay_no_others() {
         assert_eq!(lookup.join().unwrap(), libc::ENOENT);
     }
     assert_eq!(mounted.mount.activity().waiting, 0);
-    eventually("the kernel forgets the absent names", PATIENCE, || {
+    eventually("the kernel forgets the absent names", HANG_LIMIT, || {
         mounted.mount.activity().inodes < 10
     });
 }
@@ -374,7 +374,7 @@ fn names_tried_at_random_leave_a_bounded_number_of_inodes() {
         assert!([libc::EEXIST, libc::EAGAIN].contains(&made), "{made}");
         assert!(inodes() <= 2 * INODES_MAX, "{}", inodes());
     }
-    eventually("the kernel forgets them", PATIENCE, || {
+    eventually("the kernel forgets them", HANG_LIMIT, || {
         let made = errno(fs::create_dir(mounted.at("another")));
         made == libc::EEXIST && inodes() < 10
     });
@@ -393,7 +393,7 @@ fn forget_tried_names(mounted: &Mounted, left: u64) {
         assert_eq!(errno(fs::create_dir(mounted.at(name))), libc::EEXIST);
     };
     (0..50).for_each(|number| try_name(&format!("tried-{number}")));
-    eventually("the kernel forgets the tried names", PATIENCE, || {
+    eventually("the kernel forgets the tried names", HANG_LIMIT, || {
         try_name("another");
         mounted.mount.activity().inodes <= left + 1
     });
@@ -410,7 +410,7 @@ fn a_name_that_is_shared_after_a_foreign_peer_might_have_it_is_not_forgotten() {
     assert_eq!(errno(fs::create_dir(&shared)), libc::EEXIST);
     content.file("shared/file", b"1".to_vec());
     mounted.publish();
-    eventually("it is shared", PATIENCE, || shared.join("file").exists());
+    eventually("it is shared", HANG_LIMIT, || shared.join("file").exists());
     let directory = File::open(&shared).unwrap();
     assert_eq!(opened_at(&directory), shared);
     forget_tried_names(&mounted, 3);
@@ -426,11 +426,11 @@ fn a_name_that_is_shared_during_a_query_is_found_at_once() {
     let paths = ["looked-up", "opened"].map(|name| mounted.at(name));
     let [looked_up, opened] = paths.clone();
     let stat = thread::spawn(move || fs::metadata(looked_up).unwrap().len());
-    eventually("the peer is asked", PATIENCE, || {
+    eventually("the peer is asked", HANG_LIMIT, || {
         content.foreign_calls() == 1
     });
     let open = thread::spawn(move || fs::read(opened).unwrap());
-    eventually("it is asked again", PATIENCE, || {
+    eventually("it is asked again", HANG_LIMIT, || {
         content.foreign_calls() == 2
     });
     content.file("looked-up", b"1".to_vec());
@@ -451,7 +451,7 @@ fn a_foreign_file_found_after_a_long_query_is_open_under_its_name() {
     let path = mounted.at("late");
     let opening = path.clone();
     let opener = thread::spawn(move || File::open(opening).unwrap());
-    eventually("the peer is asked", PATIENCE, || {
+    eventually("the peer is asked", HANG_LIMIT, || {
         content.foreign_calls() == 1
     });
     forget_tried_names(&mounted, 2);
@@ -479,5 +479,5 @@ fn the_close_of_an_undelivered_open_delays_no_others() {
     content.wait_for_late(1);
     assert!(mounted.mount.answers(AT_ONCE), "no watchdog ends it");
     content.open_gate();
-    eventually("it is closed", PATIENCE, || content.open_count() == 0);
+    eventually("it is closed", HANG_LIMIT, || content.open_count() == 0);
 }

@@ -17,7 +17,7 @@ use crate::support::content::noise;
 use crate::support::memory::{Behaviour, Memory};
 use crate::support::mounted::{Mounted, errno};
 use crate::support::process::{
-    AT_ONCE, PATIENCE, eventually, hearing_interrupts, run_with, wait_child,
+    AT_ONCE, HANG_LIMIT, eventually, hearing_interrupts, run_with, wait_child,
 };
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
@@ -113,11 +113,11 @@ fn bytes_that_never_arrive_are_eio_at_the_deadline_and_repeats_at_once() {
     // After a failed read-ahead the kernel asks page by page, and each page would take another
     // deadline.
     assert!(begun.elapsed() < deadline * 20, "{:?}", begun.elapsed());
-    eventually("what waited is cancelled", PATIENCE, || {
+    eventually("what waited is cancelled", HANG_LIMIT, || {
         content.cancels.load(Ordering::Relaxed) > 0
     });
     assert!(mounted.mount.activity().expired > 0);
-    eventually("nothing waits", PATIENCE, || {
+    eventually("nothing waits", HANG_LIMIT, || {
         mounted.mount.activity().waiting == 0
     });
 }
@@ -145,7 +145,7 @@ fn a_hung_open_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing() {
     let mounted = Mounted::start(&content, |o| o.server.deadlines.metadata = deadline);
     assert_eq!(errno(File::open(mounted.at("late"))), libc::EIO);
     content.open_gate();
-    eventually("the late answer is undone", PATIENCE, || {
+    eventually("the late answer is undone", HANG_LIMIT, || {
         mounted.mount.activity().handles == 0 && content.open_count() == 0
     });
     drop(mounted);
@@ -157,10 +157,10 @@ fn a_hung_open_ends_at_the_deadline_or_by_a_signal_and_leaks_nothing() {
     content.wait_for_late(1);
     let begun = Instant::now();
     signal(&child, Signal::INT);
-    wait_child(&mut child, PATIENCE);
+    wait_child(&mut child, HANG_LIMIT);
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     content.open_gate();
-    eventually("what it opened is closed", PATIENCE, || {
+    eventually("what it opened is closed", HANG_LIMIT, || {
         content.open_count() == 0
     });
 }
@@ -179,14 +179,14 @@ fn an_interrupted_reader_is_gone_at_once() {
             content.wait_for_stuck(1);
         } else {
             // Later readers wait for the pages that the first one's read-ahead asked for.
-            eventually("it opens the file", PATIENCE, || {
+            eventually("it opens the file", HANG_LIMIT, || {
                 opens(&mounted) > number as u64
             });
-            eventually("it waits", PATIENCE, || is_waiting(&child));
+            eventually("it waits", HANG_LIMIT, || is_waiting(&child));
         }
         let begun = Instant::now();
         signal(&child, how);
-        let status = wait_child(&mut child, PATIENCE);
+        let status = wait_child(&mut child, HANG_LIMIT);
         assert!(!status.success());
         assert!(begun.elapsed() < AT_ONCE, "{how:?}: {:?}", begun.elapsed());
     }
@@ -202,13 +202,13 @@ fn an_interrupted_direct_read_is_gone_at_once() {
         content.wait_for_stuck(number + 1);
         let begun = Instant::now();
         signal(&child, how);
-        wait_child(&mut child, PATIENCE);
+        wait_child(&mut child, HANG_LIMIT);
         assert!(begun.elapsed() < AT_ONCE, "{how:?}: {:?}", begun.elapsed());
     }
-    eventually("nothing waits", PATIENCE, || {
+    eventually("nothing waits", HANG_LIMIT, || {
         mounted.mount.activity().waiting == 0
     });
-    eventually("both are cancelled", PATIENCE, || {
+    eventually("both are cancelled", HANG_LIMIT, || {
         content.cancels.load(Ordering::Relaxed) >= 2
     });
 }
@@ -259,7 +259,7 @@ fn many_dead_read_aheads_do_not_starve_another_file() {
     assert!(run_with("ls", &[&"-la", &mounted.dir()]).status.success());
     for child in &mut readers {
         child.kill().unwrap();
-        wait_child(child, PATIENCE);
+        wait_child(child, HANG_LIMIT);
     }
 }
 
@@ -277,7 +277,7 @@ fn open_and_close_of_a_file_with_reads_under_way_never_wait() {
     }
     assert!(begun.elapsed() < AT_ONCE);
     stuck.kill().unwrap();
-    wait_child(&mut stuck, PATIENCE);
+    wait_child(&mut stuck, HANG_LIMIT);
     drop(mounted);
     assert_eq!(
         content.open_count(),
@@ -311,7 +311,7 @@ fn a_program_with_a_budget_opens_shared_files_at_once_and_costs_others_no_pages(
     thread::spawn(move || tell.send(files.map(|file| File::open(file).unwrap())));
     let open = told.recv_timeout(AT_ONCE);
     stuck.kill().unwrap();
-    wait_child(&mut stuck, PATIENCE);
+    wait_child(&mut stuck, HANG_LIMIT);
     let open = open.expect("it waits for the reads of others");
     mounted.mount.readers().set_budgets(Vec::new());
     let before = mounted.mount.activity().read_bytes;

@@ -24,7 +24,7 @@ use p2pfs_types::path::SharedPath;
 use p2pfs_types::read::ReadSupplier;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::process::PATIENCE;
+use super::process::HANG_LIMIT;
 use super::two_catalogues::Namespace;
 use foreign::ForeignPeer;
 
@@ -307,7 +307,7 @@ impl Memory {
         let mut state = self.state.lock();
         let waited = self
             .changed
-            .wait_while_for(&mut state, |s| s.never.len() < count, PATIENCE);
+            .wait_while_for(&mut state, |s| s.never.len() < count, HANG_LIMIT);
         assert!(!waited.timed_out(), "{count} reads never came to wait");
     }
 
@@ -327,7 +327,7 @@ impl Memory {
         let mut state = self.state.lock();
         let waited = self
             .changed
-            .wait_while_for(&mut state, |s| s.late < count, PATIENCE);
+            .wait_while_for(&mut state, |s| s.late < count, HANG_LIMIT);
         assert!(
             !waited.timed_out(),
             "{count} calls never came to stand still"

@@ -5,13 +5,10 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::process::eventually;
-
-const SOON: Duration = Duration::from_secs(90);
+use super::process::{HANG_LIMIT, eventually};
 
 /// A prompt. The end of its input ends it and its daemon.
 pub(crate) struct Shell {
@@ -53,7 +50,9 @@ impl Shell {
         for line in lines {
             let at = self.seen;
             let next = || self.screen.lock().get(at).cloned();
-            eventually(&format!("it shows {line:?}"), SOON, || next().is_some());
+            eventually(&format!("it shows {line:?}"), HANG_LIMIT, || {
+                next().is_some()
+            });
             assert_eq!(next().unwrap(), *line);
             self.seen += 1;
         }
@@ -62,7 +61,7 @@ impl Shell {
     /// Waits for a line that contains these words, at any position.
     #[track_caller]
     pub(crate) fn shows(&self, words: &str) {
-        eventually(&format!("it shows {words}"), SOON, || {
+        eventually(&format!("it shows {words}"), HANG_LIMIT, || {
             self.screen.lock().iter().any(|line| line.contains(words))
         });
     }
@@ -82,7 +81,7 @@ impl Shell {
     #[track_caller]
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let mut status = None;
-        eventually("the shell ends", SOON, || {
+        eventually("the shell ends", HANG_LIMIT, || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use macro_rules_attribute::apply;
 
@@ -104,9 +104,6 @@ fn doctor_finds_a_firewall_from_either_side_over_tcp_and_udp() {
     stop([first, seeded]);
 }
 
-/// Maximum time of a check-up, even while other machines do not answer. A check-up computes little.
-const CHECKUP_MAX: Duration = Duration::from_secs(3);
-
 #[apply(promise)]
 #[takes("nft")]
 fn doctor_is_quick_behind_a_closed_firewall_and_status_agrees_on_both_sides() {
@@ -130,7 +127,7 @@ fn doctor_is_quick_behind_a_closed_firewall_and_status_agrees_on_both_sides() {
         let took = begun.elapsed();
         assert_eq!(code, status_code, "{said}");
         assert!(said.contains(sentence), "{said}");
-        assert!(took < CHECKUP_MAX, "{took:?}: {said}");
+        assert!(took < AT_ONCE, "{took:?}: {said}");
         let said = status(&lab, host, folder.path());
         assert!(said.contains(sentence), "{host}: {said}");
     }
@@ -159,7 +156,7 @@ fn doctor_of_the_outer_side_tells_a_closed_firewall_from_a_machine_that_is_off()
             let begun = Instant::now();
             let (status, said) = doctor(&lab, "n2", folder.path());
             let took = begun.elapsed();
-            assert!(took < CHECKUP_MAX, "{took:?}: {said}");
+            assert!(took < AT_ONCE, "{took:?}: {said}");
             status == Some(code) && said.contains(words)
         });
     };
@@ -311,7 +308,7 @@ fn doctor_and_status_find_closed_silent_and_foreign_seeds() {
     let (code, said) = doctor(&lab, "n2", folder.path());
     let took = begun.elapsed();
     assert_eq!(code, Some(1), "{said}");
-    assert!(took < CHECKUP_MAX, "{took:?}: {said}");
+    assert!(took < AT_ONCE, "{took:?}: {said}");
     let faults = [
         "seed 10.77.0.1:1389: 10.77.0.1:1389 refuses connections; start p2pfs there",
         "but its machine answers on another port: a firewall is closed; on 10.77.0.1, let TCP and \

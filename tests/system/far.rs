@@ -15,7 +15,6 @@ use crate::support::process::*;
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, far_hosts, mount];
-const PATIENCE: Duration = Duration::from_secs(60);
 const FILES: usize = 120;
 /// Step through the files in an order that no program uses. It has no common divisor with their
 /// number.
@@ -51,7 +50,7 @@ fn a_directory_of_small_files_costs_less_than_a_round_trip_for_each() {
     let (theirs, mounted) = (folder.path().join("n1"), folder.path().join("n2/mnt"));
     for (seed, name) in [(1, "in-order"), (2, "here-and-there")] {
         share_directory(&theirs, name, seed);
-        eventually("all are listed", PATIENCE, || {
+        eventually("all are listed", HANG_LIMIT, || {
             let listed = run(lab.on("n2").arg("ls").arg(mounted.join(name))).text();
             listed.lines().count() == FILES
         });

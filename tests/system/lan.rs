@@ -107,10 +107,10 @@ fn doctor_reports_a_node_of_another_cluster_on_the_lan() {
         let near = ["10.77.0.1:1378", "10.77.0.2:1378", "10.77.0.3:1378"];
         near.map(|at| found.contains(&format!("nearby {at}")))
     };
-    eventually("n1 reports both others", PATIENCE, || {
+    eventually("n1 reports both others", HANG_LIMIT, || {
         nearby_of("n1") == [false, true, true]
     });
-    eventually("n2 reports n1 and no member", PATIENCE, || {
+    eventually("n2 reports n1 and no member", HANG_LIMIT, || {
         nearby_of("n2") == [true, false, false]
     });
     stop(nodes);

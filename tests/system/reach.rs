@@ -71,8 +71,8 @@ fn expect_that_a_node_joins_lists_and_reads_behind(nat: &[&str]) {
         let mut each = nodes.iter().zip(&others);
         each.all(|((host, _), others)| all.living(host) == *others)
     };
-    eventually("the node is a member everywhere", PATIENCE, are_together);
-    eventually("status names the NAT", PATIENCE, || {
+    eventually("the node is a member everywhere", HANG_LIMIT, are_together);
+    eventually("status names the NAT", HANG_LIMIT, || {
         let status = all.command("n3", &["status"]).text();
         let status = status.split_whitespace().collect::<Vec<_>>().join(" ");
         status.contains("other nodes do not see its shares") && !status.contains("firewall")
@@ -274,7 +274,7 @@ fn nodes_whose_addresses_all_change_at_once_are_together_again_within_30_seconds
             .flat_map(|host| hosts.iter().map(move |it| (host, it)));
         pairs.all(|(host, other)| host == other || sees(host, other))
     };
-    eventually("all are together", PATIENCE, || are_together("10.77.0"));
+    eventually("all are together", HANG_LIMIT, || are_together("10.77.0"));
     for host in hosts {
         ip(&lab, host, "-4 address flush dev eth0");
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use macro_rules_attribute::apply;
 
 use super::service::{SystemdBox, boot_cluster, booted_systemd};
-use crate::support::process::{HANG_LIMIT, eventually};
+use crate::support::process::{AT_ONCE, HANG_LIMIT, eventually};
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, booted_systemd, mount];
@@ -21,9 +21,6 @@ fn ask(machine: &SystemdBox, command: &str) -> (Option<i32>, String, Duration) {
     let words: Vec<_> = text.split_whitespace().collect();
     (finished.status.code(), words.join(" "), took)
 }
-
-/// Maximum time that a command takes to explain a daemon that does not start, in a box.
-const EXPLAINED_MAX: Duration = Duration::from_secs(4);
 
 /// Waits until a start has failed, and checks that commands give the reason.
 fn expect_explained(machine: &SystemdBox, reason: &str) {
@@ -41,7 +38,7 @@ fn expect_explained(machine: &SystemdBox, reason: &str) {
             "{command}: {said}"
         );
         assert!(said.contains(reason), "{command}: {said}");
-        assert!(took < EXPLAINED_MAX, "{command} took {took:?}: {said}");
+        assert!(took < AT_ONCE, "{command} took {took:?}: {said}");
     }
 }
 
@@ -123,7 +120,7 @@ fn a_start_that_is_not_tried_again_is_explained_with_the_command_that_starts_it(
             assert!(said.contains(part), "{command}: {said}");
         }
         assert!(!said.contains("tried again within"), "{command}: {said}");
-        assert!(took < EXPLAINED_MAX, "{command} took {took:?}: {said}");
+        assert!(took < AT_ONCE, "{command} took {took:?}: {said}");
     }
     machine.ok("cat /root/node.key > /var/lib/p2pfs/node.key; systemctl start p2pfs");
     expect_serving(&machine);

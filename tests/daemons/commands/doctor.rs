@@ -7,7 +7,7 @@ use std::time::Duration;
 use macro_rules_attribute::apply;
 use serde_json::Value;
 
-use super::{NEEDS, SOON};
+use super::NEEDS;
 use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;
@@ -172,7 +172,7 @@ fn doctor_lists_unshared_files_with_a_remedy() {
     node.write("private", b"1");
     set_mode(&node.share.join("private"), 0o600);
     let mut checkup = Value::Null;
-    eventually("it is left out", SOON, || {
+    eventually("it is left out", HANG_LIMIT, || {
         checkup = doctor(&node).1;
         checks(&checkup, "share ")[0]["state"] == "warning"
     });
@@ -357,7 +357,7 @@ fn doctor_of_a_starting_or_stopping_daemon_names_the_phase_and_no_firewall() {
     let phase = |words: &str| {
         let socket = node.socket();
         let is_there = || socket.exists() && node.cli(&["status"]).status.success();
-        eventually("the daemon answers", SOON, is_there);
+        eventually("the daemon answers", HANG_LIMIT, is_there);
         let (code, checkup) = doctor(&node);
         assert_eq!(code, Some(0), "{checkup}");
         assert_eq!(checkup["checks"].as_array().unwrap().len(), 1, "{checkup}");
@@ -370,7 +370,7 @@ fn doctor_of_a_starting_or_stopping_daemon_names_the_phase_and_no_firewall() {
         .expect_ok();
     assert!(checks(&doctor(&node).1, "peer other").len() == 1);
     running.signal(libc::SIGTERM);
-    eventually("it is stopping", SOON, || {
+    eventually("it is stopping", HANG_LIMIT, || {
         let status = node.cli(&["status", "--json"]).expect_json();
         status["state"] == "stopping"
     });

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use macro_rules_attribute::apply;
 use serde_json::Value;
 
-use super::{NEEDS, SOON};
+use super::NEEDS;
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -166,7 +166,7 @@ fn a_read_is_shown_to_its_own_user_and_only_counted_for_others() {
     assert!(cat_as(reader, ALICE, "read").status.success());
     reader.cli(&["prefetch", "of-root"]).expect_ok();
     for name in ["got", "read", "of-root"] {
-        eventually("root is told of every fetch", SOON, || {
+        eventually("root is told of every fetch", HANG_LIMIT, || {
             is_told(&events_of(reader, 0), "fetch-done", name)
         });
     }

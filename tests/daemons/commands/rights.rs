@@ -13,7 +13,7 @@ use std::{fs, thread};
 use macro_rules_attribute::apply;
 use p2pfs::daemon::control::{Call, Client, GetStarted, Named, Shares, Status, Top};
 
-use super::{NEEDS, SOON};
+use super::NEEDS;
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -157,7 +157,7 @@ fn an_own_file_given_by_the_daemon_is_never_a_mixture() {
         .open(node.share.join("own"));
     own.unwrap().write_all_at(&new, 0).unwrap();
     output.read_to_end(&mut got).unwrap();
-    let status = wait_child(&mut get, SOON);
+    let status = wait_child(&mut get, HANG_LIMIT);
     assert!(!status.success() || got == old, "a mixture of two versions");
 }
 
@@ -172,7 +172,7 @@ fn others_see_counts_of_private_files_and_foreign_readers_and_no_names() {
     std::os::unix::fs::symlink("/etc/passwd", node.share.join("secrets/out")).unwrap();
     set_mode(&node.share.join("secrets"), 0o755);
     node.wait_for_file("a");
-    eventually("what is left out is counted", SOON, || {
+    eventually("what is left out is counted", HANG_LIMIT, || {
         let shares = node.cli(&["share", "--json"]).expect_json();
         shares["shares"][0]["left_out_files"] == 2
     });
@@ -221,7 +221,7 @@ fn the_remedy_for_a_private_file_can_be_pasted_for_any_file_name() {
     node.write("x';touch PWNED;'", b"1");
     set_mode(&node.share.join("x';touch PWNED;'"), 0o600);
     let mut why = String::new();
-    eventually("it is left out", SOON, || {
+    eventually("it is left out", HANG_LIMIT, || {
         let shares = node.cli(&["share", "--json"]).expect_json();
         why = shares["shares"][0]["problems"][0]["why"].to_string();
         shares["shares"][0]["left_out_files"] == 1

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use macro_rules_attribute::apply;
 
-use super::{NEEDS, SOON};
+use super::NEEDS;
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -117,11 +117,11 @@ fn a_prefetch_stops_on_request() {
         let transfers = top["transfers"].as_array().unwrap().clone();
         transfers.iter().any(|transfer| transfer["whole"] == true)
     };
-    eventually("it is being fetched", SOON, wanted);
+    eventually("it is being fetched", HANG_LIMIT, wanted);
     prefetch.signal(libc::SIGINT);
-    prefetch.end_within(SOON);
+    prefetch.end_within(HANG_LIMIT);
     let is_over = || !wanted();
-    eventually("nothing is fetched any more", SOON, is_over);
+    eventually("nothing is fetched any more", HANG_LIMIT, is_over);
     author.signal(libc::SIGCONT);
 }
 
@@ -162,7 +162,7 @@ fn transfer_limits_hold_in_both_directions_and_return_to_the_configured_ones() {
     assert!(text.contains("down     2MiB/s, as configured"), "{text}");
     fs::write(reader.home.join("p2pfs.toml"), "").unwrap();
     reader.signal(libc::SIGHUP);
-    eventually("the reload lifts the limit", SOON, || {
+    eventually("the reload lifts the limit", HANG_LIMIT, || {
         let limits = reader.cli(&["limits", "--json"]).expect_json();
         limits.get("down_bytes_per_s").is_none()
     });

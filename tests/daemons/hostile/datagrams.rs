@@ -6,12 +6,13 @@ use p2pfs_proto::wire::native::udp::{
 use p2pfs_types::id::Generation;
 
 use super::*;
+use crate::support::process::HANG_LIMIT;
 
 #[apply(promise)]
 fn a_departure_forged_on_the_wire_removes_no_node_and_names_the_forger() {
     let mut scene = scene();
     let (one, two) = (scene.one.address, scene.two.address);
-    eventually("she knows whom to put out", SOON, || {
+    eventually("she knows whom to put out", HANG_LIMIT, || {
         scene.eve.member_at(two).is_some()
     });
     let victim = scene.eve.member_at(two).unwrap();
@@ -43,7 +44,7 @@ fn datagrams_sealed_as_another_node_do_not_separate_two_nodes() {
     let mut scene = scene();
     let (one, two) = (scene.one.address, scene.two.address);
     let nothing = || DatagramFrame::Rumors(Vec::new());
-    eventually("she has heard both", SOON, || {
+    eventually("she has heard both", HANG_LIMIT, || {
         scene.eve.forge(one, two, 0, nothing()) && scene.eve.forge(two, one, 0, nothing())
     });
     let dropped = |scene: &Scene| {
@@ -55,7 +56,9 @@ fn datagrams_sealed_as_another_node_do_not_separate_two_nodes() {
         assert!(scene.eve.forge(one, two, counter, nothing()));
         assert!(scene.eve.forge(two, one, counter, nothing()));
     }
-    eventually("each is dropped", SOON, || dropped(&scene) >= before + 3);
+    eventually("each is dropped", HANG_LIMIT, || {
+        dropped(&scene) >= before + 3
+    });
     // Each node still gets the other's statements by gossip.
     for _ in 0..3 {
         scene.assert_unharmed();

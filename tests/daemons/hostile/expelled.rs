@@ -8,7 +8,7 @@ use p2pfs_types::id::NodeId;
 
 use super::super::trust::{invite, members, state_of};
 use super::*;
-use crate::support::process::run;
+use crate::support::process::{HANG_LIMIT, run};
 
 #[apply(promise)]
 fn an_expelled_member_with_its_own_program_gets_no_name_and_no_byte() {
@@ -35,9 +35,9 @@ fn an_expelled_member_with_its_own_program_gets_no_name_and_no_byte() {
         let answer = eve.try_ask(two.address, range(bytes));
         matches!(answer, Some(Response::Data { .. }))
     };
-    eventually("she is a member", SOON, || gets(b"before"));
+    eventually("she is a member", HANG_LIMIT, || gets(b"before"));
     one.cli(&["expel", "eve"]).expect_ok();
-    eventually("she is out everywhere", SOON, || !gets(b"before"));
+    eventually("she is out everywhere", HANG_LIMIT, || !gets(b"before"));
     two.write("after.txt", b"after");
     one.wait_for_file("after.txt");
     for _ in 0..20 {
@@ -78,12 +78,12 @@ fn a_kept_copy_of_a_node_that_left_gets_nothing_and_admits_no_node_after_a_rotat
     eve.launch();
     eve.cli(&["leave"]).expect_ok();
     eve.await_end().expect_ok();
-    eventually("she has left", SOON, || {
+    eventually("she has left", HANG_LIMIT, || {
         [&one, &two, &friend].map(|node| state_of(node, "eve")) == ["left"; 3]
     });
     one.cli(&["rotate"]).expect_ok();
     let epoch = |node: &Node| told(node, "trust")["epoch"].clone();
-    eventually("all have the fresh secret", SOON, || {
+    eventually("all have the fresh secret", HANG_LIMIT, || {
         epoch(&two) == epoch(&one) && epoch(&friend) == epoch(&one)
     });
     two.write("after.txt", b"after");

@@ -9,6 +9,7 @@ use p2pfs_types::digest::{self, Outboard};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
 use super::*;
+use crate::support::process::HANG_LIMIT;
 
 #[apply(promise)]
 fn a_wrong_claimed_size_of_a_hash_hides_its_bytes_from_no_reader() {
@@ -33,7 +34,7 @@ fn a_wrong_claimed_size_of_a_hash_hides_its_bytes_from_no_reader() {
         );
     }
     assert!(fs::read(scene.one.mounted("whole.bin")).unwrap() == bytes);
-    eventually("who says another size is shunned", SOON, || {
+    eventually("who says another size is shunned", HANG_LIMIT, || {
         peer(&scene.one, &scene.eve.id.to_string())["shunned"].is_string()
     });
     let how = "do not fit their hash";
@@ -59,7 +60,7 @@ fn a_file_that_became_private_is_no_longer_served_to_any_member() {
     let path = scene.two.share.join("secret.bin");
     for _ in 0..5 {
         set_mode(&path, 0o644);
-        eventually("it is given", SOON, || is_given(&scene));
+        eventually("it is given", HANG_LIMIT, || is_given(&scene));
         set_mode(&path, 0o600);
         // This is before any watcher can report the change.
         assert!(!is_given(&scene), "a private file was given");
@@ -92,16 +93,20 @@ fn a_killed_members_listing_wins_over_no_live_file_even_if_cached() {
         read.is_ok_and(|it| it == bytes)
     };
     for node in [&scene.one, &scene.two] {
-        eventually("of those who are there, the newest wins", SOON, || {
-            shows(node, &lure)
-        });
+        eventually(
+            "of those who are there, the newest wins",
+            HANG_LIMIT,
+            || shows(node, &lure),
+        );
     }
     let Scene {
         mut one, two, eve, ..
     } = scene;
     drop(eve);
     let live_wins = |node: &Node| {
-        eventually("what is live has the name", SOON, || shows(node, b"true"));
+        eventually("what is live has the name", HANG_LIMIT, || {
+            shows(node, b"true")
+        });
     };
     live_wins(&one);
     live_wins(&two);
@@ -126,11 +131,15 @@ fn newest_version_that_its_author_never_gives_takes_no_name_for_long_and_names_t
     let lure = ContentHash::of(b"false");
     scene.eve.say(vec![file("install.sh", lure, 5, date)]);
     let has_conflict = || scene.one.mounted("install~two.sh").exists();
-    eventually("the version dated ahead is newest", SOON, has_conflict);
+    eventually(
+        "the version dated ahead is newest",
+        HANG_LIMIT,
+        has_conflict,
+    );
     let read = fs::read(scene.one.mounted("install.sh"));
     assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EIO));
     let is_listed = || scene.one.mounted("install~eve.sh").exists();
-    eventually("it ranks behind", SOON, is_listed);
+    eventually("it ranks behind", HANG_LIMIT, is_listed);
     let read = fs::read(scene.one.mounted("install.sh"));
     assert_eq!(read.unwrap(), b"true");
     let why = scene
@@ -145,7 +154,7 @@ fn newest_version_that_its_author_never_gives_takes_no_name_for_long_and_names_t
         file("install.sh", lure, 5, date + 2),
         file("later.txt", lure, 5, date),
     ]);
-    eventually("her new head arrived", SOON, || {
+    eventually("her new head arrived", HANG_LIMIT, || {
         scene.one.mounted("later.txt").exists()
     });
     let read = fs::read(scene.one.mounted("install.sh"));
@@ -175,7 +184,11 @@ fn lists_ever_new_versions(scene: &mut Scene, content: impl Fn(u64) -> Vec<u8>) 
     };
     say_next(scene);
     let has_conflict = || scene.one.mounted("install~two.sh").exists();
-    eventually("the version dated ahead is newest", SOON, has_conflict);
+    eventually(
+        "the version dated ahead is newest",
+        HANG_LIMIT,
+        has_conflict,
+    );
     let (sender, ended) = mpsc::channel();
     let path = scene.one.mounted("install.sh");
     let begin_read = || {
@@ -185,7 +198,10 @@ fn lists_ever_new_versions(scene: &mut Scene, content: impl Fn(u64) -> Vec<u8>) 
     let (begun, mut failed) = (Instant::now(), 0);
     begin_read();
     loop {
-        assert!(begun.elapsed() < SOON, "it is hers after {failed} reads");
+        assert!(
+            begun.elapsed() < HANG_LIMIT,
+            "it is hers after {failed} reads"
+        );
         match ended.recv_timeout(REPLACED_EVERY) {
             Ok(Ok(bytes)) => {
                 assert_eq!(bytes, b"true");
@@ -203,7 +219,7 @@ fn lists_ever_new_versions(scene: &mut Scene, content: impl Fn(u64) -> Vec<u8>) 
     // further versions cost her nothing, and do not help her
     for _ in 0..3 {
         let lure = say_next(scene);
-        eventually("her version arrived", SOON, || {
+        eventually("her version arrived", HANG_LIMIT, || {
             let why = scene.one.cli(&["why", "install.sh", "--json"]);
             why.expect_json().to_string().contains(&lure)
         });
@@ -278,9 +294,9 @@ fn a_wrong_size_of_an_honest_content_takes_no_name_and_blames_no_honest_node() {
         .say(vec![file("install.sh", hash, 5, newest_date())]);
     let path = scene.one.mounted("install.sh");
     let has_wrong_size = || fs::metadata(&path).is_ok_and(|it| it.len() == 5);
-    eventually("the wrong size is shown", SOON, has_wrong_size);
+    eventually("the wrong size is shown", HANG_LIMIT, has_wrong_size);
     assert!(fs::read(&path).is_err());
-    eventually("it ranks behind", SOON, || !has_wrong_size());
+    eventually("it ranks behind", HANG_LIMIT, || !has_wrong_size());
     assert_eq!(fs::read(&path).unwrap(), b"true");
     // the read of the right size proves hers wrong
     scene.await_listed(&scene.one, "do not fit their hash");
@@ -304,7 +320,7 @@ fn sends_wrong_bytes(scene: &mut Scene) {
     let path = scene.one.mounted("install.sh");
     let read = fs::read(&path);
     assert_eq!(read.unwrap_err().raw_os_error(), Some(libc::EIO));
-    eventually("it ranks behind", SOON, || fs::read(&path).is_ok());
+    eventually("it ranks behind", HANG_LIMIT, || fs::read(&path).is_ok());
 }
 
 /// Lets her list another version, and waits until it has arrived.
@@ -312,7 +328,7 @@ fn list_false(scene: &Scene, number: u64) {
     let lure = ContentHash::of(format!("false {number}").as_bytes());
     let fact = file("install.sh", lure, 7, newest_date());
     scene.eve.say(vec![fact]);
-    eventually("her version arrived", SOON, || {
+    eventually("her version arrived", HANG_LIMIT, || {
         let why = scene.one.cli(&["why", "install.sh", "--json"]);
         why.expect_json().to_string().contains(&lure.to_string())
     });
@@ -341,7 +357,7 @@ fn a_sender_of_wrong_bytes_takes_no_name_after_a_restart_either() {
     scene.one.launch();
     scene.one.wait_for_file("install.sh");
     let eve = scene.eve.id.to_string();
-    eventually("she is back", SOON, || {
+    eventually("she is back", HANG_LIMIT, || {
         peer(&scene.one, &eve)["shunned"].is_string()
     });
     for number in 1..3 {

@@ -3,6 +3,7 @@
 use p2pfs_proto::wire::native::tcp::{Frame, FrameKind};
 
 use super::*;
+use crate::support::process::HANG_LIMIT;
 
 /// Number of records sent at once, and number of repetitions.
 const RECORDS: usize = 2900;
@@ -49,7 +50,7 @@ fn a_host_that_floods_with_requests_is_named_by_its_address() {
     let questions = std::iter::repeat_with(heads).take(QUESTIONS);
     scene.eve.ask_all(scene.one.address, questions);
     let how = "127.0.0.1 asks more than any node needs to know";
-    eventually("its address is named", SOON, || {
+    eventually("its address is named", HANG_LIMIT, || {
         told(&scene.one, "status")["warnings"]
             .to_string()
             .contains(how)

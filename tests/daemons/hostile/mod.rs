@@ -13,7 +13,6 @@ use std::fs;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bytes::Bytes;
 use macro_rules_attribute::apply;
@@ -25,12 +24,11 @@ use serde_json::Value;
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::hostile::{Hostile, file, link};
-use crate::support::process::{eventually, status_kib};
+use crate::support::process::{HANG_LIMIT, eventually, status_kib};
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
 
-const SOON: Duration = Duration::from_secs(400);
 /// Maximum peak memory of a daemon in KiB: the limit for one author's directories, and some room.
 const MEMORY_MAX_KIB: u64 = 1 << 20;
 /// A date in the year 2286, in seconds since 1970.
@@ -84,7 +82,7 @@ fn peers(node: &Node) -> Vec<Value> {
 /// Waits until a file can be read. A machine that is busy with her may miss a deadline, but bytes
 /// that it returns must be right.
 fn await_bytes(node: &Node, name: &str, bytes: &[u8]) {
-    eventually("it is read", SOON, || {
+    eventually("it is read", HANG_LIMIT, || {
         let read = fs::read(node.mounted(name));
         assert!(read.as_ref().is_ok_and(|it| it == bytes) || read.is_err());
         read.is_ok()
@@ -119,7 +117,7 @@ impl Scene {
     /// Waits until a node's list of peers names the culprit and the offence.
     fn await_listed(&self, node: &Node, how: &str) {
         let eve = self.eve.id.to_string();
-        eventually("the culprit is named", SOON, || {
+        eventually("the culprit is named", HANG_LIMIT, || {
             let peer = peer(node, &eve);
             let last = peer["last_offence"].as_str();
             peer["offences"].as_u64() > Some(0) && last.is_some_and(|last| last.contains(how))
@@ -131,7 +129,7 @@ impl Scene {
         self.await_listed(node, how);
         let eve = self.eve.id.to_string();
         // An offence of another kind may come in between and replace this one in the warning.
-        eventually("the culprit is warned of", SOON, || {
+        eventually("the culprit is warned of", HANG_LIMIT, || {
             let status = told(node, "status");
             let mut warnings = status["warnings"].as_array().unwrap().iter();
             warnings.any(|it| {
@@ -192,7 +190,7 @@ fn endless_directories_of_one_member_cost_only_its_own_names() {
     scene.await_named(&scene.one, how);
     scene.assert_unharmed();
     let mounted = scene.one.mount.clone();
-    eventually("none of hers are shown", SOON, || {
+    eventually("none of hers are shown", HANG_LIMIT, || {
         let root = fs::read_dir(&mounted).unwrap();
         let listed = root.filter(|it| it.as_ref().unwrap().file_name() != "honest.txt");
         listed.count() <= scene.written
@@ -222,7 +220,9 @@ fn impossible_names_sizes_and_links_are_refused_and_their_sender_is_named() {
         let before = scene.offences();
         scene.eve.say(vec![fact]);
         // One part of her earlier statement may still be in flight.
-        eventually("it is refused", SOON, || scene.offences() >= before + 2);
+        eventually("it is refused", HANG_LIMIT, || {
+            scene.offences() >= before + 2
+        });
     }
     scene.await_named(&scene.one, how);
     scene.assert_unharmed();
@@ -445,7 +445,7 @@ fn a_killed_member_is_not_an_offender() {
     let id = scene.eve.id.to_string();
     let Scene { one, two, eve, .. } = scene;
     drop(eve);
-    eventually("it is known to be gone", SOON, || {
+    eventually("it is known to be gone", HANG_LIMIT, || {
         peer(&one, &id)["state"] == "down"
     });
     for node in [&one, &two] {

@@ -17,8 +17,6 @@ use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
 
-const SOON: Duration = Duration::from_secs(60);
-
 fn start(cluster: &mut Cluster, peers: &[&OldPeer]) -> Node {
     let members: Vec<String> = peers.iter().map(|p| format!("{:?}", p.address())).collect();
     cluster.start_with(NodeOptions {
@@ -48,7 +46,7 @@ fn journal_of(node: &mut Node) -> String {
 }
 
 fn no_leftovers(node: &Node) {
-    eventually("nothing is left of a failed transfer", SOON, || {
+    eventually("nothing is left of a failed transfer", HANG_LIMIT, || {
         let stored = fs::read_dir(node.home.join("cache/unverified")).unwrap();
         stored.count() == 0
     });
@@ -94,7 +92,7 @@ fn a_wrong_transfer_is_an_error_for_its_reader_and_the_peer_is_named() {
         let _a_part = fs::remove_file(&out);
         let error = fs::read(node.mounted(name)).expect_err(name);
         assert_eq!(error.raw_os_error(), Some(errno), "{name}");
-        eventually("the offence is counted and named", SOON, || {
+        eventually("the offence is counted and named", HANG_LIMIT, || {
             let (count, last) = offences(&node, peer.address());
             count > number as u64 && last.contains(offence)
         });
@@ -134,7 +132,7 @@ fn a_slow_drip_ends_and_the_peer_is_named() {
         begun.elapsed()
     );
     drop(file);
-    eventually("the peer is named", SOON, || {
+    eventually("the peer is named", HANG_LIMIT, || {
         offences(&node, peer.address()).1.contains("too slowly")
     });
     no_leftovers(&node);
@@ -173,7 +171,7 @@ fn a_lost_holder_is_replaced_within_the_open() {
     // The transfer that the header began is dropped after a while. From then on the peer does not
     // give the file.
     first.gives("both", Gives::Nothing);
-    eventually("the other peer's file is read", SOON, || {
+    eventually("the other peer's file is read", HANG_LIMIT, || {
         fs::read(&path).unwrap() == b"second's bytes"
     });
     assert_eq!(fs::metadata(&path).unwrap().len(), 14);
@@ -188,7 +186,7 @@ fn a_third_partys_answer_is_not_dialled_and_its_sender_is_named() {
     trap.set_nonblocking(true).unwrap();
     let answer = format!("File,1,{}\n", trap.local_addr().unwrap().port());
     let stat = crate::support::process::start(Command::new("stat").arg(node.mounted("wanted")));
-    eventually("the legacy peer is asked", SOON, || {
+    eventually("the legacy peer is asked", HANG_LIMIT, || {
         let heard = peer.heard();
         heard.iter().any(|(_, text)| text == "Get,wanted\n")
     });
@@ -196,10 +194,10 @@ fn a_third_partys_answer_is_not_dialled_and_its_sender_is_named() {
     for _ in 0..5 {
         stranger.send_to(answer.as_bytes(), node.address).unwrap();
     }
-    assert!(!stat.finish(SOON).status.success());
+    assert!(!stat.finish(HANG_LIMIT).status.success());
     assert!(trap.accept().is_err(), "nobody dials there");
     let address = stranger.local_addr().unwrap().to_string();
-    eventually("the stranger is named", SOON, || {
+    eventually("the stranger is named", HANG_LIMIT, || {
         let (count, last) = offences(&node, &address);
         count == 5 && last.contains("was not asked")
     });
@@ -217,7 +215,7 @@ fn a_flood_is_bounded_and_its_sender_is_named() {
     node.wait_for_file("ours");
     let flooder = UdpSocket::bind("127.0.0.2:0").unwrap();
     let address = flooder.local_addr().unwrap().to_string();
-    eventually("the flood is counted", SOON, || {
+    eventually("the flood is counted", HANG_LIMIT, || {
         for n in 0..2_000u32 {
             let list = format!("DISCOVER,10.9.{}.1:7,bad,[::1]:3\n", n % 250);
             let _full = flooder.send_to(list.as_bytes(), node.address);
@@ -229,10 +227,10 @@ fn a_flood_is_bounded_and_its_sender_is_named() {
     assert!(told["peers"].as_array().unwrap().len() <= 2, "{told}");
     // The node still serves other peers.
     let address_of_node = node.address.to_string();
-    eventually("the legacy peer knows the node", SOON, || {
+    eventually("the legacy peer knows the node", HANG_LIMIT, || {
         peer.members().contains(&address_of_node)
     });
-    assert_eq!(peer.get("ours", SOON).unwrap().bytes, b"ours");
+    assert_eq!(peer.get("ours", HANG_LIMIT).unwrap().bytes, b"ours");
     let journal = journal_of(&mut node);
     let told = journal.lines().filter(|line| line.contains(&address));
     assert!((1..=2).contains(&told.count()), "{journal}");
@@ -260,7 +258,7 @@ fn a_list_of_others_in_one_datagram_causes_no_traffic_to_them() {
         lists.count()
     };
     let before = rounds();
-    eventually("it has told its members thrice", SOON, || {
+    eventually("it has told its members thrice", HANG_LIMIT, || {
         rounds() >= before + 3
     });
     for victim in &victims {

@@ -19,7 +19,6 @@ const NEEDS: &[Need] = &[mount];
 const MIB: usize = 1 << 20;
 /// Size of a file that takes a small part of a second without a limit.
 const SIZE: usize = 8 * MIB;
-const SOON: Duration = Duration::from_secs(60);
 
 fn start(cluster: &mut Cluster, peer: &OldPeer) -> Node {
     let address = peer.address();
@@ -39,7 +38,7 @@ fn share(node: &Node, name: &str, bytes: &[u8]) {
         node.write(name, bytes);
         node.wait_for_file(name);
     }
-    eventually("legacy peers are given it", SOON, || {
+    eventually("legacy peers are given it", HANG_LIMIT, || {
         download(node.address, "last").bytes == b"1"
     });
 }

@@ -17,7 +17,6 @@ use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
 
-const SOON: Duration = Duration::from_secs(60);
 /// How long a lookup searches for a name.
 const LOOKUP: Duration = Duration::from_secs(4);
 const LARGE_BYTES: usize = 100 << 20;
@@ -53,7 +52,7 @@ impl Mixed {
         }
         for peer in &peers {
             let knows = |node: &Node| peer.members().contains(&node.address.to_string());
-            eventually("the legacy peer knows both nodes", SOON, || {
+            eventually("the legacy peer knows both nodes", HANG_LIMIT, || {
                 nodes.iter().all(knows)
             });
             peer.ping();
@@ -149,8 +148,10 @@ fn each_legacy_peer_gets_the_files_of_native_nodes() {
 #[track_caller]
 fn gets(peer: &OldPeer, name: &str, bytes: &[u8]) {
     let mut got = None;
-    eventually("it gets something", SOON, || {
-        got = peer.get(name, SOON).filter(|got| !got.header.is_empty());
+    eventually("it gets something", HANG_LIMIT, || {
+        got = peer
+            .get(name, HANG_LIMIT)
+            .filter(|got| !got.header.is_empty());
         got.is_some()
     });
     let got = got.unwrap();

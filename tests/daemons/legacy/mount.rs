@@ -21,7 +21,6 @@ const NEEDS: &[Need] = &[mount];
 const LOOKUP: Duration = Duration::from_secs(3);
 /// Maximum lookups of one user while no other has any.
 const LOOKUPS_OF_A_USER: usize = 512;
-const SOON: Duration = Duration::from_secs(60);
 /// Maximum duration of a call that does not wait, on a slow machine.
 const AT_ONCE: Duration = Duration::from_millis(1000);
 
@@ -111,7 +110,9 @@ fn a_known_name_is_listed_and_marked_unverified() {
     let seen = fs::metadata(node.mounted("theirs")).unwrap();
     assert_eq!(seen.len(), 6);
     assert!(seen.modified().unwrap() > before, "when it was first seen");
-    eventually("the name is listed", SOON, || names() == ["ours", "theirs"]);
+    eventually("the name is listed", HANG_LIMIT, || {
+        names() == ["ours", "theirs"]
+    });
     let attribute = |name: &str| {
         let mut room = [0; 64];
         let length = rustix::fs::getxattr(node.mounted("theirs"), name, &mut room);
@@ -170,7 +171,7 @@ fn an_unlisted_name_is_absent_at_once_as_long_as_no_legacy_peer_is_known() {
         node.address,
         format!("DISCOVER,{}\n", node.address).as_bytes(),
     );
-    eventually("the peer is told of the node", SOON, || {
+    eventually("the peer is told of the node", HANG_LIMIT, || {
         !peer.members().is_empty()
     });
     assert_eq!(fs::read(node.mounted("theirs")).unwrap(), b"theirs");
@@ -200,7 +201,7 @@ fn an_available_name_among_many_lookups_is_found() {
     peer.gives_file("masked.txt", b"here");
     let node = start(&mut cluster, &[&peer]);
     let others = look_up(&node, 150);
-    eventually("the legacy peer is asked", SOON, || {
+    eventually("the legacy peer is asked", HANG_LIMIT, || {
         asked(&peer, "absent-0") > 0
     });
     assert_eq!(fs::read(node.mounted("masked.txt")).unwrap(), b"here");
@@ -266,7 +267,7 @@ mod for_root {
         node.write("ours", b"ours");
         node.wait_for_file("ours");
         let waiting = look_up(&node, LOOKUPS_OF_A_USER + 100);
-        eventually("this user is refused", SOON, || {
+        eventually("this user is refused", HANG_LIMIT, || {
             waiting.iter().any(JoinHandle::is_finished)
         });
         // The folders above the mount are closed to other users.
@@ -298,7 +299,7 @@ fn a_lookup_delays_no_other_request() {
     node.wait_for_file("ours");
     let stat = || start_stat(&node, "unknown");
     let waiting = [stat(), stat()];
-    eventually("the legacy peer is asked", SOON, || {
+    eventually("the legacy peer is asked", HANG_LIMIT, || {
         asked(&peer, "unknown") > 0
     });
     let begun = Instant::now();
@@ -308,7 +309,7 @@ fn a_lookup_delays_no_other_request() {
     assert_eq!(touched.raw_os_error(), Some(libc::EROFS));
     assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
     for stat in waiting {
-        assert!(!stat.finish(SOON).status.success());
+        assert!(!stat.finish(HANG_LIMIT).status.success());
     }
     assert_eq!(asked(&peer, "unknown"), 1, "one question for both");
 }
@@ -323,7 +324,7 @@ fn a_signal_ends_the_wait() {
     let peer = OldPeer::start(Duration::ZERO);
     let node = start(&mut cluster, &[&peer]);
     let stat = start_stat(&node, "unknown");
-    eventually("the legacy peer is asked", SOON, || {
+    eventually("the legacy peer is asked", HANG_LIMIT, || {
         asked(&peer, "unknown") > 0
     });
     let begun = Instant::now();
@@ -339,7 +340,7 @@ fn a_late_answer_makes_the_name_appear() {
     peer.gives_file("slow", b"slow");
     let node = start(&mut cluster, &[&peer]);
     assert!(fs::metadata(node.mounted("slow")).is_err());
-    eventually("the name appears", SOON, || {
+    eventually("the name appears", HANG_LIMIT, || {
         let entries = fs::read_dir(&node.mount).unwrap();
         entries.flatten().any(|entry| entry.file_name() == "slow")
     });
@@ -358,7 +359,7 @@ fn native_files_come_before_those_of_legacy_peers() {
     );
     node.write("both", b"ours");
     node.wait_for_file("both");
-    eventually("the native file has the name", SOON, || {
+    eventually("the native file has the name", HANG_LIMIT, || {
         fs::read(node.mounted("both")).unwrap() == b"ours"
     });
 }
@@ -374,13 +375,13 @@ fn a_changed_file_of_a_legacy_peer_is_seen_within_seconds() {
     // The new content has the same size, so no header can show the change. Continuous reads must
     // not keep the old copy.
     peer.gives_file("theirs", b"two");
-    eventually("the new content is read", SOON, || {
+    eventually("the new content is read", HANG_LIMIT, || {
         let now = fs::read(&path).unwrap();
         assert!(now == b"one" || now == b"two", "never a mixture");
         now == b"two"
     });
     peer.gives_file("theirs", b"longer than before");
-    eventually("the new size is read", SOON, || {
+    eventually("the new size is read", HANG_LIMIT, || {
         fs::read(&path).unwrap() == b"longer than before"
     });
     assert_eq!(fs::metadata(&path).unwrap().len(), 18);
@@ -389,7 +390,9 @@ fn a_changed_file_of_a_legacy_peer_is_seen_within_seconds() {
             .unwrap()
             .count()
     };
-    eventually("copies that nobody has open go", SOON, || stored() == 0);
+    eventually("copies that nobody has open go", HANG_LIMIT, || {
+        stored() == 0
+    });
 }
 
 #[apply(promise)]
@@ -417,7 +420,7 @@ fn bytes_of_legacy_peers_count_against_the_budget_while_streaming() {
     // The size of this file is unknown, so its bytes are counted as they arrive.
     peer.gives("endless", Gives::Drip(1 << 20));
     let streaming = fs::File::open(node.mounted("endless")).unwrap();
-    eventually("what has come is counted", SOON, || used() > 0);
+    eventually("what has come is counted", HANG_LIMIT, || used() > 0);
     drop(streaming);
     let mut open = fs::File::open(node.mounted("first")).unwrap();
     let mut bytes = Vec::new();
@@ -480,7 +483,7 @@ fn a_legacy_file_larger_than_the_cache_is_streamed_past_it() {
     let reason = "no room in the cache for its 41943040 bytes";
     assert!(told.contains(reason), "{told}");
     drop(all);
-    eventually("there is a place again", SOON, || open().is_ok());
+    eventually("there is a place again", HANG_LIMIT, || open().is_ok());
 }
 
 #[apply(promise)]

@@ -17,7 +17,6 @@ const NEEDS: &[Need] = &[];
 
 /// These nodes have no folder, because they must not use the default one.
 const NO_MOUNT: &str = "[mount]\nenabled = false\n";
-const SOON: Duration = Duration::from_secs(60);
 
 fn settings(members: &[&OldPeer], more: &str) -> String {
     let members: Vec<String> = members
@@ -43,7 +42,7 @@ fn start(cluster: &mut Cluster, name: &str, members: &[&OldPeer], more: &str) ->
 /// Waits until the legacy peer knows the node.
 fn introduced(peer: &OldPeer, node: &Node) {
     let address = node.address.to_string();
-    eventually("the legacy peer knows the node", SOON, || {
+    eventually("the legacy peer knows the node", HANG_LIMIT, || {
         peer.members().contains(&address)
     });
 }
@@ -72,8 +71,10 @@ fn a_legacy_peer_learns_our_address_and_we_learn_its_friends() {
     assert_eq!(a.heard()[0], (node.address, first), "the exact first words");
     a.ping();
     b.ping();
-    eventually("both are members", SOON, || legacy_peers(&node).len() == 2);
-    eventually("they learn of each other", SOON, || {
+    eventually("both are members", HANG_LIMIT, || {
+        legacy_peers(&node).len() == 2
+    });
+    eventually("they learn of each other", HANG_LIMIT, || {
         a.members().contains(&b.address().to_owned())
             && b.members().contains(&a.address().to_owned())
     });
@@ -104,7 +105,7 @@ fn a_legacy_peer_gets_files_of_any_size_by_name() {
     introduced(&peer, &node);
     for (_, name, bytes) in files {
         let got = peer
-            .get(name, SOON)
+            .get(name, HANG_LIMIT)
             .unwrap_or_else(|| panic!("no answer for {name}"));
         assert_eq!(got.header, header(bytes.len() as u64, name));
         assert!(got.bytes == bytes, "{name}: {} bytes", got.bytes.len());
@@ -224,13 +225,13 @@ fn a_stranger_waits_and_a_peer_that_answered_us_does_not() {
     introduced(&peer, &node);
     let answer_time = || {
         let asked = Instant::now();
-        peer.ask("ours").recv_timeout(SOON).unwrap();
+        peer.ask("ours").recv_timeout(HANG_LIMIT).unwrap();
         asked.elapsed()
     };
     let stranger = answer_time();
     assert!(stranger >= Duration::from_millis(1_900), "{stranger:?}");
     get(&node, "theirs").0.expect_ok();
-    eventually("a friend does not wait", SOON, || {
+    eventually("a friend does not wait", HANG_LIMIT, || {
         answer_time() < Duration::from_millis(1_500)
     });
 }
@@ -254,7 +255,7 @@ fn only_opted_in_shares_and_permitted_bridged_files_are_offered() {
     }
     let refused = download(closed.address, "native.bin");
     assert_eq!((refused.header.as_str(), refused.bytes.len()), ("", 0));
-    eventually("the bridge gives it", SOON, || {
+    eventually("the bridge gives it", HANG_LIMIT, || {
         let got = download(bridge.address, "native.bin");
         got.bytes == bytes && got.header == header(bytes.len() as u64, "native.bin")
     });
@@ -270,7 +271,7 @@ fn no_leftovers(node: &Node) {
         let entries = fs::read_dir(node.home.join("cache/unverified")).unwrap();
         entries.map(|entry| entry.unwrap().file_name()).collect()
     };
-    eventually("nothing is left of the failed transfer", SOON, || {
+    eventually("nothing is left of the failed transfer", HANG_LIMIT, || {
         stored().is_empty()
     });
 }
@@ -393,10 +394,10 @@ fn floods_and_garbage_leave_the_daemon_answering() {
         .map(|_| std::net::TcpStream::connect(node.address))
         .collect();
     drop(sockets);
-    eventually("the daemon answers", SOON, || {
+    eventually("the daemon answers", HANG_LIMIT, || {
         node.cli(&["status"]).status.success()
     });
-    let got = peer.get("ours", SOON).expect("still answered");
+    let got = peer.get("ours", HANG_LIMIT).expect("still answered");
     assert_eq!(got.bytes, b"ours");
     assert!(legacy_peers(&node).len() <= 2);
 }

@@ -18,7 +18,6 @@ use crate::support::shell::Shell;
 
 const NEEDS: &[Need] = &[];
 
-const SOON: Duration = Duration::from_secs(90);
 const PROMPT: &str =
     "Enter a file you want to download or 'list' to see the cluster ('quit' to exit)";
 
@@ -164,7 +163,7 @@ fn every_answer_is_that_of_the_old_program() {
     // A member was not typed by the user. A name that no member has prints nothing.
     let node: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
     peer.say(node, format!("DISCOVER,{node}\n").as_bytes());
-    eventually("the peer is told of the node", SOON, || {
+    eventually("the peer is told of the node", HANG_LIMIT, || {
         !peer.members().is_empty()
     });
     shell.types("list");
@@ -179,7 +178,7 @@ fn every_answer_is_that_of_the_old_program() {
     shell.shows_next(&["Received file completely!", PROMPT]);
     assert_eq!(fs::read(shared.join("theirs.txt")).unwrap(), b"theirs");
     // The answer is immediate, because that peer has answered before.
-    assert_eq!(peer.get("ours.txt", SOON).unwrap().bytes, b"ours");
+    assert_eq!(peer.get("ours.txt", HANG_LIMIT).unwrap().bytes, b"ours");
     shell.shows_next(&[
         "A client has connected!",
         "Sending filename and filesize!",
@@ -236,9 +235,11 @@ fn the_old_variables_and_config_yml_ask_nothing() {
         PROMPT,
     ]);
     let node = format!("127.0.0.1:{port}");
-    eventually("the peer hears of the port of config.yml", SOON, || {
-        peer.members().contains(&node)
-    });
+    eventually(
+        "the peer hears of the port of config.yml",
+        HANG_LIMIT,
+        || peer.members().contains(&node),
+    );
     shell.types("list");
     shell.shows_next(&[
         "Cluster members:",

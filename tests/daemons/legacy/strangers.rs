@@ -8,7 +8,6 @@ use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 use parking_lot::Mutex;
@@ -25,8 +24,6 @@ fn foreign_stand_in() -> Option<String> {
     let remedy = "no discovery_peer.py: name its folder in P2PFS_LEGACY_PEERS to try it too";
     stand_in().is_none().then(|| remedy.to_owned())
 }
-
-const SOON: Duration = Duration::from_secs(60);
 
 fn stand_in() -> Option<PathBuf> {
     let named = std::env::var_os("P2PFS_LEGACY_PEERS").map(PathBuf::from);
@@ -83,7 +80,7 @@ impl Foreign {
 
     #[track_caller]
     fn tells(&self, event: &str, is_it: impl Fn(&serde_json::Value) -> bool) {
-        eventually(&format!("it tells {event}"), SOON, || {
+        eventually(&format!("it tells {event}"), HANG_LIMIT, || {
             let events = self.events.lock();
             events
                 .iter()

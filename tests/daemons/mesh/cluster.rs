@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
 
-use super::{ARRIVING, SOON, names_in};
+use super::{ARRIVING, names_in};
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -31,7 +31,7 @@ fn meet(nodes: &[&Node]) {
     }
     // A node is addressed by its name once the name is known.
     for node in nodes {
-        eventually("all names are known", SOON, || {
+        eventually("all names are known", HANG_LIMIT, || {
             let peers = node.cli(&["peers"]).expect_ok();
             nodes
                 .iter()
@@ -139,7 +139,7 @@ fn the_sender_of_a_file_is_named_on_every_node_even_after_a_restart() {
     );
     // A file that was not sent has no sender, even if a sent file of its name was there before.
     fs::remove_file(open.home.join("inbox/note")).unwrap();
-    eventually("it is gone", SOON, || !other.mounted("note").exists());
+    eventually("it is gone", HANG_LIMIT, || !other.mounted("note").exists());
     open.write("note", b"my own");
     other.wait_for_file("note");
     assert_eq!(sender_at(&other, "note"), (serde_json::Value::Null, None));
@@ -148,13 +148,13 @@ fn the_sender_of_a_file_is_named_on_every_node_even_after_a_restart() {
         .expect_ok();
     fs::rename(open.home.join("inbox/note"), open.share.join("note")).unwrap();
     other.wait_for_file("note");
-    eventually("it is told where it was moved to", SOON, || {
+    eventually("it is told where it was moved to", HANG_LIMIT, || {
         sender_at(&other, "note") == by_name
     });
     open.stop().expect_ok();
     open.launch();
     other.wait_for_file("note");
-    eventually("it is told after a restart", SOON, || {
+    eventually("it is told after a restart", HANG_LIMIT, || {
         sender_at(&other, "note") == by_name
     });
 }
@@ -247,7 +247,7 @@ fn every_file_is_sent_although_it_is_not_read_elsewhere() {
 /// Waits until the receiver has this many bytes of a file in flight. No part of it is listed.
 fn await_part(open: &Node, bytes: u64) {
     let folder = open.home.join("inbox").join(ARRIVING);
-    eventually("it is on its way", SOON, || {
+    eventually("it is on its way", HANG_LIMIT, || {
         let entries = fs::read_dir(&folder).into_iter().flatten();
         let lengths = entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
         lengths.max() >= Some(bytes)
@@ -360,10 +360,12 @@ fn a_stopped_send_is_reported_as_failed() {
     anna.cli(&["limits", "--up", "64KiB/s"]).expect_ok();
     let sending = start_send(&anna, file.to_str().unwrap());
     let told = |what: &str| anna.cli(&["events"]).expect_ok().contains(what);
-    eventually("it begins", SOON, || told("sending gift.bin"));
+    eventually("it begins", HANG_LIMIT, || told("sending gift.bin"));
     sending.signal(libc::SIGTERM);
     sending.finish(HANG_LIMIT);
-    eventually("its end is told", SOON, || told("did not send gift.bin"));
+    eventually("its end is told", HANG_LIMIT, || {
+        told("did not send gift.bin")
+    });
 }
 
 #[apply(promise)]

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use macro_rules_attribute::apply;
 
-use super::{ARRIVING, BOB, EVE, MeshNode, SOON, names_in};
+use super::{ARRIVING, BOB, EVE, MeshNode, names_in};
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::mesh_peer::{Came, MeshPeer, sha256};
@@ -49,7 +49,7 @@ fn names_of_any_bytes_arrive_at_mesh_peers_and_inboxes_as_valid_names() {
         .cli(&["wait", "--peers", "1", "--timeout", "60s"])
         .expect_ok();
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
-    eventually("bob is a peer", SOON, || lab.peers() == ["bob"]);
+    eventually("bob is a peer", HANG_LIMIT, || lab.peers() == ["bob"]);
     let folder = cluster.folder.path().join("mine");
     fs::create_dir_all(&folder).unwrap();
     for (name, _) in names() {
@@ -62,7 +62,7 @@ fn names_of_any_bytes_arrive_at_mesh_peers_and_inboxes_as_valid_names() {
         .cli(&["send", folder.to_str().unwrap()])
         .expect_ok();
     assert!(sent.contains("two\\nlines"), "{sent}");
-    eventually("bob has all", SOON, || {
+    eventually("bob has all", HANG_LIMIT, || {
         bob.files().len() == names().len() + 1
     });
     for (name, as_sent) in names() {
@@ -98,7 +98,7 @@ fn names_that_lead_elsewhere_are_stored_as_names_or_refused() {
     for (name, _) in good {
         bob.push(name, b"x", 9);
     }
-    eventually("the good ones are there", SOON, || {
+    eventually("the good ones are there", HANG_LIMIT, || {
         lab.received().len() == good.len()
     });
     for (_, kept) in good {
@@ -144,16 +144,18 @@ fn a_push_interrupted_anywhere_leaves_nothing() {
     for (number, cut) in cuts.into_iter().enumerate() {
         let id = format!("{number:032}");
         let cutter = MeshPeer::dial(&lab.mesh, &id, "cutter", 18009);
-        eventually("it is a peer", SOON, || lab.peers() == ["cutter"]);
+        eventually("it is a peer", HANG_LIMIT, || lab.peers() == ["cutter"]);
         cutter.send(&whole[..cut]);
         drop(cutter);
-        eventually("it is gone", SOON, || lab.peers().is_empty());
+        eventually("it is gone", HANG_LIMIT, || lab.peers().is_empty());
     }
     assert!(lab.received().is_empty(), "{:?}", lab.received());
     assert!(!lab.inbox.join(ARRIVING).exists());
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
     bob.send(&whole);
-    eventually("a whole one is there", SOON, || lab.received() == ["cut"]);
+    eventually("a whole one is there", HANG_LIMIT, || {
+        lab.received() == ["cut"]
+    });
     assert!(fs::read(lab.inbox.join("cut")).unwrap() == bytes);
 }
 
@@ -166,7 +168,9 @@ fn a_peer_that_leaves_in_mid_file_is_named_and_the_others_get_it() {
     fs::write(&file, noise(9, 64 << 20)).unwrap();
     let sent = start(&mut lab.node.cli_command(&["send", file.to_str().unwrap()]));
     let has_begun = |came: &Came| matches!(came, Came::Bytes(_));
-    eventually("it has begun", SOON, || eve.came().iter().any(has_begun));
+    eventually("it has begun", HANG_LIMIT, || {
+        eve.came().iter().any(has_begun)
+    });
     eve.close();
     let ended = sent.finish(HANG_LIMIT);
     assert_eq!(ended.status.code(), Some(1));
@@ -176,7 +180,7 @@ fn a_peer_that_leaves_in_mid_file_is_named_and_the_others_get_it() {
         ended.stderr
     );
     assert!(ended.text().contains("bob was sent"), "{}", ended.text());
-    eventually("bob has it", SOON, || bob.files().len() == 1);
+    eventually("bob has it", HANG_LIMIT, || bob.files().len() == 1);
 }
 
 #[apply(promise)]
@@ -187,9 +191,11 @@ fn a_file_in_pieces_of_64_bytes_arrives_whole_and_later_lines_are_read() {
     let bytes = noise(10, 1 << 20);
     bob.push(b"small-pieces", &bytes, 64);
     bob.send(b"that was it\n");
-    eventually("it is there", SOON, || lab.received() == ["small-pieces"]);
+    eventually("it is there", HANG_LIMIT, || {
+        lab.received() == ["small-pieces"]
+    });
     assert!(fs::read(lab.inbox.join("small-pieces")).unwrap() == bytes);
-    eventually("the line is heard", SOON, || {
+    eventually("the line is heard", HANG_LIMIT, || {
         lab.events("chat")
             .iter()
             .any(|it| it["text"] == "that was it")
@@ -217,7 +223,7 @@ fn two_peers_can_push_files_of_one_name_at_once() {
     for peer in [&bob, &eve] {
         peer.send_bytes(b"FILEEND:same.txt\n");
     }
-    eventually("both are there", SOON, || {
+    eventually("both are there", HANG_LIMIT, || {
         names_in(&lab.inbox) == ["same-(1).txt", "same.txt"]
     });
     let kept = ["same.txt", "same-(1).txt"].map(|name| fs::read(lab.inbox.join(name)).unwrap());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
-use super::{MeshNode, SOON, free_port, names_in};
+use super::{MeshNode, free_port, names_in};
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -49,7 +49,7 @@ fn the_foreign_peer_connects_talks_and_pushes_to_us() {
     }
     let seed = ["--seed", &*lab.mesh, "--name", "bob"];
     run(&mut foreign(&home, &seed, &["chat", "hello there"])).expect_ok();
-    eventually("its talk is told", SOON, || {
+    eventually("its talk is told", HANG_LIMIT, || {
         lab.events("chat")
             .iter()
             .any(|chat| chat["text"] == "hello there")
@@ -71,7 +71,7 @@ fn the_foreign_peer_connects_talks_and_pushes_to_us() {
             &["send", file.to_str().unwrap()],
         ))
         .expect_ok();
-        eventually("it is there", SOON, || {
+        eventually("it is there", HANG_LIMIT, || {
             lab.received().contains(&name.to_owned())
         });
         assert!(fs::read(lab.inbox.join(name)).unwrap() == bytes, "{name}");
@@ -96,7 +96,7 @@ fn we_connect_talk_and_push_to_the_foreign_peer() {
     let foreign = start(&mut foreign(&folder, &options, &["recv"]));
     let at = format!("127.0.0.1:{port}");
     let lab = MeshNode::start(&mut cluster, "lab", &[&at], "");
-    eventually("bob is a peer", SOON, || lab.peers() == ["bob"]);
+    eventually("bob is a peer", HANG_LIMIT, || lab.peers() == ["bob"]);
     lab.node.cli(&["say", "hello bob"]).expect_ok();
     let mine = cluster.folder.path().join("mine");
     fs::create_dir_all(&mine).unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
-use super::{BOB, EVE, MeshNode, SOON};
+use super::{BOB, EVE, MeshNode};
 use crate::support::daemon::*;
 use crate::support::mesh_peer::MeshPeer;
 use crate::support::process::*;
@@ -35,7 +35,7 @@ impl Lab {
         let mut cluster = Cluster::new();
         let lab = MeshNode::start(&mut cluster, "lab", &[], "");
         let honest = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
-        eventually("bob is a peer", SOON, || lab.peers() == ["bob"]);
+        eventually("bob is a peer", HANG_LIMIT, || lab.peers() == ["bob"]);
         let descriptors = descriptors(&lab.node);
         Self {
             lab,
@@ -61,7 +61,7 @@ impl Lab {
             "{warnings}"
         );
         assert!(self.lab.peers().contains(&"bob".to_owned()) && !self.honest.is_closed());
-        eventually("nothing of it stays open", SOON, || {
+        eventually("nothing of it stays open", HANG_LIMIT, || {
             descriptors(&self.lab.node) <= self.descriptors + 2
         });
         let resident = resident_kib(self.lab.node.pid());
@@ -83,7 +83,7 @@ fn an_oversized_or_negative_payload_ends_its_connection_and_its_sender_is_named(
     for length in ["16777217", "-1", "9223372036854775807"] {
         let eve = lab.eve();
         eve.send(format!("BYTES:{length}\n").as_bytes());
-        eventually("eve is closed", SOON, || eve.is_closed());
+        eventually("eve is closed", HANG_LIMIT, || eve.is_closed());
     }
     lab.names("eve", "announced a payload");
 }
@@ -106,7 +106,9 @@ fn ten_thousand_addresses_are_not_accepted_in_one_list_or_many() {
     };
     let eve = lab.eve();
     eve.send(list(10_000).as_bytes());
-    eventually("a list beyond any line is closed", SOON, || eve.is_closed());
+    eventually("a list beyond any line is closed", HANG_LIMIT, || {
+        eve.is_closed()
+    });
     let other = "4".repeat(32);
     let lister = MeshPeer::dial(&lab.lab.mesh, &other, "lister", 18004);
     for _ in 0..100 {
@@ -139,7 +141,7 @@ fn a_slow_drip_ends_its_connection_and_its_sender_is_named() {
     let eve = lab.eve();
     eve.send(b"BYTES:100000\nFILECHUNK:x\n");
     let mut tried = 0_u32;
-    eventually("the drip is cut", SOON, || {
+    eventually("the drip is cut", HANG_LIMIT, || {
         tried += 1;
         (tried.is_multiple_of(20) && !eve.send(b"x")) || eve.is_closed()
     });
@@ -156,8 +158,8 @@ fn a_flood_of_files_holds_few_descriptors_and_names_its_sender() {
         eve.begin(format!("f{n}").as_bytes(), 1 << 20, &"00".repeat(32));
     }
     lab.await_offence("eve", "pushes more files at once");
-    eventually("eve is closed", SOON, || eve.is_closed());
-    eventually("nothing stays open", SOON, || {
+    eventually("eve is closed", HANG_LIMIT, || eve.is_closed());
+    eventually("nothing stays open", HANG_LIMIT, || {
         descriptors(&lab.node) <= before + 2
     });
     assert!(lab.received().is_empty());
@@ -171,7 +173,7 @@ fn a_file_over_the_budget_is_refused_and_the_connection_stays() {
     bob.begin(b"too-large", 2 << 30, &"00".repeat(32));
     bob.send_bytes(b"FILECHUNK:too-large\nhello");
     bob.push(b"small", b"small", 99);
-    eventually("the small one is there", SOON, || {
+    eventually("the small one is there", HANG_LIMIT, || {
         lab.received() == ["small"]
     });
     let failed = lab.events("receive-failed");
@@ -188,11 +190,11 @@ fn a_peer_that_never_reads_delays_no_other_and_is_named() {
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let deaf = MeshPeer::deaf(&lab.mesh, EVE, "deaf");
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
-    eventually("both are peers", SOON, || lab.peers().len() == 2);
+    eventually("both are peers", HANG_LIMIT, || lab.peers().len() == 2);
     let file = cluster.folder.path().join("file");
     fs::write(&file, vec![7; 32 << 20]).unwrap();
     let sent = start(&mut lab.node.cli_command(&["send", file.to_str().unwrap()]));
-    eventually("bob has it", SOON, || bob.files().len() == 1);
+    eventually("bob has it", HANG_LIMIT, || bob.files().len() == 1);
     assert_eq!(lab.node.cli(&["say", "hi"]).status.code(), Some(0));
     let ended = sent.finish(Duration::from_secs(90));
     assert_eq!(ended.status.code(), Some(1));

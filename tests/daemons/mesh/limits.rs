@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use macro_rules_attribute::apply;
 
-use super::{BOB, MeshNode, SOON};
+use super::{BOB, MeshNode};
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::mesh_peer::MeshPeer;
@@ -24,11 +24,11 @@ fn files_pushed_by_mesh_peers_respect_the_limit_and_are_counted() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
-    eventually("bob is a peer", SOON, || lab.peers() == ["bob"]);
+    eventually("bob is a peer", HANG_LIMIT, || lab.peers() == ["bob"]);
     lab.node.cli(&["limits", "--down", "2MiB/s"]).expect_ok();
     let (begun, bytes) = (Instant::now(), noise(1, SIZE));
     bob.push(b"gift", &bytes, 256 << 10);
-    eventually("it is there", SOON, || lab.received() == ["gift"]);
+    eventually("it is there", HANG_LIMIT, || lab.received() == ["gift"]);
     let took = begun.elapsed();
     assert!(took >= LEAST, "{took:?}");
     assert!(fs::read(lab.inbox.join("gift")).unwrap() == bytes);
@@ -40,7 +40,7 @@ fn files_sent_to_mesh_peers_respect_the_limit_and_are_counted() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
-    eventually("bob is a peer", SOON, || lab.peers() == ["bob"]);
+    eventually("bob is a peer", HANG_LIMIT, || lab.peers() == ["bob"]);
     lab.node.cli(&["limits", "--up", "2MiB/s"]).expect_ok();
     let (file, bytes) = (cluster.folder.path().join("gift"), noise(2, SIZE));
     fs::write(&file, &bytes).unwrap();
@@ -48,7 +48,7 @@ fn files_sent_to_mesh_peers_respect_the_limit_and_are_counted() {
     lab.node
         .cli(&["send", file.to_str().unwrap(), "--to", "bob"])
         .expect_ok();
-    eventually("it is there", SOON, || !bob.files().is_empty());
+    eventually("it is there", HANG_LIMIT, || !bob.files().is_empty());
     let took = begun.elapsed();
     assert!(took >= LEAST, "{took:?}");
     assert!(bob.files() == [("gift".to_owned(), bytes)]);

@@ -11,13 +11,11 @@ mod peers;
 mod shell;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::support::daemon::{Cluster, Node, NodeOptions};
 use crate::support::mesh_peer::MeshPeer;
-use crate::support::process::eventually;
+use crate::support::process::{HANG_LIMIT, eventually};
 
-const SOON: Duration = Duration::from_secs(90);
 const BOB: &str = "b7cbe67df26a36f9590988371ceac9e0";
 const EVE: &str = "e90335afdd919dea261a3ff5bb27d3a5";
 
@@ -35,7 +33,7 @@ impl MeshNode {
             MeshPeer::dial(&self.mesh, BOB, "bob", 18002),
             MeshPeer::dial(&self.mesh, EVE, "eve", 18003),
         );
-        eventually("both are peers", SOON, || self.peers().len() == 2);
+        eventually("both are peers", HANG_LIMIT, || self.peers().len() == 2);
         both
     }
 
@@ -100,7 +98,7 @@ impl MeshNode {
 
     #[track_caller]
     fn await_offence(&self, name: &str, words: &str) {
-        eventually(&format!("{name} {words}"), SOON, || {
+        eventually(&format!("{name} {words}"), HANG_LIMIT, || {
             self.offence(name)
                 .is_some_and(|(_, last)| last.contains(words))
         });

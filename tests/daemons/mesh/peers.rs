@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use macro_rules_attribute::apply;
 
-use super::{BOB, EVE, MeshNode, SOON};
+use super::{BOB, EVE, MeshNode};
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::mesh_peer::{Came, MeshPeer};
@@ -19,16 +19,16 @@ fn a_connecting_peer_is_answered_introduced_and_shown() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
-    eventually("bob is a peer", SOON, || lab.peers() == ["bob"]);
+    eventually("bob is a peer", HANG_LIMIT, || lab.peers() == ["bob"]);
     let first = bob.lines().remove(0);
     let (id, name) = first.split_once(':').unwrap();
     assert_eq!((id.len(), name), (32, "lab"));
     let eve = MeshPeer::dial(&lab.mesh, EVE, "eve", 18003);
-    eventually("eve hears of bob", SOON, || {
+    eventually("eve hears of bob", HANG_LIMIT, || {
         eve.lines().contains(&"PEERS:127.0.0.1:18002".to_owned())
     });
     let again = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
-    eventually("a duplicate is told so", SOON, || {
+    eventually("a duplicate is told so", HANG_LIMIT, || {
         again.came() == [Came::Line("DUPLICATE".into()), Came::Closed]
     });
     let table = lab.node.cli(&["peers"]).expect_ok();
@@ -37,7 +37,7 @@ fn a_connecting_peer_is_answered_introduced_and_shown() {
         "{table}"
     );
     drop(eve);
-    eventually("eve is gone", SOON, || lab.peers() == ["bob"]);
+    eventually("eve is gone", HANG_LIMIT, || lab.peers() == ["bob"]);
     let gone = lab.events("mesh-down");
     assert_eq!(gone[0]["peer"], "eve");
 }
@@ -49,14 +49,14 @@ fn a_configured_peer_is_dialled_with_both_lines_and_asked_for_others() {
     let at = listener.local_addr().unwrap().to_string();
     let lab = MeshNode::start(&mut cluster, "lab", &[&at], "max_peers = 1");
     let bob = MeshPeer::accept(&listener, BOB, "bob");
-    eventually("bob is asked", SOON, || {
+    eventually("bob is asked", HANG_LIMIT, || {
         bob.lines().contains(&"REQUEST_PEERS".to_owned())
     });
     let lines = bob.lines();
     assert!(lines[0].ends_with(":lab"), "{lines:?}");
     assert_eq!(lines[1], format!("LISTEN:{}", lab.mesh));
     let eve = MeshPeer::dial(&lab.mesh, EVE, "eve", 18003);
-    eventually("one too many is told so", SOON, || {
+    eventually("one too many is told so", HANG_LIMIT, || {
         eve.came() == [Came::Line("MAX_PEERS".into()), Came::Closed]
     });
 }
@@ -73,16 +73,16 @@ fn talk_passes_in_both_directions_and_cannot_control_a_terminal() {
         refused.stderr
     );
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
-    eventually("bob is a peer", SOON, || lab.peers() == ["bob"]);
+    eventually("bob is a peer", HANG_LIMIT, || lab.peers() == ["bob"]);
     let said = lab.node.cli(&["say", "hello", "all"]).expect_ok();
     assert_eq!(said, "heard by bob\n");
     lab.node.cli(&["say", "BYTES:3"]).expect_ok();
-    eventually("bob hears it", SOON, || {
+    eventually("bob hears it", HANG_LIMIT, || {
         let lines = bob.lines();
         lines.contains(&"hello all".into()) && lines.contains(&"\\BYTES:3".into())
     });
     bob.send(b"evil \x1b[2J\xe2\x80\xae text\n");
-    eventually("it is told", SOON, || !lab.events("chat").is_empty());
+    eventually("it is told", HANG_LIMIT, || !lab.events("chat").is_empty());
     let chat = lab.events("chat").remove(0);
     assert_eq!(chat["peer"], "bob");
     assert_eq!(chat["text"], "evil \u{1b}[2J\u{202e} text");
@@ -120,7 +120,7 @@ fn a_pushed_file_of_any_size_and_name_lands_in_the_inbox_and_is_shared() {
     for (name, bytes, _) in &files {
         bob.push(name, bytes, 256 << 10);
     }
-    eventually("all are there", SOON, || {
+    eventually("all are there", HANG_LIMIT, || {
         lab.received().len() == files.len()
     });
     for (_, bytes, kept) in &files {
@@ -150,7 +150,7 @@ fn a_pushed_file_of_any_size_and_name_lands_in_the_inbox_and_is_shared() {
     };
     assert!(of_bob()["received_bytes"].as_u64().unwrap() >= 64 << 20);
     assert!(of_bob()["rate_bytes_per_s"].as_u64().unwrap() > 0);
-    eventually("a ping was answered", SOON, || {
+    eventually("a ping was answered", HANG_LIMIT, || {
         of_bob()["round_trip_ms"].as_f64().is_some()
     });
 }
@@ -179,7 +179,7 @@ fn a_truncated_file_or_one_with_a_wrong_hash_or_size_leaves_nothing() {
     lab.await_offence("bob", "means nothing");
     // The connection still accepts a correct file.
     bob.push(b"right", b"right", 99);
-    eventually("it is there", SOON, || lab.received() == ["right"]);
+    eventually("it is there", HANG_LIMIT, || lab.received() == ["right"]);
     for (count, cut) in [0_usize, 1, 1000, 300_000].into_iter().enumerate() {
         let id = format!("{count:032}");
         let cutter = MeshPeer::dial(&lab.mesh, &id, "cutter", 18009);
@@ -187,11 +187,11 @@ fn a_truncated_file_or_one_with_a_wrong_hash_or_size_leaves_nothing() {
         let head = format!("BYTES:{}\nFILECHUNK:cut\n", (1 << 20) + 14);
         cutter.send(head.as_bytes());
         cutter.send(&vec![7; cut]);
-        eventually("it has begun", SOON, || {
+        eventually("it has begun", HANG_LIMIT, || {
             lab.events("receive-started").len() == count + 4
         });
         drop(cutter);
-        eventually("it has failed", SOON, || {
+        eventually("it has failed", HANG_LIMIT, || {
             lab.events("receive-failed").len() == count + 3
         });
     }
@@ -214,7 +214,7 @@ fn send_pushes_to_mesh_peers_as_old_programs_understand_it() {
         sent.contains("bob was sent") && sent.contains("large.bin (40.0 MiB)"),
         "{sent}"
     );
-    eventually("bob has both", SOON, || bob.files().len() == 2);
+    eventually("bob has both", HANG_LIMIT, || bob.files().len() == 2);
     let files = bob.files();
     assert_eq!(files[0], ("a_b.txt".to_owned(), Vec::new()));
     assert!(files[1].0 == "large.bin" && files[1].1 == large);
@@ -249,7 +249,7 @@ fn many_small_files_are_paced_so_that_no_old_queue_overflows() {
     let mut cluster = Cluster::new();
     let lab = MeshNode::start(&mut cluster, "lab", &[], "");
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
-    eventually("bob is a peer", SOON, || lab.peers() == ["bob"]);
+    eventually("bob is a peer", HANG_LIMIT, || lab.peers() == ["bob"]);
     let folder = cluster.folder.path().join("many");
     fs::create_dir_all(&folder).unwrap();
     for n in 0..100 {
@@ -258,5 +258,5 @@ fn many_small_files_are_paced_so_that_no_old_queue_overflows() {
     lab.node
         .cli(&["send", folder.to_str().unwrap()])
         .expect_ok();
-    eventually("bob has all", SOON, || bob.files().len() == 100);
+    eventually("bob has all", HANG_LIMIT, || bob.files().len() == 100);
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use macro_rules_attribute::apply;
 
-use super::{BOB, SOON, free_port};
+use super::{BOB, free_port};
 use crate::support::mesh_peer::MeshPeer;
 use crate::support::process::*;
 use crate::support::promise::{Need, promise};
@@ -72,7 +72,7 @@ fn a_legacy_peer_finds_the_prompt_unchanged() {
     bob.send(b"hi\x1b[2J\n");
     shell.shows("[bob] hi\\u{1b}[2J");
     shell.types("good evening");
-    eventually("bob hears it", SOON, || {
+    eventually("bob hears it", HANG_LIMIT, || {
         bob.lines().contains(&"good evening".into())
     });
     bob.push(b"a.txt", b"hello", 3);
@@ -80,5 +80,5 @@ fn a_legacy_peer_finds_the_prompt_unchanged() {
     shell.interrupt();
     let status = shell.ended();
     assert_eq!(status.code(), Some(128 + libc::SIGINT));
-    eventually("its daemon is gone too", SOON, || bob.is_closed());
+    eventually("its daemon is gone too", HANG_LIMIT, || bob.is_closed());
 }

@@ -51,7 +51,7 @@ fn without_a_broker_readers_fail_at_once_when_the_daemon_is_killed() {
         let told = told.clone();
         thread::spawn(move || told.send(file.read(&mut [0; 4096])));
     }
-    eventually("they wait", PATIENCE, || {
+    eventually("they wait", HANG_LIMIT, || {
         let status = nodes[1].cli(&["status", "--json"]).expect_json();
         status["waiting_reads"].as_u64() >= Some(READERS as u64)
     });

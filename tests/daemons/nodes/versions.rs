@@ -219,7 +219,7 @@ fn why_tells_what_is_here_of_a_file_whose_only_holder_is_away() {
     let file = fs::File::open(nodes[1].mounted("large")).unwrap();
     file.read_exact_at(first, 0).unwrap();
     nodes[0].stop();
-    eventually("its holder is away", PATIENCE, || {
+    eventually("its holder is away", HANG_LIMIT, || {
         next_read(&nodes[1]).contains("owner is away or down")
     });
     let told = next_read(&nodes[1]);

@@ -64,7 +64,7 @@ fn files_open_during_a_restart_stay_in_the_cache_and_can_be_opened_by_others() {
     kept.reader.wait_for_file("picture.bin");
     let path = kept.reader.mounted("picture.bin");
     assert!(fs::read(&path).unwrap() == bytes);
-    eventually("it is closed", PATIENCE, || {
+    eventually("it is closed", HANG_LIMIT, || {
         let status = kept.reader.cli(&["status", "--json"]).expect_json();
         status["open_versions"] == 0
     });
@@ -75,7 +75,7 @@ fn files_open_during_a_restart_stay_in_the_cache_and_can_be_opened_by_others() {
         let listed = kept.reader.cli(&["cache", "ls"]).expect_ok();
         listed.contains("picture.bin")
     };
-    eventually("the cache knows it", PATIENCE, is_cached);
+    eventually("the cache knows it", HANG_LIMIT, is_cached);
     kept.reader.cli(&["cache", "clear"]).expect_ok();
     let others = fs::File::open(&path).expect("it is not damaged");
     for mut file in [open, others] {
@@ -83,7 +83,7 @@ fn files_open_during_a_restart_stay_in_the_cache_and_can_be_opened_by_others() {
         file.read_to_end(&mut read).unwrap();
         assert!(read == bytes);
     }
-    eventually("it is let go of", PATIENCE, || {
+    eventually("it is let go of", HANG_LIMIT, || {
         kept.reader.cli(&["cache", "clear"]).expect_ok();
         !is_cached()
     });
@@ -109,7 +109,7 @@ fn a_program_in_a_folder_during_a_restart_sees_new_names_in_it() {
             .filter(|name| !name.starts_with('.'))
             .collect::<Vec<_>>()
     };
-    eventually("it is listed", PATIENCE, || names() == ["first"]);
+    eventually("it is listed", HANG_LIMIT, || names() == ["first"]);
     kept.reader.stop();
     author.write("deep/folder/second", b"2");
     kept.reader.launch();
@@ -180,7 +180,7 @@ fn a_version_replaced_before_a_restart_is_read_to_its_end() {
     let mut read = vec![0; MIB];
     open.read_exact(&mut read).unwrap();
     author.write("report.bin", &newer);
-    eventually("the new version is listed", PATIENCE, || {
+    eventually("the new version is listed", HANG_LIMIT, || {
         fs::read(&path).is_ok_and(|now| now == newer)
     });
     // The kernel drops the file from its memory.

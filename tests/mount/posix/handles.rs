@@ -11,7 +11,7 @@ use std::process::Command;
 use super::place::{NOBODY, Place, as_user, c_path, odd_times, outcome};
 use super::{BESIDE, Case, PJD, XFS};
 use crate::support::mounted::errno;
-use crate::support::process::{PATIENCE, eventually};
+use crate::support::process::{HANG_LIMIT, eventually};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -163,7 +163,7 @@ fn generic_478(place: &Place) {
         "a duplicate takes it not along"
     );
     drop(one);
-    eventually("the last one does", PATIENCE, || {
+    eventually("the last one does", HANG_LIMIT, || {
         obstacle(&two, 0) == libc::F_UNLCK
     });
 }
@@ -182,7 +182,7 @@ fn generic_504(place: &Place) {
     assert!(listed());
     drop(file);
     // A program that another test starts holds all files that are open here until it runs.
-    eventually("it is free", PATIENCE, || !listed());
+    eventually("it is free", HANG_LIMIT, || !listed());
 }
 
 fn list_attributes(place: &Place, name: &str, room: &mut [u8]) -> Result<usize, i32> {

@@ -18,7 +18,7 @@ use p2pfs_types::digest::ContentHash;
 
 use crate::support::content::noise;
 use crate::support::memory::{Behaviour, MTIME, Memory};
-use crate::support::process::{PATIENCE, wait_child};
+use crate::support::process::{HANG_LIMIT, wait_child};
 
 /// Set in the process that serves the mount: the folder of the test.
 const SERVED: &str = "P2PFS_TEST_POSIX_SERVED";
@@ -203,7 +203,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         drop(self.server.stdin.take());
-        wait_child(&mut self.server, PATIENCE);
+        wait_child(&mut self.server, HANG_LIMIT);
         let disk = c_path(&self.disk.root);
         // SAFETY: a C string.
         unsafe { libc::umount2(disk.as_ptr(), libc::MNT_DETACH) };

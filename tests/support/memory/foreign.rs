@@ -5,7 +5,7 @@ use std::sync::Arc;
 use p2pfs_fs::{ForeignFile, ForeignFiles, FsError, LaterReply, OpenContent};
 use p2pfs_types::digest::ContentHash;
 
-use super::super::process::PATIENCE;
+use super::super::process::HANG_LIMIT;
 use super::{MTIME, Memory, Open, State};
 
 type ForeignOpen = LaterReply<(Arc<dyn OpenContent>, u64)>;
@@ -42,7 +42,7 @@ impl Memory {
     pub(crate) fn answer_foreign(self: &Arc<Self>, hash: ContentHash) {
         let mut state = self.state.lock();
         let none = |s: &mut State| s.foreign.opens.is_empty();
-        let waited = self.changed.wait_while_for(&mut state, none, PATIENCE);
+        let waited = self.changed.wait_while_for(&mut state, none, HANG_LIMIT);
         assert!(!waited.timed_out(), "no open of it arrived");
         let reply = state.foreign.opens.remove(0);
         state.open += 1;
