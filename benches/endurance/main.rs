@@ -40,6 +40,9 @@ fn main() {
     if let Err(error) = listing::enter_own_network() {
         println!("packets of others are counted, too: no network of our own ({error})");
     }
+    let mut version = support::process::program();
+    let version = support::process::run(version.arg("--version"));
+    print!("{}", version.expect_ok());
     table::head();
     let only = std::env::var("P2PFS_BENCH_ONLY").unwrap_or_default();
     for (name, trial) in TRIALS {

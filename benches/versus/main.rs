@@ -32,6 +32,7 @@ mod waste;
 
 use rivals::Rival;
 use support::daemon::{Cluster, Node};
+use support::process::{program, run};
 
 /// All contestants.
 struct Field {
@@ -66,6 +67,7 @@ fn main() {
         _cluster: cluster,
     };
     let only = std::env::var("P2PFS_BENCH_ONLY").unwrap_or_default();
+    print!("{}", run(program().arg("--version")).expect_ok());
     println!(
         "TCP congestion control: {} (sysctl net.ipv4.tcp_congestion_control)",
         machine::congestion_control()

@@ -59,9 +59,17 @@ pub use error::CliError;
 use crate::daemon::config::NO_LEGACY;
 use output::{LINE_COLUMNS, LongWords, Output};
 
+/// The version and the profile with which the program was built: `packaging` in packages.
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("P2PFS_PROFILE"),
+    " build)"
+);
+
 /// The files that a group of machines share, as one folder on each of them.
 #[derive(Debug, Parser)]
-#[command(name = "p2pfs", version, max_term_width = LINE_COLUMNS)]
+#[command(name = "p2pfs", version = VERSION, max_term_width = LINE_COLUMNS)]
 #[command(after_help = "See p2pfs(1), p2pfs.toml(5), p2pfs(7) and p2pfs(8).")]
 struct Cli {
     #[command(subcommand)]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use rand::TryRng;
 use rand::rngs::SysRng;
 
+use super::super::VERSION;
 use super::super::ending;
 use super::super::own_program::own_program;
 use super::files::fill_share;
@@ -101,6 +102,7 @@ impl DemoCluster {
     }
 
     fn start_nodes(&mut self, count: usize) -> Result<(), DemoError> {
+        say!("p2pfs {VERSION}")?;
         say!(
             "starting {count} nodes on loopback in {}",
             self.folder.display()
