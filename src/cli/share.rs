@@ -21,6 +21,7 @@ use crate::daemon::control::{
     Call, Client, ClientError, FailureKind, Named, ShareChange, ShareInfo, ShareReader, ShareState,
     Shares,
 };
+use p2pfs_types::files::trusted_way::{ReachedDir, WayError, reach};
 use p2pfs_types::files::without_links_above;
 
 /// Interval between checks of a share's progress.
@@ -135,7 +136,8 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
         && is_gone
     {
         let dir = dir.as_local();
-        access::withdraw(&dir.canonicalize().unwrap_or_else(|_| dir.to_owned()))?;
+        let reached = reach(dir);
+        access::withdraw(reached.as_ref().map_or(dir, ReachedDir::path))?;
     }
     let shares = answer?;
     if reporting.json {
@@ -278,20 +280,22 @@ fn is_being_read(share: &ShareInfo) -> bool {
 
 /// Returns the real path of the folder, so that it has only one name.
 fn folder(dir: &Path) -> Result<PathBuf, CliError> {
-    let real = dir.canonicalize().map_err(|e| {
-        CliError::new(
-            format!("cannot share {}: {e}", dir.display()),
-            "name a folder that is there",
-        )
-    })?;
-    if real.is_dir() {
-        Ok(real)
-    } else {
-        Err(CliError::new(
-            format!("cannot share {}: it is not a folder", dir.display()),
+    let (why, remedy) = match reach(dir) {
+        Ok(reached) => return Ok(reached.path().to_owned()),
+        Err(WayError::Planted(link)) => (
+            link.to_string(),
+            "share the folder that it leads to by its own name",
+        ),
+        Err(WayError::System(error)) if error.kind() == io::ErrorKind::NotADirectory => (
+            "it is not a folder".to_owned(),
             "share the folder that holds it",
-        ))
-    }
+        ),
+        Err(WayError::System(error)) => (error.to_string(), "name a folder that is there"),
+    };
+    Err(CliError::new(
+        format!("cannot share {}: {why}", dir.display()),
+        remedy,
+    ))
 }
 
 fn print(shares: &Shares, output: &mut Output) -> Result<(), CliError> {

@@ -11,29 +11,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2, statat};
+use rustix::fs::{AtFlags, CWD, FileType, OFlags, ResolveFlags, fstat, statat};
 use rustix::io::Errno;
 
 use super::filesystems::Filesystems;
 use super::identity::NameStat;
 use super::mounts::MountTable;
+use p2pfs_types::files::trusted_way::{open_beneath, open_plain_dir};
 use p2pfs_types::path::SharedPath;
 
-/// Maximum attempts of one open. `openat2` may return EAGAIN if a rename raced with it. If all
-/// attempts fail in this way or are interrupted, the caller gets EAGAIN.
-const RACES_MAX: usize = 16;
-
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
 /// NONBLOCK: a fifo or device that replaced a file must not block the open.
-const FILE: OFlags = OFlags::RDONLY
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NOCTTY)
-    .union(OFlags::CLOEXEC);
-const NO_LINKS: ResolveFlags = ResolveFlags::NO_SYMLINKS.union(ResolveFlags::NO_MAGICLINKS);
+const FILE: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 /// Access to shared names, with the paths that must never be entered.
 pub(super) struct Beneath {
@@ -105,7 +94,7 @@ impl Beneath {
         if self.refusal(dir).is_some() {
             return Err(Errno::XDEV);
         }
-        open_patiently(CWD, dir, DIRECTORY, NO_LINKS)
+        open_plain_dir(dir, DIRECTORY)
     }
 
     /// Returns the topmost directory above `dir` that this process may not pass, if there is one.
@@ -162,29 +151,13 @@ impl Beneath {
         } else {
             path.as_local()
         };
-        let resolve = ResolveFlags::BENEATH | NO_LINKS;
-        match open_patiently(share, local, flags, resolve | ResolveFlags::NO_XDEV) {
+        match open_beneath(share, local, flags, ResolveFlags::NO_XDEV) {
             Err(Errno::XDEV) if self.refusal(&dir.join(path.as_local())).is_none() => {
-                open_patiently(share, local, flags, resolve)
+                open_beneath(share, local, flags, ResolveFlags::empty())
             }
             other => other,
         }
     }
-}
-
-fn open_patiently(
-    at: impl AsFd,
-    path: &Path,
-    flags: OFlags,
-    resolve: ResolveFlags,
-) -> Result<OwnedFd, Errno> {
-    for _ in 0..RACES_MAX {
-        match openat2(at.as_fd(), path, flags, Mode::empty(), resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            other => return other,
-        }
-    }
-    Err(Errno::AGAIN)
 }
 
 /// Returns whether an error means that the name is gone, is of another kind than expected, or is at
@@ -239,6 +212,8 @@ pub(super) fn writers_of(file: &File) -> Writers {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::Mode;
+
     use super::*;
 
     fn path(text: &str) -> SharedPath {

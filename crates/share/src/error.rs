@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use p2pfs_types::digest::DigestError;
 use p2pfs_types::files::is_want;
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
+use p2pfs_types::files::trusted_way::PlantedLink;
 
 /// Why a call on a share failed.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,17 @@ pub enum ShareError {
         dir: PathBuf,
         /// Directory that the path leads to now.
         to: PathBuf,
+    },
+    /// Another user could have put a link that is on the path.
+    #[error(
+        "the share {dir:?} leads elsewhere: {link}; share the folder that it leads to by its own \
+         name, or take the link away"
+    )]
+    Planted {
+        /// Path as given.
+        dir: PathBuf,
+        /// The link.
+        link: Box<PlantedLink>,
     },
     /// The directory may not be read; the owner must fix it.
     #[error("the share {dir:?} cannot be read ({error}); let the daemon's user read it")]

@@ -7,8 +7,10 @@ use super::beneath::Beneath;
 use super::config::ShareSpec;
 use super::error::ShareError;
 use super::left_out::closed_directory;
+use p2pfs_types::files::trusted_way::{WayError, reach};
 
-/// Returns the canonical path of a directory that may be shared. First compares the path as given
+/// Returns the canonical path of a directory that may be shared. Follows no link that another user
+/// could have put on the way, because that user would choose what this node shares. First compares the path as given
 /// with the protected paths, so that a path in this node's own mount is not accessed.
 pub(super) fn check(beneath: &Beneath, spec: &ShareSpec) -> Result<PathBuf, ShareError> {
     let dir = &spec.dir;
@@ -20,11 +22,15 @@ pub(super) fn check(beneath: &Beneath, spec: &ShareSpec) -> Result<PathBuf, Shar
             refused,
         });
     }
-    let canonical = std::fs::canonicalize(dir).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => ShareError::NotFound { dir: owned() },
-        std::io::ErrorKind::NotADirectory => ShareError::NotDirectory { dir: owned() },
-        _ => unreadable(beneath, spec, &absolute, error),
+    let reached = reach(dir).map_err(|error| match error {
+        WayError::Planted(link) => ShareError::Planted { dir: owned(), link },
+        WayError::System(error) => match error.kind() {
+            io::ErrorKind::NotFound => ShareError::NotFound { dir: owned() },
+            io::ErrorKind::NotADirectory => ShareError::NotDirectory { dir: owned() },
+            _ => unreadable(beneath, spec, &absolute, error),
+        },
     })?;
+    let canonical = reached.path().to_owned();
     if spec.is_resolved && canonical != absolute {
         return Err(ShareError::LeadsElsewhere {
             dir: owned(),
@@ -36,9 +42,6 @@ pub(super) fn check(beneath: &Beneath, spec: &ShareSpec) -> Result<PathBuf, Shar
             dir: owned(),
             refused,
         });
-    }
-    if !canonical.is_dir() {
-        return Err(ShareError::NotDirectory { dir: owned() });
     }
     match beneath.open_share(&canonical) {
         Ok(_) => Ok(canonical),

@@ -31,6 +31,7 @@ use super::status::{SharedFor, StatusView};
 use super::{folder, hasher};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::files::trusted_way::reach;
 use p2pfs_types::files::{make_private_dir, without_links_above};
 use p2pfs_types::path::{SharedPath, check_name};
 
@@ -101,10 +102,10 @@ impl ShareSet {
     ///
     /// # Errors
     /// [`ShareError::NotFound`], [`ShareError::NotDirectory`],
-    /// [`ShareError::LeadsElsewhere`], [`ShareError::Unreadable`], [`ShareError::Closed`],
-    /// [`ShareError::Refused`], [`ShareError::Overlaps`], [`ShareError::TooMany`],
-    /// [`ShareError::BadPattern`], [`ShareError::State`], [`ShareError::Damaged`],
-    /// [`ShareError::Io`].
+    /// [`ShareError::LeadsElsewhere`], [`ShareError::Planted`], [`ShareError::Unreadable`],
+    /// [`ShareError::Closed`], [`ShareError::Refused`], [`ShareError::Overlaps`],
+    /// [`ShareError::TooMany`], [`ShareError::BadPattern`], [`ShareError::State`],
+    /// [`ShareError::Damaged`], [`ShareError::Io`].
     pub fn add(&self, spec: ShareSpec) -> Result<ShareIndex, ShareError> {
         let shared = &self.inner.shared;
         // before the lock: a disk that does not answer blocks only this call
@@ -399,7 +400,7 @@ pub(super) fn open_shared(
     refused.push(state_dir);
     let refused = refused.iter().map(|path| without_links_above(path));
     let inboxes = config.inboxes.iter().map(|path| {
-        let real = path.canonicalize();
+        let real = reach(path).map(|reached| reached.path().to_owned());
         real.unwrap_or_else(|_| without_links_above(path))
     });
     let beneath = Beneath::new(refused.collect())

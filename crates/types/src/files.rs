@@ -16,6 +16,7 @@ pub mod mountinfo;
 mod own_dir;
 mod refused;
 pub mod socket_place;
+pub mod trusted_way;
 
 pub use own_dir::{DirUse, OpenTo, open_dir, open_own_dir};
 pub use refused::stays_refused;
@@ -23,12 +24,12 @@ pub use refused::stays_refused;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, linkat};
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, geteuid, getrlimit};
 
 pub use held_lock::{HeldLock, Whereabouts};
 
@@ -103,14 +104,25 @@ pub fn make_private_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Creates a folder that every user may enter and only its owner may change. Creates missing
-/// parents with the default mode. Leaves an existing folder unchanged.
-pub fn make_open_dir(dir: &Path) -> io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
+/// parents with the default mode. Leaves an existing folder unchanged. Returns its path without
+/// links.
+///
+/// # Errors
+/// The error of the system, and that of [`trusted_way::reach`] for a link of another user.
+pub fn make_open_dir(dir: &Path) -> io::Result<PathBuf> {
+    match trusted_way::reach(dir) {
+        Err(trusted_way::WayError::System(error)) if error.kind() == io::ErrorKind::NotFound => {}
+        reached => return Ok(reached?.path().to_owned()),
     }
-    std::fs::create_dir_all(dir)?;
-    // Independent of the umask.
-    open_to_all(dir)
+    let made = trusted_way::reach_or_make(dir, OPEN_DIR_MODE)?;
+    let place = path_of(made.dir());
+    // Independent of the umask. Another user may have replaced the new folder, but cannot make an
+    // empty one of this user out of one with files.
+    let is_ours = made.dir().metadata()?.uid() == geteuid().as_raw();
+    if is_ours && std::fs::read_dir(&place)?.next().is_none() {
+        open_to_all(Path::new(&place))?;
+    }
+    Ok(made.path().to_owned())
 }
 
 /// Lets every user enter a folder, and only its owner change it.
@@ -300,15 +312,15 @@ pub fn limit_of_open_files(error: &io::Error) -> Option<String> {
 }
 
 /// Returns the path with every symbolic link resolved except in its last name, or only made
-/// absolute if its parent cannot be resolved. The last name may be this program's own mount and
-/// must not be accessed.
+/// absolute if its parent cannot be [reached](trusted_way::reach). The last name may be this
+/// program's own mount and must not be accessed.
 pub fn without_links_above(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match (
-        absolute.parent().map(std::fs::canonicalize),
+        absolute.parent().map(trusted_way::reach),
         absolute.file_name(),
     ) {
-        (Some(Ok(parent)), Some(name)) => parent.join(name),
+        (Some(Ok(parent)), Some(name)) => parent.path().join(name),
         _ => absolute,
     }
 }

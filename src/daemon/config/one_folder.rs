@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::sections::ShareSettings;
+use p2pfs_types::files::trusted_way::reach;
 use p2pfs_types::files::without_links_above;
 
 /// Maximum total wait for the disks. A start or reload is delayed meanwhile.
@@ -51,8 +52,11 @@ pub fn folder_names(dirs: Vec<PathBuf>) -> Vec<PathBuf> {
     let (asked, answers) = mpsc::channel();
     let asking = move || {
         for dir in dirs {
-            let real = dir.canonicalize();
-            let real = real.unwrap_or_else(|_| without_links_above(&without_dots(&dir)));
+            // A link that another user could have put does not make two shares one.
+            let real = match reach(&dir) {
+                Ok(reached) => reached.path().to_owned(),
+                Err(_) => without_links_above(&without_dots(&dir)),
+            };
             if asked.send(real).is_err() {
                 // The caller has stopped waiting, because a disk was late.
                 return;

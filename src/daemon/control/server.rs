@@ -96,9 +96,9 @@ impl ControlServer {
             path: path.to_path_buf(),
             source,
         };
-        path.parent()
-            .map_or(Ok(()), make_open_dir)
-            .map_err(failed)?;
+        if let Some(dir) = path.parent() {
+            make_open_dir(dir).map_err(failed)?;
+        }
         make_way_for(path).map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => ControlError::InUse {
                 path: path.to_path_buf(),

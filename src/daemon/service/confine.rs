@@ -55,7 +55,7 @@ fn own_directories(config: &Config) -> Vec<(PathBuf, Make)> {
     let sockets = config.socket.parent().into_iter().chain(metrics);
     let private = own.map(|dir| (dir.to_owned(), make_private_dir as Make));
     let open = inboxes.chain(sockets);
-    let open = open.map(|dir| (dir.to_owned(), make_open_dir as Make));
+    let open = open.map(|dir| (dir.to_owned(), (|dir| make_open_dir(dir).map(drop)) as Make));
     private.into_iter().chain(open).collect()
 }
 

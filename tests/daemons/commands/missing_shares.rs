@@ -1,6 +1,7 @@
 //! Shares that do not exist when the daemon starts.
 
 use std::fs;
+use std::os::unix::fs::{chown, symlink};
 use std::path::Path;
 
 use macro_rules_attribute::apply;
@@ -88,7 +89,7 @@ fn a_folder_replaced_by_a_link_since_share_add_is_not_followed() {
     node.cli(&["share", "add", name]).expect_ok();
     node.stop();
     fs::rename(&added, node.home.join("away")).unwrap();
-    std::os::unix::fs::symlink(&private, &added).unwrap();
+    symlink(&private, &added).unwrap();
     node.launch();
     let told = warnings(&node);
     assert!(
@@ -107,7 +108,7 @@ fn a_folder_replaced_by_a_link_since_share_add_is_not_followed() {
     let other = node.home.join("other");
     share_with_a_file(&other, "others");
     let by_link = node.home.join("link");
-    std::os::unix::fs::symlink(&other, &by_link).unwrap();
+    symlink(&other, &by_link).unwrap();
     let by_link = by_link.to_str().unwrap();
     node.cli(&["share", "add", by_link]).expect_ok();
     node.wait_for_file("others");
@@ -115,6 +116,63 @@ fn a_folder_replaced_by_a_link_since_share_add_is_not_followed() {
     node.stop();
     node.launch();
     assert!(!node.cli(&["share"]).expect_ok().contains("other"));
+}
+
+#[apply(promise)]
+fn link_of_another_user_in_place_of_a_configured_share_is_never_followed() {
+    const BOB: u32 = 1234;
+    let mut cluster = Cluster::new();
+    let folder = cluster.folder.path().canonicalize().unwrap();
+    let (bob, private) = (folder.join("bob"), folder.join("private"));
+    let shared = bob.join("pub");
+    share_with_a_file(&private, "diary");
+    set_mode(&private, 0o700);
+    fs::create_dir(&bob).unwrap();
+    chown(&bob, Some(BOB), Some(BOB)).unwrap();
+    let config = format!("[[share]]\ndir = {shared:?}\ninclude_private = true\n");
+    let mut node = cluster.start_with(NodeOptions {
+        config: config.clone(),
+        ..NodeOptions::new("one")
+    });
+    let is_refused = |node: &Node| {
+        let told = warnings(node);
+        let why = format!("user {BOB} owns");
+        told.contains("leads elsewhere") && told.contains(&why) && told.contains("by its own name")
+    };
+    let lists_nothing = |node: &Node| {
+        assert!(!node.cli(&["ls"]).expect_ok().contains("diary"));
+        let shares = node.cli(&["share", "--json"]).expect_json();
+        let shares = shares["shares"].to_string();
+        assert!(!shares.contains("private\""), "{shares}");
+    };
+    // The missing share is tried again without a reload.
+    symlink(&private, &shared).unwrap();
+    eventually("it is refused", HANG_LIMIT, || is_refused(&node));
+    lists_nothing(&node);
+    node.stop();
+    node.launch();
+    eventually("it is refused again", HANG_LIMIT, || is_refused(&node));
+    lists_nothing(&node);
+    let refused = node.cli(&["share", "add", shared.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        refused.stderr.contains("user 1234 owns"),
+        "{}",
+        refused.stderr
+    );
+    // What replaces the share later is not followed either, with other settings at a reload too.
+    fs::remove_file(&shared).unwrap();
+    share_with_a_file(&shared, "of-bob");
+    node.wait_for_file("of-bob");
+    fs::rename(&shared, bob.join("aside")).unwrap();
+    symlink(&private, &shared).unwrap();
+    reload(&node, &(config + "as = 'elsewhere'\n"));
+    eventually("it is withdrawn", HANG_LIMIT, || {
+        is_refused(&node) && !node.cli(&["ls"]).expect_ok().contains("of-bob")
+    });
+    lists_nothing(&node);
+    let below = node.cli(&["ls", "elsewhere"]);
+    assert!(!String::from_utf8_lossy(&below.stdout).contains("diary"));
 }
 
 #[apply(promise)]
@@ -168,7 +226,7 @@ fn a_share_configured_by_a_link_ends_when_it_is_removed() {
     for dir in [&real, &first, &second] {
         share_with_a_file(dir, dir.file_name().unwrap().to_str().unwrap());
     }
-    std::os::unix::fs::symlink(&real, &link).unwrap();
+    symlink(&real, &link).unwrap();
     let share = |dir: &Path| format!("[[share]]\ndir = '{}'\n", dir.display());
     reload(&node, &share(&link));
     node.wait_for_file("real");
@@ -199,7 +257,7 @@ fn an_inbox_cannot_be_unshared_by_command() {
         cluster.folder.path().join("link"),
     );
     fs::create_dir(&shared).unwrap();
-    std::os::unix::fs::symlink(&shared, &link).unwrap();
+    symlink(&shared, &link).unwrap();
     // The inbox lies inside a folder that is shared by another name, so it is a missing share.
     let inbox = shared.join("inbox");
     let node = cluster.start_with(NodeOptions {

@@ -9,6 +9,7 @@ mod model;
 mod names;
 mod ordering;
 mod places;
+mod planted;
 mod restart;
 mod rounds;
 mod serving;

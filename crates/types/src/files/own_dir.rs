@@ -9,7 +9,12 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::getxattr;
+use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
+
+/// Extended attribute with the ACL of a directory.
+const ACL: &str = "system.posix_acl_access";
 
 /// Write permission of the group.
 const GROUP_WRITE: u32 = 0o020;
@@ -74,12 +79,29 @@ pub fn open_own_dir(dir: &Path) -> io::Result<Result<File, &'static str>> {
 /// better error.
 pub fn open_dir(dir: &Path, usage: DirUse) -> Option<OpenTo> {
     let found = fs::metadata(dir).ok().filter(Metadata::is_dir)?;
+    opened_to(usage, dir, &found)
+}
+
+/// Returns the user that could put files into the directory `dir`, which has this metadata, other
+/// than root and this program's user.
+pub(super) fn opened_to(usage: DirUse, dir: &Path, found: &Metadata) -> Option<OpenTo> {
     let me = geteuid().as_raw();
-    opened_to(usage, &found, me, || is_private_group(found.gid(), me))
+    opened_to_others(usage, found, me, || {
+        is_private_group(found.gid(), me) && !has_acl(dir)
+    })
+}
+
+/// Returns whether a directory has an ACL. The group's bits of its mode are then the most that any
+/// entry of the ACL gives, and say nothing about the group (acl(5)). Without an answer, it may.
+fn has_acl(dir: &Path) -> bool {
+    !matches!(
+        getxattr(dir, ACL, &mut [0u8; 0][..]),
+        Err(Errno::NODATA | Errno::NOTSUP)
+    )
 }
 
 /// Returns the user that can change a directory, other than root and the user `me`.
-fn opened_to(
+fn opened_to_others(
     usage: DirUse,
     found: &Metadata,
     me: u32,
@@ -178,7 +200,7 @@ mod tests {
         let dir = folder.path().join("state");
         with_mode(&dir, 0o700);
         let (found, me) = (fs::metadata(&dir).unwrap(), geteuid().as_raw());
-        let to = |user| opened_to(DirUse::Files, &found, user, || false);
+        let to = |user| opened_to_others(DirUse::Files, &found, user, || false);
         assert_eq!(to(me), None);
         let other = (me != 0).then_some(OpenTo::Owner(me));
         assert_eq!(to(me + 1), other, "root's directory is trusted by all");
@@ -195,7 +217,7 @@ mod tests {
         let dir = folder.path().join("state");
         with_mode(&dir, 0o775);
         let found = fs::metadata(&dir).unwrap();
-        let to = |usage, alone| opened_to(usage, &found, found.uid(), || alone);
+        let to = |usage, alone| opened_to_others(usage, &found, found.uid(), || alone);
         for usage in [DirUse::Files, DirUse::Socket] {
             assert_eq!(to(usage, false), Some(OpenTo::Group(0o775)));
             assert_eq!(to(usage, true), None);

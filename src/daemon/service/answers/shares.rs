@@ -14,6 +14,7 @@ use crate::daemon::control::{
 use crate::daemon::service::node_config::{inbox_shares, share_spec};
 use crate::daemon::service::{former_names, sharing};
 use p2pfs_node::api;
+use p2pfs_types::files::trusted_way::reach;
 
 /// Origin of a share that a flag set.
 const BY_FLAG: &str = "set by --share";
@@ -115,6 +116,7 @@ fn add_share(services: &Services, dir: &Path, how: ShareChange) -> Result<Shares
     let is_confirmed = |name: &str| named.iter().any(|it| it == name);
     former_names::confirm(services, is_confirmed).map_err(|error| failed(error.to_string()))?;
     let spec = api::ShareSpec {
+        is_resolved: true,
         is_by_command: true,
         ..share_spec(&settings, &groups)
     };
@@ -144,7 +146,7 @@ fn added_before(services: &Services, dir: &Path, real: &Path) -> ShareSettings {
 }
 
 /// Returns the canonical path of a folder. Returns `dir` itself if it is the name of a known share,
-/// without an access to the disk, which may hang.
+/// without an access to the disk, which may hang, and if another user could have put a link on it.
 fn real_name(services: &Services, dir: &Path) -> PathBuf {
     let mut saved = services.shares.saved.lock().clone().into_iter();
     let in_force = services.settings.in_force.load();
@@ -152,7 +154,7 @@ fn real_name(services: &Services, dir: &Path) -> PathBuf {
     if configured.is_some() || saved.any(|share| share.dir == dir) {
         return dir.to_owned();
     }
-    dir.canonicalize().unwrap_or_else(|_| dir.to_owned())
+    reach(dir).map_or_else(|_| dir.to_owned(), |reached| reached.path().to_owned())
 }
 
 pub(super) fn remove_share(services: &Services, dir: &Path) -> Result<Shares, Failure> {
