@@ -2,13 +2,15 @@
 
 use std::fs::{File, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{CWD, RenameFlags, lgetxattr, renameat_with, statvfs};
+use rustix::fs::{CWD, OFlags, RenameFlags, fstatvfs, lgetxattr, renameat_with};
+use rustix::io::Errno;
 
 use super::attributes::{SENDER_ATTRIBUTE, origin_of, write_address, write_sender};
 use super::origin::ChargedSender;
@@ -17,6 +19,7 @@ use super::room::{InboxUsage, PushedNames};
 use p2pfs_proto::wire::native::record::{SENDER_MAX_BYTES, Sender};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::file_name::{numbered_name, received_name};
+use p2pfs_types::files::trusted_way::open_plain_dir;
 use p2pfs_types::files::{self, begin_to_write_out, link, opened_anew};
 use p2pfs_types::id::NodeId;
 
@@ -98,6 +101,8 @@ pub struct Inbox {
 #[derive(Debug)]
 struct InboxInner {
     settings: InboxSettings,
+    /// Path of the folder at the start, without links.
+    plain: PathBuf,
     use_now: Mutex<InboxUsage>,
     /// Names of pushed files, with the sender to which their space is charged, if known. The lock
     /// is never held during a call to the disk, because tasks take it for every shared file.
@@ -109,6 +114,8 @@ struct InboxInner {
 #[derive(Debug)]
 pub struct InboxFile {
     inbox: Inbox,
+    /// The folder in which the file gets its name, whatever is at the folder's path by then.
+    folder: InboxFolder,
     file: File,
     size_bytes: u64,
     origin: ChargedSender,
@@ -116,24 +123,69 @@ pub struct InboxFile {
     part: Option<PartPaths>,
 }
 
+/// The open folder of an inbox. It is opened for each file, so that an idle inbox does not prevent
+/// its disk from being unmounted. Another user may own the directories above it, and put a link in
+/// place of one of them at any time. So the folder is never reached through a link, and its files
+/// only through its descriptor.
+#[derive(Clone, Debug)]
+pub(super) struct InboxFolder(Arc<OwnedFd>);
+
+impl InboxFolder {
+    /// Opens the folder at a path without links.
+    ///
+    /// # Errors
+    /// The error of the system, with the remedy if a link is on the path now.
+    pub(super) fn open(plain: &Path) -> io::Result<Self> {
+        match open_plain_dir(plain, OFlags::RDONLY) {
+            Ok(folder) => Ok(Self(Arc::new(folder))),
+            Err(Errno::LOOP) => {
+                let said = format!(
+                    "{} was replaced by a link, or a directory above it; put it back, or restart \
+                     p2pfs",
+                    plain.display()
+                );
+                Err(io::Error::new(io::ErrorKind::InvalidInput, said))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Returns a path of the folder that no change of names affects.
+    pub(super) fn path(&self) -> PathBuf {
+        files::path_of(&self.0).into()
+    }
+
+    /// Returns the free bytes of the disk.
+    fn disk_room(&self) -> io::Result<u64> {
+        let disk = fstatvfs(&self.0)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+}
+
 impl Inbox {
     /// Opens the inbox in that folder, which is created if it is missing. Blocking.
     ///
     /// # Errors
-    /// If the folder cannot be created or read, or its filesystem does not support files without a
-    /// name.
+    /// If the folder cannot be created or read, if another user could have put a link on its path,
+    /// or if its filesystem does not support files without a name.
     pub fn open(settings: InboxSettings) -> io::Result<Self> {
-        files::make_open_dir(&settings.dir)?;
+        let plain = files::make_open_dir(&settings.dir)?;
+        let folder = InboxFolder::open(&plain)?;
         let inner = InboxInner {
             settings,
+            plain,
             use_now: Mutex::default(),
             taken: Mutex::default(),
         };
-        inner.remember_taken()?;
-        let inbox = Self {
+        inner.remember_taken(&folder)?;
+        files::unnamed(&folder.path(), FILE_MODE)?;
+        Ok(Self {
             inner: Arc::new(inner),
-        };
-        files::unnamed(inbox.dir(), FILE_MODE).map(|_| inbox.clone())
+        })
+    }
+
+    fn folder(&self) -> io::Result<InboxFolder> {
+        InboxFolder::open(&self.inner.plain)
     }
 
     /// Returns whether the inbox remembers a pushed file of that name. The file may have been moved
@@ -152,9 +204,10 @@ impl Inbox {
     /// # Errors
     /// [`InboxError`].
     pub fn begin(&self, origin: ChargedSender, size_bytes: u64) -> Result<InboxFile, InboxError> {
-        let file = files::unnamed(self.dir(), FILE_MODE)?;
-        self.reserve_room(&file, origin, size_bytes)?;
-        Ok(self.arriving(file, origin, size_bytes, None))
+        let folder = self.folder()?;
+        let file = files::unnamed(&folder.path(), FILE_MODE)?;
+        self.reserve_room(&folder, &file, origin, size_bytes)?;
+        Ok(self.arriving(folder, file, origin, size_bytes, None))
     }
 
     /// Reserves space for a file that survives the end of this process. Blocking.
@@ -168,23 +221,28 @@ impl Inbox {
         hash: &ContentHash,
         size_bytes: u64,
     ) -> Result<InboxFile, InboxError> {
-        let (part, file) = PartPaths::create(self.dir(), from, hash)?;
-        self.reserve_room(&file, origin, size_bytes)
+        let folder = self.folder()?;
+        let (part, file) = PartPaths::create(&folder.path(), from, hash)?;
+        self.reserve_room(&folder, &file, origin, size_bytes)
             .inspect_err(|_| part.remove())?;
-        Ok(self.arriving(file, origin, size_bytes, Some(part)))
+        Ok(self.arriving(folder, file, origin, size_bytes, Some(part)))
     }
 
     /// Returns the notes of an earlier life, at most `most`. Each note of an unfinished file comes
     /// with the file, which reserves its full size, even if less space is available now. Blocking.
     pub(super) fn left(&self, most: usize) -> Vec<(ProgressNote, PartPaths, Option<InboxFile>)> {
-        let left = left_in(self.dir(), most).into_iter();
+        let Ok(folder) = self.folder() else {
+            return Vec::new();
+        };
+        let left = left_in(&folder.path(), most).into_iter();
         let taken_up = |left: UnfinishedPush| {
             let size_bytes = left.note.size_bytes;
             let arriving = left.bytes.map(|file| {
                 let address = origin_of(left.part.bytes());
                 let origin = address.unwrap_or(ChargedSender::Node(left.note.from));
                 self.inner.use_now.lock().expect(origin, size_bytes);
-                self.arriving(file, origin, size_bytes, Some(left.part.clone()))
+                let part = Some(left.part.clone());
+                self.arriving(folder.clone(), file, origin, size_bytes, part)
             });
             (left.note, left.part, arriving)
         };
@@ -193,6 +251,7 @@ impl Inbox {
 
     fn arriving(
         &self,
+        folder: InboxFolder,
         file: File,
         origin: ChargedSender,
         size_bytes: u64,
@@ -200,6 +259,7 @@ impl Inbox {
     ) -> InboxFile {
         InboxFile {
             inbox: self.clone(),
+            folder,
             file,
             size_bytes,
             origin,
@@ -212,20 +272,18 @@ impl Inbox {
     pub(crate) fn still_lacks(&self) -> Option<InboxError> {
         let mut used = self.inner.use_now.lock();
         let size_bytes = used.refused_bytes?;
-        let lack = self.check_room(self.disk_room(), &mut used, size_bytes);
+        let lack = match self.folder() {
+            Ok(folder) => self.check_room(&folder, folder.disk_room(), &mut used, size_bytes),
+            Err(error) => Err(error.into()),
+        };
         used.refused_bytes = used.refused_bytes.filter(|_| lack.is_err());
         lack.err()
-    }
-
-    /// Returns the free bytes of the disk.
-    fn disk_room(&self) -> io::Result<u64> {
-        let disk = statvfs(self.dir())?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Checks the room for a file of that size from any sender.
     fn check_room(
         &self,
+        folder: &InboxFolder,
         disk_room: io::Result<u64>,
         used: &mut InboxUsage,
         size_bytes: u64,
@@ -233,7 +291,7 @@ impl Inbox {
         let free = disk_room?;
         let settings = &self.inner.settings;
         if !used.is_fresh() {
-            used.scan(&settings.dir, &self.inner.taken)?;
+            used.scan(&folder.path(), &self.inner.taken)?;
         }
         let taken = used.held_bytes.saturating_add(used.coming_bytes);
         let left_bytes = settings.budget_bytes.saturating_sub(taken);
@@ -255,14 +313,15 @@ impl Inbox {
 
     fn reserve_room(
         &self,
+        folder: &InboxFolder,
         file: &File,
         origin: ChargedSender,
         size_bytes: u64,
     ) -> Result<(), InboxError> {
         let settings = &self.inner.settings;
-        let disk_room = self.disk_room();
+        let disk_room = folder.disk_room();
         let mut used = self.inner.use_now.lock();
-        let room = self.check_room(disk_room, &mut used, size_bytes);
+        let room = self.check_room(folder, disk_room, &mut used, size_bytes);
         // A file larger than the budget never fits.
         if !matches!(room, Ok(()) | Err(InboxError::Disk(_))) && size_bytes <= settings.budget_bytes
         {
@@ -289,9 +348,9 @@ impl Inbox {
 impl InboxInner {
     /// Replaces the remembered names by those of the files in the folder with a sender attribute.
     /// Looks at [`TAKEN_MAX`] entries at most.
-    fn remember_taken(&self) -> io::Result<()> {
+    fn remember_taken(&self, folder: &InboxFolder) -> io::Result<()> {
         let mut taken = PushedNames::new();
-        for entry in std::fs::read_dir(&self.settings.dir)?.take(TAKEN_MAX) {
+        for entry in std::fs::read_dir(folder.path())?.take(TAKEN_MAX) {
             let path = entry?.path();
             let mut value = [0; SENDER_MAX_BYTES];
             // Fails on a symbolic link, which has no `user.` attributes, and opens no file.
@@ -304,9 +363,9 @@ impl InboxInner {
         Ok(())
     }
 
-    fn record_pushed_name(&self, name: Vec<u8>) -> io::Result<()> {
+    fn record_pushed_name(&self, folder: &InboxFolder, name: Vec<u8>) -> io::Result<()> {
         if self.taken.lock().len() >= TAKEN_MAX {
-            self.remember_taken()?;
+            self.remember_taken(folder)?;
         }
         self.taken.lock().entry(name).or_default();
         Ok(())
@@ -395,13 +454,13 @@ impl InboxFile {
             let numbered = numbered_name(&name, number);
             let last = std::ffi::OsString::from_vec(numbered.clone());
             // recorded before the file is visible
-            self.inbox.inner.record_pushed_name(numbered.clone())?;
-            let place = self.inbox.dir().join(last);
+            let inbox = &self.inbox.inner;
+            inbox.record_pushed_name(&self.folder, numbered.clone())?;
+            let place = self.folder.path().join(last);
             match self.place_at(&place) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 placed => {
                     placed?;
-                    let inbox = &self.inbox.inner;
                     let origin = self.origin;
                     inbox.taken.lock().insert(numbered.clone(), Some(origin));
                     inbox.use_now.lock().mark_stored(origin, self.size_bytes);
