@@ -9,15 +9,23 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use p2pfs_types::files::path_of;
+use p2pfs_types::files::trusted_way::reach;
+
 use super::{DEVICE, FILESYSTEM_TYPE, MountRequest, MountingError, READ_MAX_BYTES};
 
-/// Opens the device and mounts it.
-pub(super) fn mount(dir: &Path, request: &MountRequest) -> Result<OwnedFd, MountingError> {
+/// Opens the device and mounts it at `target`, which is a path of the mount point `dir` that no
+/// other user can change.
+pub(super) fn mount(
+    target: &Path,
+    dir: &Path,
+    request: &MountRequest,
+) -> Result<OwnedFd, MountingError> {
     let device = open_device(dir)?;
     let data = CString::new(options(device.as_raw_fd(), request)).expect("options hold no NUL");
     // Read-only in the VFS: a write gets EROFS there and never reaches the daemon.
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
-    match rustix::mount::mount("p2pfs", dir, FILESYSTEM_TYPE, flags, data.as_c_str()) {
+    match rustix::mount::mount("p2pfs", target, FILESYSTEM_TYPE, flags, data.as_c_str()) {
         Ok(()) => Ok(device),
         Err(Errno::PERM | Errno::ACCESS) => Err(MountingError::NoRight {
             dir: dir.to_owned(),
@@ -29,19 +37,23 @@ pub(super) fn mount(dir: &Path, request: &MountRequest) -> Result<OwnedFd, Mount
     }
 }
 
-/// Detaches the topmost mount at once. Programs that still use it keep it.
+/// Detaches the topmost mount at once. Programs that still use it keep it. Follows no link of
+/// another user.
 ///
 /// # Errors
 /// [`MountingError::Unmount`] if the kernel refuses.
 pub fn unmount(dir: &Path) -> Result<(), MountingError> {
+    let failed = |why| MountingError::Unmount {
+        dir: dir.to_owned(),
+        why,
+    };
     let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
-    match rustix::mount::unmount(dir, flags) {
+    let above = reach(dir.parent().unwrap_or(dir)).map_err(|why| failed(why.into()))?;
+    let target = Path::new(&path_of(above.dir())).join(dir.file_name().unwrap_or_default());
+    match rustix::mount::unmount(&target, flags) {
         // No longer a mount point: another process unmounted it first.
         Ok(()) | Err(Errno::INVAL) => Ok(()),
-        Err(why) => Err(MountingError::Unmount {
-            dir: dir.to_owned(),
-            why: why.into(),
-        }),
+        Err(why) => Err(failed(why.into())),
     }
 }
 

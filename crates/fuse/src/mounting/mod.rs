@@ -69,9 +69,11 @@ pub fn mount(
     request: &MountRequest,
     otherwise: Unmount,
 ) -> Result<(OwnedFd, MountLocation), MountingError> {
-    let dir = place::prepare(&request.dir, otherwise)?;
-    let device = direct::mount(place::stage_for(&dir)?, request)?;
-    Ok((device, MountLocation::at(dir)?))
+    let point = place::prepare(&request.dir, otherwise)?;
+    let dir = point.dir().to_owned();
+    let device = direct::mount(point.target()?, &dir, request)?;
+    let location = MountLocation::at(dir).inspect_err(|_| point.take_away())?;
+    Ok((device, location))
 }
 
 impl MountLocation {

@@ -1,21 +1,29 @@
 //! Checks of a mount point and of existing mounts there.
 
-use std::fs;
-use std::io;
+use std::ffi::OsStr;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::io::Errno;
+
 use super::connection::AbortSwitch;
 use super::{FILESYSTEM_TYPE, FuseConnection, MountingError, Unmount, direct};
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
+use p2pfs_types::files::path_of;
+use p2pfs_types::files::trusted_way::{ReachedDir, reach_above};
 
 /// Maximum number of stale p2pfs mounts on top of each other: one for each killed daemon.
 const STALE_MOUNTS_MAX: usize = 64;
 /// How long an existing mount may take to answer the liveness probe. A running daemon answers from
 /// memory.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Mode of a mount point that is created, and of the directories above it, before the umask.
+const MODE: u32 = 0o777;
 
 /// Filesystem type of an automount point.
 pub(super) const AUTOMOUNT: &str = "autofs";
@@ -24,16 +32,95 @@ pub(super) const AUTOMOUNT: &str = "autofs";
 /// mount from here to its place.
 const STAGE: &str = "/run/p2pfs-automount";
 
+/// A checked mount point. Another user may own a directory above it, and replace it or such a
+/// directory at any time. So the mount is made at the descriptor that was checked.
+pub(super) struct MountPoint {
+    /// Path without symbolic links.
+    dir: PathBuf,
+    /// The mount point, or the directory above an automount point.
+    opened: File,
+    /// Path through the descriptor.
+    target: PathBuf,
+}
+
+impl MountPoint {
+    /// Opens an empty directory, and creates it if it is missing.
+    fn open(above: &ReachedDir, name: &OsStr, dir: PathBuf) -> Result<Self, MountingError> {
+        let cannot = |dir: &Path, why: Errno| MountingError::CannotCreate {
+            dir: dir.to_owned(),
+            why: why.into(),
+        };
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let open = || openat(above.dir(), name, flags, Mode::empty());
+        let opened = match open() {
+            Err(Errno::NOENT) => mkdirat(above.dir(), name, Mode::from_raw_mode(MODE))
+                .and_then(|()| open())
+                .map_err(|why| cannot(&dir, why))?,
+            Err(Errno::NOTDIR | Errno::LOOP) => return Err(MountingError::NotADirectory { dir }),
+            opened => opened.map_err(|why| cannot(&dir, why))?,
+        };
+        let opened = File::from(opened);
+        let target = PathBuf::from(path_of(&opened));
+        match fs::read_dir(&target).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => Ok(Self {
+                dir,
+                opened,
+                target,
+            }),
+            Ok(false) => Err(MountingError::NotEmpty { dir }),
+            Err(why) => Err(MountingError::CannotCreate { dir, why }),
+        }
+    }
+
+    /// Returns its path without symbolic links.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the path at which to mount: through the descriptor, or the staging directory for an
+    /// automount.
+    pub(super) fn target(&self) -> Result<&Path, MountingError> {
+        let stage = Path::new(STAGE);
+        let is_awaited = mount_at(&self.dir)?.is_some_and(|mount| mount.filesystem == AUTOMOUNT);
+        Ok(if is_awaited && stage.is_dir() {
+            stage
+        } else {
+            &self.target
+        })
+    }
+
+    /// Removes the mount that was just made at the descriptor, wherever the directory is by now.
+    pub(super) fn take_away(&self) {
+        let moved = fs::read_link(path_of(&self.opened)).unwrap_or_default();
+        if moved != self.dir && matches!(connection_at(&moved), Ok(Some(_))) {
+            // Without success a dead mount stays, as after the end of a daemon.
+            let _stays = direct::unmount(&moved);
+        }
+    }
+}
+
 /// Prepares the mount point: creates it if it is missing, removes stale p2pfs mounts, and checks
-/// that it is an empty directory. Returns its path without symbolic links.
-pub(super) fn prepare(dir: &Path, otherwise: Unmount) -> Result<PathBuf, MountingError> {
-    let dir = without_links(dir)?;
+/// that it is an empty directory. Follows no link that another user could have put on its path.
+pub(super) fn prepare(dir: &Path, otherwise: Unmount) -> Result<MountPoint, MountingError> {
+    let (above, name) = reach_above(dir, MODE).map_err(|why| MountingError::CannotCreate {
+        dir: dir.to_owned(),
+        why: why.into(),
+    })?;
+    let dir = above.path().join(&name);
     for _ in 0..STALE_MOUNTS_MAX {
         match mount_at(&dir)? {
-            None => return check_directory(dir),
+            None => return MountPoint::open(&above, &name, dir),
             // An automount point (systemd.automount(5)) waits for this very mount. Reading it would
             // wait for ourselves.
-            Some(mount) if mount.filesystem == AUTOMOUNT => return Ok(dir),
+            Some(mount) if mount.filesystem == AUTOMOUNT => {
+                let target = Path::new(&path_of(above.dir())).join(&name);
+                let opened = above.into_dir();
+                return Ok(MountPoint {
+                    dir,
+                    opened,
+                    target,
+                });
+            }
             Some(mount) if mount.filesystem != FILESYSTEM_TYPE => {
                 return Err(MountingError::Busy {
                     dir,
@@ -46,17 +133,6 @@ pub(super) fn prepare(dir: &Path, otherwise: Unmount) -> Result<PathBuf, Mountin
     Err(MountingError::Busy {
         dir,
         filesystem: FILESYSTEM_TYPE.to_owned(),
-    })
-}
-
-/// Returns the directory in which to mount for `dir`.
-pub(super) fn stage_for(dir: &Path) -> Result<&Path, MountingError> {
-    let stage = Path::new(STAGE);
-    let is_awaited = mount_at(dir)?.is_some_and(|mount| mount.filesystem == AUTOMOUNT);
-    Ok(if is_awaited && stage.is_dir() {
-        stage
-    } else {
-        dir
     })
 }
 
@@ -95,45 +171,6 @@ fn find_mount(list: &[u8], dir: &Path) -> Option<MountEntry> {
             connection: FuseConnection(minor.parse().ok()?),
         })
     })
-}
-
-/// Returns the absolute path without symbolic links. Does not access the last component if it is a
-/// mount, because a dead mount answers only errors.
-fn without_links(dir: &Path) -> Result<PathBuf, MountingError> {
-    let cannot = |why| MountingError::CannotCreate {
-        dir: dir.to_owned(),
-        why,
-    };
-    let absolute = std::path::absolute(dir).map_err(cannot)?;
-    let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
-        return Ok(absolute);
-    };
-    fs::create_dir_all(parent).map_err(cannot)?;
-    let plain = parent.canonicalize().map_err(cannot)?.join(name);
-    if mount_at(&plain)?.is_some() {
-        return Ok(plain);
-    }
-    match fs::symlink_metadata(&plain) {
-        Ok(found) if found.is_symlink() => plain.canonicalize().map_err(cannot),
-        _ => Ok(plain),
-    }
-}
-
-fn check_directory(dir: PathBuf) -> Result<PathBuf, MountingError> {
-    match fs::read_dir(&dir) {
-        Ok(mut entries) => match entries.next() {
-            None => Ok(dir),
-            Some(_) => Err(MountingError::NotEmpty { dir }),
-        },
-        Err(why) if why.kind() == io::ErrorKind::NotFound => match fs::create_dir(&dir) {
-            Ok(()) => Ok(dir),
-            Err(why) => Err(MountingError::CannotCreate { dir, why }),
-        },
-        Err(why) if why.kind() == io::ErrorKind::NotADirectory => {
-            Err(MountingError::NotADirectory { dir })
-        }
-        Err(why) => Err(MountingError::CannotCreate { dir, why }),
-    }
 }
 
 /// Removes a p2pfs mount if its daemon is gone.
@@ -221,8 +258,9 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("a/b");
         let made = prepare(&dir, direct::unmount).unwrap();
-        assert!(made.is_dir());
-        assert_eq!(made, dir.canonicalize().unwrap());
+        assert!(made.dir().is_dir());
+        assert_eq!(made.dir(), dir.canonicalize().unwrap());
+        assert_eq!(fs::read_link(made.target().unwrap()).unwrap(), made.dir());
     }
 
     #[test]
