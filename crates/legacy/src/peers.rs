@@ -109,7 +109,10 @@ impl LegacyPeers {
                 "they know IPv4 only, and this node is at {address}; set listen to an IPv4 address"
             ));
         };
-        let files = RemoteFiles::open(host.offers.cache.clone(), host.traffic.taken.clone());
+        let files = RemoteFiles::open(
+            host.offers.contents.unverified(),
+            host.traffic.taken.clone(),
+        );
         let files =
             files.map_err(|error| format!("no folder for their files in the cache: {error}"))?;
         let started = discovery_plane::start(settings, own, files, host);

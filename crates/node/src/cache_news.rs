@@ -5,7 +5,7 @@ use std::sync::mpsc as std_mpsc;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use p2pfs_cache::{Cache, CacheEvent};
+use p2pfs_content::cache::{Cache, CacheEvent};
 use p2pfs_types::digest::ContentHash;
 
 /// Maximum number of cache events queued for the event loop.

@@ -10,8 +10,8 @@ use super::events::EventLog;
 use super::persist::unix_now_s;
 use super::run::NodeHandles;
 use super::store::{Responders, Store, StoreError};
-use p2pfs_cache::Cache;
 use p2pfs_catalogue::Catalogue;
+use p2pfs_content::cache::Cache;
 use p2pfs_proto::wire::native::record::EARLIEST_UNIX_S;
 
 /// Warning for a dropped secret of an earlier version.

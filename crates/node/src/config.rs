@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::foreign::ForeignPeers;
 use super::giving::GivingSettings;
-use p2pfs_cache::CacheConfig;
+use p2pfs_content::cache::CacheConfig;
 use p2pfs_types::id::NodeName;
 
 /// Settings of a node.

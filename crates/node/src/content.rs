@@ -21,8 +21,8 @@ use super::open_versions::{OpenSlot, OpenVersions};
 use super::published::{Outdated, Published};
 use super::read_counters::{CacheOpens, OpenCount, ReadCounters};
 use super::read_end::{ReadEnd, WatchedVersion};
-use p2pfs_cache::Cache;
 use p2pfs_catalogue::View;
+use p2pfs_content::ContentStore;
 use p2pfs_fetch::TransferError;
 use p2pfs_fetch::plan::PlanError;
 use p2pfs_fs::{
@@ -30,7 +30,6 @@ use p2pfs_fs::{
     PageDropper, ReadNow, ReadReply, ReadWait, Space, WholeFile,
 };
 use p2pfs_proto::wire::native::record::ShareIndex;
-use p2pfs_share::ShareSet;
 use p2pfs_transfer::batches::{Batches, SmallFile};
 use p2pfs_transfer::{Fetcher, Read, ReadReply as TransferReply};
 use p2pfs_types::digest::ContentKey;
@@ -50,8 +49,7 @@ pub struct NodeContent {
     pub(super) changes: mpsc::Sender<Outdated>,
     /// Queue to the event loop for the ends of reads that may change the ranking of versions.
     pub(super) read_ends: mpsc::Sender<ReadEnd>,
-    pub(super) cache: Cache,
-    pub(super) shares: ShareSet,
+    pub(super) store: ContentStore,
     pub(super) fetcher: Fetcher,
     pub(super) batches: Batches,
     pub(super) read_deadline: Duration,
@@ -144,7 +142,7 @@ impl NodeContent {
     }
 
     fn open_fixed(&self, file: &FileVersion) -> Result<FixedVersion, FsError> {
-        let version = FixedVersion::open(file, &self.cache, &self.shares);
+        let version = FixedVersion::open(file, &self.store);
         let view = self.published.view.load();
         // If another node has the content, reads can do without the local copy.
         match version.hindrance() {
@@ -333,7 +331,7 @@ impl OpenContent for OpenVersion {
         match &self.source {
             VersionSource::Live(file) => read_live(file, offset, buffer),
             VersionSource::Fixed(version) => {
-                let read = version.read_local(&self.content.shares, offset, buffer);
+                let read = version.read_local(self.content.store.shares(), offset, buffer);
                 if matches!(read, ReadNow::Done(_)) {
                     self.count.hit(&self.content.reads);
                 }
@@ -395,7 +393,7 @@ impl Content for NodeContent {
         let live = file
             .own
             .as_ref()
-            .and_then(|(share, path)| self.shares.own(*share, path).ok());
+            .and_then(|(share, path)| self.store.shares().own(*share, path).ok());
         let is_live = live.is_some();
         let source = match live {
             Some(file) => VersionSource::Live(Arc::new(file)),
@@ -416,11 +414,11 @@ impl Content for NodeContent {
     }
 
     fn cached_bytes(&self, file: &FileVersion) -> u64 {
-        let here = file.own.is_some() || self.cache.is_complete(&file.hash);
-        if here || self.shares.holds(&file.hash) {
+        if file.own.is_some() {
             return file.size_bytes;
         }
-        self.cache.cached_bytes(&file.hash)
+        let content = ContentKey::new(file.hash, file.size_bytes);
+        self.store.here(&content).bytes
     }
 
     fn sender(&self, file: &FileVersion) -> Option<String> {
@@ -430,16 +428,20 @@ impl Content for NodeContent {
 
     fn live(&self, file: &FileVersion) -> Option<LiveAttributes> {
         let (share, path) = file.own.as_ref()?;
-        self.shares.stat(*share, path).ok().map(live_attributes)
+        self.store
+            .shares()
+            .stat(*share, path)
+            .ok()
+            .map(live_attributes)
     }
 
     fn live_in(&self, share: ShareIndex, directory: &SharedPath) -> Option<LiveLook> {
-        let stat = self.shares.stats_in(share, directory).ok()?;
+        let stat = self.store.shares().stats_in(share, directory).ok()?;
         Some(Box::new(move |name| stat(name).ok().map(live_attributes)))
     }
 
     fn space(&self) -> Space {
-        let usage = self.cache.usage();
+        let usage = self.store.cache().usage();
         Space {
             budget_bytes: usage.budget_bytes,
             used_bytes: usage.used_bytes,
@@ -451,7 +453,7 @@ impl Content for NodeContent {
     }
 
     fn watch_damage(&self, drop_pages: PageDropper) {
-        self.cache.add_damage_listener(drop_pages);
+        self.store.cache().add_damage_listener(drop_pages);
     }
 
     fn foreign(&self) -> Option<&dyn ForeignFiles> {
@@ -459,7 +461,7 @@ impl Content for NodeContent {
     }
 }
 
-fn live_attributes(now: p2pfs_share::Attributes) -> LiveAttributes {
+fn live_attributes(now: p2pfs_content::shares::Attributes) -> LiveAttributes {
     LiveAttributes {
         size_bytes: now.size_bytes,
         mtime: now.mtime,

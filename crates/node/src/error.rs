@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use p2pfs_cache::CacheError;
+use p2pfs_content::cache::CacheError;
+use p2pfs_content::shares::ShareError;
 use p2pfs_proto::trust::TrustError;
-use p2pfs_share::ShareError;
 use p2pfs_transfer::net::NetError;
 use p2pfs_types::files::{stays_refused, with_remedy};
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-use p2pfs_cache::{Cache, CacheError, CacheFile, ReadOutcome};
+use p2pfs_cache::{CacheError, CacheFile, ReadOutcome};
+use p2pfs_content::ContentStore;
 use p2pfs_fs::{FileVersion, FsError, ReadNow};
 use p2pfs_share::{ShareError, ShareFile, ShareSet};
 use p2pfs_transfer::batches::{BATCH_FILE_MAX_BYTES, SmallFile};
@@ -44,7 +45,8 @@ pub(super) enum MissedReason {
 
 impl FixedVersion {
     /// Opens the local bytes of a version. Reads the disk.
-    pub(crate) fn open(file: &FileVersion, cache: &Cache, shares: &ShareSet) -> Self {
+    pub(crate) fn open(file: &FileVersion, store: &ContentStore) -> Self {
+        let (cache, shares) = (store.cache(), store.shares());
         let (kept, local) = (cache.existing(&file.hash), shares.source(&file.hash));
         let hindrance = hindrance(kept.as_ref().err(), local.as_ref().err());
         // The size of cached bytes was proven. If this version states another size, the cached
@@ -205,22 +207,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use p2pfs_cache::CacheConfig;
-    use p2pfs_share::{ShareConfig, ShareSpec};
+    use p2pfs_content::sample::{empty_names, store_in};
+    use p2pfs_share::ShareSpec;
     use p2pfs_types::digest::ContentHash;
 
     #[test]
     fn an_open_version_is_read_from_an_own_share_that_acquired_its_bytes() {
         let home = tempfile::tempdir().unwrap();
-        let config = CacheConfig {
-            dir: home.path().join("cache"),
-            budget_bytes: 1 << 20,
-            floor_bytes: 0,
-        };
-        let (cache, _events) = Cache::open(config).unwrap();
-        let state = home.path().join("state");
-        let (shares, mut events) = ShareSet::open(ShareConfig::new(state)).unwrap();
-        std::thread::spawn(move || while events.blocking_recv().is_some() {});
+        let store = store_in(home.path(), empty_names());
+        let shares = store.shares();
         let bytes = vec![7; 100_000];
         let file = FileVersion {
             path: SharedPath::root(),
@@ -230,21 +225,21 @@ mod tests {
             executable: false,
             own: None,
         };
-        let version = FixedVersion::open(&file, &cache, &shares);
+        let version = FixedVersion::open(&file, &store);
         // some shares are not added yet
         assert_eq!(version.hindrance(), Some(MissedReason::Beginning));
         shares.all_added();
-        let version = FixedVersion::open(&file, &cache, &shares);
+        let version = FixedVersion::open(&file, &store);
         assert_eq!(version.hindrance(), None);
         let mut page = [0; 4096];
         let mut read = |shares| version.read_local(shares, 4096, &mut page);
-        assert_eq!(read(&shares), ReadNow::Wait);
+        assert_eq!(read(shares), ReadNow::Wait);
         let dir = home.path().join("share");
         fs::create_dir(&dir).unwrap();
         fs::write(dir.join("vm.img"), &bytes).unwrap();
         shares.add(ShareSpec::new(&dir)).unwrap();
         assert!(shares.wait_settled(Duration::from_secs(60)));
-        assert_eq!(read(&shares), ReadNow::Done(4096));
+        assert_eq!(read(shares), ReadNow::Done(4096));
         assert!(page == bytes[..4096] && !version.is_partial());
     }
 }

@@ -26,10 +26,9 @@ use super::open_versions::OpenVersions;
 use super::parcel::{Parcel, PushError};
 use super::published::Outdated;
 use super::traffic::ForeignThrottle;
-use p2pfs_cache::Cache;
 use p2pfs_catalogue::{Change, View};
+use p2pfs_content::ContentStore;
 use p2pfs_fs::ForeignFiles;
-use p2pfs_share::ShareSet;
 use p2pfs_transfer::net::gossip::UdpPort;
 use p2pfs_transfer::net::peer::PeerNet;
 use p2pfs_types::id::{NodeId, NodeName};
@@ -138,10 +137,8 @@ pub struct OfferSources {
     pub view: Arc<ArcSwap<View>>,
     /// Addresses of the live nodes.
     pub addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
-    /// The shared folders.
-    pub shares: ShareSet,
-    /// The cache, which also reserves room for unverified bytes.
-    pub cache: Cache,
+    /// The contents of this machine, and the room for unverified bytes.
+    pub contents: ContentStore,
 }
 
 /// The parts of a node for reading files.

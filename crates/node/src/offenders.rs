@@ -197,7 +197,7 @@ mod tests {
         let me = NodeId::new([1; 32]);
         let view = Catalogue::new(me, NodeName::from_host("me")).view();
         let here = SocketAddr::from(([127, 0, 0, 1], 1378));
-        let published = Published::new(view, here, Vec::new());
+        let published = Published::new(p2pfs_content::PublishedNames::new(view), here, Vec::new());
         let keyring = Arc::new(Keyring::in_memory(EpochSecret::random()));
         let names = Names::new(published.view.clone(), keyring);
         Offenders::new(&EventLog::default(), names, published)

@@ -1,6 +1,6 @@
 //! The state that the event loop publishes for other threads, and the changes that it announces.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 
 use p2pfs_catalogue::{Change, View};
+use p2pfs_content::{OwnReaders, PublishedNames};
 use p2pfs_membership::MemberStatus;
-use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_proto::wire::native::tcp::LogPart;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
@@ -49,9 +49,6 @@ impl MemberReport {
     }
 }
 
-/// The readers of each own share that has readers.
-pub(crate) type OwnReaders = BTreeMap<ShareIndex, BTreeSet<NodeId>>;
-
 /// The published state. Clones share it.
 #[derive(Clone)]
 pub(super) struct Published {
@@ -75,14 +72,14 @@ pub(super) struct Published {
 
 impl Published {
     pub(super) fn new(
-        view: Arc<View>,
+        names: PublishedNames,
         own_address: SocketAddr,
         last_addresses: Vec<SocketAddr>,
     ) -> Self {
         Self {
             own_address: Arc::new(ArcSwap::from_pointee(own_address)),
-            view: Arc::new(ArcSwap::new(view)),
-            readers: Arc::default(),
+            view: names.view,
+            readers: names.readers,
             addresses: Arc::default(),
             last_addresses: Arc::new(ArcSwap::from_pointee(last_addresses)),
             status: Arc::new(ArcSwap::from_pointee(b"{}\n".to_vec())),

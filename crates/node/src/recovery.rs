@@ -10,7 +10,7 @@ use std::path::Path;
 use super::NodeError;
 use super::store::{Responders, Store, StoreError};
 use p2pfs_catalogue::Catalogue;
-use p2pfs_share::ShareLedger;
+use p2pfs_content::shares::ShareLedger;
 use p2pfs_types::id::Generation;
 
 /// The state of an earlier run.
@@ -45,7 +45,7 @@ pub(super) fn open(
         }
         read => read?,
     };
-    let (ledger, damaged) = p2pfs_share::open_sound(dir)?;
+    let (ledger, damaged) = p2pfs_content::shares::open_sound(dir)?;
     if let Some((aside, why)) = damaged {
         kept.warnings.push(lost_shares(&aside, &why));
     }

@@ -10,11 +10,11 @@ use tokio::sync::{mpsc, watch};
 
 use super::NodeError;
 use super::api::{
-    FileAccess, LocalContents, Messenger, NameLookup, NodeCache, NodeHealth, NodeMembership,
-    NodePeers, NodePins, NodeShares, NodeTraffic, OwnDirectory,
+    FileAccess, Messenger, NameLookup, NodeCache, NodeHealth, NodeMembership, NodePeers, NodePins,
+    NodeShares, NodeTraffic, OwnDirectory,
 };
 use super::checks::{check_cache, drop_marks, restore_responders, warn_of_what_was_found};
-use super::claims::{admission, holders_of};
+use super::claims::holders_of;
 use super::commands::CommandSender;
 use super::config::NodeConfig;
 use super::content::NodeContent;
@@ -44,12 +44,12 @@ use super::state_dir::StateDir;
 use super::traffic::{ForeignThrottle, Traffic};
 use super::vacated::VacatedShares;
 use super::{address, cache_news, refused_joins};
-use p2pfs_cache::Cache;
 use p2pfs_catalogue::Catalogue;
+use p2pfs_content::shares::{Known, ShareConfig};
+use p2pfs_content::{ContentStore, PublishedNames, StoreStart};
 use p2pfs_fetch::FetchEvent;
 use p2pfs_membership::ClusterConfig;
 use p2pfs_proto::trust::{Invites, Keyring, KeyringFiles, NodeKey};
-use p2pfs_share::{ShareConfig, ShareSet};
 use p2pfs_transfer::batches::Batches;
 use p2pfs_transfer::net::PortPair;
 use p2pfs_transfer::net::lan::{Lan, LanEvent};
@@ -83,10 +83,10 @@ pub(super) struct NodeStart {
     state: StateDir,
     key: Arc<NodeKey>,
     keyring: Arc<Keyring>,
-    cache: Cache,
+    contents: ContentStore,
+    names: PublishedNames,
     net: PeerNet,
     invites: Arc<Invites>,
-    shares: ShareSet,
 }
 
 /// Stored state and inputs of a node that is being started.
@@ -115,8 +115,8 @@ impl NodeStart {
         });
         let empty = || Catalogue::of_key(key.clone(), config.name.clone());
         let (mut kept, ledger) = recovery::open(state.path(), empty, unix_now_s())?;
-        let (cache, cache_events) = Cache::open(config.cache.clone())?;
-        drop_marks(&mut kept.catalogue, &mut kept.store, &cache)?;
+        let (opened, cache_events) = StoreStart::open(config.cache.clone())?;
+        drop_marks(&mut kept.catalogue, &mut kept.store, opened.cache())?;
         let open = sockets
             .peers
             .map_or_else(|| PortPair::bind(config.network.listen), Ok);
@@ -132,24 +132,26 @@ impl NodeStart {
         let (net, incoming) = PeerNet::listen(listener, key.clone(), keyring.clone(), limits)?;
         let invites = Arc::new(Invites::new());
         net.set_invites(invites.clone());
-        let (shares, share_events) =
-            ShareSet::open_with(share_config(&config, &kept.catalogue), ledger)?;
+        let names = PublishedNames::new(kept.catalogue.view());
+        let shares = share_config(&config, &kept.catalogue);
+        let (contents, share_events) =
+            opened.add_shares(shares, ledger, names.clone(), net.pieces().clone())?;
         let start = Self {
             config,
             state,
             key,
             keyring,
-            cache,
+            contents,
+            names,
             net,
             invites,
-            shares,
         };
         let receivers = Receivers {
             own_thread: OwnThread::prepare(&udp)?,
             udp,
             incoming,
             shares: share_events,
-            cache: cache_news::forward_events(cache_events, start.cache.clone()),
+            cache: cache_news::forward_events(cache_events, start.contents.cache().clone()),
         };
         let inputs = StartInputs {
             kept,
@@ -168,9 +170,10 @@ impl NodeStart {
         } = inputs;
         let generation = next_generation(kept.generation);
         let address = address::advertised(self.config.network.advertise, self.net.local_addr());
-        let published = Published::new(kept.catalogue.view(), address, kept.addresses.clone());
+        let published = Published::new(self.names.clone(), address, kept.addresses.clone());
         let (handles, fetches) = self.handles(published);
-        warn_of_what_was_found(dropped_secret, &kept.warnings, &self.cache, &handles.events);
+        let cache = self.contents.cache();
+        warn_of_what_was_found(dropped_secret, &kept.warnings, cache, &handles.events);
         restore_responders(&kept.responders, &handles, &mut kept.catalogue);
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
         let changes = mpsc::channel(CHANGES_MAX);
@@ -197,7 +200,7 @@ impl NodeStart {
         }
         let parts = LoopParts {
             persister: Persister::start(kept.store, generation),
-            vacated: VacatedShares::new(self.shares.former_numbers()),
+            vacated: VacatedShares::new(self.contents.shares().former_numbers()),
             changes: changes.0.clone(),
             stopped,
             unstored: unstored.clone(),
@@ -214,10 +217,10 @@ impl NodeStart {
         self.net.set_answer_beside(answer);
         let machine = self.machine(kept.catalogue, address, generation, &kept.addresses);
         let event_loop = EventLoop::new(machine, handles.clone(), parts);
-        let senders = SenderLookup::new(giving.inboxes.clone(), self.shares.clone());
+        let senders = SenderLookup::new(giving.inboxes.clone(), self.contents.shares().clone());
         receivers.shares = senders.add_senders(receivers.shares);
         receivers.feed(event_loop, fetches, reads, lan_events, command_queue);
-        check_cache(self.cache.clone(), stopping.clone());
+        check_cache(self.contents.cache().clone(), stopping.clone());
         let channels = NodeChannels {
             commands,
             control: LoopControl {
@@ -239,7 +242,7 @@ impl NodeStart {
         refused_joins::watch(&self.net, &events, &names);
         let handles = NodeHandles {
             net: self.net.clone(),
-            server: self.server(&published),
+            server: Server::new(self.contents.clone(), ServerLimits::default()),
             fetcher,
             offenders: Offenders::watch(&self.net, &events, names.clone(), published.clone()),
             published,
@@ -288,21 +291,21 @@ impl NodeStart {
             key: self.key,
             keyring: self.keyring.clone(),
             invites: self.invites,
-            shares: self.shares.clone(),
+            shares: self.contents.shares().clone(),
             net: self.net,
             published: handles.published.clone(),
             commands: commands.clone(),
         };
         let shares = NodeShares {
-            set: self.shares,
+            set: self.contents.shares().clone(),
             server: handles.server.clone(),
             keyring: self.keyring,
         };
         let health = NodeHealth {
             state_dir: OwnDirectory::new(self.state.path()),
             state: self.state,
-            cache_dir: OwnDirectory::new(self.cache.dir()),
-            cache: self.cache,
+            cache_dir: OwnDirectory::new(self.contents.cache().dir()),
+            cache: self.contents.cache().clone(),
             shares: shares.clone(),
             inboxes,
             published: handles.published.clone(),
@@ -326,32 +329,29 @@ impl NodeStart {
 
     /// Returns the pins, with the cache, the files and the names that they use.
     fn pins(&self, handles: &NodeHandles, content: Arc<NodeContent>) -> NodePins {
-        let local = LocalContents {
-            cache: self.cache.clone(),
-            shares: self.shares.clone(),
-        };
+        let store = &self.contents;
         let names = NameLookup {
             me: self.key.node_id(),
             published: handles.published.clone(),
             labels: handles.names.clone(),
-            local: local.clone(),
+            store: store.clone(),
             fetcher: handles.fetcher.clone(),
             events: handles.events.clone(),
         };
         let cache = NodeCache {
-            local: local.clone(),
+            store: store.clone(),
             content: content.clone(),
             fetcher: handles.fetcher.clone(),
             view: handles.published.view.clone(),
         };
         let files = FileAccess {
             names,
-            local: local.clone(),
+            store: store.clone(),
             content,
             fetcher: handles.fetcher.clone(),
         };
         NodePins {
-            local,
+            store: store.clone(),
             cache,
             files,
             changed: watch::Sender::default(),
@@ -364,17 +364,16 @@ impl NodeStart {
         changes: &mpsc::Sender<Outdated>,
     ) -> (Arc<NodeContent>, mpsc::Receiver<ReadEnd>) {
         let (read_ends, read_ends_queue) = mpsc::channel(READ_ENDS_MAX);
-        let (net, cache) = (self.net.clone(), self.cache.clone());
+        let (net, contents) = (self.net.clone(), self.contents.clone());
         let holders = holders_of(&handles.published, self.key.node_id());
         let content = NodeContent {
             names: handles.names.clone(),
             published: handles.published.clone(),
             changes: changes.clone(),
             read_ends,
-            cache: self.cache.clone(),
-            shares: self.shares.clone(),
+            store: contents.clone(),
             fetcher: handles.fetcher.clone(),
-            batches: Batches::new(net, cache, holders, handles.fetcher.clone()),
+            batches: Batches::new(net, contents, holders, handles.fetcher.clone()),
             read_deadline: self.config.read_deadline,
             open: OpenVersions::default(),
             reads: ReadCounters::new(handles.events.clone()),
@@ -388,8 +387,7 @@ impl NodeStart {
         OfferSources {
             view: published.view.clone(),
             addresses: published.addresses.clone(),
-            shares: self.shares.clone(),
-            cache: self.cache.clone(),
+            contents: self.contents.clone(),
         }
     }
 
@@ -401,18 +399,11 @@ impl NodeStart {
         }
     }
 
-    fn server(&self, published: &Published) -> Server {
-        let (cache, shares) = (self.cache.clone(), self.shares.clone());
-        let admission = admission(published, shares.clone());
-        let pieces = self.net.pieces().clone();
-        Server::new(cache, shares, ServerLimits::default(), admission, pieces)
-    }
-
     fn start_fetcher(&self, published: &Published) -> (Fetcher, mpsc::Receiver<FetchEvent>) {
         let mut config = FetchConfig::new(random_seed());
         config.plan.me = self.key.node_id();
         let holders = holders_of(published, self.key.node_id());
-        Fetcher::new(config, self.net.clone(), self.cache.clone(), holders)
+        Fetcher::new(config, self.net.clone(), self.contents.clone(), holders)
     }
 
     fn machine(
@@ -447,7 +438,7 @@ impl NodeStart {
         let mut machine = Machine::new(config, catalogue, Instant::now());
         machine
             .own()
-            .align_haves(Instant::now(), &self.cache.complete());
+            .align_haves(Instant::now(), &self.contents.cache().complete());
         machine
     }
 }
@@ -462,7 +453,7 @@ fn share_config(config: &NodeConfig, catalogue: &Catalogue) -> ShareConfig {
     shares.known = catalogue
         .own()
         .all_entries()
-        .map(|(share, path, entry)| p2pfs_share::Known { share, path, entry })
+        .map(|(share, path, entry)| Known { share, path, entry })
         .collect();
     shares
 }

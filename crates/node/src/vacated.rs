@@ -1,7 +1,7 @@
 //! The numbers of removed shares, until the removal of their entries is stored.
 
+use p2pfs_content::shares::FormerNumbers;
 use p2pfs_proto::wire::native::record::ShareIndex;
-use p2pfs_share::FormerNumbers;
 
 /// Removed shares of which the own log has no entries, while the stored log may still have some.
 pub(super) struct VacatedShares {

@@ -31,4 +31,4 @@ pub const TRACE_TARGET: &str = "p2pfs::read";
 pub use client::{FetchConfig, Fetcher, Fill, HoldersOf, ReadReply};
 pub use p2pfs_fetch::session::Read;
 pub use pace::{Pace, PassedBytes};
-pub use server::{Admits, OnSent, Server, ServerLimits};
+pub use server::{OnSent, Server, ServerLimits};

@@ -10,6 +10,8 @@ use bytes::Bytes;
 use super::client::{Fetcher, ReadReply};
 use p2pfs_cache::faults::{Faults, cache_in_boot, cache_that_can_halt};
 use p2pfs_cache::{Cache, CacheConfig, Stored};
+use p2pfs_content::ContentStore;
+use p2pfs_content::sample::store_of_cache;
 use p2pfs_fetch::TransferError;
 use p2pfs_fetch::session::Read;
 use p2pfs_proto::wire::native::tcp::RANGE_MAX_BYTES;
@@ -22,6 +24,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 pub(crate) struct TestCache {
     pub cache: Cache,
+    pub store: ContentStore,
     dir: tempfile::TempDir,
 }
 
@@ -40,16 +43,21 @@ impl TestCache {
         let before = |config| (cache_in_boot(config, "before"), ());
         let (cut, ()) = Self::opened(budget_bytes, before);
         stock(&cut);
-        drop(cut.cache);
-        let config = config(&cut.dir, budget_bytes);
-        let cache = cache_in_boot(config, "after");
-        Self { cache, ..cut }
+        let Self { cache, store, dir } = cut;
+        drop((cache, store));
+        let config = config(&dir, budget_bytes);
+        Self::of(cache_in_boot(config, "after"), dir)
     }
 
     fn opened<T>(budget_bytes: u64, open: impl FnOnce(CacheConfig) -> (Cache, T)) -> (Self, T) {
         let dir = tempfile::tempdir().unwrap();
         let (cache, beside) = open(config(&dir, budget_bytes));
-        (Self { cache, dir }, beside)
+        (Self::of(cache, dir), beside)
+    }
+
+    fn of(cache: Cache, dir: tempfile::TempDir) -> Self {
+        let store = store_of_cache(cache.clone());
+        Self { cache, store, dir }
     }
 
     /// Stores a part of a content.

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::error::CopyError;
 use super::incoming::ThrottledTransfer;
 use crate::net::discovery::CLOSE_WAIT;
-use p2pfs_cache::Reservation;
+use p2pfs_content::Reservation;
 use p2pfs_fs::{FsError, ReadNow};
 
 /// Progress of a transfer.

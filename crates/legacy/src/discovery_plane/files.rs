@@ -26,7 +26,7 @@ use super::incoming::ThrottledTransfer;
 use super::window::Window;
 use crate::net::discovery::LegacyError;
 use crate::wire::discovery::Name;
-use p2pfs_cache::{Cache, Room, UNVERIFIED_DIR};
+use p2pfs_content::UnverifiedRoom;
 use p2pfs_node::ForeignThrottle;
 
 /// Maximum number of known files of legacy peers. The one found first is forgotten first.
@@ -82,7 +82,7 @@ pub struct RemoteFiles {
 
 struct RemoteFileStore {
     dir: PathBuf,
-    cache: Cache,
+    room: UnverifiedRoom,
     passage: ForeignThrottle,
     next: AtomicU64,
     places: Arc<Semaphore>,
@@ -98,17 +98,12 @@ impl RemoteFiles {
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn open(cache: Cache, passage: ForeignThrottle) -> io::Result<Self> {
-        let dir = cache.dir().join(UNVERIFIED_DIR);
-        match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        std::fs::create_dir_all(&dir)?;
+    pub fn open(room: UnverifiedRoom, passage: ForeignThrottle) -> io::Result<Self> {
+        let dir = room.emptied_dir()?;
         let (failures, taken) = mpsc::channel(FAILURES_MAX);
         let store = RemoteFileStore {
             dir,
-            cache,
+            room,
             passage,
             next: AtomicU64::new(1),
             places: Arc::new(Semaphore::new(COPIES_MAX)),
@@ -299,7 +294,7 @@ impl RemoteFiles {
 
     fn check_room(&self, file: &RemoteFile) -> Result<(), CopyError> {
         let size_bytes = file.size_bytes;
-        let could_hold = || Room::for_reservation(&self.store.cache).holds(size_bytes);
+        let could_hold = || self.store.room.could_hold(size_bytes);
         if could_hold() || (self.drop_unused() && could_hold()) {
             return Ok(());
         }
@@ -320,7 +315,7 @@ impl RemoteFiles {
         };
         let number = self.store.next.fetch_add(1, Ordering::Relaxed);
         let path = self.store.dir.join(format!("{number}.part"));
-        let room = self.store.cache.reservation();
+        let room = self.store.room.reservation();
         let started = RemoteCopy::start(transfer.size_bytes(), path, room, place);
         let (copy, carrier) = started.map_err(|error| {
             let error = CopyError::Disk(error.to_string());

@@ -11,12 +11,11 @@ use parking_lot::Mutex;
 
 use super::RefusalLog;
 use crate::wire::discovery::{Name, SIZE_MAX_BYTES};
-use p2pfs_cache::Cache;
 use p2pfs_catalogue::{Change, Found, View};
+use p2pfs_content::{Asker, ContentStore};
 use p2pfs_fs::{FileVersion, FsError};
 use p2pfs_node::OfferSources;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex};
-use p2pfs_share::{ShareSet, SharedFor};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
@@ -49,14 +48,13 @@ struct IndexState {
     meanwhile: HashSet<SharedPath>,
 }
 
-/// The files that can be served, by the current namespace, shares and cache.
+/// The files that can be served, by the current namespace and the contents of this node.
 pub(super) struct OfferedFiles {
     me: NodeId,
     bridge: bool,
     view: Arc<ArcSwap<View>>,
     addresses: Arc<ArcSwap<BTreeMap<NodeId, SocketAddr>>>,
-    shares: ShareSet,
-    cache: Cache,
+    contents: ContentStore,
     refusals: RefusalLog,
     indexed: Mutex<IndexState>,
     legacy_shares: Mutex<Option<(Instant, Vec<ShareIndex>)>>,
@@ -75,8 +73,7 @@ impl OfferedFiles {
             bridge,
             view: sources.view,
             addresses: sources.addresses,
-            shares: sources.shares,
-            cache: sources.cache,
+            contents: sources.contents,
             refusals,
             indexed: Mutex::default(),
             legacy_shares: Mutex::default(),
@@ -188,26 +185,25 @@ impl OfferedFiles {
     fn own(&self, path: &SharedPath, found: &Found, shares: &[ShareIndex]) -> Option<FileVersion> {
         let (share, _) = found.own.as_ref()?;
         let file = self.carried(path, found)?;
-        // `shares` may be a second old. `shared_for` is current, so that a share that gets readers
+        // `shares` may be a second old. The admission is current, so that a share that gets readers
         // is closed to legacy peers at once.
         let is_offered = shares.contains(share)
-            && self.shares.shared_for(&file.hash) == SharedFor::All
-            && self.shares.source(&file.hash).is_ok();
+            && self.contents.may_have(Asker::Stranger, &file.hash)
+            && self.contents.has_unchanged_file(&file.hash);
         is_offered.then_some(file)
     }
 
-    /// Returns a file of another node, if the bridge is on, the content is not private, and the
-    /// content is complete in the cache or has a live holder. A private content is refused even if
-    /// it is cached.
+    /// Returns a file of another node, if the bridge is on, strangers may have the content, and it
+    /// is complete here or has a live holder. A private content is refused even if it is here.
     fn others(&self, path: &SharedPath, found: &Found, view: &View) -> Option<FileVersion> {
         if !self.bridge || found.own.is_some() || found.author == self.me {
             return None;
         }
         let file = self.carried(path, found)?;
-        if view.contents().is_private(&file.hash) {
+        if !self.contents.may_have(Asker::Stranger, &file.hash) {
             return None;
         }
-        if self.cache.is_complete(&file.hash) {
+        if self.contents.is_whole(&file.hash) {
             return Some(file);
         }
         let addresses = self.addresses.load();
@@ -234,7 +230,7 @@ impl OfferedFiles {
         {
             return shares.clone();
         }
-        let all = self.shares.list();
+        let all = self.contents.shares().list();
         let legacy = all
             .iter()
             .filter(|share| share.spec.foreign && share.spec.readers.is_none());
@@ -321,11 +317,12 @@ impl NameIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use p2pfs_cache::CacheConfig;
     use p2pfs_catalogue::Catalogue;
+    use p2pfs_content::PublishedNames;
+    use p2pfs_content::sample::store_in;
+    use p2pfs_content::shares::ShareSpec;
     use p2pfs_node::EventLog;
     use p2pfs_proto::wire::native::record::{Entry, Timestamp};
-    use p2pfs_share::{ShareConfig, ShareSpec};
     use p2pfs_types::digest::ContentHash;
 
     /// The offers from a catalogue whose own files have their hashes made from their names.
@@ -340,19 +337,13 @@ mod tests {
             let home = tempfile::tempdir().unwrap();
             let me = NodeId::new([1; 32]);
             let mut catalogue = Catalogue::new(me, "me".parse().unwrap());
-            let cache = CacheConfig {
-                dir: home.path().join("cache"),
-                budget_bytes: 1 << 20,
-                floor_bytes: 0,
-            };
-            let shares = ShareConfig::new(home.path().join("state"));
-            let (shares, mut events) = ShareSet::open(shares).unwrap();
-            std::thread::spawn(move || while events.blocking_recv().is_some() {});
+            let names = PublishedNames::new(catalogue.view());
+            let view = names.view.clone();
+            let contents = store_in(home.path(), names);
             let sources = OfferSources {
-                view: Arc::new(ArcSwap::new(catalogue.view())),
+                view,
                 addresses: Arc::default(),
-                shares,
-                cache: Cache::open(cache).unwrap().0,
+                contents,
             };
             Self {
                 offered: OfferedFiles::new(
@@ -404,7 +395,7 @@ mod tests {
                 readers,
                 ..ShareSpec::new(self.home.path().join("share"))
             };
-            let added = self.offered.shares.add(spec).unwrap();
+            let added = self.offered.contents.shares().add(spec).unwrap();
             assert_eq!(added, ShareIndex(0));
         }
 
@@ -423,7 +414,13 @@ mod tests {
         std::fs::create_dir(&dir).unwrap();
         std::fs::write(dir.join("file"), "file").unwrap();
         bench.share(None);
-        assert!(bench.offered.shares.wait_settled(Duration::from_secs(30)));
+        assert!(
+            bench
+                .offered
+                .contents
+                .shares()
+                .wait_settled(Duration::from_secs(30))
+        );
         let change = bench.change("file", true);
         assert!(bench.offered.apply_changes(&[change]));
         let name = Name::new(b"file").unwrap();

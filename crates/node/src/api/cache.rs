@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::contents::{Contents, LocalContents};
+use super::contents::Contents;
 use crate::NodeContent;
-use p2pfs_cache::{CacheUsage, CachedFile, Cleared, Lack, Room, VerifyProgress, cost_bytes};
 use p2pfs_catalogue::View;
+use p2pfs_content::ContentStore;
+use p2pfs_content::cache::{
+    CacheUsage, CachedFile, Cleared, Lack, Room, VerifyProgress, cost_bytes,
+};
 use p2pfs_transfer::Fetcher;
-use p2pfs_types::digest::ContentHash;
+use p2pfs_types::digest::{ContentHash, ContentKey};
 
 /// The cache of a node, and the room in it. [`Node::cache`](crate::Node::cache) returns it. Clones
 /// share their state.
 #[derive(Clone)]
 pub struct NodeCache {
-    pub(crate) local: LocalContents,
+    pub(crate) store: ContentStore,
     pub(crate) content: Arc<NodeContent>,
     pub(crate) fetcher: Fetcher,
     pub(crate) view: Arc<ArcSwap<View>>,
@@ -25,7 +28,7 @@ pub struct NodeCache {
 impl NodeCache {
     /// Returns the space that the cache takes and may take.
     pub fn usage(&self) -> CacheUsage {
-        self.local.cache.usage()
+        self.store.cache().usage()
     }
 
     /// Returns every content that has an entry in the cache (cached bytes or an open file), the
@@ -33,33 +36,33 @@ impl NodeCache {
     /// no reader uses. Blocks on the disk.
     pub fn list(&self) -> Vec<CachedFile> {
         self.idle_closer()();
-        self.local.cache.list()
+        self.store.cache().list()
     }
 
     /// Returns how many bytes of a content this node can read without another node.
     pub fn here_bytes(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
-        self.local.bytes(hash, size_bytes)
+        self.store.here(&ContentKey::new(*hash, size_bytes)).bytes
     }
 
     /// Closes the files that no reader uses, then removes the contents that are neither pinned nor
     /// open. Stops if the disk refuses a removal. Blocks on the disk.
     pub fn clear(&self) -> Cleared {
         self.idle_closer()();
-        self.local.cache.clear()
+        self.store.cache().clear()
     }
 
     /// Sets the budget of the cache in bytes and evicts the excess as far as possible. Blocks on
     /// the disk.
     pub fn resize(&self, budget_bytes: u64) -> CacheUsage {
         self.idle_closer()();
-        self.local.cache.resize(budget_bytes)
+        self.store.cache().resize(budget_bytes)
     }
 
     /// Writes the maps of the cached files and marks the stop as clean, unless the disk refuses
     /// changes. A file that is stored to after this call is in doubt at the next start. Blocks on
     /// the disk.
     pub fn flush(&self) {
-        self.local.cache.flush_at_end();
+        self.store.cache().flush_at_end();
     }
 
     /// Verifies the complete chunks of all cached files that can be opened, and drops damaged
@@ -69,7 +72,7 @@ impl NodeCache {
         &self,
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
     ) -> VerifyProgress {
-        self.local.cache.verify(progress)
+        self.store.cache().verify(progress)
     }
 
     /// Returns whether [`NodeCache::lack_of_room`] finds room for this many bytes. The answer is
@@ -88,7 +91,7 @@ impl NodeCache {
 
     /// Returns the check of [`NodeCache::lack_of_room`] as a function for a blocking thread.
     pub(super) fn room(&self) -> impl Fn(u64) -> Option<Lack> + Send + 'static {
-        let (cache, close_idle) = (self.local.cache.clone(), self.idle_closer());
+        let (cache, close_idle) = (self.store.cache().clone(), self.idle_closer());
         let pins_to_begin_bytes = self.pins_to_begin_bytes();
         let lack = move |bytes| {
             let mut room = Room::for_files(&cache);
@@ -110,11 +113,12 @@ impl NodeCache {
     /// because [`NodeCache::lack_of_room`] counts it. A content in a share of this node counts
     /// nothing.
     pub fn room_needed(&self, contents: &Contents) -> u64 {
-        let has_room =
-            |hash: &ContentHash| self.local.shares.holds(hash) || self.local.cache.is_pinned(hash);
+        let has_room = |hash: &ContentHash| {
+            self.store.shares().holds(hash) || self.store.cache().is_pinned(hash)
+        };
         let others = contents.iter().filter(|(hash, _)| !has_room(hash));
-        let needed =
-            others.map(|(hash, (size_bytes, _))| self.local.cache.bytes_to_come(hash, *size_bytes));
+        let needed = others
+            .map(|(hash, (size_bytes, _))| self.store.cache().bytes_to_come(hash, *size_bytes));
         needed.sum()
     }
 
@@ -130,9 +134,9 @@ impl NodeCache {
 
     /// Returns the pinned contents that are not complete on this node and that a live node has.
     pub(super) fn unfinished_pins(&self) -> Contents {
-        let (here, view) = (&self.local, self.view.load_full());
-        let pins = self.local.cache.pins().into_iter();
-        let unfinished = pins.filter(|hash| !here.has(hash));
+        let (here, view) = (&self.store, self.view.load_full());
+        let pins = self.store.cache().pins().into_iter();
+        let unfinished = pins.filter(|hash| !here.is_whole(hash));
         unfinished
             .filter_map(|hash| {
                 let content = view.contents().get(&hash)?;
@@ -146,7 +150,7 @@ impl NodeCache {
     /// entry in the cache will take.
     pub(super) fn pins_to_begin_bytes(&self) -> u64 {
         let mut unfinished = self.unfinished_pins();
-        unfinished.retain(|hash, _| self.local.cache.size_bytes(hash).is_none());
+        unfinished.retain(|hash, _| self.store.cache().size_bytes(hash).is_none());
         unfinished
             .values()
             .map(|(size_bytes, _)| cost_bytes(*size_bytes))

@@ -1,14 +1,11 @@
-//! Sets of different contents: collecting those beneath a name, and finding out which of their
-//! bytes this node has.
+//! Sets of different contents beneath a name.
 
 use std::collections::BTreeMap;
 
 use super::FileError;
-use p2pfs_cache::Cache;
 use p2pfs_catalogue::{Found, View};
 use p2pfs_fs::hidden_children;
 use p2pfs_proto::wire::native::record::Kind;
-use p2pfs_share::ShareSet;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
@@ -20,27 +17,6 @@ const CHILDREN_BATCH: usize = 1000;
 
 /// Different contents, each with its size in bytes and one of its names.
 pub type Contents = BTreeMap<ContentHash, (u64, SharedPath)>;
-
-/// The local sources of contents: the cache and the shares. Clones share their state.
-#[derive(Clone)]
-pub(crate) struct LocalContents {
-    pub(crate) cache: Cache,
-    pub(crate) shares: ShareSet,
-}
-
-impl LocalContents {
-    pub(crate) fn has(&self, hash: &ContentHash) -> bool {
-        self.cache.is_complete(hash) || self.shares.holds(hash)
-    }
-
-    pub(crate) fn bytes(&self, hash: &ContentHash, size_bytes: u64) -> u64 {
-        if self.shares.holds(hash) {
-            size_bytes
-        } else {
-            self.cache.cached_bytes(hash).min(size_bytes)
-        }
-    }
-}
 
 /// Returns the path within the namespace that a path below `.p2pfs/peers/NAME` shows.
 pub(super) fn within_peer(path: &[u8]) -> Option<SharedPath> {

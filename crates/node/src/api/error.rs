@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use p2pfs_cache::CacheError;
+use p2pfs_content::cache::CacheError;
 use p2pfs_fetch::TransferError;
 use p2pfs_fs::FsError;
 use p2pfs_types::path::SharedPath;

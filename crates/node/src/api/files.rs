@@ -10,21 +10,21 @@ use tempfile::NamedTempFile;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
-use super::contents::{Contents, LocalContents};
+use super::contents::Contents;
 use super::{FileError, NameLookup, Prefetch, Reader};
 use crate::NodeContent;
 use crate::read_counters::CacheOpens;
+use p2pfs_content::ContentStore;
 use p2pfs_fetch::FetchReport;
 use p2pfs_fs::{FileVersion, FsError};
 use p2pfs_transfer::Fetcher;
-use p2pfs_types::files::opened_anew;
 use p2pfs_types::path::SharedPath;
 
 /// The bytes of files. [`Node::files`](crate::Node::files) returns it. Clones share their state.
 #[derive(Clone)]
 pub struct FileAccess {
     pub(crate) names: NameLookup,
-    pub(crate) local: LocalContents,
+    pub(crate) store: ContentStore,
     pub(crate) content: Arc<NodeContent>,
     pub(crate) fetcher: Fetcher,
 }
@@ -95,7 +95,7 @@ impl FileAccess {
 
     /// Fetches contents into the cache, except those that this node has already.
     pub fn fetch(&self, contents: Contents) -> Prefetch {
-        Prefetch::of(contents, self.local.clone(), self.fetcher.clone())
+        Prefetch::of(contents, self.store.clone(), self.fetcher.clone())
     }
 
     /// Returns the files that are being fetched.
@@ -107,15 +107,7 @@ impl FileAccess {
     /// names if it still has this content, else the complete file in the cache. Returns `None` if
     /// there is neither. Reads the disk.
     pub fn local_file(&self, version: &FileVersion) -> Option<fs::File> {
-        let own = version.own.as_ref();
-        let own = own.and_then(|(share, path)| {
-            let opened = self.local.shares.own_with(*share, path, &version.hash);
-            opened.ok()
-        });
-        own.or_else(|| {
-            let cached = self.local.cache.existing(&version.hash).ok()??;
-            opened_anew(&*cached.backing()?).ok()
-        })
+        self.store.local_file(&version.hash, version.own.as_ref())
     }
 
     /// Returns how many opened versions of other nodes' files had the bytes of their first read in

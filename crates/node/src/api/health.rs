@@ -11,7 +11,7 @@ use crate::inbox::{InboxError, InboxHandle};
 use crate::published::Published;
 use crate::state_dir::StateDir;
 use crate::{Condition, Finding};
-use p2pfs_cache::{Cache, Lack, Room};
+use p2pfs_content::cache::{Cache, Lack, Room};
 use p2pfs_membership::MemberState;
 use p2pfs_types::age::age_text;
 use p2pfs_types::files::Whereabouts;

@@ -14,12 +14,12 @@ use crate::commands::CommandSender;
 use crate::persist::unix_now_s;
 use crate::published::Published;
 use crate::run::LoopCommand;
+use p2pfs_content::shares::ShareSet;
 use p2pfs_proto::trust::{
     Certificate, Grant, InviteToken, Invites, IsReserved, Keyring, Known, NodeKey, TOKEN_SEEDS_MAX,
     TrustError,
 };
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
-use p2pfs_share::ShareSet;
 use p2pfs_transfer::net::NetError;
 use p2pfs_transfer::net::peer::{Joining, PeerNet};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};

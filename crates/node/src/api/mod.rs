@@ -41,7 +41,6 @@ pub use super::events::EventStream;
 pub use super::read_counters::CacheOpens;
 pub use builder::NodeBuilder;
 pub use cache::NodeCache;
-pub(crate) use contents::LocalContents;
 pub use contents::{Contents, FILES_MAX};
 pub use error::FileError;
 pub use files::FileAccess;
@@ -61,15 +60,15 @@ pub use traffic::{NodeTraffic, RateLimits};
 pub use super::names::in_history;
 
 // Types of other modules that this interface mentions.
-pub use p2pfs_cache::{
+pub use p2pfs_catalogue::{Rule, Version};
+pub use p2pfs_content::cache::{
     CacheConfig, CacheError, CacheUsage, CachedFile, Cleared, Lack, VerifyProgress,
 };
-pub use p2pfs_catalogue::{Rule, Version};
+pub use p2pfs_content::shares::{
+    DefaultOfferRule, LeftOut, LeftOutWhy, MissingShare, PlaceError, ShareError, SharePlace,
+    ShareProgress, ShareSpec, ShareStatus, ShareTotals, check_patterns,
+};
 pub use p2pfs_fetch::{FetchReport, PeerRate, SourceReport, TransferError};
 pub use p2pfs_fs::{FileVersion, ForeignFile, FsError, Hidden};
 pub use p2pfs_membership::{DownReason, MemberState, MemberStatus};
 pub use p2pfs_proto::wire::native::record::{Kind, Timestamp};
-pub use p2pfs_share::{
-    DefaultOfferRule, LeftOut, LeftOutWhy, MissingShare, PlaceError, ShareError, SharePlace,
-    ShareProgress, ShareSpec, ShareStatus, ShareTotals, check_patterns,
-};

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::FileError;
-use super::contents::{Contents, LocalContents, collect, collect_hidden, within_peer};
+use super::contents::{Contents, collect, collect_hidden, within_peer};
 use super::links::{follow, through};
 use crate::events::EventLog;
 use crate::names::Names;
 use crate::published::Published;
 use p2pfs_catalogue::{Child, Found, Rule, Version, View, hidden_by_owner};
+use p2pfs_content::ContentStore;
 use p2pfs_fs::{FileVersion, Hidden};
 use p2pfs_membership::MemberState;
 use p2pfs_proto::wire::native::record::{Kind, Timestamp};
 use p2pfs_transfer::Fetcher;
-use p2pfs_types::digest::ContentHash;
+use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{ARRIVING, SharedPath};
 
@@ -118,7 +119,7 @@ pub struct NameLookup {
     pub(crate) me: NodeId,
     pub(crate) published: Published,
     pub(crate) labels: Names,
-    pub(crate) local: LocalContents,
+    pub(crate) store: ContentStore,
     pub(crate) fetcher: Fetcher,
     pub(crate) events: EventLog,
 }
@@ -213,7 +214,7 @@ impl NameLookup {
     /// to be hashed. If there are many, returns some of them.
     pub fn unread_in(&self, dir: &SharedPath) -> Vec<SharedPath> {
         let view = self.view();
-        let unread = self.local.shares.unread_in(dir).into_iter();
+        let unread = self.store.shares().unread_in(dir).into_iter();
         unread
             .filter(|path| view.lookup(path).is_none() && self.may_list(path))
             .collect()
@@ -229,11 +230,11 @@ impl NameLookup {
     /// the disk.
     pub fn is_in_own_share(&self, path: &SharedPath) -> bool {
         let is_arriving = path.components().any(|name| name == ARRIVING.as_bytes());
-        if path.is_root() || is_arriving || !self.local.shares.left_out_at(path).is_empty() {
+        if path.is_root() || is_arriving || !self.store.shares().left_out_at(path).is_empty() {
             return false;
         }
-        let mut shares = self.local.shares.list().into_iter();
-        shares.any(|share| self.local.shares.stat(share.index, path).is_ok())
+        let mut shares = self.store.shares().list().into_iter();
+        shares.any(|share| self.store.shares().stat(share.index, path).is_ok())
     }
 
     /// Returns whether no other node owns a path.
@@ -331,11 +332,11 @@ impl NameLookup {
         else {
             return NextRead::NoFile;
         };
-        if found.own.is_some() || self.local.shares.holds(&hash) {
+        let here = self.store.here(&ContentKey::new(hash, size_bytes));
+        if found.own.is_some() || here.is_shared {
             return NextRead::OwnShare;
         }
-        let here_bytes = self.local.bytes(&hash, size_bytes);
-        if here_bytes >= size_bytes {
+        if here.bytes >= size_bytes {
             return NextRead::Cache;
         }
         let mut holders = self.holders(&hash);
@@ -350,7 +351,7 @@ impl NameLookup {
         let known_first = known.find(|node| holders.contains(node));
         match known_first.or(holders.first().copied()) {
             Some(first) => NextRead::Fetch {
-                missing_bytes: size_bytes - here_bytes,
+                missing_bytes: size_bytes - here.bytes,
                 size_bytes,
                 first,
             },
@@ -433,7 +434,10 @@ impl NameLookup {
             Kind::File { size_bytes, .. } if found.own.is_some() => *size_bytes,
             Kind::File {
                 hash, size_bytes, ..
-            } => self.local.bytes(hash, *size_bytes),
+            } => {
+                let content = ContentKey::new(*hash, *size_bytes);
+                self.store.here(&content).bytes
+            }
             Kind::Directory | Kind::Symlink { .. } => 0,
         }
     }

@@ -8,9 +8,10 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::contents::{Contents, LocalContents};
+use super::contents::Contents;
 use super::{FileAccess, FileError, NodeCache, Prefetch};
-use p2pfs_cache::{Cache, CacheError, CachedFile, Lack, Room, cost_bytes};
+use p2pfs_content::ContentStore;
+use p2pfs_content::cache::{Cache, CacheError, CachedFile, Lack, Room, cost_bytes};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
@@ -41,7 +42,7 @@ pub enum WhyNotPinned {
 /// The pins of a node. [`Node::pins`](crate::Node::pins) returns it. Clones share their state.
 #[derive(Clone)]
 pub struct NodePins {
-    pub(crate) local: LocalContents,
+    pub(crate) store: ContentStore,
     pub(crate) cache: NodeCache,
     pub(crate) files: FileAccess,
     /// Notifies [`NodePins::maintain`] of each change of the pins.
@@ -78,7 +79,7 @@ impl NodePins {
         contents: &Contents,
         pinned: bool,
     ) -> Result<(), FileError> {
-        let (cache, lack_of_room) = (self.local.cache.clone(), self.cache.room());
+        let (cache, lack_of_room) = (self.store.cache().clone(), self.cache.room());
         let close_idle = self.cache.idle_closer();
         let pins = named_pins(contents);
         let bytes = self.cache.room_needed(contents);
@@ -96,7 +97,7 @@ impl NodePins {
         changed.await.unwrap_or_else(|died| {
             let source = CacheError::Io {
                 action: "change the pins in",
-                path: self.local.cache.dir().to_owned(),
+                path: self.store.cache().dir().to_owned(),
                 source: io::Error::other(died),
             };
             let path = path.clone();
@@ -122,7 +123,7 @@ impl NodePins {
         let close_idle = self.cache.idle_closer();
         // In the usual case, the list of pins is written once for all contents.
         if set_all(
-            &self.local.cache,
+            self.store.cache(),
             &named_pins(&fitting),
             pinned,
             &close_idle,
@@ -134,7 +135,7 @@ impl NodePins {
         let mut changed = Contents::new();
         for (hash, (size_bytes, path)) in fitting {
             let one = Contents::from([(hash, (size_bytes, path.clone()))]);
-            match set_all(&self.local.cache, &named_pins(&one), pinned, &close_idle) {
+            match set_all(self.store.cache(), &named_pins(&one), pinned, &close_idle) {
                 Ok(()) => changed.extend(one),
                 Err(why) => failed.push(NotPinned {
                     path,
@@ -149,12 +150,12 @@ impl NodePins {
     /// Splits contents into those that fit into the cache together and those that do not. Each
     /// content in turn gets room if enough is left.
     fn fitting(&self, contents: Contents) -> (Contents, Vec<NotPinned>) {
-        let mut room = Room::for_pins(&self.local.cache);
+        let mut room = Room::for_pins(self.store.cache());
         room.take(self.cache.pins_to_begin_bytes());
         let (mut fitting, mut failed) = (Contents::new(), Vec::new());
         for (hash, (size_bytes, path)) in contents {
             // The room of a pinned content is subtracted already, and an own file needs none.
-            let needs_none = self.is_pinned(&hash) || self.local.shares.holds(&hash);
+            let needs_none = self.is_pinned(&hash) || self.store.shares().holds(&hash);
             let needed_bytes = if needs_none {
                 0
             } else {
@@ -177,7 +178,7 @@ impl NodePins {
 
     /// Returns whether a content is pinned.
     pub fn is_pinned(&self, hash: &ContentHash) -> bool {
-        self.local.cache.is_pinned(hash)
+        self.store.cache().is_pinned(hash)
     }
 
     /// Returns the pinned contents that are not complete on this node and that a live node has.
@@ -187,7 +188,7 @@ impl NodePins {
         let none_yet = to_come.map(|(hash, (size_bytes, _))| CachedFile {
             hash,
             size_bytes,
-            cached_bytes: self.local.cache.cached_bytes(&hash),
+            cached_bytes: self.store.cache().cached_bytes(&hash),
             complete: false,
             pinned: true,
             open: false,
@@ -230,12 +231,12 @@ impl NodePins {
 
     /// Returns the name by which a content was pinned, if it was pinned by a name.
     pub fn name_of(&self, hash: &ContentHash) -> Option<SharedPath> {
-        let name = SharedPath::new(self.local.cache.pin_label(hash)?).ok();
+        let name = SharedPath::new(self.store.cache().pin_label(hash)?).ok();
         name.filter(|path| !path.is_root())
     }
 
     fn filtered(&self, is_meant: impl Fn(&ContentHash, Option<&SharedPath>) -> bool) -> Contents {
-        let pins = self.local.cache.labelled_pins().into_iter();
+        let pins = self.store.cache().labelled_pins().into_iter();
         let named = pins.map(|(hash, label)| (hash, SharedPath::new(label).ok()));
         let meant = named.filter(|(hash, name)| is_meant(hash, name.as_ref()));
         // The size of a content is unknown if no live node has it and the cache has no byte of it.
@@ -243,7 +244,7 @@ impl NodePins {
         let view = self.cache.view.load();
         let sized = |hash: &ContentHash| {
             let listed = view.contents().get(hash).map(|content| content.size_bytes);
-            let known = listed.or_else(|| self.local.cache.size_bytes(hash));
+            let known = listed.or_else(|| self.store.cache().size_bytes(hash));
             known.unwrap_or_default()
         };
         meant
@@ -255,9 +256,8 @@ impl NodePins {
     /// [`Self::to_come`].
     pub fn bytes(&self) -> u64 {
         let to_come_bytes = self.bytes_to_come();
-        self.cache
-            .local
-            .cache
+        self.store
+            .cache()
             .usage()
             .pinned_bytes
             .saturating_add(to_come_bytes)
@@ -267,9 +267,8 @@ impl NodePins {
     /// a content without an entry in the cache if it is in a share of this node or no live node has
     /// it.
     pub fn cost_bytes(&self) -> u64 {
-        self.cache
-            .local
-            .cache
+        self.store
+            .cache()
             .usage()
             .pinned_cost_bytes
             .saturating_add(self.cache.pins_to_begin_bytes())
@@ -277,7 +276,7 @@ impl NodePins {
 
     fn bytes_to_come(&self) -> u64 {
         let missing = |(hash, (size_bytes, _)): (_, &(u64, _))| {
-            size_bytes.saturating_sub(self.local.cache.cached_bytes(hash))
+            size_bytes.saturating_sub(self.store.cache().cached_bytes(hash))
         };
         self.cache.unfinished_pins().iter().map(missing).sum()
     }
@@ -318,7 +317,7 @@ impl NodePins {
     }
 
     async fn pins_that_fit(&self) -> Contents {
-        let (cache, unfinished) = (self.local.cache.clone(), self.cache.unfinished_pins());
+        let (cache, unfinished) = (self.store.cache().clone(), self.cache.unfinished_pins());
         let fits = move |(hash, (size_bytes, _)): &(ContentHash, (u64, _))| {
             // The missing bytes are measured first. Bytes that are stored before the room is
             // measured then count twice. In the other order they would not count at all, and a pin

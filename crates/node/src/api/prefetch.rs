@@ -8,7 +8,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::FileError;
-use super::contents::{Contents, LocalContents};
+use super::contents::Contents;
+use p2pfs_content::ContentStore;
 use p2pfs_fetch::{FillProgress, TransferError};
 use p2pfs_transfer::Fetcher;
 use p2pfs_types::digest::ContentHash;
@@ -28,7 +29,7 @@ const SMALL_FILLS_BYTES: u64 = 2 << 20;
 #[must_use = "dropping it cancels the fetches"]
 pub struct Prefetch {
     fetcher: Fetcher,
-    here: LocalContents,
+    here: ContentStore,
     /// Files whose fetch has not begun, the smallest first, so that no file waits for a larger one.
     waiting: Peekable<vec::IntoIter<(ContentHash, (u64, SharedPath))>>,
     running: JoinSet<(ContentHash, PrefetchedFile)>,
@@ -61,8 +62,10 @@ impl PrefetchedFile {
 impl Prefetch {
     /// Creates the fetches of contents into the cache, except those that this node has already.
     /// [`Self::next`] begins them.
-    pub(super) fn of(contents: Contents, here: LocalContents, fetcher: Fetcher) -> Self {
-        let missing = contents.into_iter().filter(|(hash, _)| !here.has(hash));
+    pub(super) fn of(contents: Contents, here: ContentStore, fetcher: Fetcher) -> Self {
+        let missing = contents
+            .into_iter()
+            .filter(|(hash, _)| !here.is_whole(hash));
         let mut contents: Vec<_> = missing.collect();
         contents.sort_by_key(|(_, (size_bytes, _))| *size_bytes);
         Self {
@@ -118,7 +121,7 @@ impl Prefetch {
         while let Some((hash, (size_bytes, path))) = self.waiting.next_if(|(_, (size_bytes, _))| {
             may_fetch_beside(self.running.len(), self.running_bytes, *size_bytes)
         }) {
-            if self.here.has(&hash) {
+            if self.here.is_whole(&hash) {
                 self.come_bytes += size_bytes;
                 let outcome = Ok(());
                 return Some(PrefetchedFile {

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use crate::NodeError;
+use p2pfs_content::shares::{
+    Known, LeftOut, MissingShare, ShareError, ShareSet, ShareSpec, ShareStatus,
+};
 use p2pfs_proto::trust::Keyring;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex, Timestamp};
-use p2pfs_share::{Known, LeftOut, MissingShare, ShareError, ShareSet, ShareSpec, ShareStatus};
 use p2pfs_transfer::Server;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;

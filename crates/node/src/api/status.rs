@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 
 use crate::MemberReport;
-use p2pfs_cache::CacheUsage;
-use p2pfs_share::ShareStatus;
+use p2pfs_content::cache::CacheUsage;
+use p2pfs_content::shares::ShareStatus;
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 
 /// The status of a node at one moment.

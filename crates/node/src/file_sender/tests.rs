@@ -38,7 +38,11 @@ async fn send_to_bob(limits: PeerLimits) -> Option<Vec<u8>> {
     let (me, (net, _requests)) = node(PeerLimits::default());
     let (bob, (bobs, mut requests)) = node(limits);
     let mut catalogue = Catalogue::new(me, NodeName::new("me").unwrap());
-    let published = Published::new(catalogue.view(), net.local_addr(), vec![]);
+    let published = Published::new(
+        p2pfs_content::PublishedNames::new(catalogue.view()),
+        net.local_addr(),
+        vec![],
+    );
     let events = EventLog::default();
     let names = Names::new(published.view.clone(), keyring.clone());
     let courier = FileSender {

@@ -4,8 +4,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::attributes::sender_of;
 use super::opening::InboxHandle;
+use p2pfs_content::shares::{ShareEvent, ShareSet};
 use p2pfs_proto::wire::native::record::{Entry, Kind, Sender, ShareIndex};
-use p2pfs_share::{ShareEvent, ShareSet};
 use p2pfs_types::path::SharedPath;
 
 /// Maximum number of share events that wait for the event loop after their senders were looked up.

@@ -13,7 +13,7 @@ use crate::TRACE_TARGET;
 use crate::client::{Fetcher, HoldersOf, ReadReply};
 use crate::net::NetError;
 use crate::net::peer::{PeerNet, Progress};
-use p2pfs_cache::{Cache, Stored};
+use p2pfs_content::{ContentStore, Stored};
 use p2pfs_fetch::session::Read;
 use p2pfs_fetch::{Holder, TransferError};
 use p2pfs_proto::wire::native::tcp::{
@@ -33,7 +33,7 @@ const LIED_REST: Duration = p2pfs_fetch::plan::SHUN;
 /// State that all clones of [`Batches`](super::Batches) share.
 pub(super) struct BatchesInner {
     net: PeerNet,
-    cache: Cache,
+    contents: ContentStore,
     holders: HoldersOf,
     pub(super) fetcher: Fetcher,
     pub(super) table: Mutex<BatchTable>,
@@ -41,10 +41,15 @@ pub(super) struct BatchesInner {
 }
 
 impl BatchesInner {
-    pub(super) fn new(net: PeerNet, cache: Cache, holders: HoldersOf, fetcher: Fetcher) -> Self {
+    pub(super) fn new(
+        net: PeerNet,
+        contents: ContentStore,
+        holders: HoldersOf,
+        fetcher: Fetcher,
+    ) -> Self {
         Self {
             net,
-            cache,
+            contents,
             holders,
             fetcher,
             table: Mutex::default(),
@@ -64,7 +69,7 @@ impl BatchesInner {
         let mut room = self.table.lock().room();
         for file in files {
             let is_small = (1..=BATCH_FILE_MAX_BYTES).contains(&file.size_bytes);
-            if room == 0 || !is_small || self.cache.is_complete(&file.hash) {
+            if room == 0 || !is_small || self.contents.is_whole(&file.hash) {
                 continue;
             }
             let mut holders = (self.holders)(&file.hash);
@@ -275,14 +280,14 @@ impl BatchesInner {
     /// Stores a file in the cache. If that fails, the file stays in memory until newer ones
     /// displace it.
     fn store(&self, file: &SmallFile, proven: &Verified) {
-        let opened = self.cache.file(file.hash, file.size_bytes);
-        let stored = opened.and_then(|opened| Ok((opened.store(proven)?, opened)));
+        let opened = self.contents.place(file);
+        let stored = opened.filter(|opened| matches!(opened.store(proven), Ok(Stored::Kept)));
         let closed = match stored {
-            Ok((Stored::Kept, opened)) => {
+            Some(opened) => {
                 let now = Instant::now();
                 self.table.lock().stored(file, opened, now)
             }
-            Ok((Stored::Full, _)) | Err(_) => {
+            None => {
                 self.table.lock().refused(*file);
                 Vec::new()
             }

@@ -19,7 +19,7 @@ use tracing::debug;
 use super::client::{Fetcher, HoldersOf, ReadReply};
 use crate::TRACE_TARGET;
 use crate::net::peer::PeerNet;
-use p2pfs_cache::Cache;
+use p2pfs_content::ContentStore;
 pub use p2pfs_proto::wire::native::tcp::{BATCH_FILE_MAX_BYTES, SmallFile};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::read::ReadWait;
@@ -53,8 +53,8 @@ pub struct Batches {
 
 impl Batches {
     /// Creates an empty instance. Must be called within a tokio runtime, which then does the work.
-    pub fn new(net: PeerNet, cache: Cache, holders: HoldersOf, fetcher: Fetcher) -> Self {
-        let inner = Arc::new(BatchesInner::new(net, cache, holders, fetcher));
+    pub fn new(net: PeerNet, contents: ContentStore, holders: HoldersOf, fetcher: Fetcher) -> Self {
+        let inner = Arc::new(BatchesInner::new(net, contents, holders, fetcher));
         Self { inner }
     }
 

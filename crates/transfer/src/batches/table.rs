@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{BATCH_TARGET_BYTES, BATCHES_PER_NODE_MAX, COMING_MAX, LONG_REST, PATIENCE, REST};
 use crate::client::ReadReply;
-use p2pfs_cache::CacheFile;
+use p2pfs_content::CacheFile;
 use p2pfs_fetch::Holder;
 use p2pfs_proto::wire::native::tcp::SmallFile;
 use p2pfs_types::extent::ByteRange;

@@ -20,7 +20,7 @@ use crate::TRACE_TARGET;
 use crate::net::NetError;
 use crate::net::peer::{OnAnswer, Progress};
 use crate::pace::PassedBytes;
-use p2pfs_cache::CacheFile;
+use p2pfs_content::CacheFile;
 use p2pfs_fetch::plan::{self, Failure, RangeRequest, RequestStage, URGENT_MAX_BYTES};
 use p2pfs_fetch::session::{self, Accepted, SendRange, lane_of, proof_of, question};
 use p2pfs_proto::wire::native::tcp::Response;

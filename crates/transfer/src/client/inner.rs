@@ -13,7 +13,7 @@ use super::storing::StoreQueue;
 use super::trace::FetchTrace;
 use super::{FETCH_EVENTS_MAX, FetchConfig, HoldersOf, ReadReply, answers, opening};
 use crate::Pace;
-use p2pfs_cache::{Cache, CacheFile, ReadOutcome};
+use p2pfs_content::{CacheFile, ContentStore, ReadOutcome};
 use p2pfs_fetch::plan::{DemandId, HOLDERS_MAX, RequestId};
 use p2pfs_fetch::session::{
     Actions, Delivery, FetchEvent, FillProgress, Owner, Session, Shortfall,
@@ -64,7 +64,7 @@ pub(super) struct ClientState {
 /// State that all clones of a fetcher share.
 pub(super) struct FetcherInner {
     pub(super) state: Mutex<ClientState>,
-    pub(super) cache: Cache,
+    pub(super) contents: ContentStore,
     holders: HoldersOf,
     pub(super) asking: RequestSender,
     pub(super) on_bytes: OnBytes,
@@ -96,7 +96,7 @@ impl FetcherInner {
     pub(super) fn start(
         config: FetchConfig,
         asking: RequestSender,
-        cache: Cache,
+        contents: ContentStore,
         holders: HoldersOf,
     ) -> (Arc<Self>, mpsc::Receiver<FetchEvent>) {
         let (events, receiver) = mpsc::channel(FETCH_EVENTS_MAX);
@@ -113,7 +113,7 @@ impl FetcherInner {
         let inner = Arc::new_cyclic(|inner: &Weak<Self>| Self {
             on_bytes: on_bytes(inner.clone()),
             state: Mutex::new(state),
-            cache,
+            contents,
             holders,
             asking,
             settings: FetchSettings {

@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::Pace;
 use crate::net::peer::PeerNet;
-use p2pfs_cache::Cache;
+use p2pfs_content::ContentStore;
 use p2pfs_fetch::plan::{FilesToClose, Offer, PeerNews, PeerRate, PeerRecord};
 use p2pfs_fetch::session::{FetchEvent, FillId, Read};
 use p2pfs_fetch::{FetchReport, Supply, TransferError};
@@ -64,19 +64,19 @@ impl Fetcher {
     pub fn new(
         config: FetchConfig,
         net: PeerNet,
-        cache: Cache,
+        contents: ContentStore,
         holders: HoldersOf,
     ) -> (Self, mpsc::Receiver<FetchEvent>) {
-        Self::with_asking(config, RequestSender::over(net), cache, holders)
+        Self::with_asking(config, RequestSender::over(net), contents, holders)
     }
 
     fn with_asking(
         config: FetchConfig,
         asking: RequestSender,
-        cache: Cache,
+        contents: ContentStore,
         holders: HoldersOf,
     ) -> (Self, mpsc::Receiver<FetchEvent>) {
-        let (inner, receiver) = FetcherInner::start(config, asking, cache, holders);
+        let (inner, receiver) = FetcherInner::start(config, asking, contents, holders);
         (Self { inner }, receiver)
     }
 

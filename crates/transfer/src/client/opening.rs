@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::ReadReply;
 use super::fill::FillSender;
 use super::inner::FetcherInner;
-use p2pfs_cache::CacheFile;
+use p2pfs_content::CacheFile;
 use p2pfs_fetch::TransferError;
 use p2pfs_fetch::plan::DemandId;
 use p2pfs_fetch::session::{Cached, FillId, OpenOutcome, Read, Shortfall, StartOutcome};
@@ -59,7 +59,7 @@ pub(super) fn reopen(inner: &Arc<FetcherInner>, content: ContentKey) -> Option<C
 /// Opens the file of a content in the cache. An answer with a turn may wait here for the disk.
 fn open_cached(inner: &FetcherInner, content: ContentKey) -> Option<CacheFile> {
     let _call = inner.storing.call_disk();
-    inner.cache.file(content.hash, content.size_bytes).ok()
+    inner.contents.place(&content)
 }
 
 /// Starts a read, and begins the fetch of its content unless it has begun. Returns `None` if

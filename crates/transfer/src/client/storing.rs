@@ -14,7 +14,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::write_behind::{self, StoreOutcome, WriteBehindQueue};
-use p2pfs_cache::CacheFile;
+use p2pfs_content::CacheFile;
 use p2pfs_types::digest::Verified;
 use p2pfs_types::stall::StallClock;
 

@@ -92,7 +92,7 @@ fn scene_on(config: FetchConfig, content: &Content, cache: TestCache, peers: &[M
     let holders: HoldersOf = Arc::new(move |_| holders.clone());
     let at_once: AskAtOnce = Arc::new(|_, _, _, reply, _| Err(reply));
     let asking = RequestSender { ask, at_once };
-    let (fetcher, events) = Fetcher::with_asking(config, asking, cache.cache.clone(), holders);
+    let (fetcher, events) = Fetcher::with_asking(config, asking, cache.store.clone(), holders);
     Scene {
         fetcher,
         events,
@@ -299,8 +299,8 @@ async fn a_new_holders_offer_ends_the_wait() {
     let mut scene = scene(&content, 1 << 30, &[Manner::Honest]);
     let silent: HoldersOf = Arc::new(|_| vec![]);
     let asking = scene.fetcher.inner.asking.clone();
-    let cache = scene.cache.cache.clone();
-    let (fetcher, events) = Fetcher::with_asking(FetchConfig::new(1), asking, cache, silent);
+    let store = scene.cache.store.clone();
+    let (fetcher, events) = Fetcher::with_asking(FetchConfig::new(1), asking, store, silent);
     (scene.fetcher, scene.events) = (fetcher, events);
     let (reply, outcome) = reply();
     let range = ByteRange::at(65536, 4096);

@@ -11,7 +11,7 @@ use tracing::{debug, trace};
 use crate::TRACE_TARGET;
 
 use super::inner::{Client, FetcherInner};
-use p2pfs_cache::{CacheFile, Stored};
+use p2pfs_content::{CacheFile, Stored};
 use p2pfs_fetch::session::{Session, UncachedAction};
 use p2pfs_types::digest::{ContentKey, Verified};
 use p2pfs_types::extent::ByteRange;

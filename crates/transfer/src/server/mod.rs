@@ -10,17 +10,14 @@
 
 pub mod askers;
 mod batch;
-mod contents;
 mod fair_queue;
 mod limited;
-mod offer;
-mod opened;
 mod queues;
 mod standing;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -28,22 +25,18 @@ use parking_lot::Mutex;
 
 use crate::net::peer::{Incoming, ReplyTo};
 use crate::pace::{Pace, PassedBytes};
-use p2pfs_cache::Cache;
+use p2pfs_content::{Asker, ContentStore, ProofError};
 use p2pfs_proto::wire::native::tcp::{
     HOLDINGS_RANGES_MAX, Lane, RANGE_MAX_BYTES, Request, Response, SmallFile,
 };
 use p2pfs_proto::wire::native::udp::{OFFER_RANGES_MAX, OfferSummary};
-use p2pfs_share::ShareSet;
-use p2pfs_types::digest::ContentHash;
+use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES, ExtentSet};
 use p2pfs_types::id::NodeId;
-use p2pfs_types::pool::PiecePool;
 
 use askers::Askers;
-use contents::ServedContents;
 use fair_queue::{QueuedRequest, ServeTurn};
 use limited::UploadLimit;
-use opened::SWEEP_PERIOD;
 use queues::ServeQueues;
 use standing::WORTH_A_WORD;
 
@@ -84,10 +77,6 @@ impl Default for ServerLimits {
     }
 }
 
-/// Returns whether a node may get a content and may know that it is here. Called from any thread;
-/// must not block.
-pub type Admits = Arc<dyn Fn(&NodeId, &ContentHash) -> bool + Send + Sync>;
-
 /// Records bytes of files sent to a node. Called from any thread.
 pub type OnSent = Arc<dyn Fn(NodeId, u64) + Send + Sync>;
 
@@ -98,8 +87,7 @@ pub struct Server {
 }
 
 struct ServerInner {
-    contents: ServedContents,
-    admits: Admits,
+    contents: ContentStore,
     queues: ServeQueues,
     upload: UploadLimit,
     askers: Mutex<Askers>,
@@ -118,18 +106,11 @@ impl AsRef<[u8]> for MadeAnswer {
 }
 
 impl Server {
-    /// Creates a server of the cache and the shares, for the nodes that `admits` accepts. For
-    /// others a content looks as if it were not here. Answers are made in buffers of `pieces`.
-    pub fn new(
-        cache: Cache,
-        shares: ShareSet,
-        limits: ServerLimits,
-        admits: Admits,
-        pieces: PiecePool,
-    ) -> Self {
+    /// Creates a server of a store of contents. To a node that may not have a content, it looks as
+    /// if it were not here.
+    pub fn new(contents: ContentStore, limits: ServerLimits) -> Self {
         let inner = ServerInner {
-            contents: ServedContents::new(cache, shares, pieces),
-            admits,
+            contents,
             upload: UploadLimit::new(&limits),
             queues: ServeQueues::new(limits),
             askers: Mutex::new(Askers::new()),
@@ -149,12 +130,12 @@ impl Server {
     /// new task or on a blocking thread. Never blocks; needs a running tokio runtime.
     pub fn serve(&self, incoming: Incoming, sent: &OnSent) -> Option<Incoming> {
         let Incoming { from, lane, .. } = incoming;
-        let (hash, size_bytes, range) = match incoming.request {
+        let (content, range) = match incoming.request {
             Request::Range {
                 hash,
                 size_bytes,
                 range,
-            } => (hash, size_bytes, range),
+            } => (ContentKey::new(hash, size_bytes), range),
             Request::Holdings { .. } | Request::Batch { .. } => {
                 let (server, sent) = (self.clone(), sent.clone());
                 let unwanted = incoming.reply.unwanted();
@@ -172,13 +153,8 @@ impl Server {
             }
             _ => return Some(incoming),
         };
-        if !(self.inner.admits)(&from, &hash) {
+        if !self.may_have(&from, &content.hash) {
             incoming.reply.send(Response::NotHere);
-            return None;
-        }
-        if let Some(answer) = self.charged_at_once(from, lane, &incoming.request) {
-            sent(from, range.len());
-            answer.send(incoming.reply);
             return None;
         }
         let (server, sent) = (self.clone(), sent.clone());
@@ -189,20 +165,28 @@ impl Server {
             }
             answer.send(incoming.reply);
         };
-        match self.pass_at_once((lane, from), hash, size_bytes, range) {
-            Some((turn, passed)) => drop(tokio::task::spawn_blocking(move || {
-                let response = server.make(&hash, size_bytes, range, turn);
-                deliver(ChargedAnswer::new(response, passed));
-            })),
-            None => drop(tokio::spawn(async move {
+        let Some(turn) = self.pass_at_once((lane, from), content, range) else {
+            tokio::spawn(async move {
                 let answering = server.answer_charged(from, lane, incoming.request);
                 tokio::select! {
                     answer = answering => deliver(answer),
                     _ = unwanted => deliver(Response::Busy.into()),
                 }
+            });
+            return None;
+        };
+        match self.make_at_once(content, range, turn) {
+            Ok(answer) => deliver(answer),
+            Err((turn, passed)) => drop(tokio::task::spawn_blocking(move || {
+                let response = server.make(&content, range, turn);
+                deliver(ChargedAnswer::new(response, passed));
             })),
         }
         None
+    }
+
+    fn may_have(&self, node: &NodeId, hash: &ContentHash) -> bool {
+        self.inner.contents.may_have(Asker::Member(node), hash)
     }
 
     /// Returns a turn for a valid range, and its charge, if neither the queue nor the upload limit
@@ -210,12 +194,11 @@ impl Server {
     fn pass_at_once(
         &self,
         of: (Lane, NodeId),
-        hash: ContentHash,
-        size_bytes: u64,
+        content: ContentKey,
         range: ByteRange,
     ) -> Option<(ServeTurn, PassedBytes)> {
-        let now = Instant::now();
-        let askable = is_askable(size_bytes, range)
+        let (now, hash) = (Instant::now(), content.hash);
+        let askable = is_askable(content.size_bytes, range)
             && !self.inner.queues.is_stuck(&self.inner.contents, &hash, now);
         let asked = QueuedRequest::of_range(of, hash, range);
         let turn = askable.then(|| self.inner.queues.answers.pass_at_once(asked))??;
@@ -237,7 +220,7 @@ impl Server {
     async fn answer_charged(&self, from: NodeId, lane: Lane, request: Request) -> ChargedAnswer {
         match request {
             Request::Range { hash, .. } | Request::Holdings { hash }
-                if !(self.inner.admits)(&from, &hash) =>
+                if !self.may_have(&from, &hash) =>
             {
                 Response::NotHere.into()
             }
@@ -246,8 +229,8 @@ impl Server {
                 size_bytes,
                 range,
             } => {
-                let of = (lane, from);
-                self.answer_range(of, hash, size_bytes, range).await
+                let content = ContentKey::new(hash, size_bytes);
+                self.answer_range((lane, from), content, range).await
             }
             Request::Holdings { hash } => self.answer_holdings((lane, from), hash).await.into(),
             Request::Batch { files } => self.answer_batch((lane, from), files).await,
@@ -259,16 +242,6 @@ impl Server {
     /// in memory, no other peer waits for its turn, and the upload limit lets it pass. Never
     /// blocks; needs a running tokio runtime.
     pub fn answer_at_once(&self, from: NodeId, lane: Lane, request: &Request) -> Option<Response> {
-        let answer = self.charged_at_once(from, lane, request);
-        answer.map(ChargedAnswer::taken)
-    }
-
-    fn charged_at_once(
-        &self,
-        from: NodeId,
-        lane: Lane,
-        request: &Request,
-    ) -> Option<ChargedAnswer> {
         let Request::Range {
             hash,
             size_bytes,
@@ -277,29 +250,30 @@ impl Server {
         else {
             return None;
         };
-        let is_small = range.len() <= ANSWERED_AT_ONCE_MAX_BYTES && is_askable(size_bytes, range);
-        if !is_small || !(self.inner.admits)(&from, &hash) {
+        let content = ContentKey::new(hash, size_bytes);
+        if !self.may_have(&from, &hash) {
             return None;
         }
-        let now = Instant::now();
-        let source = self.inner.contents.already_open(&hash, range)?;
-        if source.size_bytes() != size_bytes {
-            return None;
-        }
-        let asked = QueuedRequest::of_range((lane, from), hash, range);
-        let mut turn = self.inner.queues.answers.pass_at_once(asked)?;
-        if !self
-            .upload()
-            .pass_at_once(range.len(), lane == Lane::Urgent)
-        {
-            return None;
-        }
-        let passed = self.upload().passed(range.len());
-        let bytes = source.encode_at_once(range, &self.inner.contents.pieces)?;
-        self.inner.askers.lock().record(now, hash, from);
+        let turn = self.pass_at_once((lane, from), content, range)?;
+        let answer = self.make_at_once(content, range, turn).ok()?;
+        Some(answer.taken())
+    }
+
+    /// Makes a small answer if that needs no waiting. Otherwise returns the turn and its charge.
+    fn make_at_once(
+        &self,
+        content: ContentKey,
+        range: ByteRange,
+        (mut turn, passed): (ServeTurn, PassedBytes),
+    ) -> Result<ChargedAnswer, (ServeTurn, PassedBytes)> {
+        let is_small = range.len() <= ANSWERED_AT_ONCE_MAX_BYTES;
+        let prove = || self.inner.contents.prove_at_once(&content, range);
+        let Some(bytes) = is_small.then(prove).flatten() else {
+            return Err((turn, passed));
+        };
         turn.mark_made();
         let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
-        Some(ChargedAnswer::new(Response::Data { proof }, passed))
+        Ok(ChargedAnswer::new(Response::Data { proof }, passed))
     }
 
     /// Returns the load of the server, from 0 to 255.
@@ -317,25 +291,26 @@ impl Server {
     /// the content, if nothing of it is here, if its disk hangs, or if too many lookups are under
     /// way. Blocking.
     pub fn offer_for(&self, from: NodeId, hash: &ContentHash) -> Option<OfferSummary> {
-        if !(self.inner.admits)(&from, hash) {
+        if !self.may_have(&from, hash) {
             return None;
         }
         let askers = self.askers(hash, &from);
         self.inner.askers.lock().record(Instant::now(), *hash, from);
-        let source = offer::find_for_offer(&self.inner, from, hash)?;
-        let (all, size_bytes) = (source.is_whole(), source.size_bytes());
-        let ranges = if all {
+        let (queues, contents) = (&self.inner.queues, &self.inner.contents);
+        let _turn = queues.lookup_turn(contents, (Lane::Urgent, from), *hash)?;
+        let here = contents.provable(hash).ok()?;
+        let ranges = if here.is_whole {
             Vec::new()
         } else {
-            source.ranges().longest(OFFER_RANGES_MAX)
+            here.ranges.longest(OFFER_RANGES_MAX)
         };
-        if !all && ranges.is_empty() {
+        if !here.is_whole && ranges.is_empty() {
             return None;
         }
         Some(OfferSummary {
             hash: *hash,
-            size_bytes,
-            all,
+            size_bytes: here.size_bytes,
+            all: here.is_whole,
             ranges,
             load: self.load(),
             askers,
@@ -346,17 +321,17 @@ impl Server {
     /// seconds.
     pub fn standing_shares(&self) -> BTreeSet<PathBuf> {
         let standing = self.inner.queues.stuck_for(WORTH_A_WORD, Instant::now());
-        let dirs_of = |hash| self.inner.contents.shares.dirs_with(&hash);
+        let dirs_of = |hash| self.inner.contents.share_dirs(&hash);
         standing.into_iter().flat_map(dirs_of).collect()
     }
 
     async fn answer_range(
         &self,
         of: (Lane, NodeId),
-        hash: ContentHash,
-        size_bytes: u64,
+        content: ContentKey,
         range: ByteRange,
     ) -> ChargedAnswer {
+        let ContentKey { hash, size_bytes } = content;
         if !is_askable(size_bytes, range) {
             return refused("this range cannot be requested").into();
         }
@@ -367,22 +342,20 @@ impl Server {
             return queues.without_turn(contents, &asked).into();
         };
         let server = self.clone();
-        let made = tokio::task::spawn_blocking(move || server.make(&hash, size_bytes, range, turn));
+        let made = tokio::task::spawn_blocking(move || server.make(&content, range, turn));
         ChargedAnswer::new(made.await.unwrap_or(Response::Busy), passed)
     }
 
-    /// Makes an answer, even if the asker has cancelled it meanwhile, and schedules the closing of
-    /// the files that it opened. Reads and hashes. Blocking.
-    fn make(
-        &self,
-        hash: &ContentHash,
-        size_bytes: u64,
-        range: ByteRange,
-        turn: ServeTurn,
-    ) -> Response {
-        let response = self.inner.contents.make(hash, size_bytes, range, turn);
-        self.sweep_later();
-        response
+    /// Makes an answer, even if the asker has cancelled it meanwhile. Reads and hashes. Blocking.
+    fn make(&self, content: &ContentKey, range: ByteRange, mut turn: ServeTurn) -> Response {
+        match self.inner.contents.prove(content, range) {
+            Ok(bytes) => {
+                turn.mark_made();
+                let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
+                Response::Data { proof }
+            }
+            Err(why) => unproven(why),
+        }
     }
 
     async fn answer_holdings(&self, of: (Lane, NodeId), hash: ContentHash) -> Response {
@@ -394,23 +367,15 @@ impl Server {
         let inner = self.inner.clone();
         let found = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            match inner.contents.find(&hash) {
-                Ok(source) => Response::Holdings {
-                    ranges: ExtentSet::from(source.ranges().longest(HOLDINGS_RANGES_MAX)),
-                    size_bytes: source.size_bytes(),
+            match inner.contents.provable(&hash) {
+                Ok(here) => Response::Holdings {
+                    ranges: ExtentSet::from(here.ranges.longest(HOLDINGS_RANGES_MAX)),
+                    size_bytes: here.size_bytes,
                 },
-                Err(why) => why.into(),
+                Err(why) => unproven(why),
             }
         });
         found.await.unwrap_or(Response::Busy)
-    }
-
-    /// Starts the task that closes files without recent requests, if a file is open and no such
-    /// task runs.
-    fn sweep_later(&self) {
-        if self.inner.contents.needs_sweep() {
-            tokio::spawn(sweep(Arc::downgrade(&self.inner)));
-        }
     }
 
     async fn answer_batch(&self, of: (Lane, NodeId), files: Vec<SmallFile>) -> ChargedAnswer {
@@ -479,18 +444,6 @@ impl From<Response> for ChargedAnswer {
     }
 }
 
-async fn sweep(inner: Weak<ServerInner>) {
-    loop {
-        tokio::time::sleep(SWEEP_PERIOD).await;
-        let Some(inner) = inner.upgrade() else { return };
-        // closing files touches the disk; the cache reports failures
-        let swept = tokio::task::spawn_blocking(move || inner.contents.close_expired()).await;
-        if !swept.unwrap_or(false) {
-            return;
-        }
-    }
-}
-
 fn is_askable(size_bytes: u64, range: ByteRange) -> bool {
     let inside = range.end <= size_bytes && (!range.is_empty() || size_bytes == 0);
     inside && range.len() <= RANGE_MAX_BYTES
@@ -499,5 +452,14 @@ fn is_askable(size_bytes: u64, range: ByteRange) -> bool {
 fn refused(reason: &str) -> Response {
     Response::Refused {
         reason: reason.to_owned(),
+    }
+}
+
+/// Returns the response that tells why a range was not proven.
+fn unproven(why: ProofError) -> Response {
+    match why {
+        ProofError::Gone => Response::Gone,
+        ProofError::NotHere => Response::NotHere,
+        ProofError::Busy => Response::Busy,
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::contents::ServedContents;
+use p2pfs_content::ContentStore;
 use p2pfs_types::digest::ContentHash;
 
 /// How long a disk may deliver nothing before it is reported. A disk that was spun down is usually
@@ -20,7 +20,7 @@ const STANDING_OF_DISK_MAX: usize = 16;
 /// Returns whether the disk of a content hangs, because many of the `stuck` contents are on it.
 /// Never blocks.
 pub(super) fn is_on_hung_disk(
-    contents: &ServedContents,
+    contents: &ContentStore,
     stuck: &BTreeSet<ContentHash>,
     hash: &ContentHash,
 ) -> bool {

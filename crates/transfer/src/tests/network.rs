@@ -22,6 +22,7 @@ use super::{Content, LONG, TestCache, read_now, read_through};
 use crate::client::{FetchConfig, Fetcher, HoldersOf};
 use crate::net::peer::{Incoming, PeerLimits, PeerNet};
 use crate::server::{Server, ServerLimits};
+use p2pfs_content::sample::store_of;
 use p2pfs_fetch::session::{FetchEvent, Holder, Read};
 use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
@@ -108,13 +109,8 @@ impl Cluster {
         tamper: fn(Response) -> Response,
     ) -> Serving {
         let (id, net, incoming) = self.net();
-        let server = Server::new(
-            cache.cache.clone(),
-            shares,
-            ServerLimits::default(),
-            Arc::new(|_, _| true),
-            net.pieces().clone(),
-        );
+        let store = store_of(cache.cache.clone(), shares);
+        let server = Server::new(store, ServerLimits::default());
         let task = tokio::spawn(serve(server.clone(), incoming, tamper));
         let (prompt, at_once) = (Arc::new(AtomicU64::new(0)), server.clone());
         let count = prompt.clone();
@@ -147,7 +143,7 @@ impl Cluster {
     ) -> (Fetcher, mpsc::Receiver<FetchEvent>) {
         let (_, net, _incoming) = self.net();
         let holders: HoldersOf = Arc::new(move |_| holders.clone());
-        Fetcher::new(FetchConfig::new(7), net, cache.cache.clone(), holders)
+        Fetcher::new(FetchConfig::new(7), net, cache.store.clone(), holders)
     }
 }
 

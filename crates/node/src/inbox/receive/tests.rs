@@ -45,7 +45,12 @@ fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> Inb
     let keyring = Arc::new(Keyring::in_memory(EpochSecret::random()));
     let address = "127.0.0.1:1378".parse().unwrap();
     let names = Names::new(
-        Published::new(catalogue.view(), address, vec![]).view,
+        Published::new(
+            p2pfs_content::PublishedNames::new(catalogue.view()),
+            address,
+            vec![],
+        )
+        .view,
         keyring,
     );
     let pushes = Pushes::new(PushParts {

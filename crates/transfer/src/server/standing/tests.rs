@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::*;
 use crate::server::fair_queue::{QueuedRequest, STANDS_STILL, ServeTurn};
 use crate::server::{Server, ServerLimits};
 use p2pfs_cache::{Cache, CacheConfig};
+use p2pfs_content::sample::store_of;
 use p2pfs_proto::wire::native::tcp::{Lane, PackedBatch, Request, Response, SmallFile};
 use p2pfs_share::{ShareConfig, ShareSet, ShareSpec};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
-use p2pfs_types::pool::PiecePool;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -56,13 +55,7 @@ fn world() -> World {
         ..ServerLimits::default()
     };
     let cache = Cache::open(config).unwrap().0;
-    let server = Server::new(
-        cache,
-        shares,
-        limits,
-        Arc::new(|_, _| true),
-        PiecePool::default(),
-    );
+    let server = Server::new(store_of(cache, shares), limits);
     World {
         _folder: folder,
         server,

@@ -42,7 +42,7 @@ fn reader(
         };
         nodes.iter().map(holder).collect()
     });
-    let kept = cache.cache.clone();
+    let kept = cache.store.clone();
     let (fetcher, events) = Fetcher::new(
         FetchConfig::new(7),
         net.clone(),

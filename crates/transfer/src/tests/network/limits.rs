@@ -1,7 +1,6 @@
 //! Prompt answers of a node with a rate limit.
 
 use super::*;
-use p2pfs_types::pool::PiecePool;
 
 const PIECE_BYTES: u64 = 64 << 10;
 
@@ -10,14 +9,7 @@ const PIECE_BYTES: u64 = 64 << 10;
 async fn limited(content: &Content, bytes_per_s: u64) -> (Server, TestCache, NodeId) {
     let cache = TestCache::new(1 << 30);
     cache.stock(content, ByteRange::new(0, content.size() / 2));
-    let state = tempfile::tempdir().unwrap();
-    let server = Server::new(
-        cache.cache.clone(),
-        shares(state.path(), &[]),
-        ServerLimits::default(),
-        Arc::new(|_, _| true),
-        PiecePool::default(),
-    );
+    let server = Server::new(cache.store.clone(), ServerLimits::default());
     let asker = NodeId::new([1; 32]);
     let first = server.answer(asker, Lane::Urgent, piece(content, 0)).await;
     assert!(matches!(first, Response::Data { .. }), "{first:?}");

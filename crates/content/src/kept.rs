@@ -1,4 +1,4 @@
-//! Files being served, kept open between the requests of one reader.
+//! Files that are proven to other nodes, kept open between the requests for them.
 //!
 //! An open file of the cache is not evicted, and an open file of a share keeps its disk from being
 //! unmounted. So a file is closed soon after the last request. Only a deleted file of a share stays
@@ -11,21 +11,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use lru::LruCache;
 
-use p2pfs_cache::{CacheError, CacheFile};
-use p2pfs_proto::wire::native::tcp::Response;
-use p2pfs_share::{ShareError, ShareFile};
+use super::error::ProofError;
+use p2pfs_cache::CacheFile;
+use p2pfs_share::ShareFile;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::pool::PiecePool;
 
 /// Maximum files kept open.
-const OPENED_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
+pub(super) const KEPT_MAX: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 /// How long a file stays open after the last request.
 const OPENED_FOR: Duration = Duration::from_secs(5);
-/// How long a file stays open if its end was among the last requests: its reader is done.
+/// How long a file stays open if its end was among the last requests: its reader is done. The same
+/// holds for a file that was only offered, since most offers lead to no request.
 const ENDED_FOR: Duration = Duration::from_secs(1);
-/// Interval of the checks for expired files, while any file is open.
-pub(super) const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long a deleted shared file stays open beyond the time for other files.
 const NAMELESS_FOR: Duration = Duration::from_secs(60);
@@ -33,55 +32,33 @@ const NAMELESS_FOR: Duration = Duration::from_secs(60);
 /// this space.
 const NAMELESS_BUDGET_BYTES: u64 = 1 << 30;
 
-/// Source of the bytes to serve.
+/// An open file whose bytes can be proven.
 #[derive(Clone)]
-pub(super) enum Source {
+pub(super) enum ProvableFile {
     Cached(CacheFile),
     Shared(ShareFile),
 }
 
-/// Reason why a range cannot be served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ServeError {
-    /// The content is not here any longer.
-    Gone,
-    /// This part of the content is not here.
-    NotHere,
-    /// The content may be here, but a descriptor or memory is lacking.
-    Busy,
+/// What a provable file is wanted for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    /// Proof of a range.
+    Range(ByteRange),
+    /// Telling another node which ranges are here.
+    Offer,
 }
 
-impl From<CacheError> for ServeError {
-    fn from(error: CacheError) -> Self {
-        match error {
-            CacheError::Damaged { .. } => Self::Gone,
-            error if error.is_want() => Self::Busy,
-            _ => Self::NotHere,
+impl Purpose {
+    /// Returns whether no further request is likely.
+    fn is_last(self, size_bytes: u64) -> bool {
+        match self {
+            Self::Range(range) => range.end >= size_bytes,
+            Self::Offer => true,
         }
     }
 }
 
-impl From<ShareError> for ServeError {
-    fn from(error: ShareError) -> Self {
-        match error {
-            ShareError::Gone => Self::Gone,
-            error if error.is_want() => Self::Busy,
-            _ => Self::NotHere,
-        }
-    }
-}
-
-impl From<ServeError> for Response {
-    fn from(why: ServeError) -> Self {
-        match why {
-            ServeError::Gone => Self::Gone,
-            ServeError::NotHere => Self::NotHere,
-            ServeError::Busy => Self::Busy,
-        }
-    }
-}
-
-impl Source {
+impl ProvableFile {
     pub(super) fn size_bytes(&self) -> u64 {
         match self {
             Self::Cached(file) => file.size_bytes(),
@@ -97,7 +74,15 @@ impl Source {
         }
     }
 
-    /// Returns the ranges that may be requested from it.
+    /// Returns whether a new open would find the same file. One system call. Blocking.
+    pub(super) fn is_current(&self) -> bool {
+        match self {
+            Self::Cached(_) => true,
+            Self::Shared(file) => file.is_current(),
+        }
+    }
+
+    /// Returns the ranges that can be proven.
     pub(super) fn ranges(&self) -> ExtentSet {
         match self {
             Self::Cached(file) => file.offered(),
@@ -113,7 +98,7 @@ impl Source {
     }
 
     /// Returns the range with its proof. Reads and hashes. Blocking.
-    pub(super) fn encode(&self, range: ByteRange, pool: &PiecePool) -> Result<Bytes, ServeError> {
+    pub(super) fn encode(&self, range: ByteRange, pool: &PiecePool) -> Result<Bytes, ProofError> {
         match self {
             Self::Cached(file) => Ok(file.encode(range, pool)?),
             Self::Shared(file) => Ok(file.encode(range, pool)?),
@@ -129,58 +114,62 @@ impl Source {
     }
 }
 
-pub(super) struct OpenSources {
-    files: LruCache<ContentHash, (Source, RequestTimes)>,
-    nameless: DeletedFiles<Source>,
+pub(super) struct KeptFiles {
+    files: LruCache<ContentHash, (ProvableFile, RequestTimes)>,
+    nameless: DeletedFiles<ProvableFile>,
     /// Whether a task is responsible for closing old files.
     pub swept: bool,
 }
 
-impl OpenSources {
+impl KeptFiles {
     pub(super) fn new() -> Self {
         Self {
-            files: LruCache::new(OPENED_MAX),
+            files: LruCache::new(KEPT_MAX),
             nameless: DeletedFiles::default(),
             swept: false,
         }
     }
 
-    /// Returns the open file of a content, and records a request for `range` unless the file is
-    /// kept as a deleted one.
+    /// Returns the open file of a content, and records the request unless the file is kept as a
+    /// deleted one.
     pub(super) fn get(
         &mut self,
         now: Instant,
         hash: &ContentHash,
-        range: ByteRange,
-    ) -> Option<Source> {
+        purpose: Purpose,
+    ) -> Option<ProvableFile> {
         match self.files.get_mut(hash) {
             Some((source, questions)) => {
-                questions.note(now, range.end >= source.size_bytes());
+                questions.note(now, purpose.is_last(source.size_bytes()));
                 Some(source.clone())
             }
             None => self.nameless.get(hash).cloned(),
         }
     }
 
-    /// Keeps a file open that was opened for a request for `range`. Returns the file that gives
-    /// way, which the caller drops without a lock.
+    /// Keeps a file open. Returns the file that gives way, which the caller drops without a lock. A
+    /// file that was opened for an offer gives way itself if there is no room, so that offers close
+    /// no file that is being read.
     #[must_use]
     pub(super) fn put(
         &mut self,
         now: Instant,
         hash: ContentHash,
-        source: Source,
-        range: ByteRange,
-    ) -> Option<Source> {
+        source: ProvableFile,
+        purpose: Purpose,
+    ) -> Option<ProvableFile> {
+        if matches!(purpose, Purpose::Offer) && self.files.len() >= KEPT_MAX.get() {
+            return Some(source);
+        }
         let mut questions = RequestTimes::new(now);
-        questions.note(now, range.end >= source.size_bytes());
+        questions.note(now, purpose.is_last(source.size_bytes()));
         self.files
             .push(hash, (source, questions))
             .map(|(_, (source, _))| source)
     }
 
     #[must_use]
-    pub(super) fn remove(&mut self, hash: &ContentHash) -> Option<Source> {
+    pub(super) fn remove(&mut self, hash: &ContentHash) -> Option<ProvableFile> {
         let nameless = self.nameless.remove(hash);
         self.files.pop(hash).map(|(source, _)| source).or(nameless)
     }
@@ -190,9 +179,9 @@ impl OpenSources {
     pub(super) fn retain_deleted(
         &mut self,
         now: Instant,
-        lost: Vec<(ContentHash, Source)>,
-    ) -> Vec<Source> {
-        let keep = |(hash, source): (ContentHash, Source)| {
+        lost: Vec<(ContentHash, ProvableFile)>,
+    ) -> Vec<ProvableFile> {
+        let keep = |(hash, source): (ContentHash, ProvableFile)| {
             let size_bytes = source.size_bytes();
             self.nameless.put(now, hash, source, size_bytes)
         };
@@ -201,14 +190,14 @@ impl OpenSources {
 
     /// Removes the deleted files that were kept long enough.
     #[must_use]
-    pub(super) fn remove_expired_deleted(&mut self, now: Instant) -> Vec<Source> {
+    pub(super) fn remove_expired_deleted(&mut self, now: Instant) -> Vec<ProvableFile> {
         self.nameless.remove_expired(now)
     }
 
     /// Removes the files without recent requests.
     #[must_use]
-    pub(super) fn remove_expired(&mut self, now: Instant) -> Vec<(ContentHash, Source)> {
-        let is_old = |(_, (_, questions)): &(&ContentHash, &(Source, RequestTimes))| {
+    pub(super) fn remove_expired(&mut self, now: Instant) -> Vec<(ContentHash, ProvableFile)> {
+        let is_old = |(_, (_, questions)): &(&ContentHash, &(ProvableFile, RequestTimes))| {
             questions.kept_until() <= now
         };
         let old: Vec<ContentHash> = self.files.iter().filter(is_old).map(|it| *it.0).collect();
@@ -220,6 +209,12 @@ impl OpenSources {
 
     pub(super) fn is_empty(&self) -> bool {
         self.files.is_empty() && self.nameless.kept.is_empty()
+    }
+
+    /// Returns whether the caller must start a task that closes files without recent requests: a
+    /// file is open and no such task runs. The task counts as running from now on.
+    pub(super) fn begins_sweep(&mut self) -> bool {
+        !self.is_empty() && !std::mem::replace(&mut self.swept, true)
     }
 }
 
@@ -276,7 +271,7 @@ impl<S> DeletedFiles<S> {
     /// Keeps a file. Returns it if there is no room for it or the content is kept already.
     fn put(&mut self, now: Instant, hash: ContentHash, source: S, size_bytes: u64) -> Option<S> {
         let room_bytes = NAMELESS_BUDGET_BYTES - self.total_bytes;
-        let is_full = size_bytes > room_bytes || self.kept.len() >= OPENED_MAX.get();
+        let is_full = size_bytes > room_bytes || self.kept.len() >= KEPT_MAX.get();
         if is_full || self.get(&hash).is_some() {
             return Some(source);
         }
