@@ -81,6 +81,7 @@ fn command_lines() -> Vec<String> {
         include_str!("../../man/p2pfs.1"),
         include_str!("../../man/p2pfs.7"),
         include_str!("../../man/p2pfs.8"),
+        include_str!("../../man/p2pfs-legacy.7"),
         include_str!("../../man/p2pfs.toml.5"),
     ];
     let documents = [
@@ -279,7 +280,15 @@ fn every_error_and_attribute_of_the_folder_is_in_its_manual() {
 
 #[test]
 fn groff_formats_every_page_without_a_warning() {
-    let pages = ["p2pfs.1", "p2pfs.7", "p2pfs.8", "p2pfs.toml.5"];
+    let pages = [
+        "p2pfs.1",
+        "p2pfs-json.5",
+        "p2pfs.toml.5",
+        "p2pfs.7",
+        "p2pfs-legacy.7",
+        "p2pfs-limits.7",
+        "p2pfs.8",
+    ];
     for name in pages {
         let path = format!("{}/man/{name}", env!("CARGO_MANIFEST_DIR"));
         let set = std::process::Command::new("groff")

@@ -1,5 +1,5 @@
-//! The interface of the control socket in Varlink's language and the tables of JSON OUTPUT in
-//! p2pfs(1) are generated from the declarations in `src/daemon/control`.
+//! The interface of the control socket in Varlink's language and the tables of p2pfs-json(5)
+//! are generated from the declarations in `src/daemon/control`.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -14,8 +14,8 @@ use crate::roff::{paragraphs, set};
 
 /// The interface in Varlink's language.
 const INTERFACE_FILE: &str = "src/daemon/control/org.p2pfs.Control.varlink";
-/// The manual page of the commands.
-const PAGE: &str = "man/p2pfs.1";
+/// The manual page of the fields.
+const PAGE: &str = "man/p2pfs-json.5";
 /// The first release. Only calls of later releases name their release.
 const FIRST_RELEASE: &str = "0.1.0";
 /// Maximum length of a line of the interface, in bytes.

@@ -1,4 +1,4 @@
-//! The section LIMITS of p2pfs(8) is generated from the tables `LIMITS` of the crates. Each limit
+//! The entries of p2pfs-limits(7) are generated from the tables `LIMITS` of the crates. Each limit
 //! names its test or the reason for none.
 
 use std::fmt::Write as _;
@@ -96,7 +96,7 @@ fn trouble(limit: &Limit) -> Option<String> {
 
 #[test]
 fn manual_lists_the_limits_of_the_tables() {
-    let page = "man/p2pfs.8";
+    let page = "man/p2pfs-limits.7";
     let text = in_tree(page);
     let start = text.find(".SH LIMITS\n").expect("a section LIMITS");
     let start = start + text[start..].find(".TP\n").expect("entries");
@@ -116,8 +116,8 @@ fn figure(text: &str, before: &str) -> u64 {
 
 #[test]
 fn manual_has_the_memory_that_unproven_connections_can_take() {
-    let manual = in_tree("man/p2pfs.8").replace('\n', " ");
-    let (_, page) = manual.split_once(".SH LIMITS").unwrap();
+    let manual = in_tree("man/p2pfs-limits.7").replace('\n', " ");
+    let page = &*manual;
     let handshake = limits()
         .into_iter()
         .find(|limit| limit.name == "records::HANDSHAKE_MAX_BYTES");

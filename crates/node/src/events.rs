@@ -463,8 +463,8 @@ impl EventLog {
             NodeEvent::Stated(signed) => self.record_statement(signed, &who),
             NodeEvent::MembershipChanged | NodeEvent::Knock { .. } => {}
             NodeEvent::NamesRefused => self.warn(
-                "this node shares more names or directories than others keep of one (LIMITS in \
-                 p2pfs(8)): the rest is not listed; share less of it"
+                "this node shares more names or directories than others keep of one \
+                 (p2pfs-limits(7)): the rest is not listed; share less of it"
                     .to_owned(),
             ),
             // The ledger of offenders reports it.

@@ -1,7 +1,7 @@
 //! The description of one limit on input from outside.
 //!
-//! Each crate that reads such input lists its limits in a table `LIMITS`. The section LIMITS of
-//! p2pfs(8) is generated from these tables.
+//! Each crate that reads such input lists its limits in a table `LIMITS`. p2pfs-limits(7) is
+//! generated from these tables.
 
 use std::fmt;
 use std::time::Duration;

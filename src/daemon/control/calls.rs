@@ -3,7 +3,7 @@
 //! A declaration is the variant of [`Call`] with its documentation and parameters, then the type of
 //! its last reply and that of the replies before it, and its [`CallInfo`]. Generated from a
 //! declaration are the decoding, the check of rights, the requirement of an [`Answer`],
-//! `org.p2pfs.Control.varlink`, and JSON OUTPUT of p2pfs(1).
+//! `org.p2pfs.Control.varlink`, and p2pfs-json(5).
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

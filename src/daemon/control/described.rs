@@ -1,7 +1,7 @@
 //! The description of the types on the control socket, taken from their declarations.
 //!
 //! [`described!`] copies a struct or enum and implements [`Described`] for it. The interface in
-//! Varlink's language and JSON OUTPUT of p2pfs(1) are generated from these descriptions.
+//! Varlink's language and p2pfs-json(5) are generated from these descriptions.
 
 use jiff::Timestamp;
 use p2pfs_types::id::NodeName;

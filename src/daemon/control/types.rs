@@ -1,7 +1,7 @@
 //! The types of the replies of the control socket. The daemon fills them; the command line renders
 //! them, or prints them as JSON.
 //!
-//! The field names are an interface for scripts (`p2pfs(1)`, JSON OUTPUT). Fields may be added, but
+//! The field names are an interface for scripts (`p2pfs-json(5)`). Fields may be added, but
 //! not renamed or given another meaning. Sizes are bytes, times RFC 3339.
 
 use std::net::SocketAddr;

@@ -14,7 +14,7 @@ settings! {
     ///
     /// It uses the address of `listen`, which must be IPv4, and only if it is enabled: by
     /// `enabled`, by `--legacy`, or by `P2P_CLUSTER`. The other keys alone do not enable it. See
-    /// LEGACY PEERS in `p2pfs(1)`.
+    /// LEGACY PEERS in `p2pfs-legacy(7)`.
     #[serde(default, deny_unknown_fields)]
     pub struct LegacySettings in "legacy" {
         /// Whether the protocol is enabled.

@@ -11,7 +11,7 @@ use p2pfs_node::api::defaults;
 settings! {
     /// `[mesh]`: the legacy peers' mesh.
     ///
-    /// The legacy peers' mesh (see THE MESH in `p2pfs(1)`). It is enabled if there is an address to
+    /// The legacy peers' mesh (see THE MESH in `p2pfs-legacy(7)`). It is enabled if there is an address to
     /// listen on.
     #[serde(default, deny_unknown_fields)]
     pub struct MeshSettings in "mesh" {
