@@ -607,6 +607,44 @@ fn an_overlay_over_the_mount_never_shows_wrong_bytes_after_a_change() {
     assert_eq!(names(merged), ["file", "own"]);
 }
 
+/// As a file whose date a program keeps, in a deployment with reproducible dates.
+#[apply(promise)]
+fn two_writes_of_one_date_within_a_second_are_seen_where_times_are_whole_seconds() {
+    use std::time::{Duration, SystemTime};
+
+    const NEEDS: &[Need] = &[root, mount, images_can_be_mounted];
+    let mut cluster = Cluster::new();
+    let owner = cluster.start("owner");
+    let reader = cluster.start("reader");
+    let at = owner.share.join("disk");
+    fs::create_dir_all(&at).unwrap();
+    let image = owner.home.join("image");
+    // inodes of 128 bytes have no room for parts of seconds
+    make_image_of(&["mkfs.ext4", "-q", "-F", "-I", "128"], &image);
+    let _disk = Disk::mount_again(&image, &at);
+    let date = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+    let times = fs::FileTimes::new().set_accessed(date).set_modified(date);
+    let put = |name: &str, bytes: &[u8]| {
+        let mut options = fs::OpenOptions::new();
+        let file = options.create(true).truncate(false).write(true);
+        let file = file.open(at.join(name)).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        file.set_times(times).unwrap();
+    };
+    for number in 0..4 {
+        let name = format!("{number}");
+        let seen = reader.mounted(&format!("disk/{name}"));
+        put(&name, b"first.");
+        eventually("the first bytes", HANG_LIMIT, || {
+            fs::read(&seen).is_ok_and(|bytes| bytes == b"first.")
+        });
+        put(&name, b"second");
+        eventually("the second bytes", HANG_LIMIT, || {
+            fs::read(&seen).is_ok_and(|bytes| bytes == b"second")
+        });
+    }
+}
+
 mod returning {
     use std::os::unix::fs::MetadataExt;
     use std::time::SystemTime;
@@ -635,6 +673,11 @@ mod returning {
         run(Command::new("touch").args(["-d", "@1000000000"]).arg(&file)).expect_ok();
         owner.launch();
         reader.wait_for_file(name);
+        eventually("the hash is proven", HANG_LIMIT, || {
+            let changed = fs::metadata(&file).unwrap().ctime();
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            now.unwrap().as_secs().cast_signed() > changed + 5
+        });
         // Hashes are stored in batches, and a batch may have begun before this one was known.
         for marker in ["first marker", "second marker"] {
             let before = SystemTime::now();

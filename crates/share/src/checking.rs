@@ -91,6 +91,7 @@ mod tests {
     use crate::exclude::Exclude;
     use crate::identity::{FileIdentity, NameStat};
     use crate::order::EventOrder;
+    use crate::proof::Told;
     use crate::tree::Tree;
     use crate::watch::Cause;
     use p2pfs_types::path::SharedPath;
@@ -117,7 +118,13 @@ mod tests {
             ("now", Cause::Closed, 3),
         ];
         for (name, cause, _) in reported {
-            checks.add_report(slot, name.as_bytes().into(), cause, order.step());
+            checks.add_report(
+                slot,
+                name.as_bytes().into(),
+                cause,
+                Told::Written,
+                order.step(),
+            );
         }
         let checks = checks.take();
         let look = |(name, _, ino): (&str, Cause, u64)| {
@@ -132,7 +139,7 @@ mod tests {
                 found: ObservedName::File(NameStat {
                     identity,
                     mode: 0o100_644,
-                    linked_again: false,
+                    links: 1,
                     made_up: false,
                 }),
             }

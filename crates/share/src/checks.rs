@@ -16,6 +16,7 @@ use lru::LruCache;
 use super::identity::{FileTimestamp, NameStat};
 use super::observe::ObservedName;
 use super::order::EventSeq;
+use super::proof::Told;
 use super::tree::Slot;
 use super::walk::ShareDirectory;
 use super::watch::Cause;
@@ -28,6 +29,8 @@ const WRITTEN_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 pub(super) struct NameCheck {
     pub(super) turn: EventSeq,
     pub(super) cause: Cause,
+    /// What the reports say about the bytes of the file.
+    pub(super) told: Told,
     /// Whether a report said that a writer closed a file with this name.
     closed: bool,
     /// Whether the last report said that the name was unlinked.
@@ -111,11 +114,13 @@ impl PendingChecks {
         directory: Slot,
         name: Box<[u8]>,
         cause: Cause,
+        told: Told,
         turn: EventSeq,
     ) {
         let fresh = NameCheck {
             turn,
             cause,
+            told: Told::Nothing,
             closed: false,
             unlinked: false,
             since: self.reading_since,
@@ -127,7 +132,14 @@ impl PendingChecks {
             check.unlinked = cause == Cause::Unlinked;
         }
         check.cause = check.cause.then(cause);
+        check.told = check.told.then(told);
         check.closed |= cause == Cause::Closed;
+    }
+
+    /// Returns what the reports so far say about the bytes of a name that waits for its check.
+    pub(super) fn told_of(&self, directory: Slot, name: &[u8]) -> Told {
+        let check = self.names.get(&(directory, name.into()));
+        check.map(|check| check.told).unwrap_or_default()
     }
 
     /// Takes the results that were postponed since the last call.
@@ -198,7 +210,7 @@ impl PendingChecks {
         if check.cause != Cause::Created {
             return check.cause;
         }
-        let linked = seen.identity.size_bytes > 0 || seen.linked_again;
+        let linked = seen.identity.size_bytes > 0 || (seen.links > 1);
         let lost = self.lost.is_some_and(|at| now - at < quiet);
         if linked && (lost || self.written.contains(&inode)) {
             Cause::Closed
@@ -245,7 +257,7 @@ mod tests {
         NameStat {
             identity,
             mode: 0o100_644,
-            linked_again: false,
+            links: 1,
             made_up: false,
         }
     }
@@ -255,7 +267,7 @@ mod tests {
         let (mut tree, mut order) = (Tree::new(), EventOrder::default());
         let root = tree.insert_root(0);
         for cause in reports {
-            checks.add_report(root, b"f"[..].into(), *cause, order.step());
+            checks.add_report(root, b"f"[..].into(), *cause, Told::Written, order.step());
         }
         let (_, check) = checks.take().pop_first().unwrap();
         checks.record_closed_writer(&check, &ObservedName::File(*seen), Instant::now());
@@ -288,7 +300,7 @@ mod tests {
         let mut order = EventOrder::default();
         let root = Tree::new().insert_root(0);
         for cause in [Cause::Created, Cause::Closed, Cause::Unlinked] {
-            checks.add_report(root, b"tmp"[..].into(), cause, order.step());
+            checks.add_report(root, b"tmp"[..].into(), cause, Told::Written, order.step());
         }
         let (_, gone) = checks.take().pop_first().unwrap();
         checks.record_closed_writer(&gone, &ObservedName::Nothing, Instant::now());
@@ -317,7 +329,7 @@ mod tests {
         let turns = [order.step(), order.step(), order.step()];
         let causes = [Cause::Created, Cause::Closed, Cause::Walk];
         for (cause, turn) in causes.into_iter().zip(turns) {
-            checks.add_report(root, b"f"[..].into(), cause, turn);
+            checks.add_report(root, b"f"[..].into(), cause, Told::Written, turn);
         }
         assert_eq!(checks.take().pop_first().unwrap().1.turn, turns[1]);
     }
@@ -332,13 +344,25 @@ mod tests {
             ObservedName::Symlink(seen, Box::default())
         };
         checks.begin_reading(FileTimestamp::new(5, 0));
-        checks.add_report(root, b"f"[..].into(), Cause::Closed, order.step());
+        checks.add_report(
+            root,
+            b"f"[..].into(),
+            Cause::Closed,
+            Told::Written,
+            order.step(),
+        );
         checks.begin_reading(FileTimestamp::new(8, 0));
         let (_, check) = checks.take().pop_first().unwrap();
         assert!(!PendingChecks::may_be_ahead(&check, &found(4)));
         assert!(PendingChecks::may_be_ahead(&check, &found(5)));
         assert!(PendingChecks::may_be_ahead(&check, &ObservedName::Nothing));
-        checks.add_report(root, b"f"[..].into(), Cause::Unlinked, order.step());
+        checks.add_report(
+            root,
+            b"f"[..].into(),
+            Cause::Unlinked,
+            Told::Written,
+            order.step(),
+        );
         let (_, check) = checks.take().pop_first().unwrap();
         assert!(!PendingChecks::may_be_ahead(&check, &ObservedName::Nothing));
     }
@@ -347,12 +371,30 @@ mod tests {
     fn a_name_is_overtaken_only_by_events_that_may_have_put_something_there() {
         let (mut checks, mut order) = (PendingChecks::new(), EventOrder::default());
         let root = Tree::new().insert_root(0);
-        checks.add_report(root, b"f"[..].into(), Cause::Closed, order.step());
+        checks.add_report(
+            root,
+            b"f"[..].into(),
+            Cause::Closed,
+            Told::Written,
+            order.step(),
+        );
         let (_, check) = checks.take().pop_first().unwrap();
         assert!(!checks.was_overtaken(root, b"f", &check));
-        checks.add_report(root, b"f"[..].into(), Cause::Walk, order.step());
+        checks.add_report(
+            root,
+            b"f"[..].into(),
+            Cause::Walk,
+            Told::Written,
+            order.step(),
+        );
         assert!(!checks.was_overtaken(root, b"f", &check));
-        checks.add_report(root, b"f"[..].into(), Cause::Unlinked, order.step());
+        checks.add_report(
+            root,
+            b"f"[..].into(),
+            Cause::Unlinked,
+            Told::Written,
+            order.step(),
+        );
         assert!(checks.was_overtaken(root, b"f", &check) && checks.is_due(root, b"f"));
         let (_, again) = checks.take().pop_first().unwrap();
         assert_eq!((again.cause, again.closed), (Cause::Closed, true));

@@ -21,6 +21,7 @@ use std::fs::File;
 use super::identity::FileIdentity;
 use super::outboards::Outboards;
 use super::part::{HashPairs, grain_of};
+use super::proof::KnownFile;
 use p2pfs_types::digest::{ContentHash, HashedVersion, OnDisk, encode_from};
 use p2pfs_types::extent::ByteRange;
 
@@ -30,13 +31,6 @@ const EDGE_SAMPLE_BYTES: u64 = 64 << 10;
 /// Number of samples between the first and the last one. Two bytes of the hash determine the
 /// position of each.
 const MIDDLE_SAMPLES: usize = 16;
-
-/// The listed version of a file.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ListedVersion {
-    pub(super) identity: FileIdentity,
-    pub(super) hash: ContentHash,
-}
 
 /// The hash tree of the first bytes of a file.
 pub(super) struct KnownStart {
@@ -61,7 +55,7 @@ impl KnownStart {
         outboards: &Outboards,
         file: &File,
         seen: &FileIdentity,
-        listed: &ListedVersion,
+        listed: &KnownFile,
     ) -> Option<Self> {
         let size_bytes = listed.identity.size_bytes;
         if !seen.has_grown_since(&listed.identity) {

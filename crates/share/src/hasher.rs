@@ -217,7 +217,10 @@ fn job(state: &mut ListingState, taken: DequeuedFile) -> Option<Job> {
     let (dir, include_private) = (share.dir.clone(), share.spec.include_private);
     let path = state.listing.tree.path(taken.held.slot)?;
     let listed = state.extendable(&taken, Instant::now());
+    let witnessed = state.witnessed(&taken);
     Some(Job {
+        witnessed,
+        sees_writes: state.listing.sees_writes(taken.held.slot),
         share: node.share,
         stands_still: share.problems.stands_still,
         taken,

@@ -118,10 +118,20 @@ impl FileIdentity {
         }
     }
 
+    /// Returns the device and the inode number.
+    pub(super) fn inode(&self) -> (u64, u64) {
+        (self.dev, self.ino)
+    }
+
+    /// Returns whether both have the same inode number on the same filesystem.
+    pub(super) fn is_inode_of(&self, other: &Self) -> bool {
+        self.inode() == other.inode()
+    }
+
     /// Returns whether this may be the same file after it only grew: it has the same inode, is
     /// longer, and neither time went back.
     pub(super) fn has_grown_since(&self, before: &Self) -> bool {
-        let is_it = (self.dev, self.ino) == (before.dev, before.ino);
+        let is_it = self.is_inode_of(before);
         let (now, then) = ((self.mtime, self.ctime), (before.mtime, before.ctime));
         is_it && self.size_bytes > before.size_bytes && now.0 >= then.0 && now.1 >= then.1
     }
@@ -142,8 +152,8 @@ impl FileIdentity {
 pub(super) struct NameStat {
     pub(super) identity: FileIdentity,
     pub(super) mode: u32,
-    /// Whether the link count is over 1. A file then has another name, in this share or elsewhere.
-    pub(super) linked_again: bool,
+    /// Number of names. A file with several has others in this share or elsewhere.
+    pub(super) links: u64,
     /// Whether the filesystem invents inode numbers, so that another file may have had this number
     /// before.
     pub(super) made_up: bool,
@@ -154,7 +164,7 @@ impl NameStat {
         Self {
             identity: FileIdentity::of(stat),
             mode: stat.st_mode,
-            linked_again: stat.st_nlink > 1,
+            links: stat.st_nlink,
             made_up: false,
         }
     }
@@ -225,7 +235,7 @@ mod tests {
         let seen = |mode| NameStat {
             identity: FileIdentity::default(),
             mode,
-            linked_again: false,
+            links: 1,
             made_up: false,
         };
         assert!(seen(0o100_604).others_may_read());

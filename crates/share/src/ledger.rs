@@ -19,6 +19,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, Tab
 use super::error::ShareError;
 use super::filesystems::Filesystems;
 use super::identity::{FileIdentity, FileTimestamp};
+use super::proof::{HashProof, KnownFile};
 use p2pfs_proto::wire::native::record::SHARES_MAX;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::files::{PRIVATE_MODE, aside, is_damage, open_private, with_remedy};
@@ -51,14 +52,17 @@ pub(super) struct LedgerRow {
     pub(super) hash: ContentHash,
     /// Version time: the mtime, or the time when this version was first seen if that is earlier.
     pub(super) first_seen: FileTimestamp,
-    /// Whether the hash is in doubt (not `HashTrust::Sure`): the file was hashed soon after its
-    /// modification, while a process had it open for writing, or without being read whole. After a
-    /// restart, or for another name, such a hash is used only if a walk finds a file with several
-    /// names. The file is then listed with the hash, and the hash is verified afterwards.
-    pub(super) doubted: bool,
+    /// What proves that the file still has the hash.
+    pub(super) proof: HashProof,
 }
 
 impl LedgerRow {
+    /// Returns the bytes that the file had.
+    pub(super) fn known(&self) -> KnownFile {
+        let (identity, hash) = (self.identity, self.hash);
+        KnownFile { identity, hash }
+    }
+
     fn on_device(mut self, dev: u64) -> Self {
         self.identity.dev = dev;
         self
@@ -184,11 +188,6 @@ impl ShareLedger {
             Ok(found.map(|found| found.value()))
         });
         self.known_share(name).or(found.ok()?)
-    }
-
-    /// Returns whether the remembered hash of a file is in doubt ([`LedgerRow::doubted`]).
-    pub(super) fn is_doubted(&self, dev: u64, ino: u64) -> bool {
-        self.get(dev, ino).is_some_and(|row| row.doubted)
     }
 
     /// Returns the remembered row of the file (dev, ino), regardless of its current state.
@@ -465,7 +464,12 @@ fn encode(row: &LedgerRow) -> [u8; ROW_BYTES] {
         bytes[at + 8..at + 12].copy_from_slice(&{ stamp.nanoseconds }.to_le_bytes());
     }
     bytes[44..76].copy_from_slice(row.hash.as_bytes());
-    bytes[76] = u8::from(row.doubted);
+    bytes[76] = match row.proof {
+        HashProof::Times => 0,
+        HashProof::Missing => 1,
+        // an earlier version takes it for a doubted hash
+        HashProof::Reports => 2,
+    };
     bytes
 }
 
@@ -487,7 +491,11 @@ fn decode((dev, ino): InodeKey, bytes: &[u8; ROW_BYTES]) -> LedgerRow {
         identity,
         hash,
         first_seen: stamp(32),
-        doubted: bytes[76] != 0,
+        proof: match bytes[76] {
+            0 => HashProof::Times,
+            2 => HashProof::Reports,
+            _ => HashProof::Missing,
+        },
     }
 }
 
@@ -508,7 +516,11 @@ mod tests {
             identity,
             hash,
             first_seen: FileTimestamp::new(5, 6),
-            doubted: ino % 2 == 1,
+            proof: match ino % 3 {
+                0 => HashProof::Times,
+                1 => HashProof::Missing,
+                _ => HashProof::Reports,
+            },
         }
     }
 

@@ -13,16 +13,14 @@
 //! threads read the queued files. Each change of the `ShareListing` is a [`ShareEvent`]. The
 //! `order` module holds the event while an earlier change blocks it, then the scanner sends it.
 //!
-//! A hash stays valid as long as (filesystem, ino, size, mtime, ctime) stay the same. Many
-//! filesystems have an identity that survives a mount under another device number (`filesystems`).
-//! On a filesystem that invents its inode numbers, a remembered hash is valid only for a name that
-//! is listed with this hash. A hash is *racy* if the file was modified less than
-//! [`ShareConfig::quiet`] before the read. The file is then listed at once and hashed again after
-//! it has been at rest; only the second hash is remembered permanently. A hash taken while a
-//! process had the file open for writing is valid until that process closes the file. The hash of a
-//! large file that only grew is made from the outboard of its listed version (`extension`). Such a
-//! hash is in doubt until the file is read whole at rest. The former versions of a file that grew
-//! are still served (`former`), each proven against its own hash.
+//! `proof` has the one rule that decides whether a file must be read: neither its times nor the
+//! kernel's reports prove that its bytes are those of a known hash. Many filesystems have an identity
+//! that survives a mount under another device number (`filesystems`). A file that was just written
+//! is listed at once; its hash is *doubted* until it is proven, or until the file is read again at
+//! rest. A hash taken while a process had the file open for writing is valid until that process
+//! closes the file. The hash of a large file that only grew is made from the outboard of its listed
+//! version (`extension`). Such a hash is in doubt until the file is read whole at rest. The former
+//! versions of a file that grew are still served (`former`), each proven against its own hash.
 //!
 //! # Places
 //!
@@ -87,6 +85,7 @@ mod pace;
 mod packed;
 mod part;
 mod place;
+mod proof;
 mod queue;
 mod reading;
 mod renamed;

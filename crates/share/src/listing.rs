@@ -15,9 +15,10 @@ use super::identity::{FileIdentity, FileTimestamp, NameStat};
 use super::kept::ReplacedContents;
 use super::ledger::{LedgerRow, ShareLedger};
 use super::left_out::{LeftOut, LeftOutWhy, remedy_of_excluded};
-use super::order::EventOrder;
+use super::order::{DiscoveredBy, EventOrder, NameInShare, name_of};
 use super::place::SharePlace;
-use super::renamed::{MovedContents, NewName};
+use super::proof::{HashProof, KnownFile, Told};
+use super::renamed::{DepartedFiles, LeavingNames, MovedContents};
 use super::shares::OfferedShares;
 use super::tree::{DirectoryBody, FileBody, NodeBody, Slot, SymlinkBody, Tree, TreeNode};
 use super::watch::Cause;
@@ -35,6 +36,7 @@ pub(super) struct Recheck {
     pub(super) directory: Slot,
     pub(super) name: Box<[u8]>,
     pub(super) cause: Cause,
+    pub(super) told: Told,
 }
 
 /// The names of all shares, the contents that are served for them, and the order of their events.
@@ -47,6 +49,10 @@ pub(super) struct ShareListing {
     pub(super) kept: ReplacedContents,
     /// Contents of files that were renamed and are not read yet under their new names.
     pub(super) moved: MovedContents,
+    /// Names that were removed here and are still announced.
+    pub(super) leaving: LeavingNames,
+    /// Files whose directory was moved or removed.
+    pub(super) departed: DepartedFiles,
     /// Former versions of listed files.
     pub(super) former: FormerVersions,
     /// Names left out because of other names.
@@ -66,6 +72,8 @@ impl ShareListing {
             order: EventOrder::default(),
             kept: ReplacedContents::new(),
             moved: MovedContents::new(),
+            leaving: LeavingNames::default(),
+            departed: DepartedFiles::new(),
             former: FormerVersions::new(),
             dependents: DependentNames::default(),
             rechecks: Vec::new(),
@@ -110,13 +118,63 @@ impl ShareListing {
         else {
             return;
         };
+        self.leaving.forget(&(share, path.clone()));
         self.order.hold(ShareEvent::Put { share, path, entry });
     }
 
     fn announce_removed(&mut self, slot: Slot) {
         if let Some((share, path)) = self.name_in_listing(slot) {
+            if let Some(file) = self.tree.file(slot) {
+                let is_by_walk = self.order.discovered_by() == DiscoveredBy::Walked;
+                let name = (share, path.clone());
+                self.leaving.insert(name, &file, is_by_walk);
+            }
             self.order.hold(ShareEvent::Removed { share, path });
         }
+    }
+
+    /// Appends the events that no earlier change blocks to `out`. The removal of a name is not
+    /// announced while its file has another name that is not listed yet, or while the walk that
+    /// missed the name may still find the file.
+    pub(super) fn release(&mut self, now: Instant, out: &mut Vec<ShareEvent>) {
+        let mut events = Vec::new();
+        self.order.release(now, &mut events);
+        let is_removal = |event: &ShareEvent| matches!(event, ShareEvent::Removed { .. });
+        if !self.leaving.is_empty() && events.iter().any(is_removal) {
+            let mut later = HashSet::new();
+            let mut kept: Vec<ShareEvent> = events.into_iter().rev().collect();
+            kept.retain(|event| {
+                let Some(name) = name_of(event) else {
+                    return true;
+                };
+                let is_last = !self.order.holds(&name) && later.insert(name.clone());
+                !(is_removal(event) && is_last && self.is_kept(&name))
+            });
+            kept.reverse();
+            events = kept;
+        }
+        out.append(&mut events);
+        let mut names = self.leaving.kept_for_ended(&mut self.moved);
+        for index in std::mem::take(&mut self.shares.walked) {
+            names.extend(self.leaving.kept_by_walk(ShareIndex(index)));
+        }
+        for name in names {
+            if !self.is_kept(&name) {
+                let (share, path) = name;
+                out.push(ShareEvent::Removed { share, path });
+            }
+        }
+    }
+
+    /// Returns whether a removed name must stay announced for now.
+    fn is_kept(&mut self, name: &NameInShare) -> bool {
+        let share = self.shares.by_index.get(&name.0.0);
+        let Some(share) = share else {
+            self.leaving.forget(name);
+            return false;
+        };
+        let is_walked = share.walk.is_running;
+        self.leaving.keeps(name, &self.moved, is_walked)
     }
 
     /// Returns the path of a name in the listing: the place of its share, and its path in the
@@ -216,14 +274,16 @@ impl ShareListing {
         (directory.dev, directory.ino, directory.number) = (dev, ino, number);
     }
 
-    /// Lists a file with its hash, remembers the hash, and announces the file if its entry changed.
-    /// `doubted` is remembered with the hash ([`LedgerRow::doubted`]).
+    /// Lists a file with its hash, remembers the hash and its proof, and announces the file if its
+    /// entry changed. `is_witnessed` says that no report since the hash was made said that the file
+    /// was written or that the name leads to another file.
     pub(super) fn list_file(
         &mut self,
         slot: Slot,
         seen: &NameStat,
         hash: ContentHash,
-        doubted: bool,
+        proof: HashProof,
+        is_witnessed: bool,
     ) {
         let before = self.entry(slot);
         let version = self.version_of(slot, &seen.identity, &hash, FileTimestamp::now());
@@ -235,24 +295,22 @@ impl ShareListing {
             self.drop_content(slot, &old.hash);
             self.note_former(slot, &old, &seen.identity, &hash);
         }
-        let executable = seen.executable();
         let file = FileBody {
             identity: seen.identity,
             hash,
-            executable,
+            executable: seen.executable(),
             listed: true,
+            witnessed: is_witnessed && self.sees_writes(slot),
         };
         self.tree.set_file(slot, file, version);
         self.count(slot, 1);
         self.tree.record_content(slot, &hash);
         self.kept.record_shown(&hash, true, Instant::now());
-        self.moved.forget(&hash);
-        self.moved.forget_at(slot);
         let row = LedgerRow {
             identity: seen.identity,
             hash,
             first_seen: version,
-            doubted,
+            proof,
         };
         let known = self.ledger.get(row.identity.dev, row.identity.ino);
         if known != Some(row) {
@@ -261,13 +319,76 @@ impl ShareListing {
         if before != self.entry(slot) {
             self.announce_put(slot);
         }
-        if seen.linked_again {
+        self.moved.forget_at(slot);
+        for name in self.leaving.kept_for_ended(&mut self.moved) {
+            if !self.is_kept(&name) {
+                let (share, path) = name;
+                self.order.hold(ShareEvent::Removed { share, path });
+            }
+        }
+        if seen.links > 1 {
             // the file's former content under this name, and its last content under any name
             let before = old.listed.then_some(old.hash);
             let before = before.into_iter().chain(known.map(|row| row.hash));
             self.recheck_other_names(file.identity, before.chain([hash]));
         }
         self.recheck_private_names(slot, &file.identity);
+    }
+
+    /// Lists a file with a hash that was not read under this name and these attributes. If it
+    /// `is_proven`, the proof that the ledger has stays.
+    pub(super) fn list_known(
+        &mut self,
+        slot: Slot,
+        seen: &NameStat,
+        hash: ContentHash,
+        is_proven: bool,
+    ) {
+        let row = self.ledger.get(seen.identity.dev, seen.identity.ino);
+        let proof = row.filter(|_| is_proven).map(|row| row.proof);
+        let proof = proof.unwrap_or(HashProof::Missing);
+        self.list_file(slot, seen, hash, proof, true);
+    }
+
+    /// Returns whether the kernel reports every write to a file that is made through this name.
+    pub(super) fn sees_writes(&self, slot: Slot) -> bool {
+        let parent = self.tree.get(slot).map(|node| node.parent);
+        let directory = parent.and_then(|parent| self.tree.directory(parent));
+        directory.is_some_and(|directory| directory.is_local && directory.watch.is_some())
+    }
+
+    /// Returns the bytes of a listed name, if no report since it was listed said that they may have
+    /// changed.
+    pub(super) fn witnessed(&self, slot: Slot) -> Option<KnownFile> {
+        let file = self.tree.file(slot)?;
+        let (identity, hash) = (file.identity, file.hash);
+        (file.listed && file.witnessed).then_some(KnownFile { identity, hash })
+    }
+
+    /// Returns the other names of a file that are witnessed and have the content of `known`.
+    pub(super) fn witnesses_of(
+        &self,
+        slot: Slot,
+        known: &KnownFile,
+    ) -> impl Iterator<Item = KnownFile> + '_ {
+        let names = self.tree.with_content(&known.hash);
+        let others = names.filter(move |other| *other != slot);
+        let inode = known.identity.inode();
+        let files = others.take(LINKS_LOOKED_AT_MAX);
+        let files = files.filter_map(|other| self.witnessed(other));
+        files.filter(move |file| file.identity.inode() == inode)
+    }
+
+    /// Records that the reports of the kernel prove the hash of a file.
+    pub(super) fn confirm(&mut self, slot: Slot) {
+        let file = self.tree.file(slot).filter(|file| file.listed);
+        let Some(file) = file else { return };
+        if let Some(row) = self.ledger.get(file.identity.dev, file.identity.ino)
+            && (row.identity, row.hash) == (file.identity, file.hash)
+        {
+            let proof = HashProof::Reports;
+            self.ledger.put(LedgerRow { proof, ..row });
+        }
     }
 
     /// Records the version that a name was listed with until now, if the file may still begin with
@@ -354,16 +475,18 @@ impl ShareListing {
     /// Rechecks the names of a file that are listed with this content and with another identity.
     /// The kernel reports a change only under the name through which it was made.
     pub(super) fn recheck_links(&mut self, identity: FileIdentity, hash: &ContentHash) {
-        let others = self.tree.with_content(hash).take(LINKS_LOOKED_AT_MAX);
-        let stale = others.filter(|slot| {
-            self.tree.file(*slot).is_some_and(|file| {
-                let same = (file.identity.dev, file.identity.ino) == (identity.dev, identity.ino);
-                same && file.identity != identity
-            })
-        });
-        for slot in stale.collect::<Vec<_>>() {
+        for slot in self.links_to_recheck(identity, hash) {
             self.recheck(slot, Cause::Walk);
         }
+    }
+
+    fn links_to_recheck(&self, identity: FileIdentity, hash: &ContentHash) -> Vec<Slot> {
+        let others = self.tree.with_content(hash).take(LINKS_LOOKED_AT_MAX);
+        let is_stale = |slot: &Slot| {
+            let file = self.tree.file(*slot).map(|file| file.identity);
+            file.is_some_and(|file| file.is_inode_of(&identity) && file != identity)
+        };
+        others.filter(is_stale).collect()
     }
 
     /// Lists a directory, or updates its modification time.
@@ -390,19 +513,31 @@ impl ShareListing {
         if let Some(row) = self.ledger.get(seen.dev, seen.ino)
             && row.identity.same_but_ctime(seen)
         {
-            let identity = row.identity;
-            self.moved.insert(row.hash, NewName { slot, identity });
+            self.moved.insert(slot, row.known());
         }
     }
 
     /// Queues a name for a check by the scanner.
     pub(super) fn recheck(&mut self, slot: Slot, cause: Cause) {
+        self.recheck_told(slot, cause, Told::Nothing);
+    }
+
+    /// Rechecks the other names of a file after one of its names was removed, which changed the
+    /// ctime and no byte.
+    pub(super) fn recheck_links_of_removed(&mut self, file: &FileBody) {
+        for slot in self.links_to_recheck(file.identity.without_ctime(), &file.hash) {
+            self.recheck_told(slot, Cause::Walk, Told::Attributes);
+        }
+    }
+
+    fn recheck_told(&mut self, slot: Slot, cause: Cause, told: Told) {
         if let Some(node) = self.tree.get(slot) {
             let (directory, name) = (node.parent, self.tree.name(slot).into());
             self.rechecks.push(Recheck {
                 directory,
                 name,
                 cause,
+                told,
             });
         }
     }

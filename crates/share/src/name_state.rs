@@ -148,19 +148,20 @@ pub(super) enum FoundBy {
 pub(super) enum Observation {
     /// The name is gone, or no longer stands for a file.
     Gone,
-    /// A check found the listed attributes. `doubted` says that the remembered hash is in doubt.
-    Unchanged { cause: Cause, doubted: bool },
+    /// A check found the listed attributes. `is_closed` says that a writer closed the file, and that
+    /// the times do not prove the listed hash.
+    Unchanged { is_closed: bool },
     /// A check found the attributes of a remembered hash that is not listed under this name.
     Remembered { doubted: bool },
-    /// A check found any other file. `recent` says that its mtime is within the quiet period.
+    /// A check found any other file. `recent` says that it changed within the quiet period.
     Changed {
         cause: Cause,
         recent: bool,
         found: FoundBy,
     },
     /// The file has rested long enough to be read. `watched` says that the directory of the file is
-    /// watched.
-    Rested { watched: bool },
+    /// watched, and `witnessed` that the reports of the kernel prove its listed hash.
+    Rested { watched: bool, witnessed: bool },
     /// The read ended.
     Read(HashOutcome),
     /// Changed bytes were found under the listed hash.
@@ -188,7 +189,9 @@ pub(super) enum ListingChange {
     #[default]
     Keep,
     /// The file is listed with the hash that was read or remembered.
-    List { doubted: bool },
+    List,
+    /// The listed hash is proven by the reports of the kernel.
+    Confirm,
     /// The name is left out, because the file cannot be read.
     LeaveOut(FileIdentity),
     /// The name is removed.
@@ -288,46 +291,42 @@ impl NameState {
                 end(Self::Absent, listing, notes)
             }
             Observation::Remembered { doubted: false } => {
-                let listing = ListingChange::List { doubted: false };
+                let listing = ListingChange::List;
                 end(Self::Listed, listing, notes)
             }
             // the hash is as doubtful under this name as under the name by which it was read
             Observation::Remembered { doubted: true } => {
                 *notes = FileNotes::default();
                 let (next, mut effects) = doubt(facts.quiet, facts);
-                effects.listing = ListingChange::List { doubted: true };
+                effects.listing = ListingChange::List;
                 (next, effects)
             }
-            Observation::Unchanged { cause, doubted } => {
-                self.after_unchanged(cause, doubted, notes, facts)
-            }
+            Observation::Unchanged { is_closed } => self.after_unchanged(is_closed, notes, facts),
             Observation::Changed {
                 cause,
                 recent,
                 found,
             } => self.after_change(cause, recent, found, notes, facts),
-            Observation::Rested { watched } => self.after_rest(watched, notes, facts),
+            Observation::Rested { watched, witnessed } => {
+                self.after_rest(watched, witnessed, notes, facts)
+            }
             Observation::Read(outcome) => self.after_read(outcome, notes, facts),
             Observation::Suspected => self.after_suspicion(notes, facts),
         }
     }
 
     /// Returns the next state of a file that looks as it is listed. It may have been written again
-    /// within a clock tick, or through a mapping, which changes no time stamp. If its hash is in
-    /// doubt, it is hashed again once its writer has closed it, because it can then be hashed
-    /// reliably.
+    /// within a clock tick, or through a mapping, which changes no time stamp. If its times do not
+    /// prove the hash, it is hashed again once its writer has closed it, because it can then be
+    /// hashed reliably.
     fn after_unchanged(
         self,
-        cause: Cause,
-        doubted: bool,
+        is_closed: bool,
         notes: &mut FileNotes,
         facts: &NameFacts,
     ) -> (Self, Effects) {
-        let is_doubted = doubted || self == Self::Doubted;
         match self {
-            _ if cause == Cause::Closed && is_doubted && !notes.is_extended => {
-                ready(true, Wait::Block, facts)
-            }
+            _ if is_closed && !notes.is_extended => ready(true, Wait::Block, facts),
             // the read that was to verify the listed hash found something else under the name
             Self::Checking if notes.is_suspected => ready(false, Wait::Block, facts),
             Self::Checking if notes.is_extended => doubt(facts.quiet, facts),
@@ -345,13 +344,6 @@ impl NameState {
         notes: &mut FileNotes,
         facts: &NameFacts,
     ) -> (Self, Effects) {
-        // the kernel also reports a write when only the mtime is set, but a real write sets the
-        // mtime to now
-        let cause = if cause == Cause::Modified && !recent {
-            Cause::Walk
-        } else {
-            cause
-        };
         if cause == Cause::Created {
             // the file closed under this name was a different one
             notes.closed_at = None;
@@ -421,6 +413,7 @@ impl NameState {
     fn after_rest(
         self,
         watched: bool,
+        witnessed: bool,
         notes: &mut FileNotes,
         facts: &NameFacts,
     ) -> (Self, Effects) {
@@ -434,6 +427,9 @@ impl NameState {
         match (self, facts.paced_until) {
             (Self::Settling, _) => ready(true, Wait::Keep, facts),
             (Self::Paced { sure }, _) => ready(sure, Wait::Keep, facts),
+            (Self::Doubted, _) if witnessed && !notes.is_extended && !notes.is_suspected => {
+                end(Self::Listed, ListingChange::Confirm, notes)
+            }
             (Self::Doubted | Self::BeingWritten, Some(until)) => {
                 (self, rest_until(until, Wait::Keep))
             }
@@ -618,7 +614,7 @@ fn after_hash(
             ready(true, Wait::Keep, facts)
         }
         (Some(Cause::Created | Cause::Modified), _) => write(true, notes, facts),
-        (_, HashTrust::Racy) => doubt(facts.quiet, facts),
+        (_, HashTrust::Racy { .. }) => doubt(facts.quiet, facts),
         (_, HashTrust::Extended) => {
             let is_promised = facts.size_bytes <= PROMISED_MAX_BYTES;
             let rest = whole_read_rest(facts.size_bytes).max(facts.quiet);
@@ -633,9 +629,7 @@ fn after_hash(
         }
     };
     let effects = Effects {
-        listing: ListingChange::List {
-            doubted: trust != HashTrust::Sure,
-        },
+        listing: ListingChange::List,
         recheck: again,
         ..effects
     };
@@ -694,14 +688,15 @@ mod tests {
         let trusts = [
             HashTrust::Sure,
             HashTrust::UntilClosed,
-            HashTrust::Racy,
+            HashTrust::Racy { is_open: false },
+            HashTrust::Racy { is_open: true },
             HashTrust::Extended,
         ];
         let hashed = |trust| HashOutcome::Hashed {
             seen: NameStat {
                 identity: FileIdentity::default(),
                 mode: 0o100_644,
-                linked_again: false,
+                links: 1,
                 made_up: false,
             },
             hash: ContentHash::of(b""),
@@ -731,9 +726,9 @@ mod tests {
             Just(Observation::Gone),
             Just(Observation::Suspected),
             any::<bool>().prop_map(|doubted| Observation::Remembered { doubted }),
-            any::<bool>().prop_map(|watched| Observation::Rested { watched }),
-            (select(&CAUSES), any::<bool>())
-                .prop_map(|(cause, doubted)| Observation::Unchanged { cause, doubted }),
+            any::<[bool; 2]>()
+                .prop_map(|[watched, witnessed]| Observation::Rested { watched, witnessed }),
+            any::<bool>().prop_map(|is_closed| Observation::Unchanged { is_closed }),
             change.prop_map(|(cause, recent, found)| Observation::Changed {
                 cause,
                 recent,
@@ -816,7 +811,7 @@ mod tests {
             let is_noted = next.waits_for_read()
                 || matches!(next, NameState::Doubted | NameState::Checking);
             prop_assert!(is_noted || notes == FileNotes::default() || next == before);
-            let is_listed = matches!(effects.listing, ListingChange::List { .. });
+            let is_listed = matches!(effects.listing, ListingChange::List);
             let is_hash = matches!(observation, Observation::Remembered { .. }
                 | Observation::Read(HashOutcome::Hashed { .. }));
             prop_assert!(is_hash || !is_listed, "listed without a hash");

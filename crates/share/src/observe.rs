@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use super::identity::{FileIdentity, FileTimestamp, NameStat, is_recent};
-use super::ledger::LedgerRow;
 use super::left_out::LeftOutWhy;
 use super::listing::ShareListing;
 use super::name_state::{FoundBy, Observation};
 use super::order::DiscoveredBy;
+use super::proof::{HashProof, Told, Verdict, is_fresh, judge};
 use super::state::ListingState;
-use super::tree::{FileBody, LeftOutBody, NodeBody, Slot, SymlinkBody};
+use super::tree::{LeftOutBody, NodeBody, Slot, SymlinkBody};
 use super::watch::Cause;
 
 /// Result of checking a name.
@@ -79,16 +79,21 @@ impl<'a> NameUpdate<'a> {
         &mut self,
         found: ObservedName,
         cause: Cause,
+        told: Told,
         now: Instant,
     ) -> Option<Slot> {
         match found {
             ObservedName::Nothing => {
                 if let Some(slot) = self.known {
+                    let file = self.state.listing.tree.file(slot);
                     self.state.remove_tree(slot);
+                    if let Some(file) = file.filter(|file| file.listed && told == Told::Removed) {
+                        self.state.listing.recheck_links_of_removed(&file);
+                    }
                 }
             }
             ObservedName::LeftOut(body) => self.leave_out(body),
-            ObservedName::File(seen) => self.see_file(&seen, cause, now),
+            ObservedName::File(seen) => self.see_file(&seen, cause, told, now),
             ObservedName::Directory(seen) => return self.see_directory(&seen),
             ObservedName::Symlink(seen, target) => self.see_symlink(&seen, target),
         }
@@ -148,52 +153,91 @@ impl<'a> NameUpdate<'a> {
             .insert(self.parent, self.name, NodeBody::unlisted())
     }
 
-    fn see_file(&mut self, seen: &NameStat, cause: Cause, now: Instant) {
+    fn see_file(&mut self, seen: &NameStat, cause: Cause, told: Told, now: Instant) {
         let slot = self.slot_for_file(seen);
-        let FileIdentity { dev, ino, .. } = seen.identity;
-        let listed = self.state.listing.tree.file(slot);
-        let listed = listed.filter(|file| file.listed);
-        if let Some(file) = listed.filter(|file| file.identity == seen.identity) {
-            let version = self.state.listing.tree.version(slot, &file);
-            if version != version.seen_at(FileTimestamp::now()) {
-                // the version time is in the future because the clock was set back
-                let doubted = self.state.listing.ledger.is_doubted(dev, ino);
-                self.state.listing.list_file(slot, seen, file.hash, doubted);
+        let verdict = judge(&self.state.listing, slot, seen, cause, told);
+        match verdict {
+            Verdict::Listed { is_closed } => self.see_listed(slot, seen, told, is_closed, now),
+            Verdict::Known { hash, is_proven } => {
+                let remembered = Observation::Remembered {
+                    doubted: !is_proven,
+                };
+                self.state.apply(slot, remembered, seen.identity, now);
+                self.state.listing.list_known(slot, seen, hash, is_proven);
             }
-            let doubted = cause == Cause::Closed && self.state.listing.ledger.is_doubted(dev, ino);
-            let unchanged = Observation::Unchanged { cause, doubted };
-            self.state.apply(slot, unchanged, seen.identity, now);
+            Verdict::Dated(known) => {
+                if self.state.listing.witnessed(slot).is_none() {
+                    let then = NameStat {
+                        identity: known.identity,
+                        ..*seen
+                    };
+                    self.state
+                        .listing
+                        .list_known(slot, &then, known.hash, false);
+                }
+                self.see_changed(slot, seen, cause, now);
+            }
+            Verdict::Unknown => {
+                self.state.listing.tree.forget_witness(slot);
+                let is_listed = self.state.listing.tree.file(slot).is_some_and(|f| f.listed);
+                if !is_listed {
+                    self.state.listing.note_moved(slot, &seen.identity);
+                }
+                self.see_changed(slot, seen, cause, now);
+            }
+        }
+    }
+
+    /// Records a file that looks as it is listed.
+    fn see_listed(
+        &mut self,
+        slot: Slot,
+        seen: &NameStat,
+        told: Told,
+        is_closed: bool,
+        now: Instant,
+    ) {
+        let listing = &mut self.state.listing;
+        let Some(mut file) = listing.tree.file(slot) else {
             return;
+        };
+        let row = listing.ledger.get(seen.identity.dev, seen.identity.ino);
+        let proof = row.map_or(HashProof::Missing, |row| row.proof);
+        let version = listing.tree.version(slot, &file);
+        if version != version.seen_at(FileTimestamp::now()) {
+            // the version time is in the future because the clock was set back
+            listing.list_file(slot, seen, file.hash, proof, file.witnessed);
+        } else if !file.witnessed && told.keeps_file() && proof == HashProof::Times {
+            file.witnessed = listing.sees_writes(slot);
+            listing.tree.set_file(slot, file, version);
         }
-        if let Some(row) = self.state.listing.ledger.get(dev, ino)
-            && is_of(&row, seen, listed.as_ref())
-            && (!row.doubted || cause == Cause::Walk && seen.linked_again)
-        {
-            let doubted = row.doubted;
-            self.state.apply(
-                slot,
-                Observation::Remembered { doubted },
-                seen.identity,
-                now,
-            );
-            self.state.listing.list_file(slot, seen, row.hash, doubted);
-            return;
-        }
-        if listed.is_none() {
-            self.state.listing.note_moved(slot, &seen.identity);
-        }
-        let found = match self.state.listing.order.discovered_by() {
+        let unchanged = Observation::Unchanged { is_closed };
+        self.state.apply(slot, unchanged, seen.identity, now);
+    }
+
+    /// Has a file read.
+    fn see_changed(&mut self, slot: Slot, seen: &NameStat, cause: Cause, now: Instant) {
+        let order = &self.state.listing.order;
+        let found = match order.discovered_by() {
             DiscoveredBy::Reported => FoundBy::Report,
             DiscoveredBy::New => {
-                let order = &self.state.listing.order;
                 let is_awaited = order.awaits_discovered(seen.identity.size_bytes);
                 FoundBy::NewTree { is_awaited }
             }
             DiscoveredBy::Walked => FoundBy::Walk,
         };
+        let (clock, quiet) = (FileTimestamp::now(), self.state.quiet);
+        // the kernel also reports a write when only the mtime is set, but a real write sets the
+        // mtime to now
+        let is_dated = !is_recent(seen.identity.mtime, clock, quiet);
+        let cause = if cause == Cause::Modified && is_dated {
+            Cause::Walk
+        } else {
+            cause
+        };
         let changed = Observation::Changed {
             cause,
-            recent: is_recent(seen.identity.mtime, FileTimestamp::now(), self.state.quiet),
+            recent: is_fresh(&seen.identity, clock, quiet),
             found,
         };
         self.state.apply(slot, changed, seen.identity, now);
@@ -276,15 +320,4 @@ fn give_back(listing: &mut ShareListing, slot: Slot) {
         Some(file) => listing.kept.forget(&file.hash),
         None => listing.kept.clear(),
     }
-}
-
-/// Returns whether a remembered row belongs to this file: the identities must be the same. If the
-/// name is listed with this size and mtime, the listed hash must also be that of the row, because
-/// another file may have had the same inode number and attributes. On a filesystem that invents
-/// inode numbers, a row is used only for a name that is listed in this way.
-fn is_of(row: &LedgerRow, seen: &NameStat, listed: Option<&FileBody>) -> bool {
-    let dated = |identity: &FileIdentity| (identity.size_bytes, identity.mtime);
-    let unchanged = listed.filter(|file| dated(&file.identity) == dated(&seen.identity));
-    let agrees = unchanged.map_or(!seen.made_up, |file| file.hash == row.hash);
-    agrees && row.identity == seen.identity
 }

@@ -82,7 +82,7 @@ impl DefaultOfferRule {
                 ..FileIdentity::default()
             },
             mode: found.mode(),
-            linked_again: false,
+            links: 1,
             made_up: false,
         };
         rule.left_out(&path, &seen).map_or(Ok(path), Err)

@@ -31,6 +31,7 @@ use super::name_state::{Effects, Wait};
 use super::queue::PROMISED_MAX_BYTES;
 use super::tree::Slot;
 use held_events::{HeldEvent, HeldEvents};
+pub(super) use held_events::{NameInShare, name_of};
 
 /// How long later turns wait at most for a file over [`PROMISED_MAX_BYTES`]: half of
 /// the 2 s within which a small file is listed (p2pfs(7)). A gigabyte can be hashed in that time.
@@ -334,6 +335,11 @@ impl EventOrder {
             event,
         };
         self.held.insert(turn, held);
+    }
+
+    /// Returns whether an event of this name is held.
+    pub(super) fn holds(&self, name: &NameInShare) -> bool {
+        self.held.has(name)
     }
 
     /// Returns whether a unit is open: it waits for directories to be read, and then for

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::at_work::HashTicket;
 use super::identity::{FileIdentity, NameStat};
+use super::proof::HashProof;
 use super::watch::Cause;
 use p2pfs_types::digest::ContentHash;
 
@@ -45,9 +46,12 @@ pub(super) enum HashTrust {
     /// Until the file is closed. A process has or may have it open for writing, and a write through
     /// a mapping changes no time stamp until the page is written to the disk (`mmap(2)`).
     UntilClosed,
-    /// Until the file is read again after a rest. It was written so shortly before it was read that
-    /// another write may get the same time stamp.
-    Racy,
+    /// Until the reports of the kernel prove it (`proof`), or the file is read again after a rest. It
+    /// was changed so shortly before it was read that another write may get the same times.
+    Racy {
+        /// Whether a process has or may have it open for writing.
+        is_open: bool,
+    },
     /// Until the file has been read whole. Its first bytes were not read, or it grew while it was
     /// read.
     Extended,
@@ -65,6 +69,23 @@ pub(super) struct FinishedRead {
     pub(super) read_bytes: u64,
     /// Whether the name was reported again since the file was queued and was not checked since.
     pub(super) overtaken: bool,
+}
+
+impl HashTrust {
+    /// Returns the proof of the hash.
+    pub(super) fn proof(self) -> HashProof {
+        if self == Self::Sure {
+            HashProof::Times
+        } else {
+            HashProof::Missing
+        }
+    }
+
+    /// Returns whether the hash is that of all bytes and no process may have had the file open for
+    /// writing, so that the reports of the kernel say whether the file is written after the read.
+    pub(super) fn begins_witness(self) -> bool {
+        matches!(self, Self::Sure | Self::Racy { is_open: false })
+    }
 }
 
 impl FinishedRead {

@@ -22,6 +22,9 @@ pub(super) struct FileBody {
     pub(super) hash: ContentHash,
     pub(super) executable: bool,
     pub(super) listed: bool,
+    /// Whether, since it was listed, no report said that the file may have been written or that the
+    /// name may lead to another file.
+    pub(super) witnessed: bool,
 }
 
 impl FileBody {
@@ -32,6 +35,7 @@ impl FileBody {
             hash: ContentHash::new([0; 32]),
             executable: false,
             listed: false,
+            witnessed: false,
         }
     }
 }
@@ -49,6 +53,8 @@ pub(super) struct PackedFile {
     device: u8,
     executable: bool,
     pub(super) listed: bool,
+    /// As in [`FileBody`].
+    pub(super) witnessed: bool,
 }
 
 impl PackedFile {
@@ -63,6 +69,7 @@ impl PackedFile {
             device: WHOLE,
             executable: false,
             listed: false,
+            witnessed: false,
         }
     }
 }
@@ -81,6 +88,7 @@ impl Packing {
             hash: *file.hash.as_bytes(),
             executable: file.executable,
             listed: file.listed,
+            witnessed: file.witnessed,
             ..PackedFile::unlisted()
         };
         if self.pack_identity(&file.identity, &mut packed).is_some() {
@@ -98,6 +106,7 @@ impl Packing {
             hash: ContentHash::new(file.hash),
             executable: file.executable,
             listed: file.listed,
+            witnessed: file.witnessed,
         }
     }
 
@@ -162,6 +171,7 @@ mod tests {
             hash: ContentHash::of(b"x"),
             executable: true,
             listed: true,
+            witnessed: true,
         }
     }
 
@@ -194,7 +204,7 @@ mod tests {
                 let back = packing.unpack(place, &packed);
                 assert_eq!(back.identity, identity);
                 assert_eq!(back.hash, ContentHash::of(b"x"));
-                assert!(back.executable && back.listed);
+                assert!(back.executable && back.listed && back.witnessed);
             }
         }
     }

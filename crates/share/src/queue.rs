@@ -513,7 +513,10 @@ mod tests {
         queue.rest(a, 1, now, DOUBTED);
         let (date, rested) = (
             FileTimestamp::default(),
-            Observation::Rested { watched: true },
+            Observation::Rested {
+                watched: true,
+                witnessed: false,
+            },
         );
         see(&mut queue, (a, 1), rested, date, now);
         let _taken = queue.take(false, u64::MAX).unwrap();

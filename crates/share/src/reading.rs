@@ -7,15 +7,17 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::fs::fstat;
 
 use super::at_work::HasherProgress;
 use super::beneath::{Beneath, Writers, is_absence, is_want, writers_of};
-use super::extension::{KnownStart, ListedVersion};
+use super::extension::KnownStart;
 use super::identity::{FileIdentity, FileTimestamp, NameStat};
 use super::outboards::SMALL_FILE_MAX_BYTES;
 use super::outcome::{HashOutcome, HashTrust};
+use super::proof::{KnownFile, is_fresh};
 use super::queue::DequeuedFile;
 use super::shared::SharedState;
 use p2pfs_types::digest::ContentHash;
@@ -32,7 +34,11 @@ pub(super) struct Job {
     pub(super) include_private: bool,
     pub(super) path: SharedPath,
     /// Listed version from which the hash may be made.
-    pub(super) listed: Option<ListedVersion>,
+    pub(super) listed: Option<KnownFile>,
+    /// Bytes that the file has if no process has it open for writing.
+    pub(super) witnessed: Option<KnownFile>,
+    /// Whether the kernel reports every write to the file through its name.
+    pub(super) sees_writes: bool,
 }
 
 impl Job {
@@ -67,16 +73,15 @@ impl OpenedFile {
     }
 }
 
-/// Opens a file to be read, unless a process may still be writing it.
+/// Opens a file to be read. Returns an outcome instead if a process may still be writing it, or if
+/// its bytes are known.
 pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, HashOutcome> {
     let (file, seen) = open(&shared.beneath, job)?;
-    let age = seen.identity.mtime.distance(FileTimestamp::now());
-    let recent = age < shared.intervals.quiet;
-    let writers = if recent {
-        writers_of(&file)
-    } else {
-        Writers::None
-    };
+    let now = FileTimestamp::now();
+    let age = age_of(&seen.identity, now);
+    let recent = is_fresh(&seen.identity, now, shared.intervals.quiet);
+    let found = (recent || job.witnessed.is_some()).then(|| writers_of(&file));
+    let writers = found.filter(|_| recent).unwrap_or(Writers::None);
     let is_done = match writers {
         Writers::None => true,
         Writers::Some if job.taken.held.busy => true,
@@ -90,12 +95,33 @@ pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, Ha
     if !is_done {
         return Err(HashOutcome::BeingWritten(age));
     }
+    if let Some(known) = job.witnessed.filter(|_| found == Some(Writers::None))
+        && seen.identity.is_inode_of(&known.identity)
+        && seen.identity.size_bytes == known.identity.size_bytes
+    {
+        // Nothing was written since the hash was made. The close of a process that stored through a
+        // mapping was reported by now, and then the result does not count.
+        return Err(HashOutcome::Hashed {
+            seen,
+            hash: known.hash,
+            trust: HashTrust::Racy { is_open: false },
+            unwritten: false,
+        });
+    }
     Ok(OpenedFile {
         file,
         seen,
         recent,
         unwritten: writers == Writers::None,
     })
+}
+
+/// Returns the time since a file seems to have changed last.
+fn age_of(identity: &FileIdentity, now: FileTimestamp) -> Duration {
+    identity
+        .mtime
+        .distance(now)
+        .min(identity.ctime.distance(now))
 }
 
 /// Returns whether a close has waited long enough for other writers of the file.
@@ -115,10 +141,22 @@ pub(super) fn conclude(
     hash: ContentHash,
     is_extended: bool,
 ) -> HashOutcome {
-    let seen = opened.seen;
+    let mut seen = opened.seen;
     let is_complete = job.taken.held.busy || is_extended && opened.unwritten;
     let may_grow = is_complete && opened.size_bytes() > SMALL_FILE_MAX_BYTES;
-    match fstat(&opened.file).map(|stat| FileIdentity::of(&stat)) {
+    let after = fstat(&opened.file).map(|stat| NameStat::of(&stat));
+    // the reports tell a rename or a new mode during the read from a write
+    let is_renamed = |after: &NameStat| {
+        let is_same = after.identity.same_but_ctime(&seen.identity);
+        is_same && after.identity != seen.identity && after.links == 1 && job.sees_writes
+    };
+    let is_renamed = after.as_ref().is_ok_and(is_renamed);
+    if let Ok(after) = after.as_ref()
+        && is_renamed
+    {
+        seen = *after;
+    }
+    match after.map(|after| after.identity) {
         Ok(after)
             if after == seen.identity || may_grow && after.has_grown_since(&seen.identity) =>
         {
@@ -127,20 +165,20 @@ pub(super) fn conclude(
             // the mtime, within the same clock tick
             let is_open_again = opened.unwritten && writers == Writers::Some;
             if opened.recent && is_open_again && !is_extended {
-                return HashOutcome::BeingWritten(
-                    seen.identity.mtime.distance(FileTimestamp::now()),
-                );
+                return HashOutcome::BeingWritten(age_of(&seen.identity, FileTimestamp::now()));
             }
             let trust = if is_extended || after != seen.identity {
                 HashTrust::Extended
             } else {
-                trust_in(job, opened, writers)
+                trust_in(job, opened.recent || is_renamed, writers)
             };
             HashOutcome::Hashed {
                 seen,
                 hash,
                 trust,
-                unwritten: opened.unwritten && (is_extended || writers == Writers::None),
+                unwritten: opened.unwritten
+                    && !is_renamed
+                    && (is_extended || writers == Writers::None),
             }
         }
         _ => HashOutcome::Changed,
@@ -150,14 +188,16 @@ pub(super) fn conclude(
 /// Returns how long the hash is valid. By git's rule for racily clean files, a file modified
 /// shortly before the read may have been written again within the same clock tick. A process that
 /// still has the file open may write through a mapping.
-fn trust_in(job: &Job, opened: &OpenedFile, writers: Writers) -> HashTrust {
-    if opened.recent {
-        return HashTrust::Racy;
-    }
-    match writers {
-        Writers::None => HashTrust::Sure,
-        Writers::Unknown if !job.taken.unclosed => HashTrust::Sure,
-        Writers::Some | Writers::Unknown => HashTrust::UntilClosed,
+fn trust_in(job: &Job, is_fresh: bool, writers: Writers) -> HashTrust {
+    let is_open = match writers {
+        Writers::None => false,
+        Writers::Some => true,
+        Writers::Unknown => job.taken.unclosed,
+    };
+    match (is_fresh, is_open) {
+        (true, is_open) => HashTrust::Racy { is_open },
+        (false, false) => HashTrust::Sure,
+        (false, true) => HashTrust::UntilClosed,
     }
 }
 

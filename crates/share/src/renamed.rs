@@ -3,10 +3,10 @@
 //!
 //! After a rename, this process cannot open the old name any more, but the scanner learns of the
 //! rename only from the kernel's reports. If the content is requested in between, it is in
-//! [`MissedContents`]. The rename changes the ctime, so the file is read again before it is listed
-//! under its new name. During that time its content is in [`MovedContents`].
+//! [`MissedContents`]. If the file must be read before it is listed under its new name (`proof`), its
+//! content is in [`MovedContents`] until then, and its old name in [`LeavingNames`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
@@ -14,15 +14,19 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::identity::FileIdentity;
-use super::tree::Slot;
+use super::order::NameInShare;
+use super::proof::KnownFile;
+use super::tree::{FileBody, Slot};
+use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::path::SharedPath;
 
 /// Maximum remembered missed contents. When there are more, the least recently requested one is
 /// forgotten, which costs its readers one more check.
 const MISSED_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
-/// Maximum remembered moved contents: enough for a large folder that is renamed. Each takes about
-/// 150 bytes. When there are more, the oldest one is forgotten and is found again only after its
-/// file was read.
+/// Maximum remembered moved contents, and maximum remembered files of moved directories: enough for
+/// a large folder that is renamed. Each takes about 250 bytes. When there are more, the oldest one is
+/// forgotten. Its file is found again only after it was read.
 const MOVED_MAX: usize = 65_536;
 /// How long a reader waits for a check: a change must be announced within this time.
 const CHECK_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -84,57 +88,211 @@ impl MissedContents {
     }
 }
 
-/// New name of a file that is not read yet under this name.
-#[derive(Clone, Copy)]
-pub(super) struct NewName {
-    pub(super) slot: Slot,
-    /// Identity of the file when it was read under the old name.
-    pub(super) identity: FileIdentity,
-}
+/// Device and inode number of a file. Both are 0 for an entry of an earlier run that no walk has
+/// reached.
+type Inode = (u64, u64);
 
-/// Contents of files with new names. Slots are reused, so the entry of a name must be forgotten
-/// with the name.
+/// Names of files that are not read yet under these names, and the contents under which the files
+/// were known. Slots are reused, so the entry of a name must be forgotten with the name.
 pub(super) struct MovedContents {
-    by_hash: LruCache<ContentHash, NewName>,
-    by_slot: BTreeMap<Slot, ContentHash>,
+    by_slot: LruCache<Slot, KnownFile>,
+    by_content: BTreeSet<(ContentHash, Slot)>,
+    by_file: BTreeSet<(ContentHash, Inode, Slot)>,
+    /// Files that were forgotten since the last call of [`Self::take_ended`].
+    ended: Vec<KnownFile>,
 }
 
 impl MovedContents {
     pub(super) fn new() -> Self {
         Self {
-            by_hash: LruCache::unbounded(),
-            by_slot: BTreeMap::new(),
+            by_slot: LruCache::unbounded(),
+            by_content: BTreeSet::new(),
+            by_file: BTreeSet::new(),
+            ended: Vec::new(),
         }
     }
 
-    pub(super) fn insert(&mut self, hash: ContentHash, to: NewName) {
-        self.forget(&hash);
-        self.forget_at(to.slot);
-        self.by_hash.put(hash, to);
-        self.by_slot.insert(to.slot, hash);
-        if self.by_hash.len() > MOVED_MAX
-            && let Some((_, oldest)) = self.by_hash.pop_lru()
+    pub(super) fn insert(&mut self, slot: Slot, known: KnownFile) {
+        self.forget_at(slot);
+        self.by_content.insert((known.hash, slot));
+        self.by_file
+            .insert((known.hash, known.identity.inode(), slot));
+        self.by_slot.put(slot, known);
+        if self.by_slot.len() > MOVED_MAX
+            && let Some((oldest, _)) = self.by_slot.peek_lru()
         {
-            self.by_slot.remove(&oldest.slot);
+            self.forget_at(*oldest);
         }
     }
 
-    /// Forgets a content that is listed or known to have changed.
+    /// Forgets a content that is known to have changed.
     pub(super) fn forget(&mut self, hash: &ContentHash) {
-        if let Some(to) = self.by_hash.pop(hash) {
-            self.by_slot.remove(&to.slot);
+        let names = self
+            .by_content
+            .range((*hash, Slot::FIRST)..=(*hash, Slot::LAST));
+        for (_, slot) in names.copied().collect::<Vec<_>>() {
+            self.forget_at(slot);
         }
     }
 
     /// Forgets a name that is gone or was read.
     pub(super) fn forget_at(&mut self, slot: Slot) {
-        if let Some(hash) = self.by_slot.remove(&slot) {
-            self.by_hash.pop(&hash);
+        if let Some(known) = self.by_slot.pop(&slot) {
+            self.by_content.remove(&(known.hash, slot));
+            self.by_file
+                .remove(&(known.hash, known.identity.inode(), slot));
+            self.ended.push(known);
         }
     }
 
-    pub(super) fn get(&self, hash: &ContentHash) -> Option<NewName> {
-        self.by_hash.peek(hash).copied()
+    /// Returns a name of a file with this content, and the identity with which it was read.
+    pub(super) fn get(&self, hash: &ContentHash) -> Option<(Slot, FileIdentity)> {
+        let names = (*hash, Slot::FIRST)..=(*hash, Slot::LAST);
+        let (_, slot) = self.by_content.range(names).next()?;
+        Some((*slot, self.by_slot.peek(slot)?.identity))
+    }
+
+    /// Returns whether the file of a removed name has another name that is not read yet.
+    fn has_file_of(&self, leaving: &LeavingName) -> bool {
+        let (hash, inode) = (leaving.content, leaving.inode);
+        if inode == Inode::default() {
+            return self.get(&hash).is_some();
+        }
+        let names = (hash, inode, Slot::FIRST)..=(hash, inode, Slot::LAST);
+        self.by_file.range(names).next().is_some()
+    }
+
+    /// Returns the files that were forgotten since the last call.
+    fn take_ended(&mut self) -> Vec<KnownFile> {
+        std::mem::take(&mut self.ended)
+    }
+}
+
+/// A name that is no longer in the tree and whose removal is not announced yet.
+#[derive(Clone, Copy)]
+struct LeavingName {
+    content: ContentHash,
+    inode: Inode,
+    /// Whether a walk missed it. The walk may still find its file under another name.
+    is_by_walk: bool,
+    /// Whether its removal waits only for its file.
+    is_kept: bool,
+}
+
+/// The names that are no longer in the tree and that other nodes still see.
+///
+/// A name stays announced while its file has another name that is not listed yet. Otherwise a file
+/// that is renamed and must be read would have no name until it is read.
+#[derive(Default)]
+pub(super) struct LeavingNames {
+    by_name: BTreeMap<NameInShare, LeavingName>,
+    by_file: BTreeSet<(ContentHash, Inode, NameInShare)>,
+}
+
+impl LeavingNames {
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Adds the name of a file that was listed with this content.
+    pub(super) fn insert(&mut self, name: NameInShare, file: &FileBody, is_by_walk: bool) {
+        self.forget(&name);
+        let leaving = LeavingName {
+            content: file.hash,
+            inode: file.identity.inode(),
+            is_by_walk,
+            is_kept: false,
+        };
+        self.by_file
+            .insert((leaving.content, leaving.inode, name.clone()));
+        self.by_name.insert(name, leaving);
+    }
+
+    /// Forgets a name whose removal is announced, or that is listed again.
+    pub(super) fn forget(&mut self, name: &NameInShare) {
+        if let Some(LeavingName { content, inode, .. }) = self.by_name.remove(name) {
+            self.by_file.remove(&(content, inode, name.clone()));
+        }
+    }
+
+    /// Returns whether the removal of a name must not be announced yet: its file is in `moved`, or
+    /// a walk that may find it `is_walked`. Forgets the name otherwise.
+    pub(super) fn keeps(
+        &mut self,
+        name: &NameInShare,
+        moved: &MovedContents,
+        is_walked: bool,
+    ) -> bool {
+        let Some(leaving) = self.by_name.get_mut(name) else {
+            return false;
+        };
+        leaving.is_kept = moved.has_file_of(leaving) || leaving.is_by_walk && is_walked;
+        let is_kept = leaving.is_kept;
+        if !is_kept {
+            self.forget(name);
+        }
+        is_kept
+    }
+
+    /// Returns the names that are kept because of files that left `moved` since the last call.
+    pub(super) fn kept_for_ended(&self, moved: &mut MovedContents) -> Vec<NameInShare> {
+        let mut names = Vec::new();
+        for known in moved.take_ended() {
+            if self.by_name.is_empty() {
+                continue;
+            }
+            names.extend(self.kept_for(known.hash, known.identity.inode()));
+            if moved.get(&known.hash).is_none() {
+                names.extend(self.kept_for(known.hash, Inode::default()));
+            }
+        }
+        names
+    }
+
+    fn kept_for(&self, hash: ContentHash, inode: Inode) -> impl Iterator<Item = NameInShare> + '_ {
+        let first = (ShareIndex(0), SharedPath::root());
+        let from = self.by_file.range((hash, inode, first)..);
+        let of_file = from.take_while(move |(other, file, _)| (*other, *file) == (hash, inode));
+        let names = of_file.map(|(_, _, name)| name);
+        names.filter(|name| self.by_name[*name].is_kept).cloned()
+    }
+
+    /// Returns the names of a share that are kept because a walk missed them.
+    pub(super) fn kept_by_walk(&self, share: ShareIndex) -> Vec<NameInShare> {
+        let names = self.by_name.iter();
+        let kept = names.filter(|((of, _), it)| *of == share && it.is_kept && it.is_by_walk);
+        kept.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Returns the shares in which a name with this content is still announced.
+    pub(super) fn shares_with(&self, hash: &ContentHash) -> impl Iterator<Item = ShareIndex> + '_ {
+        let hash = *hash;
+        let first = (ShareIndex(0), SharedPath::root());
+        let from = self.by_file.range((hash, Inode::default(), first)..);
+        let names = from.take_while(move |(other, ..)| *other == hash);
+        names.map(|(_, _, (share, _))| *share)
+    }
+}
+
+/// Files that were witnessed until their directory was moved or removed, by inode. If the directory
+/// was moved, they are found again unchanged.
+pub(super) struct DepartedFiles(LruCache<Inode, KnownFile>);
+
+impl DepartedFiles {
+    pub(super) fn new() -> Self {
+        Self(LruCache::unbounded())
+    }
+
+    pub(super) fn insert(&mut self, known: KnownFile) {
+        self.0.put(known.identity.inode(), known);
+        if self.0.len() > MOVED_MAX {
+            self.0.pop_lru();
+        }
+    }
+
+    /// Returns whether this file departed with these attributes and bytes.
+    pub(super) fn has(&self, known: &KnownFile) -> bool {
+        self.0.peek(&known.identity.inode()) == Some(known)
     }
 }
 
@@ -189,9 +347,10 @@ mod tests {
         for number in 0..=MOVED_MAX {
             let hash = ContentHash::of(&number.to_le_bytes());
             let slot = tree.insert_root(0);
-            moved.insert(hash, NewName { slot, identity });
+            moved.insert(slot, KnownFile { identity, hash });
         }
-        assert_eq!(moved.by_hash.len(), MOVED_MAX);
         assert_eq!(moved.by_slot.len(), MOVED_MAX);
+        assert_eq!(moved.by_content.len(), MOVED_MAX);
+        assert_eq!(moved.by_file.len(), MOVED_MAX);
     }
 }

@@ -13,9 +13,10 @@ use super::identity::FileTimestamp;
 use super::listing::{Recheck, ShareListing};
 use super::mounts::{MountChanges, says_changed};
 use super::offered::OfferedShare;
+use super::proof::Told;
 use super::shared::SharedState;
 use super::tree::Slot;
-use super::watch::{Cause, InotifyReport, Watches};
+use super::watch::{Cause, InotifyReport, NameChange, Watches};
 
 /// Maximum names that wait to be checked. When there are more, everything is walked instead.
 const CHECKS_MAX: usize = 1 << 16;
@@ -52,6 +53,7 @@ impl KernelReports {
                 && directory.watch == Some(watch)
             {
                 directory.watch = None;
+                state.listing.tree.forget_witnesses_in(slot);
             }
         }
         if self.checks.len() > CHECKS_MAX {
@@ -74,10 +76,11 @@ impl KernelReports {
             directory,
             name,
             cause,
+            told,
         } in std::mem::take(&mut listing.rechecks)
         {
             let turn = listing.order.step();
-            self.checks.add_report(directory, name, cause, turn);
+            self.checks.add_report(directory, name, cause, told, turn);
         }
     }
 
@@ -127,19 +130,32 @@ fn note_mount(listing: &mut ShareListing, checks: &mut PendingChecks, point: &Pa
         .collect();
     for (parent, name) in names {
         let turn = listing.order.step();
-        checks.add_report(parent, name, Cause::Walk, turn);
+        checks.add_report(parent, name, Cause::Walk, Told::Nothing, turn);
     }
 }
 
-fn note_report(listing: &mut ShareListing, checks: &mut PendingChecks, report: InotifyReport) {
+pub(super) fn note_report(
+    listing: &mut ShareListing,
+    checks: &mut PendingChecks,
+    report: InotifyReport,
+) {
     match report {
-        InotifyReport::Overflow => listing.shares.scan_all(),
+        InotifyReport::Overflow => {
+            listing.tree.forget_witnesses();
+            listing.shares.scan_all();
+        }
         InotifyReport::Name {
             directory,
             name,
             cause,
+            change,
         } => {
             let turn = listing.order.step();
+            let known = listing.tree.child(directory, &name);
+            let told = told_by(listing, checks, known, change);
+            if let Some(slot) = known.filter(|_| !told.keeps_file()) {
+                listing.tree.forget_witness(slot);
+            }
             // a new or lost name changes its directory's own mtime
             let above = listing
                 .tree
@@ -147,9 +163,9 @@ fn note_report(listing: &mut ShareListing, checks: &mut PendingChecks, report: I
                 .filter(|node| node.parent != directory);
             if let Some(node) = above.filter(|_| cause != Cause::Modified) {
                 let name = listing.tree.name(directory).into();
-                checks.add_report(node.parent, name, Cause::Walk, turn);
+                checks.add_report(node.parent, name, Cause::Walk, Told::Nothing, turn);
             }
-            checks.add_report(directory, name, cause, turn);
+            checks.add_report(directory, name, cause, told, turn);
         }
         InotifyReport::Itself { directory } => {
             let Some(node) = listing.tree.get(directory) else {
@@ -162,7 +178,36 @@ fn note_report(listing: &mut ShareListing, checks: &mut PendingChecks, report: I
             // the directory above a mount point gets no report about the mounted root
             let turn = listing.order.step();
             let name = listing.tree.name(directory).into();
-            checks.add_report(node.parent, name, Cause::Walk, turn);
+            checks.add_report(node.parent, name, Cause::Walk, Told::Nothing, turn);
         }
     }
+}
+
+/// Returns what a report of a name says about the bytes of its file; the name has this slot. The file of a renamed name is known if
+/// the old name was witnessed until the rename.
+fn told_by(
+    listing: &ShareListing,
+    checks: &PendingChecks,
+    slot: Option<Slot>,
+    change: NameChange,
+) -> Told {
+    let from = match change {
+        NameChange::Removed => {
+            let known = slot.and_then(|slot| listing.witnessed(slot));
+            return known.map_or(Told::Written, |_| Told::Removed);
+        }
+        NameChange::Attributes => return Told::Attributes,
+        NameChange::Created => return Told::Created,
+        NameChange::Moved(from) => from,
+        NameChange::Written => None,
+    };
+    let known = from.and_then(|(directory, name)| match checks.told_of(directory, &name) {
+        Told::Moved(known) => Some(known),
+        told if told.keeps_file() => {
+            let slot = listing.tree.child(directory, &name)?;
+            listing.witnessed(slot)
+        }
+        _ => None,
+    });
+    known.map_or(Told::Written, Told::Moved)
 }

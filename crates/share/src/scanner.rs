@@ -19,6 +19,7 @@ use super::hasher;
 use super::identity::{FileIdentity, NameStat};
 use super::observe::ObservedName;
 use super::outcome::FinishedRead;
+use super::proof::Told;
 use super::reports::KernelReports;
 use super::shared::SharedState;
 use super::state::ListingState;
@@ -244,8 +245,10 @@ impl Scanner {
         }
         // These names were overtaken twice in a row: they change faster than they are checked. All
         // changes before the previous check have their turns by now, so apply that check's result.
-        for look in late {
+        for mut look in late {
             state.listing.order.step();
+            // a later report of the name waits for its check
+            look.check.told = Told::Written;
             self.apply_check(&mut state, look, now);
         }
         drop(state);
@@ -270,7 +273,7 @@ impl Scanner {
             }
             _ => check.cause,
         };
-        let fresh = state.observe(place.slot, &name, found, cause, now);
+        let fresh = state.observe(place.slot, &name, found, cause, check.told, now);
         if let Some(slot) = fresh {
             let listing = &mut state.listing;
             let turn = listing.order.await_reading();
@@ -325,7 +328,7 @@ impl Scanner {
             .listing
             .order
             .set_unchecked(self.reports.checks.first_turn());
-        state.listing.order.release(Instant::now(), &mut events);
+        state.listing.release(Instant::now(), &mut events);
         let ListingState {
             absent, listing, ..
         } = &mut *state;

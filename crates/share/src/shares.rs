@@ -23,6 +23,8 @@ pub(super) struct OfferedShares {
     pub(super) by_index: BTreeMap<u16, OfferedShare>,
     /// Shares to walk through.
     pub(super) scans: Vec<u16>,
+    /// Shares of which a walk ended since the listing last released events.
+    pub(super) walked: Vec<u16>,
     /// Events that wait for no change of a name: readers, warnings and ends of walks.
     pub(super) outbox: Vec<ShareEvent>,
 }
@@ -104,6 +106,7 @@ impl OfferedShares {
             return;
         }
         share.walk.is_running = false;
+        self.walked.push(index);
         scan_span(index).in_scope(|| debug!(target: SCAN_TARGET, "the scan ended"));
         if std::mem::take(&mut share.walk.again) {
             self.scans.push(index);

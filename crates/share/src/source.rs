@@ -234,11 +234,7 @@ fn candidates(
     let listed = state.listing.tree.with_content(hash);
     let listed = listed.filter(|slot| !state.queue.notes(*slot).is_suspected);
     let listed = listed.filter_map(|slot| Some((slot, state.listing.tree.file(slot)?.identity)));
-    let moved = state
-        .listing
-        .moved
-        .get(hash)
-        .map(|to| (to.slot, to.identity));
+    let moved = state.listing.moved.get(hash);
     let former = state
         .listing
         .former

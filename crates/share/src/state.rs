@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use super::absent::AbsentShares;
 use super::config::{Known, ShareEvent, ShareSpec};
 use super::exclude::Exclude;
-use super::extension::ListedVersion;
 use super::identity::{FileIdentity, NameStat};
 use super::ledger::ShareLedger;
 use super::left_out::LeftOutWhy;
@@ -22,6 +21,7 @@ use super::observe::{NameUpdate, ObservedName};
 use super::offered::OfferedShare;
 use super::outboards::SMALL_FILE_MAX_BYTES;
 use super::outcome::{FinishedRead, HashOutcome};
+use super::proof::{KnownFile, Told};
 use super::queue::{DequeuedFile, HashQueue};
 use super::tree::{DirectoryBody, LeftOutBody, NodeBody, Slot};
 use super::watch::Cause;
@@ -139,6 +139,9 @@ impl ListingState {
         for slot in order.into_iter().rev() {
             let (gone, now) = (Observation::Gone, Instant::now());
             self.apply(slot, gone, FileIdentity::default(), now);
+            if let Some(known) = self.listing.witnessed(slot) {
+                self.listing.departed.insert(known);
+            }
             self.listing.unlist(slot);
             self.listing.moved.forget_at(slot);
             self.listing.drop_watch(slot);
@@ -198,11 +201,12 @@ impl ListingState {
         name: &[u8],
         found: ObservedName,
         cause: Cause,
+        told: Told,
         now: Instant,
     ) -> Option<Slot> {
         self.listing.tree.directory(parent)?;
         self.listing.order.set_seen(found.identity());
-        NameUpdate::of(self, parent, name).apply(found, cause, now)
+        NameUpdate::of(self, parent, name).apply(found, cause, told, now)
     }
 
     /// Restores a directory that was left out as unreadable. Returns its number.
@@ -272,7 +276,7 @@ impl ListingState {
     /// `None` if the file has no stored outboard or is not listed, is read to verify its hash, is
     /// suspected to have lost its listed bytes, or is to be read whole
     /// ([`HashQueue::may_extend`]).
-    pub(super) fn extendable(&self, taken: &DequeuedFile, now: Instant) -> Option<ListedVersion> {
+    pub(super) fn extendable(&self, taken: &DequeuedFile, now: Instant) -> Option<KnownFile> {
         let slot = taken.held.slot;
         let has_outboard = taken.size_bytes > SMALL_FILE_MAX_BYTES;
         if !has_outboard || !self.queue.may_extend(taken, now) {
@@ -281,7 +285,16 @@ impl ListingState {
         let file = self.listing.tree.file(slot).filter(|file| file.listed);
         let file = file.filter(|_| !taken.verifies && !self.queue.notes(slot).is_suspected)?;
         let (identity, hash) = (file.identity, file.hash);
-        Some(ListedVersion { identity, hash })
+        Some(KnownFile { identity, hash })
+    }
+
+    /// Returns the bytes of a file that is read because of a new mtime and was not reported as
+    /// written. The file has them if no process has it open for writing.
+    pub(super) fn witnessed(&self, taken: &DequeuedFile) -> Option<KnownFile> {
+        let slot = taken.held.slot;
+        let is_changed = !taken.verifies && !self.queue.notes(slot).is_suspected;
+        let witnessed = self.listing.witnessed(slot).filter(|_| is_changed);
+        witnessed.filter(|_| self.listing.sees_writes(slot))
     }
 
     /// Applies the result of reading a file. Must be called once every report from before the end
@@ -296,7 +309,10 @@ impl ListingState {
             _ => drop(self.listing.order.step()),
         }
         let outcome = read.settled(again);
-        let HashOutcome::Hashed { seen, hash, .. } = outcome else {
+        let HashOutcome::Hashed {
+            seen, hash, trust, ..
+        } = outcome
+        else {
             let expected = FileIdentity {
                 size_bytes,
                 ..FileIdentity::default()
@@ -312,12 +328,15 @@ impl ListingState {
         }
         self.listing.order.set_seen(seen.identity);
         let change = self.apply(slot, Observation::Read(outcome), seen.identity, now);
-        if let ListingChange::List { doubted } = change {
+        if change == ListingChange::List {
+            let is_quiet = !read.overtaken && again.is_none_or(|cause| cause == Cause::Walk);
+            let is_witnessed = is_quiet && trust.begins_witness();
             self.become_file(slot);
             if let Some(bytes) = read.bytes {
                 self.listing.kept.put(hash, bytes);
             }
-            self.listing.list_file(slot, &seen, hash, doubted);
+            self.listing
+                .list_file(slot, &seen, hash, trust.proof(), is_witnessed);
         }
     }
 
@@ -346,6 +365,7 @@ impl ListingState {
                 continue;
             };
             self.listing.ledger.forget(&file.identity);
+            self.listing.tree.forget_witness(slot);
             self.apply(slot, Observation::Suspected, file.identity, Instant::now());
         }
     }
@@ -371,11 +391,16 @@ impl ListingState {
             let parent = self.listing.tree.get(slot).map(|node| node.parent);
             let directory = parent.and_then(|parent| self.listing.tree.directory(parent));
             let watched = directory.is_some_and(|directory| directory.watch.is_some());
+            let is_witnessed = self.listing.witnessed(slot).is_some();
+            let witnessed = is_witnessed && self.listing.sees_writes(slot);
             let seen = FileIdentity {
                 size_bytes: self.queue.size_bytes(slot),
                 ..FileIdentity::default()
             };
-            self.apply(slot, Observation::Rested { watched }, seen, now);
+            let rested = Observation::Rested { watched, witnessed };
+            if self.apply(slot, rested, seen, now) == ListingChange::Confirm {
+                self.listing.confirm(slot);
+            }
         }
     }
 }

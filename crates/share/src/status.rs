@@ -99,7 +99,16 @@ impl<'a> StatusView<'a> {
             }
             restricted.insert(ShareIndex(index));
         }
-        let moved = self.listing.moved.get(hash).map(|to| to.slot);
+        let moved = self.listing.moved.get(hash).map(|(slot, _)| slot);
+        // the old name of a moved file is still announced
+        let leaving = moved.map(|_| self.listing.leaving.shares_with(hash));
+        for index in leaving.into_iter().flatten() {
+            match self.listing.shares.by_index.get(&index.0) {
+                Some(share) if share.spec.readers.is_none() => return SharedFor::All,
+                Some(_) => drop(restricted.insert(index)),
+                None => {}
+            }
+        }
         let moved = self.shares_of(moved.into_iter());
         let moved = moved.filter(|(_, share)| share.spec.readers.is_some());
         restricted.extend(moved.map(|(index, _)| ShareIndex(index)));

@@ -56,6 +56,8 @@ pub(super) struct DirectoryBody {
     pub(super) version: FileTimestamp,
     /// The inotify watch, if there is one.
     pub(super) watch: Option<i32>,
+    /// Whether its disk is local, so that the watch reports every write to its files.
+    pub(super) is_local: bool,
     /// Unique number, so that a walk notices when the directory was replaced.
     pub(super) number: u32,
     pub(super) listed: bool,
@@ -188,6 +190,7 @@ impl Tree {
             mtime: FileTimestamp::default(),
             version: FileTimestamp::default(),
             watch: None,
+            is_local: false,
             number: self.directories_made,
             listed: false,
         }
@@ -285,6 +288,29 @@ impl Tree {
             self.versions.remove(&slot);
         } else {
             self.versions.insert(slot, version);
+        }
+    }
+
+    /// Records that a file may have been written, or that its name may lead to another one.
+    pub(super) fn forget_witness(&mut self, slot: Slot) {
+        if let Some(NodeBody::File(file)) = self.get_mut(slot).map(|node| &mut node.body) {
+            file.witnessed = false;
+        }
+    }
+
+    /// Records that any file in a directory may have been written.
+    pub(super) fn forget_witnesses_in(&mut self, directory: Slot) {
+        for slot in self.children(directory).collect::<Vec<_>>() {
+            self.forget_witness(slot);
+        }
+    }
+
+    /// Records that any file may have been written.
+    pub(super) fn forget_witnesses(&mut self) {
+        for node in self.nodes.iter_mut().flatten() {
+            if let NodeBody::File(file) = &mut node.body {
+                file.witnessed = false;
+            }
         }
     }
 

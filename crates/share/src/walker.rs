@@ -15,6 +15,7 @@ use super::left_out::{LeftOutWhy, warning_of_closed};
 use super::listing::ShareListing;
 use super::observe::ObservedName;
 use super::order::EventSeq;
+use super::proof::Told;
 use super::reports::KernelReports;
 use super::shared::SharedState;
 use super::shares::OfferedShares;
@@ -259,7 +260,7 @@ impl Walker {
             let fresh = if is_due {
                 None
             } else {
-                state.observe(place.slot, &name, found, Cause::Walk, now)
+                state.observe(place.slot, &name, found, Cause::Walk, Told::Nothing, now)
             };
             let child = state.listing.tree.child(place.slot, &name);
             let full = walk.as_ref().is_some_and(|walk| walk.full);
@@ -453,6 +454,7 @@ impl Walker {
         watches: &mut Watches,
     ) {
         watches.record(place.slot, had, added);
+        let is_local = !self.shared.beneath.is_far(&place.dir);
         let shared = self.shared.clone();
         let mut state = shared.lock();
         let directory = state.listing.tree.directory_mut(place.slot);
@@ -464,10 +466,16 @@ impl Walker {
             return;
         };
         match added {
-            Ok(watch) => directory.watch = Some(watch),
+            Ok(watch) => {
+                directory.is_local = is_local;
+                if directory.watch.replace(watch) != Some(watch) {
+                    state.listing.tree.forget_witnesses_in(place.slot);
+                }
+            }
             Err(Unwatched::Other) => {}
             Err(Unwatched::Limit) => {
                 directory.watch = None;
+                state.listing.tree.forget_witnesses_in(place.slot);
                 if let Some(share) = state.listing.shares.by_index.get_mut(&place.index) {
                     share.problems.unwatched = true;
                 }

@@ -80,11 +80,27 @@ pub(super) enum InotifyReport {
         directory: Slot,
         name: Box<[u8]>,
         cause: Cause,
+        change: NameChange,
     },
     /// The directory itself changed its attributes, or was deleted, moved or unmounted.
     Itself { directory: Slot },
     /// Events were dropped. Everything must be checked.
     Overflow,
+}
+
+/// What a report says about the file of its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NameChange {
+    /// Its attributes changed.
+    Attributes,
+    /// The name was created.
+    Created,
+    /// The file was moved here, from this directory and name if that is watched.
+    Moved(Option<(Slot, Box<[u8]>)>),
+    /// The name was unlinked, or moved away.
+    Removed,
+    /// The file was written to, or its writer closed it.
+    Written,
 }
 
 /// Why a directory is not watched.
@@ -103,6 +119,17 @@ struct PendingRename {
     cookie: u32,
     reports: Vec<InotifyReport>,
     until: Instant,
+}
+
+impl PendingRename {
+    fn old_name(&self) -> Option<(Slot, &[u8])> {
+        self.reports.iter().find_map(|report| match report {
+            InotifyReport::Name {
+                directory, name, ..
+            } => Some((*directory, &**name)),
+            _ => None,
+        })
+    }
 }
 
 /// A new watch, before the kernel adds it. That may block on the disk, so it needs neither the
@@ -237,6 +264,7 @@ impl Watches {
             if self.slots(event.wd()).next().is_none() {
                 abandoned.insert(event.wd());
             }
+            let old_name = from.as_ref().and_then(PendingRename::old_name);
             let mut reports = Vec::new();
             for directory in self.slots(event.wd()) {
                 if flags.contains(ReadFlags::IGNORED) {
@@ -244,7 +272,7 @@ impl Watches {
                     continue;
                 }
                 let name = event.file_name().map(|name| name.to_bytes().into());
-                reports.push(report(directory, name, flags));
+                reports.push(report(directory, name, flags, old_name));
             }
             if flags.contains(ReadFlags::MOVED_FROM) {
                 let until = Instant::now() + MOVE_WAIT;
@@ -279,7 +307,12 @@ fn release(moved: Option<PendingRename>, take: impl FnMut(InotifyReport)) {
     reports.for_each(take);
 }
 
-fn report(directory: Slot, name: Option<Box<[u8]>>, flags: ReadFlags) -> InotifyReport {
+fn report(
+    directory: Slot,
+    name: Option<Box<[u8]>>,
+    flags: ReadFlags,
+    old_name: Option<(Slot, &[u8])>,
+) -> InotifyReport {
     let Some(name) = name else {
         return InotifyReport::Itself { directory };
     };
@@ -294,9 +327,21 @@ fn report(directory: Slot, name: Option<Box<[u8]>>, flags: ReadFlags) -> Inotify
     } else {
         Cause::Walk
     };
+    let change = if flags.contains(ReadFlags::MOVED_TO) {
+        NameChange::Moved(old_name.map(|(directory, name)| (directory, name.into())))
+    } else if flags.contains(ReadFlags::CREATE) {
+        NameChange::Created
+    } else if flags.contains(ReadFlags::ATTRIB) {
+        NameChange::Attributes
+    } else if flags.intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM) {
+        NameChange::Removed
+    } else {
+        NameChange::Written
+    };
     InotifyReport::Name {
         directory,
         name,
         cause,
+        change,
     }
 }

@@ -11,7 +11,8 @@ use p2pfs_types::path::SharedPath;
 /// Capacity of the name map that is kept while it is empty. A first walk grows it far beyond that.
 const ROOM_KEPT: usize = 1 << 10;
 
-type NameInShare = (ShareIndex, SharedPath);
+/// A name of the listing.
+pub(crate) type NameInShare = (ShareIndex, SharedPath);
 
 /// A held event, with the time of the change.
 pub(super) struct HeldEvent {
@@ -39,6 +40,11 @@ impl HeldEvents {
             turn = *last;
         }
         self.by_turn.entry(turn).or_default().push(held);
+    }
+
+    /// Returns whether an event of this name is held.
+    pub(super) fn has(&self, name: &NameInShare) -> bool {
+        self.names.contains_key(name)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -97,7 +103,7 @@ impl HeldEvent {
     }
 }
 
-pub(super) fn name_of(event: &ShareEvent) -> Option<NameInShare> {
+pub(crate) fn name_of(event: &ShareEvent) -> Option<NameInShare> {
     match event {
         ShareEvent::Put { share, path, .. } | ShareEvent::Removed { share, path } => {
             Some((*share, path.clone()))

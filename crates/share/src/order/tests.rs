@@ -1,6 +1,5 @@
 //! Tests of the order of events.
 
-use super::held_events::name_of;
 use super::*;
 use crate::identity::FileTimestamp;
 use crate::tree::{NodeBody, Tree};

@@ -6,6 +6,7 @@ mod inotify_limit;
 mod links;
 mod listing;
 mod model;
+mod moving;
 mod names;
 mod ordering;
 mod places;
@@ -31,6 +32,7 @@ use tokio::sync::mpsc::Receiver;
 use super::*;
 use crate::exclude::Exclude;
 use crate::ledger::LEDGER_FILE;
+use crate::proof::HashProof;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
@@ -205,6 +207,23 @@ impl ShareBench {
                 self.set().list()
             );
         }
+    }
+
+    /// Waits until the hash of each listed file is proven, so that it is used after a restart.
+    fn prove(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.proofs().contains(&HashProof::Missing) {
+            assert!(Instant::now() < deadline, "not proven: {:?}", self.proofs());
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    fn proofs(&self) -> Vec<HashProof> {
+        let state = self.set().inner.shared.lock();
+        let files = state.listing.tree.listed_files();
+        let rows = files.map(|(dev, ino)| state.listing.ledger.get(dev, ino));
+        let proofs = rows.map(|row| row.map_or(HashProof::Missing, |row| row.proof));
+        proofs.collect()
     }
 
     fn entry(&self, name: &str) -> Option<&Entry> {

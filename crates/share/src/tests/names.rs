@@ -11,10 +11,12 @@ use crate::identity::{FileIdentity, FileTimestamp, NameStat};
 use crate::name_state::NameState;
 use crate::observe::ObservedName;
 use crate::outcome::{FinishedRead, HashOutcome, HashTrust};
+use crate::proof::Told;
 use crate::queue::DequeuedFile;
+use crate::reports::note_report;
 use crate::state::ListingState;
 use crate::tree::{FileBody, LeftOutBody, Slot};
-use crate::watch::Cause;
+use crate::watch::{Cause, InotifyReport, NameChange};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const MODEL_QUIET: Duration = Duration::from_secs(2);
@@ -28,7 +30,12 @@ const SETTLE_ROUNDS_MAX: usize = 100;
 enum NameAction {
     Create(usize),
     Open(usize),
-    Write { at: usize, grows: bool },
+    Write {
+        at: usize,
+        grows: bool,
+    },
+    /// A write that sets the mtime back.
+    WriteDated(usize),
     Close(usize),
     Rename(usize, usize),
     Link(usize, usize),
@@ -40,7 +47,9 @@ enum NameAction {
     TakeRead,
     EndRead,
     Suspect(usize),
-    Pass { milliseconds: u64 },
+    Pass {
+        milliseconds: u64,
+    },
 }
 
 fn any_action() -> impl Strategy<Value = NameAction> {
@@ -51,6 +60,7 @@ fn any_action() -> impl Strategy<Value = NameAction> {
         3 => at().prop_map(Create),
         2 => at().prop_map(Open),
         6 => (at(), any::<bool>()).prop_map(|(at, grows)| Write { at, grows }),
+        2 => at().prop_map(WriteDated),
         5 => at().prop_map(Close),
         2 => (at(), at()).prop_map(|(from, to)| Rename(from, to)),
         1 => (at(), at()).prop_map(|(from, to)| Link(from, to)),
@@ -75,6 +85,8 @@ struct ModelFile {
     private: bool,
     writers: u32,
     written_at: Instant,
+    /// When its ctime was set last.
+    changed_at: Instant,
 }
 
 impl ModelFile {
@@ -84,6 +96,15 @@ impl ModelFile {
                 .map(u64::to_le_bytes)
                 .concat(),
         )
+    }
+}
+
+fn model_stat(identity: FileIdentity, links: u64) -> NameStat {
+    NameStat {
+        identity,
+        mode: 0o100_644,
+        links,
+        made_up: false,
     }
 }
 
@@ -112,7 +133,7 @@ struct NameModel {
     tick: FileTimestamp,
     files: BTreeMap<u64, ModelFile>,
     names: [Option<u64>; NAMES.len()],
-    reports: VecDeque<(usize, Cause)>,
+    reports: VecDeque<InotifyReport>,
     checks: PendingChecks,
     reads: VecDeque<ModelRead>,
     /// Number of checks of each name that found a change by a writer.
@@ -128,8 +149,11 @@ impl NameModel {
         let exclude = Arc::new(Exclude::new(&[], false).unwrap());
         let spec = ShareSpec::new(home.path().to_owned());
         state.add_share(0, home.path(), &spec, exclude);
+        let root = state.listing.shares.by_index[&0].root;
+        let directory = state.listing.tree.directory_mut(root).unwrap();
+        (directory.watch, directory.is_local) = (Some(1), true);
         Self {
-            root: state.listing.shares.by_index[&0].root,
+            root,
             _home: home,
             state,
             now: Instant::now(),
@@ -148,6 +172,15 @@ impl NameModel {
         self.files.get_mut(&self.names[at]?)
     }
 
+    fn report(&mut self, at: usize, cause: Cause, change: NameChange) {
+        self.reports.push_back(InotifyReport::Name {
+            directory: self.root,
+            name: NAMES[at].as_bytes().into(),
+            cause,
+            change,
+        });
+    }
+
     fn take_step(&mut self, action: NameAction) {
         let (tick, now) = (self.tick, self.now);
         match action {
@@ -155,54 +188,43 @@ impl NameModel {
             NameAction::Open(at) => {
                 self.file(at).into_iter().for_each(|file| file.writers += 1);
             }
-            NameAction::Write { at, grows } => {
-                let Some(file) = self.file(at).filter(|file| file.writers > 0) else {
-                    return;
-                };
-                file.version += 1;
-                file.identity.size_bytes += u64::from(grows);
-                (file.identity.mtime, file.identity.ctime) = (tick, tick);
-                file.written_at = now;
-                self.reports.push_back((at, Cause::Modified));
-            }
+            NameAction::Write { at, grows } => self.write(at, grows, false),
+            NameAction::WriteDated(at) => self.write(at, false, true),
             NameAction::Close(at) => {
                 let Some(file) = self.file(at).filter(|file| file.writers > 0) else {
                     return;
                 };
                 file.writers -= 1;
-                self.reports.push_back((at, Cause::Closed));
+                self.report(at, Cause::Closed, NameChange::Written);
             }
             NameAction::Rename(from, to) if self.names[from] != self.names[to] => {
                 let Some(file) = self.file(from) else { return };
-                file.identity.ctime = tick;
+                (file.identity.ctime, file.changed_at) = (tick, now);
                 self.names[to] = self.names[from].take();
-                self.reports.push_back((to, Cause::Closed));
-                self.reports.push_back((from, Cause::Unlinked));
+                let old_name = (self.root, NAMES[from].as_bytes().into());
+                self.report(to, Cause::Closed, NameChange::Moved(Some(old_name)));
+                self.report(from, Cause::Unlinked, NameChange::Removed);
             }
             NameAction::Link(from, to) if self.names[to].is_none() => {
                 let Some(file) = self.file(from) else { return };
-                file.identity.ctime = tick;
+                (file.identity.ctime, file.changed_at) = (tick, now);
                 self.names[to] = self.names[from];
-                self.reports.push_back((to, Cause::Created));
+                self.report(to, Cause::Created, NameChange::Created);
             }
             NameAction::Unlink(at) if self.names[at].take().is_some() => {
-                self.reports.push_back((at, Cause::Unlinked));
+                self.report(at, Cause::Unlinked, NameChange::Removed);
             }
             NameAction::Chmod(at) => {
                 let Some(file) = self.file(at) else { return };
                 file.private = !file.private;
-                file.identity.ctime = tick;
-                self.reports.push_back((at, Cause::Walk));
+                (file.identity.ctime, file.changed_at) = (tick, now);
+                self.report(at, Cause::Walk, NameChange::Attributes);
             }
             NameAction::SetOldDate(at) => {
-                // two dates set within one tick, with a write in between, cannot be told apart
-                self.next_tick();
-                let tick = self.tick;
                 let Some(file) = self.file(at) else { return };
                 file.identity.mtime = FileTimestamp::new(OLD_SECONDS, 0);
-                file.identity.ctime = tick;
-                file.written_at = now - 2 * MODEL_QUIET;
-                self.reports.push_back((at, Cause::Walk));
+                (file.identity.ctime, file.changed_at) = (tick, now);
+                self.report(at, Cause::Walk, NameChange::Attributes);
             }
             NameAction::Check => self.check(),
             NameAction::Walk => self.walk(),
@@ -217,6 +239,25 @@ impl NameModel {
             }
             NameAction::Pass { milliseconds } => self.pass(Duration::from_millis(milliseconds)),
             _ => {}
+        }
+    }
+
+    /// Writes to an open file. A dated write sets the mtime back.
+    fn write(&mut self, at: usize, grows: bool, is_dated: bool) {
+        let (tick, now) = (self.tick, self.now);
+        let Some(file) = self.file(at).filter(|file| file.writers > 0) else {
+            return;
+        };
+        file.version += 1;
+        file.identity.size_bytes += u64::from(grows);
+        file.identity.ctime = tick;
+        (file.written_at, file.changed_at) = (now, now);
+        if !is_dated {
+            file.identity.mtime = tick;
+        }
+        self.report(at, Cause::Modified, NameChange::Written);
+        if is_dated {
+            self.report(at, Cause::Walk, NameChange::Attributes);
         }
     }
 
@@ -235,10 +276,11 @@ impl NameModel {
             private: false,
             writers: 1,
             written_at: self.now,
+            changed_at: self.now,
         };
         self.files.insert(ino, file);
         self.names[at] = Some(ino);
-        self.reports.push_back((at, Cause::Created));
+        self.report(at, Cause::Created, NameChange::Created);
     }
 
     fn next_tick(&mut self) {
@@ -258,15 +300,15 @@ impl NameModel {
             .child(self.root, NAMES[at].as_bytes())
     }
 
+    /// Returns the number of names of a file.
+    fn links(&self, ino: Option<u64>) -> u64 {
+        self.names.iter().filter(|it| **it == ino).count() as u64
+    }
+
     /// Stats a name as the scanner does.
     fn stat(&mut self, name: &[u8]) -> ObservedName {
         let at = NAMES.iter().position(|it| it.as_bytes() == name).unwrap();
-        let linked_again = self
-            .names
-            .iter()
-            .filter(|ino| **ino == self.names[at])
-            .count()
-            > 1;
+        let links = self.links(self.names[at]);
         let Some(file) = self.file(at) else {
             return ObservedName::Nothing;
         };
@@ -278,26 +320,20 @@ impl NameModel {
                 identity,
             });
         }
-        ObservedName::File(NameStat {
-            identity,
-            mode: 0o100_644,
-            linked_again,
-            made_up: false,
-        })
+        ObservedName::File(model_stat(identity, links))
     }
 
     /// Reads all reports, then checks their names.
     fn check(&mut self) {
         self.checks.begin_reading(self.tick);
-        for (at, cause) in std::mem::take(&mut self.reports) {
-            let turn = self.state.listing.order.step();
-            let name = NAMES[at].as_bytes().into();
-            self.checks.add_report(self.root, name, cause, turn);
+        for report in std::mem::take(&mut self.reports) {
+            note_report(&mut self.state.listing, &mut self.checks, report);
         }
         for recheck in std::mem::take(&mut self.state.listing.rechecks) {
             let turn = self.state.listing.order.step();
             let (directory, name) = (recheck.directory, recheck.name);
-            self.checks.add_report(directory, name, recheck.cause, turn);
+            let (cause, told) = (recheck.cause, recheck.told);
+            self.checks.add_report(directory, name, cause, told, turn);
         }
         let now = self.now;
         for ((directory, name), check) in self.checks.take() {
@@ -311,7 +347,9 @@ impl NameModel {
                 _ => check.cause,
             };
             self.count_change(&name, &found, cause);
-            self.state.observe(directory, &name, found, cause, now);
+            let told = check.told;
+            self.state
+                .observe(directory, &name, found, cause, told, now);
         }
     }
 
@@ -340,8 +378,9 @@ impl NameModel {
         for name in NAMES {
             let found = self.stat(name.as_bytes());
             self.state.listing.order.step_of_walk();
-            let (name, cause) = (name.as_bytes(), Cause::Walk);
-            self.state.observe(self.root, name, found, cause, self.now);
+            let (name, cause, told) = (name.as_bytes(), Cause::Walk, Told::Nothing);
+            self.state
+                .observe(self.root, name, found, cause, told, self.now);
         }
     }
 
@@ -352,20 +391,32 @@ impl NameModel {
         };
         let name = self.state.listing.tree.name(taken.held.slot);
         let at = NAMES.iter().position(|it| it.as_bytes() == name).unwrap();
-        let now = self.now;
+        let (now, witnessed) = (self.now, self.state.witnessed(&taken));
         let opened = match self.file(at).map(|file| *file) {
             None => Err(HashOutcome::Elsewhere),
             Some(file) if file.private => Err(HashOutcome::Elsewhere),
             Some(file) => {
-                let age = now - file.written_at;
+                let age = now - file.changed_at;
                 let recent = age < MODEL_QUIET;
+                let known = witnessed.filter(|known| {
+                    let (now, then) = (&file.identity, &known.identity);
+                    let is_same = now.is_inode_of(then) && now.size_bytes == then.size_bytes;
+                    is_same && file.writers == 0
+                });
                 let has_writer = file.writers > 0 && recent;
                 let is_overdue = taken
                     .closed_at
                     .is_some_and(|at| now - at >= MODEL_QUIET / 2);
                 let is_idle = age >= MODEL_QUIET / 2 || is_overdue;
                 let is_done = !has_writer || taken.held.busy || taken.held.sure && is_idle;
-                if is_done {
+                if let Some(known) = known {
+                    Err(HashOutcome::Hashed {
+                        seen: model_stat(file.identity, self.links(Some(file.identity.ino))),
+                        hash: known.hash,
+                        trust: HashTrust::Racy { is_open: false },
+                        unwritten: false,
+                    })
+                } else if is_done {
                     Ok(OpenedModelFile {
                         file,
                         recent,
@@ -421,33 +472,32 @@ impl NameModel {
     fn conclude(&self, opened: &OpenedModelFile) -> HashOutcome {
         let (before, ino) = (opened.file, opened.file.identity.ino);
         let after = self.files[&ino];
-        if after.identity != before.identity {
+        let is_renamed = after.identity != before.identity;
+        let links = self.links(Some(ino));
+        let is_same = after.identity.same_but_ctime(&before.identity) && links == 1;
+        if is_renamed && !is_same {
             return HashOutcome::Changed;
         }
         if opened.recent && opened.unwritten && after.writers > 0 {
-            return HashOutcome::BeingWritten(self.now - before.written_at);
+            return HashOutcome::BeingWritten(self.now - before.changed_at);
         }
-        let trust = match after.writers {
-            _ if opened.recent => HashTrust::Racy,
-            0 => HashTrust::Sure,
-            _ => HashTrust::UntilClosed,
+        let is_open = after.writers > 0;
+        let trust = match is_open {
+            _ if opened.recent || is_renamed => HashTrust::Racy { is_open },
+            false => HashTrust::Sure,
+            true => HashTrust::UntilClosed,
         };
         HashOutcome::Hashed {
-            seen: NameStat {
-                identity: before.identity,
-                mode: 0o100_644,
-                linked_again: false,
-                made_up: false,
-            },
+            seen: model_stat(after.identity, links),
             hash: before.hash(),
             trust,
-            unwritten: opened.unwritten && after.writers == 0,
+            unwritten: opened.unwritten && after.writers == 0 && !is_renamed,
         }
     }
 
     fn send_events(&mut self) {
         let mut events = std::mem::take(&mut self.state.listing.shares.outbox);
-        self.state.listing.order.release(self.now, &mut events);
+        self.state.listing.release(self.now, &mut events);
         for event in events {
             match event {
                 ShareEvent::Put { path, entry, .. } => drop(self.listing.insert(path, entry)),

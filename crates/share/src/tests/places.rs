@@ -96,6 +96,7 @@ fn a_place_that_changed_while_stopped_renames_at_the_start_and_reads_no_file() {
     }
     bench.open();
     bench.add_as("old");
+    bench.prove();
     for (at, names) in [
         ("new", ["new/d", "new/d/f", "new/g"]),
         ("", ["d", "d/f", "g"]),

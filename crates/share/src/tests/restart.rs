@@ -16,6 +16,7 @@ fn an_unchanged_share_is_recognized_without_an_event() {
     old_file(&bench, "d/f", b"f");
     let index = bench.start();
     let before = bench.listing.clone();
+    bench.prove();
     bench.stop();
     assert_eq!(bench.start(), index);
     assert_eq!(bench.history, [ShareEvent::Scanned { share: index }]);
@@ -29,9 +30,11 @@ fn a_known_file_is_not_read_again() {
     old_file(&bench, "f", b"real");
     bench.start();
     let stat = rustix::fs::stat(bench.at("f")).unwrap();
+    bench.prove();
     bench.stop();
     let ledger = bench.ledger();
-    assert!(!ledger.get(stat.st_dev, stat.st_ino).unwrap().doubted);
+    let row = ledger.get(stat.st_dev, stat.st_ino).unwrap();
+    assert_ne!(row.proof, HashProof::Missing);
     drop(ledger);
     bench.start();
     assert!(bench.has("f", b"real"));
@@ -46,6 +49,7 @@ fn a_file_with_a_reused_inode_number_keeps_its_own_hash() {
     }
     bench.start();
     let stat = rustix::fs::stat(bench.at("b")).unwrap();
+    bench.prove();
     bench.stop();
     // as after a new mount of a disk that invents inode numbers, where a file of the same size and
     // date had this number
@@ -76,7 +80,7 @@ fn a_racy_hash_is_not_trusted_after_a_restart() {
     bench.stop();
     let ledger = bench.ledger();
     let mut row = ledger.get(stat.st_dev, stat.st_ino).unwrap();
-    assert!(row.doubted);
+    assert_eq!(row.proof, HashProof::Missing);
     row.hash = ContentHash::of(b"false memory");
     ledger.put(row);
     drop(ledger);
@@ -98,7 +102,8 @@ fn a_racy_hash_is_computed_again_when_the_file_is_at_rest() {
             .ledger
             .get(stat.st_dev, stat.st_ino)
             .unwrap()
-            .doubted
+            .proof
+            == HashProof::Missing
     };
     while racy(&bench) {
         assert!(Instant::now() < deadline, "never verified");
@@ -270,6 +275,7 @@ fn a_missing_share_that_appears_is_not_hashed_again() {
     let mut bench = ShareBench::bare();
     old_file(&bench, "f", b"f");
     bench.start();
+    bench.prove();
     bench.stop();
     bench.open();
     let missing = MissingShare {

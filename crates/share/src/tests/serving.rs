@@ -81,12 +81,14 @@ fn a_file_changed_unnoticed_is_gone_and_returns_with_its_new_content() {
     let mut bench = ShareBench::bare();
     // without watches and rescans, only serving can notice the change
     bench.config.watch_limit = 0;
-    let (old, new) = (content(300_000, 1), content(300_000, 2));
+    // too large to be kept in memory
+    let (old, new) = (content(1_500_000, 1), content(1_500_000, 2));
     bench.write("f", &old);
     bench.write("copy", &old);
     date(&bench.at("f"), 1_000_000);
     date(&bench.at("copy"), 1_000_000);
     bench.start();
+    bench.prove();
     let file = bench.set().source(&ContentHash::of(&old)).unwrap();
     let names = ["f", "copy"].map(|name| bench.at(name));
     for name in names {
@@ -208,10 +210,12 @@ fn a_request_for_a_file_that_changed_unseen_has_it_checked() {
     let mut bench = ShareBench::bare();
     // without watches and rescans, only the request can notice the change
     bench.config.watch_limit = 0;
-    let (old, new) = (content(300_000, 1), content(300_000, 2));
+    // too large to be kept in memory
+    let (old, new) = (content(1_500_000, 1), content(1_500_000, 2));
     bench.write("disk.img", &old);
     date(&bench.at("disk.img"), 1_000_000);
     bench.start();
+    bench.prove();
     let image = fs::OpenOptions::new()
         .write(true)
         .open(bench.at("disk.img"));

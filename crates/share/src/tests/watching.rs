@@ -488,10 +488,10 @@ fn writes_through_a_mapping_are_hashed_at_the_writers_close() {
 }
 
 /// A file mapped for writing, with no open descriptor.
-struct Mapped(*mut u8, usize);
+pub(super) struct Mapped(*mut u8, usize);
 
 impl Mapped {
-    fn of(path: &Path, length: usize) -> Self {
+    pub(super) fn of(path: &Path, length: usize) -> Self {
         use std::os::fd::AsRawFd;
         let file = fs::OpenOptions::new().read(true).write(true).open(path);
         let (file, access) = (file.unwrap(), libc::PROT_READ | libc::PROT_WRITE);
@@ -502,7 +502,7 @@ impl Mapped {
         Self(at.cast(), length)
     }
 
-    fn fill(&self, byte: u8) {
+    pub(super) fn fill(&self, byte: u8) {
         // SAFETY: the mapping exists, and only this value uses it.
         unsafe { std::ptr::write_bytes(self.0, byte, self.1) };
     }

@@ -6,6 +6,7 @@ use super::*;
 use crate::identity::{FileIdentity, FileTimestamp, NameStat};
 use crate::ledger::LedgerRow;
 use crate::observe::ObservedName;
+use crate::proof::Told;
 use crate::walk::{OpenShareDirectory, ShareDirectory};
 use crate::watch::Cause;
 use p2pfs_types::path::HIDDEN_ROOT;
@@ -138,6 +139,11 @@ fn with_invented_inode_numbers_a_hash_is_known_only_by_its_listed_name() {
     fs::write(rounds.at("old"), b"1111").unwrap();
     date(&rounds.at("old"), 1_700_000_000);
     rounds.run_and_hash();
+    rounds.run_and_hash_until(|state| {
+        let (dev, ino) = state.listing.tree.listed_files().next().unwrap();
+        let row = state.listing.ledger.get(dev, ino);
+        row.is_some_and(|row| row.proof != HashProof::Missing)
+    });
     let stat = rustix::fs::stat(rounds.at("old")).unwrap();
     let mut state = rounds.shared.lock();
     // the listed entry dates from when its file had another number
@@ -154,7 +160,8 @@ fn with_invented_inode_numbers_a_hash_is_known_only_by_its_listed_name() {
             made_up,
             ..NameStat::of(&stat)
         });
-        state.observe(rounds.root, name, found, Cause::Walk, Instant::now());
+        let (cause, told) = (Cause::Walk, Told::Nothing);
+        state.observe(rounds.root, name, found, cause, told, Instant::now());
         let slot = state.listing.tree.child(rounds.root, name).unwrap();
         let is_read = state.queue.state(slot).is_none();
         state.remove_tree(slot);

@@ -17,7 +17,7 @@ fn renamed(rounds: &mut Rounds, bytes: &[u8]) -> ContentHash {
         },
         hash,
         first_seen: now.mtime,
-        doubted: false,
+        proof: HashProof::Times,
     };
     rounds.shared.lock().listing.ledger.put(row);
     rounds.run();
@@ -37,7 +37,10 @@ fn a_renamed_file_is_served_before_rehashing_to_its_readers_only() {
             .file(slot)
             .is_some_and(|file| file.listed)
     );
-    assert_eq!(state.listing.moved.get(&hash).map(|to| to.slot), Some(slot));
+    assert_eq!(
+        state.listing.moved.get(&hash).map(|(slot, _)| slot),
+        Some(slot)
+    );
     // No node may read it yet, because the file was not read under its new name.
     assert_eq!(StatusView::of(&state).shared_for(&hash), SharedFor::Nobody);
     let readers = Some(vec!["somebody".to_owned()]);
