@@ -14,13 +14,13 @@ use crate::support::process::*;
 use crate::support::promise::promise;
 
 /// Adds a rule to the firewall of a host.
-fn drop_incoming(lab: &Lab, host: &str, rule: &str) {
+pub(super) fn drop_incoming(lab: &Lab, host: &str, rule: &str) {
     let chain = format!("type filter hook input priority 0; {rule} drop;");
     let rules = format!("table inet test {{ chain incoming {{ {chain} }}; }}");
     run(lab.on(host).args(["nft", &rules])).expect_ok();
 }
 
-fn doctor(lab: &Lab, host: &str, folder: &Path) -> (Option<i32>, String) {
+pub(super) fn doctor(lab: &Lab, host: &str, folder: &Path) -> (Option<i32>, String) {
     let mut command = lab.on(host);
     command.arg(P2PFS).args(["doctor", "--socket"]);
     let finished = run(command.arg(folder.join(host).join("sock")));

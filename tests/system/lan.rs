@@ -123,7 +123,7 @@ pub(super) fn wait_until_mounted(host: &str, folder: &Path) {
 }
 
 /// Asserts that each of two hosts finds the other and reads its file.
-fn expect_that_both_read(lab: &Lab, folder: &Path) {
+pub(super) fn expect_that_both_read(lab: &Lab, folder: &Path) {
     for (host, other) in [("n1", "n2.txt"), ("n2", "n1.txt")] {
         let home = folder.join(host);
         let mut wait = Command::new(P2PFS);
@@ -255,7 +255,7 @@ fn a_farewell_whose_datagrams_are_lost_is_received_over_a_connection() {
     assert_eq!(members(), 2);
     let rule = ["rule", "add", "ipproto", "udp", "blackhole"];
     run(lab.on("n2").arg("ip").args(rule)).expect_ok();
-    let left = ask("n2", &["leave"]);
+    let left = ask("n2", &["leave", "--yes"]);
     assert!(!left.stderr.contains("No other node"), "{}", left.stderr);
     left.expect_ok();
     assert_eq!(members(), 1);

@@ -5,6 +5,7 @@ mod doctor;
 mod far;
 mod homes;
 mod lan;
+mod narrow;
 mod packages;
 mod reach;
 mod restarts;

@@ -286,28 +286,34 @@ async fn connect_with(
     addr: SocketAddr,
     on_first_bytes: impl Fn(),
 ) -> Result<TlsStream<QueueLimitedStream<TcpStream>>, NetError> {
-    let unreachable = |kind| NetError::Unreachable {
+    let unreachable = move |kind| NetError::Unreachable {
         address: addr,
         kind,
     };
-    let stream = timeout(shared.limits.times.dial, TcpStream::connect(addr)).await;
-    let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
-    let stream = stream.map_err(|error| match limit_of_open_files(&error) {
-        Some(why) => NetError::OpenFiles { address: addr, why },
-        None => unreachable(error.kind()),
-    })?;
-    let _ = stream.set_nodelay(true);
-    let handshake = tls::dial(dialler, QueueLimitedStream::new(stream), on_first_bytes);
-    let stream = timeout(shared.limits.times.handshake, handshake).await;
-    let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
-    let wrong = |why: String| NetError::WrongNode { address: addr, why };
+    let times = &shared.limits.times;
     // rustls reports a fault of the other end as invalid data; all other errors come from the
     // network
-    let stream = stream.map_err(std::io::Error::from);
-    stream.map_err(|error| match error.kind() {
-        std::io::ErrorKind::InvalidData => wrong(error.to_string()),
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::InvalidData => NetError::WrongNode {
+            address: addr,
+            why: error.to_string(),
+        },
         kind => unreachable(kind),
-    })
+    };
+    let (failed, on_first_bytes) = (&failed, &on_first_bytes);
+    let handshake = |stream: TcpStream| async move {
+        let _ = stream.set_nodelay(true);
+        let stream = QueueLimitedStream::new(stream);
+        let handshake = tls::dial(dialler, stream, on_first_bytes);
+        let stream = timeout(times.handshake, handshake).await;
+        let stream = stream.map_err(|_| unreachable(std::io::ErrorKind::TimedOut))?;
+        stream.map_err(|error| failed(error.into()))
+    };
+    let opened = shared.narrow_paths.open(addr, times.dial, handshake).await;
+    opened.map_err(|error| match limit_of_open_files(&error) {
+        Some(why) => NetError::OpenFiles { address: addr, why },
+        None => unreachable(error.kind()),
+    })?
 }
 
 /// Guard that fails all requests of a connection when its task ends, aborted or not.

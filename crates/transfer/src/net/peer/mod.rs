@@ -15,6 +15,7 @@ pub mod limits;
 mod line;
 mod low_water;
 mod mark;
+mod narrow_path;
 mod outbound;
 mod ping_pace;
 mod pool;
@@ -60,6 +61,7 @@ use dial::{connect, connect_any, not_proven};
 use distances::Distances;
 pub use greet::Enrolment as Joining;
 pub use greet::{JoinRefusal, RefusedJoin};
+use narrow_path::NarrowPaths;
 use pool::Pool;
 use register::Register;
 use tls::Tls;
@@ -90,6 +92,7 @@ struct Shared {
     pool: Pool,
     register: Register,
     distances: Arc<Distances>,
+    narrow_paths: NarrowPaths,
     incoming: mpsc::Sender<Incoming>,
     request_room: RequestRoom,
     pieces: PiecePool,
@@ -182,6 +185,7 @@ impl PeerNet {
             pool: Pool::default(),
             register: Register::default(),
             distances: Arc::new(Distances::new()),
+            narrow_paths: NarrowPaths::new(),
             incoming,
             request_room: RequestRoom::default(),
             pieces: PiecePool::default(),

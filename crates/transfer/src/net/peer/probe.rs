@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -70,38 +71,58 @@ enum ProbeAttempt {
 async fn attempt(shared: &Arc<Shared>, addr: SocketAddr, patience: Duration) -> ProbeAttempt {
     let begun = Instant::now();
     let dial = shared.limits.times.dial.min(patience);
-    let stream = match timeout(dial, TcpStream::connect(addr)).await {
-        Err(_) => return ProbeAttempt::Sure(Probed::Silent),
-        Ok(Err(error)) => return ProbeAttempt::Sure(not_connected(&error)),
-        Ok(Ok(stream)) => stream,
+    let connected = AtomicBool::new(false);
+    let handshake = |stream| {
+        connected.store(true, Ordering::Relaxed);
+        handshake(shared, stream)
     };
-    let left = patience.saturating_sub(begun.elapsed());
-    let talked = timeout(left, talk(shared, stream)).await;
-    talked.unwrap_or(ProbeAttempt::Sure(Probed::Stalled))
+    let talking = async {
+        match shared.narrow_paths.open(addr, dial, handshake).await {
+            Err(error) => ProbeAttempt::Sure(not_connected(&error)),
+            Ok(Err(failed)) => failed,
+            Ok(Ok(stream)) => greet_any(shared, stream).await,
+        }
+    };
+    let talked = timeout(patience.saturating_sub(begun.elapsed()), talking).await;
+    talked.unwrap_or_else(|_| {
+        let is_connected = connected.load(Ordering::Relaxed);
+        let probed = if is_connected {
+            Probed::Stalled
+        } else {
+            Probed::Silent
+        };
+        ProbeAttempt::Sure(probed)
+    })
+}
+
+/// Opens a TLS connection to any node.
+async fn handshake(
+    shared: &Shared,
+    stream: TcpStream,
+) -> Result<TlsStream<TcpStream>, ProbeAttempt> {
+    let Ok(dialler) = shared.local.tls.dialler(None) else {
+        return Err(ProbeAttempt::Sure(Probed::Other));
+    };
+    let (begun, times) = (Instant::now(), &shared.limits.times);
+    let handshake = timeout(times.handshake, tls::dial(&dialler, stream, || ())).await;
+    match handshake.map(|outcome| outcome.map_err(io::Error::from)) {
+        Err(_) => Err(ProbeAttempt::Sure(Probed::Stalled)),
+        // an answer that is not TLS
+        Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
+            Err(ProbeAttempt::Sure(Probed::Other))
+        }
+        // the other end hung up after half of its time limit for the first byte, so it was waiting
+        // for bytes that did not arrive or that it did not understand
+        Ok(Err(_)) if begun.elapsed() > times.first_byte / 2 => {
+            Err(ProbeAttempt::Sure(Probed::Stalled))
+        }
+        Ok(Err(_)) => Err(ProbeAttempt::HungUp(Probed::Other)),
+        Ok(Ok(stream)) => Ok(stream),
+    }
 }
 
 /// Finds out which node is at the other end of a connection.
-async fn talk(shared: &Arc<Shared>, stream: TcpStream) -> ProbeAttempt {
-    let Ok(dialler) = shared.local.tls.dialler(None) else {
-        return ProbeAttempt::Sure(Probed::Other);
-    };
-    let begun = Instant::now();
-    let handshake = tls::dial(&dialler, stream, || ());
-    let handshake = timeout(shared.limits.times.handshake, handshake).await;
-    let stream = match handshake.map(|outcome| outcome.map_err(io::Error::from)) {
-        Err(_) => return ProbeAttempt::Sure(Probed::Stalled),
-        // an answer that is not TLS
-        Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
-            return ProbeAttempt::Sure(Probed::Other);
-        }
-        // the other end hung up only after half of our own time limit, so it was waiting for first
-        // bytes that did not arrive or that it did not understand
-        Ok(Err(_)) if begun.elapsed() > shared.limits.times.handshake / 2 => {
-            return ProbeAttempt::Sure(Probed::Stalled);
-        }
-        Ok(Err(_)) => return ProbeAttempt::HungUp(Probed::Other),
-        Ok(Ok(stream)) => stream,
-    };
+async fn greet_any(shared: &Shared, stream: TlsStream<TcpStream>) -> ProbeAttempt {
     match peer_of(&stream) {
         None => ProbeAttempt::Sure(Probed::Other),
         Some(node) if node == shared.local.me => ProbeAttempt::Sure(Probed::Ourselves),
