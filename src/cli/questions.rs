@@ -1,9 +1,7 @@
 //! Questions before actions that the user may not intend, such as leaving a cluster or sharing a
 //! whole home.
 //!
-//! Without a terminal to ask on, a command whose name says what it ends (`leave`, `expel`) goes on.
-//! A command that would have an effect which its arguments do not show (`join`, `own`, `share add`)
-//! is refused. `--yes` confirms in both cases.
+//! Without a terminal to ask on, the command is refused. `--yes` confirms in both cases.
 
 use std::io::{self, BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -47,6 +45,15 @@ pub(super) fn ask(question: &str, remedy: &str) -> Result<(), CliError> {
     match answer.trim() {
         "y" | "Y" | "yes" => Ok(()),
         _ => Err(CliError::new("nothing was done", remedy)),
+    }
+}
+
+/// Asks a question, or refuses if there is no terminal to ask on. `unconfirmed` says what is refused.
+pub(super) fn confirm(question: &str, unconfirmed: &str, remedy: &str) -> Result<(), CliError> {
+    if has_terminal() {
+        ask(question, remedy)
+    } else {
+        Err(CliError::new(unconfirmed, remedy))
     }
 }
 

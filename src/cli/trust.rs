@@ -469,20 +469,19 @@ fn read_token() -> Result<String, CliError> {
 
 pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), CliError> {
     let trust: Trust = options.reporting.open()?.call(&Call::Trust {})?;
-    // A script is not asked, because the command says what it ends.
-    let asks = !options.yes && questions::has_terminal();
     let is_last = is_last_to_admit(&trust);
-    if asks {
+    if !options.yes {
         let last = if is_last {
             format!("{NOBODY_ADMITS}.\n{GIVE_THE_RIGHT}.\n")
         } else {
             String::new()
         };
-        questions::ask(
+        questions::confirm(
             &format!(
                 "{last}Leave the cluster for good? The others forget this node, its daemon stops,\n\
                  and only a new token brings it back."
             ),
+            "cannot leave the cluster without a confirmation: only a new token brings this node back",
             "answer y, or give --yes, to leave",
         )?;
     }
@@ -492,7 +491,7 @@ pub(super) fn leave(options: &LeaveOptions, output: &mut Output) -> Result<(), C
     let daemon = Process::of(status.pid);
     let left: Left = client.call(&Call::Leave {})?;
     let goes_on = daemon.is_some_and(|daemon| !daemon.ends(END_MAX));
-    if !asks && is_last {
+    if options.yes && is_last {
         remark(NOBODY_ADMITS);
     }
     if left.unreceived {
@@ -519,8 +518,7 @@ fn is_last_to_admit(trust: &Trust) -> bool {
 pub(super) fn expel(options: &ExpelOptions, output: &mut Output) -> Result<(), CliError> {
     let mut client = options.reporting.open()?;
     let (peer, with_admitted) = (options.peer.clone(), options.with_admitted);
-    // A script is not asked, because the command says what it ends.
-    let asks = !options.yes && questions::has_terminal();
+    let asks = !options.yes;
     if asks || !options.reporting.json {
         let named: Admitted = client.call(&Call::Admitted { peer: peer.clone() })?;
         if !options.reporting.json {
@@ -581,10 +579,13 @@ fn ask_before_expelling(options: &ExpelOptions, named: &Admitted) -> Result<(), 
         count if options.with_admitted && count > 0 => format!(", and {count} more with it"),
         _ => String::new(),
     };
-    questions::ask(
+    questions::confirm(
         &format!(
             "Expel {name} for good{with}? Its files go from all lists, and only a new\n\
              invitation brings it back."
+        ),
+        &format!(
+            "cannot expel {name}{with} without a confirmation: only a new invitation brings it back"
         ),
         "answer y, or give --yes, to expel it",
     )

@@ -350,7 +350,7 @@ fn readers_are_named_by_certificates_and_groups_and_an_expelled_one_reads_no_mor
     eventually("the group has others in it", HANG_LIMIT, || {
         !two.mounted("secret").exists()
     });
-    one.cli(&["expel", "three"]).expect_ok();
+    one.cli(&["expel", "three", "--yes"]).expect_ok();
     eventually("it reads nothing more", HANG_LIMIT, || {
         !three.mounted("secret").exists()
     });

@@ -16,7 +16,7 @@ fn a_node_that_left_is_shown_as_left_and_not_as_down() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, mut two) = (cluster.start("one"), cluster.start("two"));
     invite(&one, &[], &two);
-    two.cli(&["leave"]).expect_ok();
+    two.cli(&["leave", "--yes"]).expect_ok();
     two.await_end().expect_ok();
     eventually("it has left", HANG_LIMIT, || {
         state_of(&one, "two") == "left"
@@ -33,18 +33,18 @@ fn a_node_that_left_can_be_expelled_by_its_name() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, mut two) = (cluster.start("one"), cluster.start("two"));
     invite(&one, &["--admin"], &two);
-    two.cli(&["leave"]).expect_ok();
+    two.cli(&["leave", "--yes"]).expect_ok();
     two.await_end().expect_ok();
     eventually("it has left", HANG_LIMIT, || {
         state_of(&one, "two") == "left"
     });
-    one.cli(&["expel", "two"]).expect_ok();
+    one.cli(&["expel", "two", "--yes"]).expect_ok();
     let trust = one.cli(&["trust", "--json"]).expect_json();
     let mut history = trust["history"].as_array().unwrap().iter();
     let is_expelled = history.any(|step| step["what"] == "expelled" && step["name"] == "two");
     assert!(is_expelled, "{trust}");
     assert_eq!(members(&one), ["one"]);
-    let again = one.cli(&["expel", "two"]);
+    let again = one.cli(&["expel", "two", "--yes"]);
     assert_eq!(again.status.code(), Some(1), "{}", again.stderr);
 }
 
@@ -52,7 +52,7 @@ fn a_node_that_left_can_be_expelled_by_its_name() {
 fn leave_returns_when_the_daemon_has_ended() {
     let mut cluster = Cluster::new();
     let mut node = cluster.start("one");
-    node.cli(&["leave"]).expect_ok();
+    node.cli(&["leave", "--yes"]).expect_ok();
     assert!(!node.is_running());
     assert!(!is_mounted(&node.mounted("")));
 }
@@ -63,7 +63,7 @@ fn leave_reports_that_no_other_node_received_it() {
     let (mut one, mut two) = (cluster.start("one"), cluster.start("two"));
     invite(&one, &[], &two);
     one.kill();
-    let left = two.cli(&["leave"]);
+    let left = two.cli(&["leave", "--yes"]);
     assert!(
         left.stderr.contains("No other node received this") && left.stderr.contains("p2pfs expel"),
         "{}",
@@ -82,7 +82,7 @@ fn a_leave_that_the_disk_refuses_is_an_error_and_works_once_the_disk_recovers() 
     let aside = members_file.with_extension("aside");
     fs::rename(&members_file, &aside).unwrap();
     fs::create_dir(&members_file).unwrap();
-    let refused = two.cli(&["leave"]);
+    let refused = two.cli(&["leave", "--yes"]);
     assert!(!refused.status.success());
     assert!(
         refused.stderr.contains("cannot replace"),
@@ -93,7 +93,7 @@ fn a_leave_that_the_disk_refuses_is_an_error_and_works_once_the_disk_recovers() 
     assert_eq!(members(&one), ["one", "two"]);
     fs::remove_dir(&members_file).unwrap();
     fs::rename(&aside, &members_file).unwrap();
-    two.cli(&["leave"]).expect_ok();
+    two.cli(&["leave", "--yes"]).expect_ok();
     two.await_end().expect_ok();
     eventually("it has left", HANG_LIMIT, || members(&one) == ["one"]);
     assert!(!members_file.exists());
@@ -104,7 +104,7 @@ fn after_the_founder_left_the_others_still_admit_nodes() {
     let mut cluster = Cluster::with_own_secrets();
     let (mut one, two) = (cluster.start("one"), cluster.start("two"));
     invite(&one, &["--admin"], &two);
-    one.cli(&["leave"]).expect_ok();
+    one.cli(&["leave", "--yes"]).expect_ok();
     one.await_end().expect_ok();
     eventually("it has left", HANG_LIMIT, || {
         state_of(&two, "one") == "left"
@@ -136,12 +136,12 @@ fn the_last_administrator_is_warned_at_leaving_and_can_pass_the_right_on() {
             .iter()
             .all(|it| it.len() == 3)
     });
-    let left = one.cli(&["leave"]);
+    let left = one.cli(&["leave", "--yes"]);
     assert!(!left.stderr.contains("No other member"), "{}", left.stderr);
     left.expect_ok();
     one.await_end().expect_ok();
     eventually("two knows it", HANG_LIMIT, || members(&two).len() == 2);
-    let left = two.cli(&["leave"]);
+    let left = two.cli(&["leave", "--yes"]);
     assert!(
         left.stderr.contains("No other member may invite or expel"),
         "{}",

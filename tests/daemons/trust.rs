@@ -143,7 +143,7 @@ fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_continue() {
     }
     assert_eq!(members(&two), ["one", "three", "two"]);
     // A member without the right can neither expel nor invite.
-    for refused in [two.cli(&["expel", "three"]), two.cli(&["invite"])] {
+    for refused in [two.cli(&["expel", "three", "--yes"]), two.cli(&["invite"])] {
         assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
         assert!(
             refused.stderr.contains("may not admit or expel"),
@@ -152,7 +152,7 @@ fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_continue() {
         );
     }
     let before = trust(&two)["epoch"].clone();
-    one.cli(&["expel", "three"]).expect_ok();
+    one.cli(&["expel", "three", "--yes"]).expect_ok();
     for node in [&one, &two] {
         eventually("its file is gone from the listing", HANG_LIMIT, || {
             !node.mounted("of-three.txt").exists()
@@ -193,7 +193,7 @@ fn an_expelled_node_is_out_everywhere_within_seconds_and_the_others_continue() {
             "a key for a name: {peers}"
         );
     }
-    let again = one.cli(&["expel", "three"]);
+    let again = one.cli(&["expel", "three", "--yes"]);
     assert_eq!(again.status.code(), Some(1), "{}", again.stderr);
 }
 
@@ -211,14 +211,14 @@ fn nodes_admitted_by_a_bad_administrator_are_named_and_expelled_with_it() {
     for node in [&one, &dave] {
         node.wait_for_file("of-carol.txt");
     }
-    let named = one.cli(&["expel", "mallory"]).expect_ok();
+    let named = one.cli(&["expel", "mallory", "--yes"]).expect_ok();
     assert!(named.contains("by the word of mallory alone"), "{named}");
     assert!(
         named.contains("carol") && !named.contains("dave"),
         "{named}"
     );
     assert_eq!(members(&one), ["carol", "dave", "one"], "they stay");
-    let expel = ["expel", "mallory", "--with-admitted", "--json"];
+    let expel = ["expel", "mallory", "--with-admitted", "--yes", "--json"];
     let expelled = one.cli(&expel).expect_json();
     assert_eq!(expelled["admitted"][0]["name"], "carol");
     assert_eq!(expelled["admitted"].as_array().unwrap().len(), 1);
@@ -263,7 +263,7 @@ fn a_node_expelled_while_away_is_told_by_which_node_and_how_to_return() {
     one.write("of-one.txt", b"one");
     two.wait_for_file("of-one.txt");
     two.stop();
-    one.cli(&["expel", "two"]).expect_ok();
+    one.cli(&["expel", "two", "--yes"]).expect_ok();
     two.launch();
     let expelled = "this node was expelled by one on ";
     let way_back = "p2pfs join - here";
@@ -464,7 +464,7 @@ fn entries_of_a_departed_node_can_be_dropped_and_those_of_a_present_one_cannot()
     one.wait_for_file("a.txt");
     let told = one.cli(&["trust"]).expect_ok();
     assert!(told.contains("secret file"), "{told}");
-    let refused = one.cli(&["expel", "two"]);
+    let refused = one.cli(&["expel", "two", "--yes"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(refused.stderr.contains("secret"), "{}", refused.stderr);
 }

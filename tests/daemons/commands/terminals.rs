@@ -204,6 +204,33 @@ fn leaving_is_confirmed_on_a_terminal_and_nothing_happens_without_a_yes() {
 }
 
 #[apply(promise)]
+fn leaving_and_expelling_without_a_terminal_need_yes() {
+    let mut cluster = Cluster::with_own_secrets();
+    let [mut one, two] = ["one", "two"].map(|name| cluster.start(name));
+    let token = one.cli(&["invite"]).expect_ok().trim().to_owned();
+    two.cli(&["join", &token]).expect_ok();
+    for command in [
+        &["expel", "two"][..],
+        &["leave"],
+        &["expel", "two", "--json"],
+    ] {
+        let refused = one.cli(command);
+        assert_eq!(refused.status.code(), Some(1), "{command:?}");
+        let said = refused.stderr;
+        assert!(
+            said.contains("without a confirmation"),
+            "{command:?}: {said}"
+        );
+        assert!(said.contains("--yes"), "{command:?}: {said}");
+    }
+    let trust = one.cli(&["trust", "--json"]).expect_json();
+    assert_eq!(trust["members"].as_array().unwrap().len(), 2);
+    one.cli(&["expel", "two", "--yes"]).expect_ok();
+    one.cli(&["leave", "--yes"]).expect_ok();
+    one.await_end().expect_ok();
+}
+
+#[apply(promise)]
 fn an_expulsion_is_confirmed_on_a_terminal_and_nothing_happens_without_a_yes() {
     let mut cluster = Cluster::with_own_secrets();
     let [one, two] = ["one", "two"].map(|name| cluster.start(name));

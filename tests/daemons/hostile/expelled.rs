@@ -36,7 +36,7 @@ fn an_expelled_member_with_its_own_program_gets_no_name_and_no_byte() {
         matches!(answer, Some(Response::Data { .. }))
     };
     eventually("she is a member", HANG_LIMIT, || gets(b"before"));
-    one.cli(&["expel", "eve"]).expect_ok();
+    one.cli(&["expel", "eve", "--yes"]).expect_ok();
     eventually("she is out everywhere", HANG_LIMIT, || !gets(b"before"));
     two.write("after.txt", b"after");
     one.wait_for_file("after.txt");
@@ -76,7 +76,7 @@ fn a_kept_copy_of_a_node_that_left_gets_nothing_and_admits_no_node_after_a_rotat
     let (state, kept) = (eve.home.join("state"), eve.home.join("kept"));
     run(Command::new("cp").arg("-a").args([&state, &kept])).expect_ok();
     eve.launch();
-    eve.cli(&["leave"]).expect_ok();
+    eve.cli(&["leave", "--yes"]).expect_ok();
     eve.await_end().expect_ok();
     eventually("she has left", HANG_LIMIT, || {
         [&one, &two, &friend].map(|node| state_of(node, "eve")) == ["left"; 3]
@@ -130,5 +130,5 @@ fn a_kept_copy_of_a_node_that_left_gets_nothing_and_admits_no_node_after_a_rotat
         assert_eq!(members(node), ["friend", "one", "two"]);
         assert_eq!(state_of(node, "eve"), "left");
     }
-    one.cli(&["expel", "eve"]).expect_ok();
+    one.cli(&["expel", "eve", "--yes"]).expect_ok();
 }

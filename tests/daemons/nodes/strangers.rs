@@ -112,7 +112,7 @@ fn a_node_that_left_is_a_stranger_at_its_next_start() {
     let mut second = cluster.start("two");
     second.cli(&["join", &token]).expect_ok();
     second.wait_for_file("a.txt");
-    second.cli(&["leave"]).expect_ok();
+    second.cli(&["leave", "--yes"]).expect_ok();
     second.await_end().expect_ok();
     second.launch();
     let waited = second.cli(&["wait", "--peers", "1", "--timeout", "3s"]);
