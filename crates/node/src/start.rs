@@ -53,7 +53,7 @@ use p2pfs_proto::trust::{Invites, Keyring, KeyringFiles, NodeKey};
 use p2pfs_transfer::batches::Batches;
 use p2pfs_transfer::net::PortPair;
 use p2pfs_transfer::net::lan::{Lan, LanEvent};
-use p2pfs_transfer::net::peer::{ConnectionLimits, PeerLimits, PeerNet};
+use p2pfs_transfer::net::peer::{ConnectionLimits, ConnectionTimes, PeerLimits, PeerNet};
 use p2pfs_transfer::{FetchConfig, Fetcher, Server, ServerLimits};
 use p2pfs_types::id::Generation;
 
@@ -123,6 +123,7 @@ impl NodeStart {
         let PortPair { listener, udp } = open?;
         let limits = PeerLimits {
             bulk_code_point: config.network.bulk_code_point,
+            times: ConnectionTimes::within_read_deadline(config.read_deadline),
             connections: ConnectionLimits {
                 accepted: config.network.peer_connections,
                 ..ConnectionLimits::default()

@@ -74,6 +74,10 @@ settings! {
         /// this mount, reports that it is busy, or answers in the handshake of a new connection.
         /// The read waits for such a node up to six times as long. If the limits of this node
         /// delay its requests, the read waits as long as they do.
+        ///
+        /// A connection that brings nothing is given up after four fifths of this time, at least
+        /// after 2 s and at most after 8 s, so that the read can use another holder. With a
+        /// deadline below 2.5 s, a read from a holder that falls silent fails.
         #[serde(with = "units::positive_duration")]
         pub read_deadline: Duration = defaults::READ_DEADLINE,
             Setting::new("mount.read_deadline", SettingKind::Duration, "7s").refuses("0s");

@@ -27,7 +27,7 @@ const OLDEST_MULTIPLE: u32 = 10;
 /// round trips (RFC 6298), and the retransmission may be lost too.
 const SILENT_ROUND_TRIPS: u32 = 4;
 /// Maximum silence after which a connection counts as dead, however long its round trip is. It is
-/// less than a reader waits for a byte.
+/// less than a reader waits for a byte by default.
 const SILENT_MAX: Duration = Duration::from_secs(8);
 /// Pings that a peer may send per second on one connection, in addition to one for each of its
 /// requests. A node sends one for each silence of a second, and at most five a second when it is
@@ -77,6 +77,8 @@ pub struct ConnectionTimes {
     /// Minimum silence on a connection with unanswered requests until it counts as dead and its
     /// requests fail. It is longer if the round trip is long.
     pub silent_after: Duration,
+    /// Maximum silence on such a connection, however long the round trip is.
+    pub silent_max: Duration,
     /// Time after which a connection counts as dead: its oldest open request is that old, and for
     /// that time no bytes of any answer arrived. A request that is ten times as old ends the
     /// connection in any case.
@@ -136,10 +138,25 @@ impl Default for ConnectionTimes {
             look_again: Duration::from_secs(1),
             ping_after: Duration::from_secs(1),
             silent_after: Duration::from_secs(2),
+            silent_max: SILENT_MAX,
             unanswered_after: Duration::from_secs(30),
             idle_dialled: Duration::from_secs(60),
             idle_accepted: Duration::from_secs(90),
             frame_grace: Duration::from_secs(5),
+        }
+    }
+}
+
+impl ConnectionTimes {
+    /// Returns the default times, but ends a silent connection before a reader with this deadline
+    /// gives up, so that the reader can ask another holder. The silence stays at least
+    /// [`Self::silent_after`].
+    pub fn within_read_deadline(read_deadline: Duration) -> Self {
+        let times = Self::default();
+        let silent_max = (read_deadline * 4 / 5).clamp(times.silent_after, SILENT_MAX);
+        Self {
+            silent_max,
+            ..times
         }
     }
 }
@@ -171,7 +188,7 @@ impl PeerLimits {
     /// something since. The answer may then wait in a queue.
     pub(super) fn silent(&self, quiet_since: Instant, link: &LastTcpInfo) -> Instant {
         let least = quiet_since + self.times.silent_after;
-        let most = quiet_since + self.times.silent_after.max(SILENT_MAX);
+        let most = quiet_since + self.times.silent_after.max(self.times.silent_max);
         let late = quiet_since + link.round_trip() * SILENT_ROUND_TRIPS;
         let acked = link
             .acked()
@@ -201,5 +218,31 @@ impl PeerLimits {
     pub(super) fn unanswered(&self, oldest: Instant, brought: Instant) -> Instant {
         let quiet = oldest.max(brought) + self.times.unanswered_after;
         quiet.min(oldest + self.times.unanswered_after * OLDEST_MULTIPLE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tcp_info::TcpInfo;
+    use super::*;
+
+    #[test]
+    fn a_silent_connection_ends_before_the_read_deadline() {
+        let seconds = Duration::from_secs;
+        let (quiet_since, link) = (Instant::now(), LastTcpInfo::default());
+        // With this round trip, the longest silence applies.
+        let reading = TcpInfo {
+            round_trip: seconds(60),
+            ..TcpInfo::default()
+        };
+        link.set(quiet_since, reading);
+        for (deadline, silence) in [(1, 2), (5, 4), (10, 8), (300, 8)] {
+            let limits = PeerLimits {
+                times: ConnectionTimes::within_read_deadline(seconds(deadline)),
+                ..PeerLimits::default()
+            };
+            let end = quiet_since + seconds(silence);
+            assert_eq!(limits.silent(quiet_since, &link), end, "{deadline} s");
+        }
     }
 }
