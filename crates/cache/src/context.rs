@@ -15,7 +15,7 @@ use super::map::Boot;
 use super::write_behind::WriteBehind;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
-use p2pfs_types::files::disk::usage_command;
+use p2pfs_types::files::disk::{usage_command, usage_command_after_failure};
 use p2pfs_types::files::limit_of_open_files;
 
 pub(super) struct CacheContext {
@@ -80,7 +80,7 @@ impl CacheContext {
 
     /// Describes a refused write, with the remedy after a semicolon.
     fn refused_write(&self, error: &io::Error) -> String {
-        let usage = usage_command(&self.layout.dir);
+        let usage = usage_command_after_failure(&self.layout.dir);
         format!(
             "the cache's disk refuses writes: {error}; check that disk ({usage}), or name another \
              with cache_dir; reads go on meanwhile"

@@ -19,7 +19,7 @@ use super::store::{Store, StoreError, save_responders};
 use p2pfs_catalogue::{Catalogue, LogWrite};
 use p2pfs_fetch::PeerRecord;
 use p2pfs_transfer::Fetcher;
-use p2pfs_types::files::disk::usage_command;
+use p2pfs_types::files::disk::usage_command_after_failure;
 use p2pfs_types::id::{Generation, NodeId};
 
 /// Maximum number of records in one batch: about 1 MiB on disk, so that a batch takes milliseconds.
@@ -135,7 +135,7 @@ fn not_stored(error: &StoreError) -> Finding {
     let found = Finding::new(format!("{NOT_STORED}: {cause}"));
     match error {
         StoreError::Disk { path, .. } => {
-            let usage = usage_command(path.parent().unwrap_or(path));
+            let usage = usage_command_after_failure(path.parent().unwrap_or(path));
             found.remedy(format!(
                 "free some of the state directory's disk ({usage}), or let the daemon's user write \
                  there; until then a restart loses what is new"

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::statvfs;
+
 use super::mountinfo::{self, MOUNTINFO};
 use super::shell_word;
 
@@ -20,6 +22,22 @@ pub fn disk_of(dir: &Path) -> Option<String> {
 /// Returns the command that shows the free space of the disk of a directory.
 pub fn usage_command(dir: &Path) -> String {
     format!("df -h {}", shell_word(dir))
+}
+
+/// Returns the command that shows what the disk of a directory lacks after a write failed: inodes if
+/// none is left, else free space. Asks the disk, so it blocks on one that hangs.
+pub fn usage_command_after_failure(dir: &Path) -> String {
+    let found = statvfs(dir);
+    if found.is_ok_and(|disk| lacks_inodes(disk.f_files, disk.f_favail)) {
+        format!("df -i {}", shell_word(dir))
+    } else {
+        usage_command(dir)
+    }
+}
+
+/// Returns whether a filesystem has no inodes left. A filesystem without a limit has a total of 0.
+fn lacks_inodes(total: u64, free: u64) -> bool {
+    total > 0 && free == 0
 }
 
 /// Returns the mount point and the source of the mount that a path belongs to. Of several mounts at
@@ -59,6 +77,16 @@ mod tests {
     fn disk_of_the_root_directory_is_mounted_there() {
         let disk = disk_of(Path::new("/")).unwrap();
         assert!(disk.ends_with(", mounted at /"), "{disk}");
+    }
+
+    #[test]
+    fn a_full_disk_with_free_inodes_lacks_space() {
+        assert!(lacks_inodes(100, 0));
+        assert!(!lacks_inodes(100, 1));
+        assert!(!lacks_inodes(0, 0), "btrfs has no limit");
+        let here = Path::new("/");
+        let usage = usage_command_after_failure(here);
+        assert_eq!(usage, usage_command(here));
     }
 
     #[test]

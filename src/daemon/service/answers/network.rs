@@ -34,6 +34,10 @@ const PEERS_MAX: usize = 16;
 const ALIKE_MAX: usize = 4;
 /// Number of live peers that each periodic check asks whether they reach this node.
 const ASKED_IN_PASSING: usize = 2;
+/// The kernel's list of this machine's IPv6 addresses.
+const IPV6_ADDRESSES: &str = "/proc/net/if_inet6";
+/// Scope of a link-local address in that list (`IPV6_ADDR_LINKLOCAL` of `net/ipv6.h`).
+const LINK_SCOPE: &str = "20";
 /// How long to wait until a node that was reached by TCP is heard over UDP: a few rounds of gossip.
 const HEARD_WITHIN: Duration = Duration::from_secs(5);
 /// How long after the start [`HEARD_WITHIN`] holds. Later, a node that answers is long heard.
@@ -194,7 +198,9 @@ fn unless_copied_at_all(services: &Services, checks: Vec<Check>) -> Vec<Check> {
 async fn check_address(services: &Services) -> Check {
     let address = services.node.address();
     if address.ip().to_canonical().is_loopback() {
-        return loopback_alone(address, services.settings.at_start.listen);
+        let listen = services.settings.at_start.listen;
+        let links = std::fs::read_to_string(IPV6_ADDRESSES).unwrap_or_default();
+        return loopback_alone(address, listen, has_link_local(&links));
     }
     let probed = services.node.peers().probe(address, CHECKUP_PATIENCE).await;
     address_check(address, &probed, is_of_this_machine(address.ip()))
@@ -527,11 +533,27 @@ fn peer_trouble(machine: &str, address: SocketAddr, error: &NodeError) -> Check 
     Check::failed(name, found, remedy)
 }
 
+/// Returns whether the text of [`IPV6_ADDRESSES`] has a link-local address.
+fn has_link_local(addresses: &str) -> bool {
+    let scope = |line: &str| line.split_whitespace().nth(3) == Some(LINK_SCOPE);
+    addresses.lines().any(scope)
+}
+
 /// Reports that other machines cannot reach the node's address. The remedy depends on the
 /// configured listen address.
-fn loopback_alone(address: SocketAddr, listen: SocketAddr) -> Check {
+fn loopback_alone(address: SocketAddr, listen: SocketAddr, has_link_local: bool) -> Check {
     let found = format!("{address}: reachable from this machine only");
-    if listen.ip().is_unspecified() {
+    if listen.ip().is_unspecified() && has_link_local {
+        Check::warning(
+            "address",
+            format!(
+                "{found}, which has link-local addresses alone (fe80::); they hold on one link, and \
+                 p2pfs does not announce them"
+            ),
+            "give this machine another address: by DHCP or a router, or by hand, as \
+             ip address add 192.168.77.1/24 dev eth0",
+        )
+    } else if listen.ip().is_unspecified() {
         Check::warning(
             "address",
             format!("{found}, which has no other address"),

@@ -13,10 +13,25 @@ fn a_user_is_not_told_to_listen_on_the_current_address() {
         ("0.0.0.0:1378", false),
         ("[::]:1378", false),
     ] {
-        let check = loopback_alone(here, listen.parse().unwrap());
+        let check = loopback_alone(here, listen.parse().unwrap(), false);
         let remedy = check.remedy.unwrap();
         assert_eq!(remedy.contains("listen ="), advised, "{listen}: {remedy}");
     }
+}
+
+#[test]
+fn a_machine_with_link_local_addresses_alone_is_told_so() {
+    let table = "00000000000000000000000000000001 01 80 10 80       lo\n\
+                 fe80000000000000022248fffe0b1c2d 02 40 20 80     eth0\n";
+    assert!(has_link_local(table));
+    assert!(!has_link_local(table.lines().next().unwrap()));
+    let here = "127.0.0.1:1378".parse().unwrap();
+    let check = loopback_alone(here, "[::]:1378".parse().unwrap(), true);
+    assert!(
+        check.found.contains("link-local addresses alone"),
+        "{}",
+        check.found
+    );
 }
 
 #[test]
