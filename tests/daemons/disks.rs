@@ -23,7 +23,7 @@ impl Disk {
     }
 
     /// Mounts an image file with ext4.
-    fn mount_image(image: &Path, at: &Path) -> Self {
+    pub(crate) fn mount_image(image: &Path, at: &Path) -> Self {
         make_image(image);
         Self::mount_again(image, at)
     }
@@ -70,6 +70,22 @@ impl Drop for Disk {
     }
 }
 
+/// A filesystem on which writes wait until this is dropped.
+pub(crate) struct Frozen<'a>(&'a Path);
+
+impl<'a> Frozen<'a> {
+    pub(crate) fn new(at: &'a Path) -> Self {
+        run(Command::new("fsfreeze").arg("-f").arg(at)).expect_ok();
+        Self(at)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("fsfreeze").arg("-u").arg(self.0).status();
+    }
+}
+
 fn make_image(image: &Path) {
     make_image_of(&["mkfs.ext4", "-q", "-F"], image);
 }
@@ -81,7 +97,7 @@ fn make_image_of(mkfs: &[&str], image: &Path) {
     run(Command::new(mkfs[0]).args(&mkfs[1..]).arg(image)).expect_ok();
 }
 
-fn images_can_be_mounted() -> Option<String> {
+pub(crate) fn images_can_be_mounted() -> Option<String> {
     let can = Command::new("sh")
         .args(["-c", "command -v mkfs.ext4 && losetup -f"])
         .output();
@@ -410,22 +426,6 @@ mod of_the_state {
     use super::*;
 
     const NEEDS: &[Need] = &[root, images_can_be_mounted];
-
-    /// A filesystem on which writes wait until this is dropped.
-    struct Frozen<'a>(&'a Path);
-
-    impl<'a> Frozen<'a> {
-        fn new(at: &'a Path) -> Self {
-            run(Command::new("fsfreeze").arg("-f").arg(at)).expect_ok();
-            Self(at)
-        }
-    }
-
-    impl Drop for Frozen<'_> {
-        fn drop(&mut self) {
-            let _ = Command::new("fsfreeze").arg("-u").arg(self.0).status();
-        }
-    }
 
     /// Makes the folders of [`start`], with the state on a disk of its own.
     fn state_disk(folder: &Path) -> Disk {

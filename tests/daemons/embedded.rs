@@ -423,8 +423,8 @@ fn a_joiner_has_the_whole_ledger_when_the_join_returns() {
         // The histories must be equal at once. Otherwise the next statement would not follow the
         // earlier ones.
         assert_eq!(
-            near.membership().keyring().ledger().unwrap().history(),
-            far.membership().keyring().ledger().unwrap().history()
+            near.membership().view().ledger().unwrap().history(),
+            far.membership().view().ledger().unwrap().history()
         );
         for node in [near, far, other] {
             node.stop(Leave::Away).await;

@@ -15,6 +15,7 @@ mod exports;
 mod failed_reads;
 mod file_sizes;
 mod forgotten;
+mod frozen;
 mod hostile;
 mod large_files;
 mod leaving;

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use macro_rules_attribute::apply;
-use p2pfs_proto::trust::{CHAIN_MAX, Keyring, NodeKey};
+use p2pfs_proto::trust::{CHAIN_MAX, NodeKey, TestKeyring};
 use p2pfs_types::id::NodeName;
 use serde_json::Value;
 
@@ -73,7 +73,7 @@ fn a_node_too_far_from_the_founder_to_invite_says_where_to_invite() {
     let mut keys: Vec<_> = (1..CHAIN_MAX).map(|_| NodeKey::random()).collect();
     keys.push(NodeKey::load_or_create(&state).unwrap());
     let name = NodeName::new("one").unwrap();
-    let ledger = Keyring::load_or_create(&state, &keys[0], &name, 1000).unwrap();
+    let ledger = TestKeyring::load_or_create(&state, &keys[0], &name, 1000).unwrap();
     for pair in keys.windows(2) {
         let admitted = ledger.state(&pair[0], |it| {
             it.admit(pair[1].node_id(), name.clone(), true)

@@ -13,15 +13,15 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
 use p2pfs_catalogue::SetDigest;
 use p2pfs_membership::{Cluster as Membership, ClusterConfig, Event, Member};
-use p2pfs_proto::trust::{Claim, Keyring, NodeKey, SignedStatement, Statement};
+use p2pfs_proto::trust::{Claim, NodeKey, SignedStatement, Statement, TestKeyring};
 use p2pfs_proto::wire::native::record::{
     Entry, Fact, Head, Kind, Record, ShareIndex, SignedHead, Timestamp,
 };
 use p2pfs_proto::wire::native::tcp::{LogPart, Request, Response, pack_records};
 use p2pfs_proto::wire::native::udp::{Body, DatagramFrame, Header, MAC_BYTES, Message, Salt};
-use p2pfs_transfer::net::PortPair;
 use p2pfs_transfer::net::gossip::UdpInlet;
 use p2pfs_transfer::net::peer::{Incoming, Lane, PeerLimits, PeerNet, Probed};
+use p2pfs_transfer::net::{LedgerHandle, PortPair};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{Generation, NodeId};
 use p2pfs_types::path::SharedPath;
@@ -42,7 +42,7 @@ pub(crate) struct Hostile {
     said: Arc<Mutex<Said>>,
     orders: mpsc::UnboundedSender<Order>,
     net: PeerNet,
-    keyring: Arc<Keyring>,
+    keyring: Arc<TestKeyring>,
     runtime: Runtime,
 }
 
@@ -111,7 +111,7 @@ fn entry(name: &str, kind: Kind, seconds: i64) -> Fact {
 impl Hostile {
     /// Joins the cluster with that secret, as "eve".
     pub(crate) fn join(secret: &Path, seeds: &[SocketAddr]) -> Self {
-        let keyring = Keyring::from_secret_file(secret).unwrap();
+        let keyring = TestKeyring::from_secret_file(secret).unwrap();
         Self::be(NodeKey::random(), keyring, seeds)
     }
 
@@ -119,11 +119,12 @@ impl Hostile {
     pub(crate) fn go_on_as(state: &Path, seeds: &[SocketAddr]) -> Self {
         let key = NodeKey::load_or_create(state).unwrap();
         let name = "eve".parse().unwrap();
-        let keyring = Keyring::load_or_create(state, &key, &name, unix_now().as_secs()).unwrap();
+        let keyring =
+            TestKeyring::load_or_create(state, &key, &name, unix_now().as_secs()).unwrap();
         Self::be(key, keyring, seeds)
     }
 
-    fn be(key: NodeKey, keyring: Keyring, seeds: &[SocketAddr]) -> Self {
+    fn be(key: NodeKey, keyring: TestKeyring, seeds: &[SocketAddr]) -> Self {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(1).enable_all().build().unwrap();
         let (key, keyring) = (Arc::new(key), Arc::new(keyring));
@@ -144,8 +145,8 @@ impl Hostile {
         let address = ports.local_addr();
         let (net, incoming) = PeerNet::listen(
             ports.listener,
-            key.clone(),
-            keyring.clone(),
+            &key,
+            ledger_of(&keyring),
             PeerLimits::default(),
         )
         .unwrap();
@@ -158,7 +159,7 @@ impl Hostile {
             key.clone(),
             address,
             Generation(now_s.as_secs()),
-            keyring.clone(),
+            keyring.reader(),
             u64::from(address.port()) ^ now_s.as_nanos() as u64,
             Instant::now(),
         );
@@ -368,12 +369,12 @@ impl Hostile {
     /// Connects to a node with `count` made-up keys, and holds the connections.
     pub(crate) fn crowd(&self, secret: &Path, address: SocketAddr, count: usize) -> Vec<PeerNet> {
         let node = self.who_is_at(address);
-        let keyring = Arc::new(Keyring::from_secret_file(secret).unwrap());
+        let keyring = Arc::new(TestKeyring::from_secret_file(secret).unwrap());
         let _context = self.runtime.enter();
         let connect = |_| {
-            let key = Arc::new(NodeKey::random());
             let here = "127.0.0.1:0".parse().unwrap();
-            let bound = PeerNet::bind(here, key, keyring.clone(), PeerLimits::default());
+            let (key, ledger) = (NodeKey::random(), ledger_of(&keyring));
+            let bound = PeerNet::bind(here, &key, ledger, PeerLimits::default());
             let (net, _) = bound.unwrap();
             // A refused connection serves as well.
             let _refused = self.runtime.block_on(net.warm(node, address, Lane::Urgent));
@@ -383,13 +384,25 @@ impl Hostile {
     }
 }
 
+/// Returns the access of connections to a keyring, and carries out their commands on the runtime.
+fn ledger_of(keyring: &Arc<TestKeyring>) -> LedgerHandle {
+    let (ledger, mut commands) = LedgerHandle::new(keyring.reader());
+    let keyring = keyring.clone();
+    tokio::spawn(async move {
+        while let Some(command) = commands.recv().await {
+            keyring.command(command);
+        }
+    });
+    ledger
+}
+
 struct Life {
     membership: Membership,
     udp: UdpInlet,
     incoming: mpsc::Receiver<Incoming>,
     queue: mpsc::UnboundedReceiver<Order>,
     said: Arc<Mutex<Said>>,
-    keyring: Arc<Keyring>,
+    keyring: Arc<TestKeyring>,
     unanswered: Vec<Incoming>,
 }
 
@@ -483,7 +496,7 @@ impl Life {
                 let members = self.membership.export_members();
                 Response::Members { members }
             }
-            Request::Trust { question } => match self.keyring.exchange().answer(question).0 {
+            Request::Trust { question } => match self.keyring.answer(question).0 {
                 Some(answer) => Response::Trust {
                     answer: answer.into(),
                 },

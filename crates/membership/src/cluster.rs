@@ -23,7 +23,7 @@ use super::roster::RosterChange;
 use super::seeds::SeedSchedule;
 use super::spread::Spreading;
 use super::vouch::Vouchers;
-use p2pfs_proto::trust::{Keyring, NodeKey};
+use p2pfs_proto::trust::{NodeKey, TrustReader};
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::udp::{
     DatagramFrame, Departure, EncodedHead, Farewell, HEAD_MAX_BYTES, PAYLOAD_MAX_BYTES, Rumor,
@@ -63,7 +63,7 @@ impl Cluster {
         key: Arc<NodeKey>,
         advertised: SocketAddr,
         generation: Generation,
-        keyring: Arc<Keyring>,
+        trust: TrustReader,
         seed: u64,
         now: Instant,
     ) -> Self {
@@ -74,7 +74,7 @@ impl Cluster {
         };
         let rng = StdRng::from_seed(mixed(seed, me.node, generation));
         Self {
-            lives: NodeLives::new(&config, key, me, keyring, rng, now),
+            lives: NodeLives::new(&config, key, me, trust, rng, now),
             seeds: SeedSchedule::new(&config.seeds, config.announce_period, now),
             spreading: Spreading::new(now),
             absences: Absences::new(config.away_grace),
@@ -304,7 +304,8 @@ impl Cluster {
     pub fn members(&self) -> Vec<MemberStatus> {
         let (roster, admission) = (&self.lives.roster, &self.lives.admission);
         let rumors = &self.spreading.rumors;
-        let ledger = admission.keyring.ledger();
+        let trust = admission.trust.load();
+        let ledger = trust.ledger();
         let state_of = |member: &Member, state| match state {
             _ if self.absences.is_away(&member.node) => MemberState::Away,
             foca::State::Alive => MemberState::Alive,
@@ -360,18 +361,19 @@ impl Cluster {
             return Ok(());
         }
         let lives = &mut self.lives;
-        let is_member = |node: &NodeId| lives.admission.keyring.is_member(node);
+        let trust = lives.admission.trust.view();
+        let is_member = |node: &NodeId| trust.is_member(node);
         let counters = &mut lives.links.counters;
         let merged = lives.roster.merge(now, list, is_member, counters);
         self.settle(now);
         merged
     }
 
-    /// Removes members that the keyring no longer has, together with their sessions, at once. If no
+    /// Removes members that the ledger no longer has, together with their sessions, at once. If no
     /// member is live, the next greetings are due at once.
     pub fn enforce_membership(&mut self, now: Instant) {
-        let keyring = Arc::clone(&self.lives.admission.keyring);
-        let is_gone = |node: &NodeId| !keyring.is_member(node);
+        let trust = self.lives.admission.trust.view();
+        let is_gone = |node: &NodeId| !trust.is_member(node);
         self.lives.links.forget_former_members();
         let live = self.lives.roster.live().values().copied();
         let gone: Vec<_> = live.filter(|member| is_gone(&member.node)).collect();
@@ -426,7 +428,7 @@ impl Cluster {
         }
         let down = |why| Event::Down { node, why };
         let event = match farewell {
-            _ if !self.lives.admission.keyring.is_member(&node) => down(DownReason::Expelled),
+            _ if !self.lives.admission.trust.is_member(&node) => down(DownReason::Expelled),
             Some(Farewell::Away) => {
                 self.absences.add(now, &member);
                 Event::Away { node }

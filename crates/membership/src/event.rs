@@ -121,7 +121,7 @@ pub enum DownReason {
     Away,
     /// The member left.
     Left,
-    /// The keyring says that the node is not a member.
+    /// The ledger says that the node is not a member.
     Expelled,
 }
 

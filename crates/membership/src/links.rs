@@ -33,7 +33,6 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,7 +45,7 @@ use super::config::{
 use super::counters::{Counters, DatagramDropCause};
 use super::event::Transmit;
 use super::vouch::Vouchers;
-use p2pfs_proto::trust::Keyring;
+use p2pfs_proto::trust::TrustReader;
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::udp::{
     Body, Contact, DatagramFrame, Header, Salt, SignedContact, Token,
@@ -142,14 +141,14 @@ impl Links {
     pub(super) fn new(
         me: Contact,
         vouchers: Vouchers,
-        keyring: Arc<Keyring>,
+        trust: TrustReader,
         rng: &mut StdRng,
         now: Instant,
     ) -> Self {
         let mut rng = StdRng::from_seed(rng.random());
         let answers_per_s = UNPROVEN_ANSWERS_PER_S;
         Self {
-            process: OwnProcess::new(me, vouchers, keyring, &mut rng, now),
+            process: OwnProcess::new(me, vouchers, trust, &mut rng, now),
             table: LinkTable::new(),
             hellos: PendingHellos::default(),
             rng,
@@ -203,7 +202,7 @@ impl Links {
 
     /// Queues an address for the owner to identify its node, if there is a ledger.
     pub(super) fn queue_stranger(&mut self, address: SocketAddr) {
-        if self.strangers.len() < STRANGERS_MAX && self.process.sealer.keyring().has_ledger() {
+        if self.strangers.len() < STRANGERS_MAX && self.process.sealer.trust().has_ledger() {
             self.strangers.push_back(address);
         }
     }
@@ -238,8 +237,9 @@ impl Links {
 
     /// Ends the sessions of former members.
     pub(super) fn forget_former_members(&mut self) {
-        let keyring = self.process.sealer.keyring();
-        let gone = self.table.of_former_members(keyring);
+        let trust = self.process.sealer.trust().load();
+        let gone = self.table.of_former_members(&trust);
+        drop(trust);
         // Tokens that were issued to them must not prove anything again.
         if !gone.is_empty() {
             self.process.cookies.renew(self.rng.random());

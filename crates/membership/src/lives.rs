@@ -21,7 +21,7 @@ use super::offenders::Offenders;
 use super::reach::Reach;
 use super::roster::{PacketRefusal, Roster, RosterChange};
 use super::vouch::Vouchers;
-use p2pfs_proto::trust::{Keyring, NodeKey};
+use p2pfs_proto::trust::{NodeKey, TrustReader};
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::udp::{Contact, DatagramFrame, Farewell, Salt, SignedContact};
 use p2pfs_types::bucket::TokenBucket;
@@ -29,16 +29,16 @@ use p2pfs_types::id::{Generation, NodeId};
 
 /// The proof of membership, and the handling of nodes without a valid one.
 pub(super) struct MemberAdmission {
-    pub(super) keyring: Arc<Keyring>,
+    pub(super) trust: TrustReader,
     pub(super) vouchers: Vouchers,
     knocks: TokenBucket,
     pub(super) offenders: Offenders,
 }
 
 impl MemberAdmission {
-    fn new(keyring: Arc<Keyring>, vouchers: Vouchers, now: Instant) -> Self {
+    fn new(trust: TrustReader, vouchers: Vouchers, now: Instant) -> Self {
         Self {
-            keyring,
+            trust,
             vouchers,
             knocks: TokenBucket::per_second(KNOCKS_PER_S, KNOCKS_AT_ONCE, now),
             offenders: Offenders::default(),
@@ -47,8 +47,8 @@ impl MemberAdmission {
 
     /// Returns the state of a node that is down.
     pub(super) fn state_when_down(&self, node: &NodeId, farewell: Option<Farewell>) -> MemberState {
-        let is_member = self.keyring.is_member(node);
-        let ledger = self.keyring.ledger();
+        let trust = self.trust.load();
+        let (is_member, ledger) = (trust.is_member(node), trust.ledger());
         let resigned = !is_member && ledger.is_some_and(|it| it.departed().has_resigned(node));
         if farewell == Some(Farewell::Final) || resigned {
             MemberState::Left
@@ -77,16 +77,16 @@ impl NodeLives {
         config: &ClusterConfig,
         key: Arc<NodeKey>,
         me: Member,
-        keyring: Arc<Keyring>,
+        trust: TrustReader,
         mut rng: StdRng,
         now: Instant,
     ) -> Self {
         let vouchers = Vouchers::new(key);
-        let links = Links::new(me, vouchers.clone(), keyring.clone(), &mut rng, now);
+        let links = Links::new(me, vouchers.clone(), trust.clone(), &mut rng, now);
         let engine_rng = StdRng::from_seed(rng.random());
         Self {
             roster: Roster::new(config, me, vouchers.clone(), engine_rng, now),
-            admission: MemberAdmission::new(keyring, vouchers, now),
+            admission: MemberAdmission::new(trust, vouchers, now),
             links,
             copies: Copies::new(now),
             reach: Reach::new(now),
@@ -296,8 +296,8 @@ impl NodeLives {
 
     fn handle_swim(&mut self, now: Instant, from: Contact, address: SocketAddr, packet: &[u8]) {
         let counters = &mut self.links.counters;
-        let keyring = &self.admission.keyring;
-        let is_member = |node: &NodeId| keyring.is_member(node);
+        let trust = self.admission.trust.load();
+        let is_member = |node: &NodeId| trust.is_member(node);
         let (roster, from_node) = (&mut self.roster, from.node);
         match roster.handle_packet(now, from_node, packet, is_member, counters) {
             Ok(None) => {}
@@ -325,7 +325,7 @@ impl NodeLives {
             let Some((to, packet)) = self.roster.poll_send() else {
                 break;
             };
-            if self.admission.keyring.is_member(&to.node) {
+            if self.admission.trust.is_member(&to.node) {
                 let is_live = self.roster.live().contains_key(&to.node);
                 self.links.send_packet(now, &to, packet, is_live);
             }

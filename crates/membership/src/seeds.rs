@@ -169,8 +169,9 @@ impl SeedSchedule {
         let members = live
             .flat_map(|it| lives.links.table.addresses(it))
             .collect();
-        let keyring = &lives.admission.keyring;
-        self.retain_lost(|node| keyring.is_member(node));
+        let trust = lives.admission.trust.load();
+        self.retain_lost(|node| trust.is_member(node));
+        drop(trust);
         for address in self.due(now, &members, &mut lives.rng) {
             lives.approach(now, address);
         }

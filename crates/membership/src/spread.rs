@@ -108,7 +108,7 @@ impl Spreading {
 
     /// Reports a head that a member sent to the owner, if it is news and its author is a member.
     pub(super) fn receive_head(&mut self, from: NodeId, head: EncodedHead, lives: &mut NodeLives) {
-        let is_member = lives.admission.keyring.is_member(&head.author);
+        let is_member = lives.admission.trust.is_member(&head.author);
         if is_member && self.rumors.is_news(from, &head) {
             lives.push_bounded(Event::Head(head));
         }

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::config::{BROADCAST_DATAGRAMS_PER_S, BROADCAST_SUBSET, KNOCKS_AT_ONCE, KNOCKS_PER_S};
 use super::vouch::Vouchers;
 use super::*;
-use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_proto::trust::{EpochSecret, NodeKey, TestKeyring};
 use p2pfs_proto::wire::native::udp::{DatagramFrame, EncodedHead, Rumor};
 use p2pfs_types::id::{Generation, NodeId};
 
@@ -38,8 +38,8 @@ fn config_with_seeds(seeds: &[u8]) -> ClusterConfig {
 
 fn cluster_at(n: u8, advertised: SocketAddr, seeds: &[u8], now: Instant) -> Cluster {
     let config = config_with_seeds(seeds);
-    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
-    Cluster::new(config, key(n), advertised, Generation(100), keyring, 7, now)
+    let trust = TestKeyring::in_memory(EpochSecret::new([1; 32])).reader();
+    Cluster::new(config, key(n), advertised, Generation(100), trust, 7, now)
 }
 
 /// Translates the sender and the destination of a datagram, or drops it.
@@ -248,10 +248,10 @@ fn connection_requests_have_a_burst_and_a_rate() {
     let now = Instant::now();
     let name = p2pfs_types::id::NodeName::new("n1").unwrap();
     let secret = EpochSecret::new([1; 32]);
-    let keyring = Arc::new(Keyring::founded_in_memory(secret, &key(1), name, 100));
+    let trust = TestKeyring::founded_in_memory(secret, &key(1), name, 100).reader();
     let config = ClusterConfig::default();
     let generation = Generation(100);
-    let mut cluster = Cluster::new(config, key(1), address(1), generation, keyring, 7, now);
+    let mut cluster = Cluster::new(config, key(1), address(1), generation, trust, 7, now);
     let mut knocks = |now: Instant| {
         (0..40).for_each(|n| cluster.lives.links.queue_stranger(address(n + 2)));
         cluster.handle_timeout(now);
@@ -339,9 +339,9 @@ fn another_process_with_our_key_is_reported_and_not_answered() {
     let now = Instant::now();
     let original = cluster_at(1, address(1), &[], now);
     // A copy takes another generation, and therefore another salt.
-    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+    let trust = TestKeyring::in_memory(EpochSecret::new([1; 32])).reader();
     let config = config_with_seeds(&[1]);
-    let copy = Cluster::new(config, key(1), address(2), Generation(7), keyring, 7, now);
+    let copy = Cluster::new(config, key(1), address(2), Generation(7), trust, 7, now);
     let mut table = Table::with([(address(1), original), (address(2), copy)].into(), now);
     table.run(Duration::from_secs(30));
     for (n, other) in [(1, 2), (2, 1)] {
@@ -366,13 +366,13 @@ fn two_processes_with_one_key_do_not_flood_the_network() {
         .map(|n| (address(n), cluster_at(n, address(n), &[2], now)))
         .into();
     for (at, generation) in [(4, 50), (5, 60)] {
-        let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+        let trust = TestKeyring::in_memory(EpochSecret::new([1; 32])).reader();
         let config = ClusterConfig {
             seeds: vec![address(2)],
             ..ClusterConfig::default()
         };
         let (me, g) = (key(1), Generation(generation));
-        let copy = Cluster::new(config, me, address(at), g, keyring, 7, now);
+        let copy = Cluster::new(config, me, address(at), g, trust, 7, now);
         seats.insert(address(at), copy);
     }
     let mut table = Table::with(seats, now);
@@ -392,10 +392,10 @@ fn a_replay_changes_nothing_in_a_cluster_with_a_restarted_node() {
         .collect();
     // Node 2 starts again, alone in an empty world.
     let now = table.now + Duration::from_secs(60);
-    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+    let trust = TestKeyring::in_memory(EpochSecret::new([1; 32])).reader();
     let config = ClusterConfig::default();
     let (me, at) = (key(2), address(2));
-    let mut anew = Cluster::new(config, me, at, Generation(200), keyring, 7, now);
+    let mut anew = Cluster::new(config, me, at, Generation(200), trust, 7, now);
     for (from, transmit) in &recorded {
         anew.handle_message(now, *from, &transmit.datagram);
         let answered: usize = std::iter::from_fn(|| anew.poll_transmit())

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use p2pfs_content::cache::CacheError;
 use p2pfs_content::shares::ShareError;
 use p2pfs_proto::trust::TrustError;
-use p2pfs_transfer::net::NetError;
+use p2pfs_transfer::net::{LedgerStopped, NetError};
 use p2pfs_types::files::{stays_refused, with_remedy};
 
 use super::not_forgotten::NotForgotten;
@@ -88,6 +88,12 @@ impl NodeError {
             Self::Store(error) => matches!(error, StoreError::Version { .. }),
             _ => false,
         }
+    }
+}
+
+impl From<LedgerStopped> for NodeError {
+    fn from(_: LedgerStopped) -> Self {
+        Self::Stopping
     }
 }
 

@@ -9,7 +9,7 @@ use super::foreign::{ForeignPeers, ForeignPushes};
 use super::inbox::{Accept, InboxHandle, InboxSettings, PushParts, Pushes};
 use super::mailbox::Mailbox;
 use super::run::NodeHandles;
-use p2pfs_proto::trust::Keyring;
+use p2pfs_proto::trust::TrustReader;
 use p2pfs_types::id::NodeId;
 
 /// Settings for sending and receiving; see `[inbox]` in the configuration.
@@ -27,7 +27,7 @@ pub struct GivingSettings {
 pub(super) struct GivingContext<'a> {
     pub(super) me: NodeId,
     pub(super) handles: &'a NodeHandles,
-    pub(super) keyring: &'a Arc<Keyring>,
+    pub(super) trust: &'a TrustReader,
     pub(super) foreign: Option<&'a Arc<dyn ForeignPeers>>,
 }
 
@@ -98,7 +98,7 @@ fn warn_of_names(settings: &GivingSettings, parts: &GivingContext<'_>) {
     };
     let is_key = |it: &&String| it.parse::<NodeId>().is_ok();
     if let Some(name) = listed.iter().find(|it| !is_key(it))
-        && !parts.keyring.has_ledger()
+        && !parts.trust.has_ledger()
     {
         parts.handles.events.warn(format!(
             "inbox.from names {name:?}, and in a cluster without certificates nobody can prove \

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use super::NodeError;
 use super::api::{
@@ -23,6 +24,7 @@ use super::sockets::Sockets;
 use super::start::NodeStart;
 use super::store::StoreError;
 use p2pfs_membership::Leave;
+use p2pfs_proto::trust::TrustError;
 use p2pfs_transfer::net::lan::Lan;
 use p2pfs_types::id::{NodeId, NodeName};
 
@@ -216,7 +218,7 @@ impl Node {
                 entries: totals.entries,
                 unique_bytes: totals.unique_bytes,
             },
-            epoch: self.membership.keyring.epochs().sealing().id(),
+            epoch: self.membership.view().epochs().sealing().id(),
             reads: OpenReads {
                 waiting: content.waiting_reads(),
                 open_versions: content.open_versions(),
@@ -238,10 +240,11 @@ impl Node {
     pub async fn stop(&self, leave: Leave) -> Vec<StopProblem> {
         let mut problems = Vec::new();
         if leave == Leave::Final {
-            let not_resigned = match self.membership.resign().await {
-                Ok(Resignation::NotStated(error)) => Some(error.into()),
-                Ok(Resignation::Received | Resignation::Unreceived) => None,
-                Err(error) => Some(error),
+            let not_resigned = match timeout(STOP_LIMIT, self.membership.resign()).await {
+                Ok(Ok(Resignation::NotStated(error))) => Some(error.into()),
+                Ok(Ok(Resignation::Received | Resignation::Unreceived)) => None,
+                Ok(Err(error)) => Some(error),
+                Err(_) => Some(TrustError::StandsStill.into()),
             };
             problems.extend(not_resigned.map(StopProblem::NotResigned));
         }
@@ -251,7 +254,7 @@ impl Node {
             // The ledger reports a failed write, and the panic hook a panic.
             let _panicked = tokio::task::spawn_blocking(move || shares.store()).await;
         };
-        let is_silent = tokio::time::timeout(STOP_LIMIT, ended).await.is_err();
+        let is_silent = timeout(STOP_LIMIT, ended).await.is_err();
         let unstored = self.control.unstored.lock().take();
         problems.extend(unstored.map(StopProblem::NotStored));
         problems.extend(is_silent.then_some(StopProblem::SilentDisk));

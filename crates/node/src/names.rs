@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::inbox::ChargedSender;
 use p2pfs_catalogue::View;
-use p2pfs_proto::trust::{Certificate, Claim, Keyring};
+use p2pfs_proto::trust::{Certificate, Claim, Ledger, TrustReader, TrustView};
 use p2pfs_proto::wire::native::record::Sender;
 use p2pfs_types::id::{NodeId, NodeName};
 
@@ -20,19 +20,19 @@ const NAMELESS_DIGITS: usize = 8;
 #[derive(Clone)]
 pub(super) struct Names {
     view: Arc<ArcSwap<View>>,
-    keyring: Arc<Keyring>,
-    /// Names in the cluster's history, with the keyring's revision at which they were collected.
+    trust: TrustReader,
+    /// Names in the cluster's history, with the ledger from which they were collected.
     /// Collecting them for each lookup would take too long in a large cluster.
     history: Arc<Mutex<HistoryNames>>,
 }
 
-type HistoryNames = (Option<u64>, BTreeMap<NodeId, String>);
+type HistoryNames = (Option<Ledger>, BTreeMap<NodeId, String>);
 
 impl Names {
-    pub(super) fn new(view: Arc<ArcSwap<View>>, keyring: Arc<Keyring>) -> Self {
+    pub(super) fn new(view: Arc<ArcSwap<View>>, trust: TrustReader) -> Self {
         Self {
             view,
-            keyring,
+            trust,
             history: Arc::default(),
         }
     }
@@ -53,10 +53,11 @@ impl Names {
     }
 
     fn in_history(&self, node: &NodeId) -> Option<String> {
-        let revision = Some(self.keyring.revision());
+        let trust = self.trust.load();
+        let ledger = trust.ledger()?;
         let mut history = self.history.lock();
-        if history.0 != revision {
-            *history = (revision, in_history(&self.keyring));
+        if !(history.0.as_ref()).is_some_and(|read| read.is_shared_with(ledger)) {
+            *history = (Some(ledger.clone()), in_history(&trust));
         }
         history.1.get(node).cloned()
     }
@@ -65,7 +66,7 @@ impl Names {
     /// ledger lists the members, else the host. Without a ledger, a host can make up as many keys
     /// as it likes.
     pub(super) fn origin_of(&self, node: &NodeId, address: SocketAddr) -> ChargedSender {
-        if self.keyring.has_ledger() {
+        if self.trust.has_ledger() {
             ChargedSender::Node(*node)
         } else {
             ChargedSender::at(address)
@@ -83,7 +84,7 @@ impl Names {
     /// Returns whether a setting means this node: `setting` is the node's key, or a name for which
     /// [`member_meant`] returns the node.
     pub(super) fn is_meant(&self, setting: &str, node: &NodeId) -> bool {
-        setting == node.to_string() || member_meant(&self.keyring, setting) == Some(*node)
+        setting == node.to_string() || member_meant(&self.trust.load(), setting) == Some(*node)
     }
 }
 
@@ -91,15 +92,15 @@ impl Names {
 /// in its certificate, or else with that name and the start of its key. The name that a node gives
 /// itself proves nothing, so without certificates a name means no node. A name that the settings
 /// gave in an earlier cluster means no node until it is confirmed.
-pub(super) fn member_meant(keyring: &Keyring, setting: &str) -> Option<NodeId> {
+pub(super) fn member_meant(trust: &TrustView, setting: &str) -> Option<NodeId> {
     if let Ok(node) = setting.parse::<NodeId>() {
-        return keyring.is_member(&node).then_some(node);
+        return trust.is_member(&node).then_some(node);
     }
-    if keyring.former_names().contains(setting) {
+    if trust.former_names().contains(setting) {
         return None;
     }
-    let ledger = keyring.ledger()?;
-    let members = || ledger.members().filter(|it| keyring.is_member(&it.node));
+    let ledger = trust.ledger()?;
+    let members = || ledger.members().filter(|it| trust.is_member(&it.node));
     let mut called: Vec<_> = members().filter(|it| it.name.as_str() == setting).collect();
     if called.is_empty() {
         called.extend(members().filter(|it| is_namesake_called(it, setting)));
@@ -120,8 +121,8 @@ fn is_namesake_called(member: &Certificate, setting: &str) -> bool {
 
 /// Returns the name of each node in the cluster's history, including expelled nodes: the name in
 /// its certificate, else the one at its last valid admission, else the one at a void admission.
-pub(super) fn certified_names(keyring: &Keyring) -> BTreeMap<NodeId, NodeName> {
-    let Some(ledger) = keyring.ledger() else {
+pub(super) fn certified_names(trust: &TrustView) -> BTreeMap<NodeId, NodeName> {
+    let Some(ledger) = trust.ledger() else {
         return BTreeMap::new();
     };
     let mut history = ledger.history();
@@ -140,7 +141,7 @@ pub(super) fn certified_names(keyring: &Keyring) -> BTreeMap<NodeId, NodeName> {
 }
 
 /// Returns the names of `certified_names` as text.
-pub fn in_history(keyring: &Keyring) -> BTreeMap<NodeId, String> {
-    let names = certified_names(keyring).into_iter();
+pub fn in_history(trust: &TrustView) -> BTreeMap<NodeId, String> {
+    let names = certified_names(trust).into_iter();
     names.map(|(node, name)| (node, name.to_string())).collect()
 }

@@ -187,7 +187,7 @@ impl Offenders {
 #[cfg(test)]
 mod tests {
     use p2pfs_catalogue::Catalogue;
-    use p2pfs_proto::trust::{EpochSecret, Keyring};
+    use p2pfs_proto::trust::{EpochSecret, TestKeyring};
     use p2pfs_transfer::net::peer::DropReason;
     use p2pfs_types::id::NodeName;
 
@@ -198,8 +198,8 @@ mod tests {
         let view = Catalogue::new(me, NodeName::from_host("me")).view();
         let here = SocketAddr::from(([127, 0, 0, 1], 1378));
         let published = Published::new(p2pfs_content::PublishedNames::new(view), here, Vec::new());
-        let keyring = Arc::new(Keyring::in_memory(EpochSecret::random()));
-        let names = Names::new(published.view.clone(), keyring);
+        let keyring = TestKeyring::in_memory(EpochSecret::random());
+        let names = Names::new(published.view.clone(), keyring.reader());
         Offenders::new(&EventLog::default(), names, published)
     }
 

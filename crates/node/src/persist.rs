@@ -1,7 +1,7 @@
 //! Stores persistent state on a thread beside the event loop.
 //!
-//! [`Persister`] is the loop's side. It owns the thread and hands it one batch of log records at a
-//! time. While the thread writes a batch, further changes accumulate in the catalogue, so a slow
+//! [`Persister`] is the loop's side. It owns the thread and hands it one batch of log records and one
+//! change of the membership at a time. While the thread writes a batch, further changes accumulate in the catalogue, so a slow
 //! disk lengthens no queue. No batch is skipped, because a stored log claims to be complete.
 
 use std::net::SocketAddr;
@@ -12,12 +12,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::mpsc;
 
 use super::conditions::{Condition, Finding};
 use super::events::EventLog;
 use super::store::{Store, StoreError, save_responders};
 use p2pfs_catalogue::{Catalogue, LogWrite};
 use p2pfs_fetch::PeerRecord;
+use p2pfs_proto::trust::{KeyringFiles, TrustError, TrustWrite};
 use p2pfs_transfer::Fetcher;
 use p2pfs_types::files::disk::usage_command_after_failure;
 use p2pfs_types::id::{Generation, NodeId};
@@ -40,6 +42,7 @@ type BatchResult = Result<(), StoreError>;
 
 /// A job for the thread.
 enum StoreJob {
+    Trust(TrustWrite),
     Logs(Vec<LogWrite>),
     Generation(Generation),
     Reachable(Vec<(NodeId, SocketAddr)>),
@@ -47,10 +50,12 @@ enum StoreJob {
 }
 
 /// The jobs that wait for the thread, at most one of each kind. A newer generation, list of
-/// reachable nodes or list of statistics replaces the waiting one. A batch of logs must not be
-/// replaced, so [`Persister`] adds one only after the result of the batch before arrived.
+/// reachable nodes or list of statistics replaces the waiting one. A batch of logs and a change of
+/// the membership must not be replaced, so each is added only after the result of the one before
+/// arrived.
 #[derive(Default)]
 struct PendingJobs {
+    trust: Option<TrustWrite>,
     logs: Option<Vec<LogWrite>>,
     generation: Option<Generation>,
     reachable: Option<Vec<(NodeId, SocketAddr)>>,
@@ -61,6 +66,7 @@ struct PendingJobs {
 impl PendingJobs {
     fn put(&mut self, work: StoreJob) {
         match work {
+            StoreJob::Trust(write) => self.trust = Some(write),
             StoreJob::Logs(writes) => self.logs = Some(writes),
             StoreJob::Generation(generation) => self.generation = Some(generation),
             StoreJob::Reachable(members) => self.reachable = Some(members),
@@ -69,8 +75,10 @@ impl PendingJobs {
     }
 
     fn take(&mut self) -> Option<StoreJob> {
-        let generation = self.generation.take().map(StoreJob::Generation);
-        generation
+        // First, because a user or a joining node waits for it.
+        let trust = self.trust.take().map(StoreJob::Trust);
+        trust
+            .or_else(|| self.generation.take().map(StoreJob::Generation))
             .or_else(|| self.logs.take().map(StoreJob::Logs))
             .or_else(|| self.reachable.take().map(StoreJob::Reachable))
             .or_else(|| self.responders.take().map(StoreJob::Responders))
@@ -112,6 +120,8 @@ impl WriteQueue {
 pub(super) struct Persister {
     desk: Arc<WriteQueue>,
     outcomes: Receiver<BatchResult>,
+    /// Results of changes of the membership. Unlike batches, they wake the loop.
+    trust_results: mpsc::UnboundedReceiver<Result<(), TrustError>>,
     thread: Option<JoinHandle<()>>,
     under_way: bool,
     /// Whether the catalogue may have changes to store. This is so if the last [`Self::advance`]
@@ -155,28 +165,39 @@ enum StoreNews {
 }
 
 impl Persister {
-    /// Starts the thread with the store and stores the generation.
-    pub(super) fn start(store: Store, generation: Generation) -> Self {
-        let store = ReopeningStore::new(store);
-        let persister = Self::beside(move |desk, outcome| run(store, desk, outcome));
+    /// Starts the thread with the store and the files of the membership, if this node has any, and
+    /// stores the generation.
+    pub(super) fn start(
+        store: Store,
+        membership: Option<KeyringFiles>,
+        generation: Generation,
+    ) -> Self {
+        let mut writer = StateWriter {
+            store: ReopeningStore::new(store),
+            membership,
+        };
+        let persister = Self::beside(move |desk, results| writer.run(desk, results));
         persister.set_generation(generation);
         persister
     }
 
     /// Starts the thread with this work.
-    fn beside(work: impl FnOnce(&WriteQueue, &Sender<BatchResult>) + Send + 'static) -> Self {
+    fn beside(work: impl FnOnce(&WriteQueue, &ResultSenders) + Send + 'static) -> Self {
         let desk = Arc::new(WriteQueue::default());
-        let (outcome, outcomes) = channel();
+        let (batches, outcomes) = channel();
+        let (trust, trust_results) = mpsc::unbounded_channel();
+        let results = ResultSenders { batches, trust };
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
             .spawn({
                 let desk = desk.clone();
-                move || work(&desk, &outcome)
+                move || work(&desk, &results)
             })
             .expect("a process that just started can start a thread");
         Self {
             desk,
             outcomes,
+            trust_results,
             thread: Some(thread),
             under_way: false,
             has_more: true,
@@ -222,6 +243,17 @@ impl Persister {
     /// Stores the generation of this life.
     pub(super) fn set_generation(&self, generation: Generation) {
         self.desk.put(StoreJob::Generation(generation));
+    }
+
+    /// Stores a change of the membership. The caller hands in the next one after
+    /// [`Self::trust_written`] has returned the result of this one.
+    pub(super) fn store_trust(&self, write: TrustWrite) {
+        self.desk.put(StoreJob::Trust(write));
+    }
+
+    /// Waits for the result of [`Self::store_trust`].
+    pub(super) async fn trust_written(&mut self) -> Option<Result<(), TrustError>> {
+        self.trust_results.recv().await
     }
 
     /// Returns whether it is time to record the reachable nodes again.
@@ -366,26 +398,48 @@ impl ReopeningStore {
     }
 }
 
-fn run(mut store: ReopeningStore, desk: &WriteQueue, outcome: &Sender<BatchResult>) {
-    while let Some(work) = desk.next() {
-        let done = match work {
-            StoreJob::Logs(writes) => {
-                let done = store.with(|store| store.write_logs(&writes));
-                if outcome.send(done).is_err() {
-                    tracing::debug!("the loop ended before the store's last batch");
+/// The queues for the results of the thread.
+struct ResultSenders {
+    batches: Sender<BatchResult>,
+    trust: mpsc::UnboundedSender<Result<(), TrustError>>,
+}
+
+/// The files of the state directory that the thread writes.
+struct StateWriter {
+    store: ReopeningStore,
+    membership: Option<KeyringFiles>,
+}
+
+impl StateWriter {
+    fn run(&mut self, desk: &WriteQueue, results: &ResultSenders) {
+        while let Some(work) = desk.next() {
+            let done = match work {
+                StoreJob::Trust(write) => {
+                    let files = self.membership.as_ref();
+                    let done = files.map_or(Ok(()), |files| files.store(&write));
+                    let _ended = results.trust.send(done);
+                    continue;
                 }
-                continue;
+                StoreJob::Logs(writes) => {
+                    let done = self.store.with(|store| store.write_logs(&writes));
+                    if results.batches.send(done).is_err() {
+                        tracing::debug!("the loop ended before the store's last batch");
+                    }
+                    continue;
+                }
+                StoreJob::Generation(generation) => {
+                    self.store.with(|store| store.set_generation(generation))
+                }
+                StoreJob::Responders(records) => {
+                    (self.store).with(|store| save_responders(store, &records, unix_now_s()))
+                }
+                StoreJob::Reachable(members) => {
+                    self.store.with(|store| record_reachable(store, &members))
+                }
+            };
+            if let Err(error) = done {
+                tracing::debug!(%error, "a setting was not stored");
             }
-            StoreJob::Generation(generation) => {
-                store.with(|store| store.set_generation(generation))
-            }
-            StoreJob::Responders(records) => {
-                store.with(|store| save_responders(store, &records, unix_now_s()))
-            }
-            StoreJob::Reachable(members) => store.with(|store| record_reachable(store, &members)),
-        };
-        if let Err(error) = done {
-            tracing::debug!(%error, "a setting was not stored");
         }
     }
 }
@@ -447,7 +501,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut catalogue = catalogue_with(0..3 * BATCH_RECORDS as u64);
         let store = Store::open(folder.path()).unwrap();
-        let mut persister = Persister::start(store, Generation(7));
+        let mut persister = Persister::start(store, None, Generation(7));
         persister.advance(&mut catalogue);
         persister.finish(&mut catalogue, vec![]).unwrap();
         assert_eq!(stored_names(folder.path()), 3 * BATCH_RECORDS);
@@ -461,7 +515,8 @@ mod tests {
     fn no_batch_is_skipped_regardless_of_other_writes() {
         let folder = tempfile::tempdir().unwrap();
         let mut catalogue = catalogue_with(0..10);
-        let mut persister = Persister::start(Store::open(folder.path()).unwrap(), Generation(1));
+        let mut persister =
+            Persister::start(Store::open(folder.path()).unwrap(), None, Generation(1));
         for number in 0..64 {
             let address = SocketAddr::from(([10, 0, 0, number], 1378));
             persister.set_reachable(vec![(NodeId::new([number; 32]), address)]);
@@ -474,20 +529,17 @@ mod tests {
         assert_eq!(store.addresses().unwrap(), [newest]);
     }
 
-    /// Works like [`run`], but the disk refuses the first batch.
-    fn run_refusing_the_first(
-        mut store: ReopeningStore,
-        desk: &WriteQueue,
-        outcome: &Sender<BatchResult>,
-    ) {
+    /// Works like [`StateWriter::run`], but the disk refuses the first batch.
+    fn run_refusing_the_first(mut writer: StateWriter, desk: &WriteQueue, results: &ResultSenders) {
         while let Some(work) = desk.next() {
             if matches!(work, StoreJob::Logs(_)) {
                 let refused = StoreError::TooLong { length_bytes: 1 };
-                outcome.send(store.with(|_| Err(refused))).unwrap();
+                let refused = writer.store.with(|_| Err(refused));
+                results.batches.send(refused).unwrap();
                 break;
             }
         }
-        run(store, desk, outcome);
+        writer.run(desk, results);
     }
 
     #[test]
@@ -495,9 +547,12 @@ mod tests {
         for is_under_way in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             let mut catalogue = catalogue_with(0..2 * BATCH_RECORDS as u64);
-            let store = ReopeningStore::new(Store::open(folder.path()).unwrap());
-            let mut persister = Persister::beside(move |desk, outcome| {
-                run_refusing_the_first(store, desk, outcome)
+            let writer = StateWriter {
+                store: ReopeningStore::new(Store::open(folder.path()).unwrap()),
+                membership: None,
+            };
+            let mut persister = Persister::beside(move |desk, results| {
+                run_refusing_the_first(writer, desk, results)
             });
             if is_under_way {
                 persister.advance(&mut catalogue);
@@ -531,7 +586,8 @@ mod tests {
     fn addresses_are_retained_when_no_peer_is_reachable() {
         let folder = tempfile::tempdir().unwrap();
         let mut catalogue = catalogue_with(0..0);
-        let mut persister = Persister::start(Store::open(folder.path()).unwrap(), Generation(1));
+        let mut persister =
+            Persister::start(Store::open(folder.path()).unwrap(), None, Generation(1));
         let address: SocketAddr = "10.0.0.1:1378".parse().unwrap();
         persister.set_reachable(vec![(NodeId::new([2; 32]), address)]);
         persister.set_reachable(vec![]);

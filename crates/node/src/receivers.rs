@@ -8,6 +8,7 @@ use super::read_end::ReadEnd;
 use super::run::{EventLoop, Inputs, LoopCommand};
 use p2pfs_content::shares::ShareEvent;
 use p2pfs_fetch::FetchEvent;
+use p2pfs_proto::trust::TrustCommand;
 use p2pfs_transfer::net::gossip::UdpPort;
 use p2pfs_transfer::net::lan::LanEvent;
 use p2pfs_transfer::net::peer::Incoming;
@@ -19,6 +20,7 @@ pub(super) struct Receivers {
     pub incoming: mpsc::Receiver<Incoming>,
     pub shares: mpsc::Receiver<ShareEvent>,
     pub cache: mpsc::Receiver<CacheNews>,
+    pub trust: mpsc::Receiver<TrustCommand>,
 }
 
 impl Receivers {
@@ -39,6 +41,7 @@ impl Receivers {
             reads,
             lan,
             commands,
+            trust: self.trust,
         };
         self.own_thread.start(|udp| event_loop.run(inputs, udp));
     }

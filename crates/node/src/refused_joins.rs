@@ -117,6 +117,7 @@ fn kind_of(why: &JoinRefusal) -> (JoinerKind, &'static str) {
         JoinRefusal::Invite(InviteRefusal::NameTaken(_)) => (Guest, "taken"),
         JoinRefusal::Invite(InviteRefusal::NameReserved(_)) => (Guest, "reserved"),
         JoinRefusal::NotRecorded(_) => (Guest, "unrecorded"),
+        JoinRefusal::Stopping => (Guest, "stopping"),
     }
 }
 
@@ -140,6 +141,7 @@ fn reason(why: &JoinRefusal, name_of: &dyn Fn(&NodeId) -> String) -> String {
         }
         JoinRefusal::CannotAdmit(error) => return error.to_string(),
         JoinRefusal::NotRecorded(error) => return format!("{error}; {AGAIN}"),
+        JoinRefusal::Stopping => return format!("this node is stopping; {AGAIN}"),
         JoinRefusal::Invite(invite) => invite,
     };
     match invite {

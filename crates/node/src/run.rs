@@ -1,8 +1,8 @@
 //! The event loop, which owns the state machine and feeds it with events.
 //!
 //! [`EventLoop::run`] receives from all queues, and publishes views and changes. Requests to peers,
-//! lookups for offers and writes to the store run in tasks and threads of their own, so that the
-//! loop does not wait for them. Their results return through queues.
+//! lookups for offers and writes of catalogue and membership run in tasks and threads of their own,
+//! so that the loop waits for no peer and no disk. Their results return through queues.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +39,7 @@ use p2pfs_content::cache::CacheEvent;
 use p2pfs_content::shares::ShareEvent;
 use p2pfs_fetch::FetchEvent;
 use p2pfs_membership::Leave;
+use p2pfs_proto::trust::TrustCommand;
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_proto::wire::native::udp::{DATAGRAM_MAX_BYTES, Message};
 use p2pfs_transfer::net::gossip::UdpInlet;
@@ -79,8 +80,6 @@ pub(super) enum LoopCommand {
     Moved(SocketAddr),
     /// Sends the farewell and ends the loop.
     Leave(Leave),
-    /// The keyring was changed by a command.
-    MembershipChanged,
     /// Forgets the listings of a node that is not live, and replies whether it did.
     Forget(NodeId, oneshot::Sender<Result<(), NotForgotten>>),
 }
@@ -95,6 +94,8 @@ pub(super) struct Inputs {
     pub reads: mpsc::Receiver<ReadEnd>,
     pub lan: mpsc::Receiver<LanEvent>,
     pub commands: mpsc::Receiver<LoopCommand>,
+    /// Commands on the ledger, of users and of connections.
+    pub trust: mpsc::Receiver<TrustCommand>,
 }
 
 /// The parts of a node that its handle and its event loop share. Clones share their state.
@@ -175,7 +176,7 @@ impl EventLoop {
         let mut share_events = Vec::with_capacity(SHARE_BATCH);
         let (mut shares_open, mut cache_news) = (true, Vec::new());
         loop {
-            self.machine.keyring().tick(unix_now_s());
+            self.machine.tick(Instant::now(), unix_now_s());
             self.machine.set_clock(believable_now_s());
             self.settle(&udp);
             // Checked before the wait, because a node without living peers receives nothing more.
@@ -199,6 +200,12 @@ impl EventLoop {
                     cache_news.drain(..).for_each(|news| self.handle_cache(news));
                 }
                 Some(event) = inputs.fetches.recv() => self.handle_fetch(event),
+                Some(command) = inputs.trust.recv() => {
+                    self.machine.command(Instant::now(), command);
+                }
+                Some(result) = self.parts.persister.trust_written() => {
+                    self.machine.finish_trust_write(Instant::now(), result);
+                }
                 Some(end) = inputs.reads.recv() => {
                     self.machine.intake(Instant::now()).record_read(&end);
                 }
@@ -433,7 +440,6 @@ impl EventLoop {
                 self.handles.published.own_address.store(Arc::new(address));
             }
             LoopCommand::Leave(leave) => self.machine.leave(now, leave),
-            LoopCommand::MembershipChanged => self.machine.advance(now),
             LoopCommand::Forget(node, reply) => {
                 let _gone = reply.send(self.machine.intake(now).forget_node(&node));
             }
@@ -449,6 +455,12 @@ impl EventLoop {
         // Handled before requests and datagrams are sent, because handling the events makes further
         // ones.
         self.handle_events();
+        while let Some(answer) = self.machine.poll_answer() {
+            answer();
+        }
+        if let Some(write) = self.machine.poll_trust_write() {
+            self.parts.persister.store_trust(write);
+        }
         while let Some(outgoing) = self.machine.poll_request() {
             self.ask(outgoing);
         }

@@ -49,11 +49,11 @@ use p2pfs_content::shares::{Known, ShareConfig};
 use p2pfs_content::{ContentStore, PublishedNames, StoreStart};
 use p2pfs_fetch::FetchEvent;
 use p2pfs_membership::ClusterConfig;
-use p2pfs_proto::trust::{Invites, Keyring, KeyringFiles, NodeKey};
+use p2pfs_proto::trust::{Invites, Keyring, KeyringFiles, NodeKey, TrustReader};
 use p2pfs_transfer::batches::Batches;
-use p2pfs_transfer::net::PortPair;
 use p2pfs_transfer::net::lan::{Lan, LanEvent};
 use p2pfs_transfer::net::peer::{ConnectionLimits, ConnectionTimes, PeerLimits, PeerNet};
+use p2pfs_transfer::net::{LedgerHandle, PortPair};
 use p2pfs_transfer::{FetchConfig, Fetcher, Server, ServerLimits};
 use p2pfs_types::id::Generation;
 
@@ -82,7 +82,7 @@ pub(super) struct NodeStart {
     config: NodeConfig,
     state: StateDir,
     key: Arc<NodeKey>,
-    keyring: Arc<Keyring>,
+    ledger: LedgerHandle,
     contents: ContentStore,
     names: PublishedNames,
     net: PeerNet,
@@ -92,6 +92,9 @@ pub(super) struct NodeStart {
 /// Stored state and inputs of a node that is being started.
 pub(super) struct StartInputs {
     kept: StoredState,
+    keyring: Keyring,
+    /// The files of the keyring, unless a configured file has the secret.
+    keyring_files: Option<KeyringFiles>,
     /// Whether a stored secret without a ledger was removed. An earlier version left it, and it
     /// proves no membership.
     dropped_secret: bool,
@@ -109,10 +112,16 @@ impl NodeStart {
         let dropped_secret =
             config.secret_file.is_none() && KeyringFiles::drops_secret(state.path());
         let key = Arc::new(NodeKey::load_or_create(state.path())?);
-        let keyring = Arc::new(match &config.secret_file {
-            Some(file) => Keyring::from_secret_file(file)?,
-            None => Keyring::load_or_create(state.path(), &key, &config.name, unix_now_s())?,
-        });
+        let (keyring, files) = match &config.secret_file {
+            Some(file) => (Keyring::from_secret_file(file, key.clone())?, None),
+            None => {
+                let (path, key) = (state.path(), key.clone());
+                let (keyring, files) =
+                    Keyring::load_or_create(path, key, &config.name, unix_now_s())?;
+                (keyring, Some(files))
+            }
+        };
+        let (ledger_access, trust_commands) = LedgerHandle::new(keyring.reader());
         let empty = || Catalogue::of_key(key.clone(), config.name.clone());
         let (mut kept, ledger) = recovery::open(state.path(), empty, unix_now_s())?;
         let (opened, cache_events) = StoreStart::open(config.cache.clone())?;
@@ -130,7 +139,7 @@ impl NodeStart {
             },
             ..PeerLimits::default()
         };
-        let (net, incoming) = PeerNet::listen(listener, key.clone(), keyring.clone(), limits)?;
+        let (net, incoming) = PeerNet::listen(listener, &key, ledger_access.clone(), limits)?;
         let invites = Arc::new(Invites::new());
         net.set_invites(invites.clone());
         let names = PublishedNames::new(kept.catalogue.view());
@@ -141,7 +150,7 @@ impl NodeStart {
             config,
             state,
             key,
-            keyring,
+            ledger: ledger_access,
             contents,
             names,
             net,
@@ -153,9 +162,12 @@ impl NodeStart {
             incoming,
             shares: share_events,
             cache: cache_news::forward_events(cache_events, start.contents.cache().clone()),
+            trust: trust_commands,
         };
         let inputs = StartInputs {
             kept,
+            keyring,
+            keyring_files: files,
             dropped_secret,
             receivers,
         };
@@ -166,6 +178,8 @@ impl NodeStart {
     pub(super) fn assemble(self, inputs: StartInputs) -> Node {
         let StartInputs {
             mut kept,
+            keyring,
+            keyring_files,
             dropped_secret,
             mut receivers,
         } = inputs;
@@ -200,7 +214,7 @@ impl NodeStart {
             });
         }
         let parts = LoopParts {
-            persister: Persister::start(kept.store, generation),
+            persister: Persister::start(kept.store, keyring_files, generation),
             vacated: VacatedShares::new(self.contents.shares().former_numbers()),
             changes: changes.0.clone(),
             stopped,
@@ -216,7 +230,13 @@ impl NodeStart {
             floods,
         );
         self.net.set_answer_beside(answer);
-        let machine = self.machine(kept.catalogue, address, generation, &kept.addresses);
+        let machine = self.machine(
+            kept.catalogue,
+            keyring,
+            address,
+            generation,
+            &kept.addresses,
+        );
         let event_loop = EventLoop::new(machine, handles.clone(), parts);
         let senders = SenderLookup::new(giving.inboxes.clone(), self.contents.shares().clone());
         receivers.shares = senders.add_senders(receivers.shares);
@@ -235,11 +255,16 @@ impl NodeStart {
         self.into_node(handles, channels, content, giving.courier)
     }
 
+    /// Returns the access to what this node knows of its cluster.
+    fn trust(&self) -> &TrustReader {
+        self.ledger.reader()
+    }
+
     /// Returns the parts that the handle and the event loop share, and the events of the fetcher.
     fn handles(&self, published: Published) -> (NodeHandles, mpsc::Receiver<FetchEvent>) {
         let (fetcher, fetches) = self.start_fetcher(&published);
         let events = EventLog::default();
-        let names = Names::new(published.view.clone(), self.keyring.clone());
+        let names = Names::new(published.view.clone(), self.trust().clone());
         refused_joins::watch(&self.net, &events, &names);
         let handles = NodeHandles {
             net: self.net.clone(),
@@ -261,7 +286,7 @@ impl NodeStart {
             &GivingContext {
                 me: self.key.node_id(),
                 handles,
-                keyring: &self.keyring,
+                trust: self.trust(),
                 foreign: self.config.foreign.as_ref(),
             },
         )
@@ -286,11 +311,12 @@ impl NodeStart {
         let commands = CommandSender::new(commands);
         let nearby = control.lan.lock().as_ref().map(Lan::announced_nodes);
         let pins = self.pins(&handles, content);
+        let trust = self.trust().clone();
         let membership = NodeMembership {
             name: self.config.name,
             secret_file: self.config.secret_file,
             key: self.key,
-            keyring: self.keyring.clone(),
+            ledger: self.ledger,
             invites: self.invites,
             shares: self.contents.shares().clone(),
             net: self.net,
@@ -300,7 +326,7 @@ impl NodeStart {
         let shares = NodeShares {
             set: self.contents.shares().clone(),
             server: handles.server.clone(),
-            keyring: self.keyring,
+            trust,
         };
         let health = NodeHealth {
             state_dir: OwnDirectory::new(self.state.path()),
@@ -410,6 +436,7 @@ impl NodeStart {
     fn machine(
         &self,
         catalogue: Catalogue,
+        keyring: Keyring,
         advertised: SocketAddr,
         generation: Generation,
         remembered: &[SocketAddr],
@@ -432,7 +459,7 @@ impl NodeStart {
             name: self.config.name.clone(),
             advertised,
             generation,
-            keyring: self.keyring.clone(),
+            keyring,
             cluster,
             seed: random_seed(),
         };

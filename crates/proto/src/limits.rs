@@ -31,8 +31,17 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
-        name: "proto::trust::keyring::CHAIN_MAX_BYTES",
-        value: LimitValue::Bytes(crate::trust::keyring::CHAIN_MAX_BYTES as u64),
+        name: "proto::trust::keyring::WAITING_MAX",
+        value: LimitValue::Count(crate::trust::WAITING_MAX as u64),
+        text: "the most changes of the membership that wait for a disk that does not answer. Further \
+               ones are refused.",
+        tests: LimitTests::By(&[
+            "crates/proto/src/trust/keyring/tests/storing.rs waiting_commands_are_bounded",
+        ]),
+    },
+    Limit {
+        name: "proto::trust::ledger::CHAIN_MAX_BYTES",
+        value: LimitValue::Bytes(crate::trust::CHAIN_MAX_BYTES as u64),
         text: "the longest chain of certificates that a node shows.",
         tests: LimitTests::By(&[
             "crates/proto/src/trust/keyring/tests.rs a_chain_is_accepted_up_to_its_limit_of_bytes",

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use p2pfs_membership::{Cluster, ClusterConfig, Leave};
-use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_proto::trust::{EpochSecret, NodeKey, TestKeyring};
 use p2pfs_types::id::Generation;
 
 const NODES: u8 = 3;
@@ -38,9 +38,9 @@ impl Table {
                 seeds: vec![address(0)],
                 ..ClusterConfig::default()
             };
-            let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+            let trust = TestKeyring::in_memory(EpochSecret::new([1; 32])).reader();
             let (key, me) = (KEYS[at].clone(), address(at));
-            Cluster::new(config, key, me, Generation(100), keyring, 7, now)
+            Cluster::new(config, key, me, Generation(100), trust, 7, now)
         };
         let seats = (0..NODES.into()).map(seat).collect();
         Self {

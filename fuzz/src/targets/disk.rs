@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
 use p2pfs::daemon::config::saved;
@@ -57,10 +58,11 @@ pub fn state(choose: &mut Unstructured<'_>) -> Result<()> {
         write(&dir.join(name), choose.bytes(length)?);
     }
     let _key = NodeKey::load_or_create(&dir);
-    let key = NodeKey::from_seed(&[3; 32]);
+    let key = Arc::new(NodeKey::from_seed(&[3; 32]));
     let name = NodeName::new("lab").expect("a name");
-    if let Ok(keyring) = Keyring::load_or_create(&dir, &key, &name, 1_000_000) {
+    if let Ok((keyring, _files)) = Keyring::load_or_create(&dir, key, &name, 1_000_000) {
         let ledger = keyring
+            .view()
             .require_ledger()
             .expect("a state directory has a ledger");
         let _members = (ledger.members().count(), ledger.history());

@@ -50,14 +50,15 @@ struct World {
 impl World {
     fn new() -> Self {
         let now = Instant::now();
-        let keyring = || Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+        let keyring =
+            |key: &Arc<NodeKey>| Keyring::in_memory(EpochSecret::new([1; 32]), key.clone());
         let name = NodeName::new("honest").expect("a name");
         let machine = MachineConfig {
             key: HONEST.clone(),
             name: name.clone(),
             advertised: address(1),
             generation: Generation(100),
-            keyring: keyring(),
+            keyring: keyring(&HONEST),
             cluster: config(1),
             seed: 7,
         };
@@ -71,7 +72,7 @@ impl World {
             EVE.clone(),
             address(2),
             Generation(100),
-            keyring(),
+            keyring(&EVE).reader(),
             8,
             now,
         );

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use p2pfs_proto::trust::{
-    EpochSecret, InviteToken, Keyring, Ledger, NodeKey, STATEMENTS_MAX, SignedStatement,
+    EpochSecret, InviteToken, Ledger, NodeKey, STATEMENTS_MAX, SignedStatement, TestKeyring,
 };
 use p2pfs_types::id::NodeName;
 
@@ -27,13 +27,13 @@ pub fn exchanges(bytes: &[u8]) {
     let founder = FOUNDER.node_id();
     let name = NodeName::new("founder").expect("a name");
     let secret = EpochSecret::new([7; 32]);
-    let keyring = Keyring::founded_in_memory(secret, &FOUNDER, name, 1_000_000);
-    let _answer = keyring.exchange().answer(bytes);
-    let _news = keyring.exchange().receive_news(bytes);
-    let _changed = keyring.exchange().receive_answer(bytes);
-    assert!(keyring.is_member(&founder) && keyring.is_admin(&founder));
+    let keyring = TestKeyring::founded_in_memory(secret, &FOUNDER, name, 1_000_000);
+    let _answer = keyring.answer(bytes);
+    let _news = keyring.receive_news(bytes);
+    let _changed = keyring.receive_answer(bytes);
+    assert!(keyring.is_member(&founder) && keyring.view().is_admin(&founder));
     let stranger = NodeKey::from_seed(&[2; 32]).node_id();
-    assert!(!keyring.proofs().receive_membership(&stranger, bytes));
+    assert!(!keyring.receive_certificates(&stranger, bytes));
 }
 
 /// Decodes a token as pasted by a user.

@@ -1,17 +1,22 @@
 //! Names of nodes that the settings gave while this node was in an earlier cluster.
 //!
-//! The keyring holds a list of these names. A name in this list stands for no node until it is
+//! The node holds a list of these names. A name in this list stands for no node until it is
 //! confirmed, because a node of the new cluster may have it by chance. This module lists the names
 //! that the settings give, confirms names, and reports which settings have no effect meanwhile.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::services::Services;
 use crate::daemon::config::{ALL_NODES, GROUP_MARK, Group, ShareSettings, readers_of};
-use p2pfs_node::{Condition, Finding};
-use p2pfs_proto::trust::TrustError;
+use p2pfs_node::{Condition, Finding, NodeError};
 use p2pfs_types::files::shell_word;
 use p2pfs_types::id::NodeId;
+
+/// Maximum time for which a reload or a start waits until forgotten names are stored.
+const STORED_LIMIT: Duration = Duration::from_secs(1);
 
 /// Subject of the finding about senders to the inbox.
 const INBOX: &str = "inbox.from";
@@ -33,34 +38,33 @@ pub(super) fn given_names(services: &Services) -> BTreeSet<String> {
 }
 
 /// Lets a name of an earlier cluster stand for a node of this cluster, if the settings no longer
-/// give the name or `is_confirmed` returns `true`.
+/// give the name or it is among the `confirmed` ones.
 ///
 /// # Errors
-/// [`TrustError::File`]. No name is confirmed then.
-pub(super) fn confirm(
-    services: &Services,
-    is_confirmed: impl Fn(&str) -> bool,
-) -> Result<(), TrustError> {
-    let given = given_names(services);
-    let is_former = |name: &str| given.contains(name) && !is_confirmed(name);
-    services
-        .node
-        .membership()
-        .keyring()
-        .retain_former_names(is_former)
+/// Those of [`NodeMembership::retain_former_names`](p2pfs_node::NodeMembership). No name is confirmed
+/// then.
+pub(super) async fn confirm(services: &Services, confirmed: Vec<String>) -> Result<(), NodeError> {
+    let mut given = given_names(services);
+    given.retain(|name| !confirmed.contains(name));
+    let is_former = move |name: &str| given.contains(name);
+    let membership = services.node.membership();
+    membership.retain_former_names(is_former).await
 }
 
 /// Forgets the names of an earlier cluster that the settings no longer give. If the user writes
-/// such a name again, it stands for a node of this cluster.
-pub(super) fn drop_names_not_given(services: &Services) {
-    if let Err(error) = confirm(services, |_| false) {
+/// such a name again, it stands for a node of this cluster. Does not wait longer than
+/// [`STORED_LIMIT`] for a disk that hangs. The names are forgotten once it goes on.
+pub(super) async fn drop_names_not_given(services: &Services) {
+    let forgotten = timeout(STORED_LIMIT, confirm(services, Vec::new())).await;
+    if let Ok(Err(error)) = forgotten {
         tracing::warn!("names of an earlier cluster stay without a meaning: {error}");
     }
 }
 
 /// Begins and ends the condition of settings with names of an earlier cluster.
 pub(super) fn review(services: &Services) {
-    let former = services.node.membership().keyring().former_names().all();
+    let trust = services.node.membership().view();
+    let former = trust.former_names();
     let mut found = Vec::new();
     if !former.is_empty() {
         let in_force = services.settings.in_force.load();
@@ -69,7 +73,7 @@ pub(super) fn review(services: &Services) {
         let shares = config.share.iter().map(|share| (share, false));
         let shares = shares.chain(saved.iter().map(|share| (share, true)));
         found.extend(shares.filter_map(|(share, is_saved)| {
-            let names = former_of(share, &config.groups, &former)?;
+            let names = former_of(share, &config.groups, former)?;
             Some(finding_of_share(share, &names, is_saved))
         }));
         let senders = services.settings.at_start.inbox.from.iter();

@@ -58,7 +58,7 @@ pub(super) async fn apply(
         let _stopping = services.node.peers().add_seed(address).await;
     }
     change_shares(services, &changes).await;
-    former_names::drop_names_not_given(services);
+    former_names::drop_names_not_given(services).await;
     let settings = restart.join(", ");
     let found = Finding::new(format!("these settings need a restart: {settings}"));
     let found = (!restart.is_empty()).then_some((settings, found));

@@ -302,13 +302,14 @@ impl Daemon {
             activity: DaemonActivity::default(),
             shares: ConfiguredShares {
                 saved: Mutex::new(saved_shares),
+                saving: Mutex::default(),
                 missing: Mutex::default(),
             },
             health: ExaminationLocks::default(),
         });
         answer_limits::limit_as_configured(&services);
         trust::reserve_names(&services);
-        former_names::drop_names_not_given(&services);
+        former_names::drop_names_not_given(&services).await;
         journal::follow(&services);
         let mut daemon = Self {
             seeds: NamedSeeds::new(&config.seeds),
@@ -544,8 +545,12 @@ fn log_stop_problem(problem: &StopProblem) {
 /// Removes the waiting token, because it was used or cannot be used, or this node joined with
 /// another one.
 pub(super) fn forget_waiting_token(services: &Services) {
-    if let Err(error) = saved::forget_token(&services.settings.at_start.state_dir) {
-        tracing::warn!("the used token stays in the state directory: {error}");
-    }
+    let dir = services.settings.at_start.state_dir.clone();
+    // The caller does not wait for a disk that hangs.
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = saved::forget_token(&dir) {
+            tracing::warn!("the used token stays in the state directory: {error}");
+        }
+    });
     services.node.events().end(Condition::TokenWaits, "");
 }

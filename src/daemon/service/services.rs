@@ -105,6 +105,8 @@ pub(super) struct DaemonActivity {
 pub(super) struct ConfiguredShares {
     /// The saved shares, which were added by command.
     pub saved: Mutex<Vec<ShareSettings>>,
+    /// Held while the saved shares are written to the disk, so that the newest ones stay.
+    pub saving: Mutex<()>,
     /// The shares of the configuration and of commands that could not be added yet.
     pub missing: Mutex<Missing>,
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use p2pfs_membership::{Cluster, ClusterConfig, DownReason, Event, Leave, Member};
-use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_proto::trust::{EpochSecret, NodeKey, TestKeyring};
 use p2pfs_types::id::{Generation, NodeId};
 
 use crate::cluster::network::{Network, Parcel, Payload, Weather};
@@ -134,7 +134,7 @@ impl World {
     /// Starts a node as this generation, with this secret.
     pub(super) fn boot_as(&mut self, index: usize, generation: Generation, secret: u8) {
         let node = &mut self.nodes[index];
-        let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])));
+        let trust = TestKeyring::in_memory(EpochSecret::new([secret; 32])).reader();
         let (config, address) = (node.config.clone(), node.address);
         // Each process has its own randomness.
         let lives = self.lives.entry((node.id, generation)).or_default();
@@ -145,7 +145,7 @@ impl World {
             key(node.keyed_as),
             address,
             generation,
-            keyring,
+            trust,
             seed,
             self.now,
         );

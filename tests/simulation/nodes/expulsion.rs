@@ -7,10 +7,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use p2pfs_proto::trust::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S, EpochSecret, Keyring};
+use p2pfs_proto::trust::{
+    CHAIN_MAX, EPOCH_OVERLAP_S, EPOCH_SWITCH_S, EpochSecret, Grant, InvitedNode, Known, Ledger,
+    LedgerSigner, Reply, SignedStatement, StoredTrust, TrustCommand, TrustError, TrustView,
+};
 use p2pfs_proto::wire::native::record::Kind;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
+use parking_lot::Mutex;
 use rand::RngExt;
 
 use crate::nodes::model::listing;
@@ -29,13 +33,24 @@ pub(super) fn certified(count: usize, seed: u64, weather: Weather) -> World {
     let now_s = world.unix_s();
     for index in 0..count {
         world.add();
-        let node = &mut world.nodes[index];
-        let secret = EpochSecret::new([index as u8 + 1; 32]);
-        let keyring = Keyring::founded_in_memory(secret, &node.key, node.name.clone(), now_s);
-        node.keyring = Some(Arc::new(keyring));
+        found(&mut world, index);
     }
     for index in 1..count {
-        admit(&world, 0, index, index == 1);
+        let (id, name) = (world.nodes[index].id, world.nodes[index].name.clone());
+        let admin = &mut world.nodes[0];
+        let key = admin.key.clone();
+        let stored = admin.trust.as_mut().expect("it founded a cluster");
+        let admitted = stored
+            .ledger
+            .signer(&key, now_s)
+            .admit(id, name, index == 1);
+        admitted.unwrap();
+        let chain = stored.ledger.chain(&id);
+        let joined = StoredTrust {
+            ledger: Ledger::of(chain).expect("certificates from the founding"),
+            ..stored.clone()
+        };
+        world.nodes[index].trust = Some(joined);
     }
     for index in 0..count {
         let hash = world.content(1000 + index);
@@ -48,50 +63,89 @@ pub(super) fn certified(count: usize, seed: u64, weather: Weather) -> World {
     world
 }
 
-pub(super) fn keyring(world: &World, index: usize) -> &Keyring {
-    world.nodes[index]
-        .keyring
-        .as_ref()
-        .expect("a certified world")
+/// Lets a stopped node found its own cluster.
+pub(super) fn found(world: &mut World, index: usize) {
+    let now_s = world.unix_s();
+    let node = &mut world.nodes[index];
+    node.trust = Some(StoredTrust {
+        secret: EpochSecret::new([index as u8 + 1; 32]),
+        ledger: Ledger::found(&node.key, node.name.clone(), now_s),
+        former_names: BTreeSet::new(),
+    });
 }
 
-/// Lets `joiner` join by an invitation of `admin`.
-fn admit(world: &World, admin: usize, joiner: usize, as_admin: bool) {
-    let (inviter, node) = (keyring(world, admin), &world.nodes[joiner]);
-    let name = node.name.clone();
-    inviter
-        .state(&world.nodes[admin].key, |it| {
-            it.admit(node.id, name, as_admin)
-        })
-        .unwrap();
-    let secret = EpochSecret::new(*inviter.epochs().newest().as_bytes());
-    let chain = inviter.proofs().of_membership(&node.id);
-    keyring(world, joiner)
-        .join(&node.id, secret, &chain, &Default::default())
-        .unwrap();
+/// Returns what a running node knows of its cluster.
+pub(super) fn trust(world: &World, index: usize) -> &TrustView {
+    world.running(index).machine.trust()
+}
+
+/// The result of a command, once the node has stored it.
+pub(super) type Answered<T> = Arc<Mutex<Option<Result<T, TrustError>>>>;
+
+/// Gives a running node a command on its ledger.
+pub(super) fn command<T: Send + 'static>(
+    world: &mut World,
+    index: usize,
+    command: impl FnOnce(Reply<Result<T, TrustError>>) -> TrustCommand,
+) -> Answered<T> {
+    let answered = Answered::default();
+    let slot = answered.clone();
+    let command = command(Box::new(move |result| *slot.lock() = Some(result)));
+    world.with(index, |machine, now| machine.command(now, command));
+    answered
+}
+
+/// Makes statements on a running node whose disk answers at once.
+pub(super) fn state(
+    world: &mut World,
+    admin: usize,
+    claims: impl Fn(&mut LedgerSigner<'_>) -> Result<Vec<SignedStatement>, TrustError> + Send + 'static,
+) {
+    let claims = Box::new(claims);
+    let stated = command(world, admin, |reply| TrustCommand::State { claims, reply });
+    stated.lock().take().expect("it is stored").unwrap();
+}
+
+/// Lets the stopped node `joiner` join by an invitation of the running node `admin`.
+pub(super) fn admit(world: &mut World, admin: usize, joiner: usize) {
+    let node = &world.nodes[joiner];
+    let invited = InvitedNode {
+        node: node.id,
+        name: node.name.clone(),
+        grant: Grant::default(),
+        known: Known::of(trust(world, admin).ledger()),
+        is_repeated: false,
+    };
+    let admitted = command(world, admin, |reply| TrustCommand::Admit { invited, reply });
+    let welcome = admitted.lock().take().expect("it is stored").unwrap();
+    let chain = SignedStatement::decode_all(&welcome.chain, CHAIN_MAX).expect("certificates");
+    world.nodes[joiner].trust = Some(StoredTrust {
+        secret: EpochSecret::clone(&welcome.secret),
+        ledger: Ledger::of(chain).expect("certificates from the founding"),
+        former_names: BTreeSet::new(),
+    });
 }
 
 pub(super) fn expel(world: &mut World, admin: usize, out: usize) {
     let id = world.nodes[out].id;
-    keyring(world, admin)
-        .state(&world.nodes[admin].key, |it| it.expel(id))
-        .unwrap();
-    rotate(world, admin);
+    rotate_with(world, admin, move |it| it.expel(id));
 }
 
 pub(super) fn rotate(world: &mut World, admin: usize) {
-    keyring(world, admin)
-        .rotate(&world.nodes[admin].key)
-        .unwrap();
-    membership_changed(world, admin);
+    rotate_with(world, admin, |_| Ok(Vec::new()));
 }
 
-/// Lets a node apply a change of its own ledger and announce it.
-pub(super) fn membership_changed(world: &mut World, admin: usize) {
-    let now = world.now;
-    let running = world.nodes[admin].running.as_mut().expect("it runs");
-    running.machine.advance(now);
-    world.settle(admin);
+fn rotate_with(
+    world: &mut World,
+    admin: usize,
+    claims: impl Fn(&mut LedgerSigner<'_>) -> Result<Vec<SignedStatement>, TrustError> + Send + 'static,
+) {
+    let claims = Box::new(claims);
+    let rotated = command(world, admin, |reply| TrustCommand::StateAndRotate {
+        claims,
+        reply,
+    });
+    rotated.lock().take().expect("it is stored").unwrap();
 }
 
 /// Returns the content of the file that a node shares.
@@ -106,7 +160,7 @@ fn file_of(world: &World, index: usize) -> ContentHash {
 
 /// Returns whether exactly these nodes see each other alive, list the same files, and agree on the
 /// secret.
-fn is_one(world: &World, nodes: &BTreeSet<usize>) -> bool {
+pub(super) fn is_one(world: &World, nodes: &BTreeSet<usize>) -> bool {
     let ids: BTreeSet<NodeId> = nodes.iter().map(|n| world.nodes[*n].id).collect();
     let names: BTreeSet<String> = nodes.iter().map(|n| format!("file{n}")).collect();
     nodes.iter().all(|&index| {
@@ -118,8 +172,8 @@ fn is_one(world: &World, nodes: &BTreeSet<usize>) -> bool {
         let listed = listing(&running.view);
         let listed: BTreeSet<String> = listed.keys().map(|path| path.to_string()).collect();
         let first = *nodes.first().expect("some");
-        let newest = keyring(world, index).epochs().newest();
-        seen == ids && listed == names && newest == keyring(world, first).epochs().newest()
+        let newest = trust(world, index).epochs().newest();
+        seen == ids && listed == names && newest == trust(world, first).epochs().newest()
     })
 }
 
@@ -132,7 +186,7 @@ pub(super) fn assert_shut_out(world: &mut World, out: usize, members: &BTreeSet<
     world.put(first, "after", hash);
     world.run_for(20 * SECOND);
     let sent = world.network.recording.take().expect("it was recorded");
-    let known = keyring(world, out).epochs();
+    let known = trust(world, out).epochs();
     let opens = |datagram: &[u8]| known.all().any(|secret| datagram[2..10] == secret.id().0);
     let addresses: BTreeSet<_> = members.iter().map(|n| world.nodes[*n].address).collect();
     let readable = sent
@@ -253,15 +307,11 @@ fn a_new_member_is_accepted_by_nodes_that_have_not_learned_of_its_admission() {
     each_seed(12, |seed| {
         let mut world = certified(4, seed, Weather::calm());
         let new = world.add();
-        let node = &mut world.nodes[new];
-        let secret = EpochSecret::new([99; 32]);
-        let keyring = Keyring::founded_in_memory(secret, &node.key, node.name.clone(), 1);
-        node.keyring = Some(Arc::new(keyring));
         // Only the second node learns of the admission. Later only the others can meet the new
         // node.
         world.part(&[&[1], &[0, 2, 3, 4]]);
         world.run_for(SECOND);
-        admit(&world, 1, new, false);
+        admit(&mut world, 1, new);
         let hash = world.content(5000);
         world.put(new, &format!("file{new}"), hash);
         world.boot(new);

@@ -19,6 +19,7 @@ mod network;
 mod ownership;
 mod reading;
 mod running;
+mod statements;
 mod strangers;
 mod turns;
 mod world;

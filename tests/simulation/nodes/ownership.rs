@@ -8,9 +8,7 @@ use p2pfs_proto::wire::native::record::Kind;
 use p2pfs_types::id::NodeId;
 use rand::RngExt;
 
-use crate::nodes::expulsion::{
-    BOUND, SECOND, assert_shut_out, certified, expel, keyring, membership_changed, rotate,
-};
+use crate::nodes::expulsion::{BOUND, SECOND, assert_shut_out, certified, expel, rotate, state};
 use crate::nodes::model::listing;
 use crate::nodes::network::Weather;
 use crate::nodes::world::{World, live_of};
@@ -37,10 +35,8 @@ fn quarrelling(count: usize, seed: u64, weather: Weather) -> World {
 
 fn own(world: &mut World, admin: usize, path: &str, owner: usize) {
     let owner = world.nodes[owner].id;
-    let key = &world.nodes[admin].key;
-    let said = keyring(world, admin).state(key, |it| it.own(path.as_bytes().to_vec(), Some(owner)));
-    said.unwrap();
-    membership_changed(world, admin);
+    let path = path.as_bytes().to_vec();
+    state(world, admin, move |it| it.own(path.clone(), Some(owner)));
 }
 
 fn below(world: &World, index: usize, top: &str) -> Below {

@@ -11,7 +11,7 @@ use p2pfs_fetch::plan::{self, PeerNews, PlanConfig, RangeRequest};
 use p2pfs_membership::{ClusterConfig, MemberState};
 use p2pfs_node::machine::{NodeEvent, RequestId};
 use p2pfs_node::{Machine, MachineConfig};
-use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey, StoredTrust, TrustWrite};
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
 use p2pfs_proto::wire::native::tcp::{Request, Response};
 use p2pfs_types::digest::{ContentHash, ContentKey};
@@ -52,6 +52,17 @@ pub(super) enum Manner {
     Refuser,
 }
 
+/// How a disk stores changes of the membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TrustDisk {
+    /// Each after this time.
+    After(Duration),
+    /// None. They wait.
+    Hangs,
+    /// The next at once, and the node dies before it learns of that.
+    LastBreath,
+}
+
 /// The use of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
@@ -76,8 +87,10 @@ pub(super) struct Node {
     pub address: SocketAddr,
     pub config: ClusterConfig,
     pub secret: u8,
-    /// Its credentials, if there are more than the secret.
-    pub keyring: Option<Arc<Keyring>>,
+    /// What its disk has of the membership. With `None`, the secret alone makes a member.
+    pub trust: Option<StoredTrust>,
+    /// How its disk stores changes of the membership.
+    pub trust_disk: TrustDisk,
     pub manner: Manner,
     /// Pause after each step of work that takes many steps. With `None`, all steps run at once.
     pub pace: Option<Duration>,
@@ -112,6 +125,8 @@ pub(super) struct Running {
     store_at: Instant,
     /// Set when there may be new data to store.
     unstored: bool,
+    /// The change of the membership that the disk stores, and when it will be there.
+    trust_write: Option<(TrustWrite, Option<Instant>)>,
     /// When the next of many steps is due.
     sweep_at: Option<Instant>,
     pub has_left: bool,
@@ -132,9 +147,10 @@ impl Node {
             name: self.name.clone(),
             advertised: self.address,
             generation: Generation(self.disk.generation),
-            keyring: self.keyring.clone().unwrap_or_else(|| {
-                Arc::new(Keyring::in_memory(EpochSecret::new([self.secret; 32])))
-            }),
+            keyring: match self.trust.clone() {
+                Some(stored) => Keyring::stored(self.key.clone(), stored, unix_s),
+                None => Keyring::in_memory(EpochSecret::new([self.secret; 32]), self.key.clone()),
+            },
             cluster,
             seed,
         };
@@ -157,6 +173,7 @@ impl Node {
             scan_at: Some(now + scan_after),
             store_at: now,
             unstored: true,
+            trust_write: None,
             sweep_at: None,
             has_left: false,
         });
@@ -265,12 +282,14 @@ impl Node {
             running.session.plan.poll_timeout(),
         ];
         let all = machines.into_iter().chain([running.scan_at, store]);
-        all.chain([running.sweep_at]).flatten().min()
+        let trust = running.trust_write.as_ref().and_then(|(_, at)| *at);
+        all.chain([running.sweep_at, trust]).flatten().min()
     }
 
     /// Carries out the actions of the machine and the session until there are none. Outgoing
     /// messages are then in `datagrams` and `wishes`.
     pub(super) fn settle(&mut self, now: Instant, library: &Library) {
+        self.store_trust(now);
         if self.running.is_none() {
             return;
         }
@@ -290,6 +309,32 @@ impl Node {
                 running.store_at = now + STORE_SPACING;
                 self.disk.write(writes);
             }
+        }
+    }
+
+    /// Stores changes of the membership as far as the disk has had the time.
+    fn store_trust(&mut self, now: Instant) {
+        while let Some(running) = &mut self.running {
+            if let Some(write) = running.machine.poll_trust_write() {
+                let done = match self.trust_disk {
+                    TrustDisk::After(time) => Some(now + time),
+                    TrustDisk::Hangs => None,
+                    TrustDisk::LastBreath => Some(now),
+                };
+                running.trust_write = Some((write, done));
+            }
+            let is_done = |(_, done): &mut (_, Option<Instant>)| done.is_some_and(|at| at <= now);
+            let Some((write, _)) = running.trust_write.take_if(is_done) else {
+                return;
+            };
+            let stored = self.trust.as_mut().expect("only a ledger is stored");
+            stored.secret = write.secret.unwrap_or(stored.secret.clone());
+            stored.ledger = write.ledger.unwrap_or(stored.ledger.clone());
+            if self.trust_disk == TrustDisk::LastBreath {
+                self.trust_disk = TrustDisk::After(Duration::ZERO);
+                return self.kill();
+            }
+            running.machine.finish_trust_write(now, Ok(()));
         }
     }
 
@@ -315,6 +360,9 @@ impl Node {
         }
         while let Some(event) = running.machine.poll_event() {
             events.push(event);
+        }
+        while let Some(answer) = running.machine.poll_answer() {
+            answer();
         }
         while let Some(sent) = running.machine.poll_transmit() {
             assert!(sent.datagram.len() <= 1200 && sent.datagram[0] >= 0x80);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use p2pfs_membership::{ClusterConfig, Leave};
 use p2pfs_node::Machine;
 use p2pfs_node::machine::AddressNews;
-use p2pfs_proto::trust::NodeKey;
+use p2pfs_proto::trust::{NodeKey, TrustCommand};
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
 use p2pfs_proto::wire::native::tcp::{FrameHeader, Phase, Response};
 use p2pfs_types::digest::ContentHash;
@@ -22,7 +22,7 @@ use rand::{RngExt, SeedableRng};
 use crate::nodes::contents::Library;
 use crate::nodes::disk::Disk;
 use crate::nodes::network::{Due, Network, Parcel, Payload, Weather};
-use crate::nodes::running::{Manner, Node, Purpose, Running};
+use crate::nodes::running::{Manner, Node, Purpose, Running, TrustDisk};
 
 /// The wall clock when a world begins, in seconds since 1970.
 const BEGIN_UNIX_S: u64 = 1_800_000_000;
@@ -116,7 +116,8 @@ impl World {
                 ..ClusterConfig::default()
             },
             secret: 1,
-            keyring: None,
+            trust: None,
+            trust_disk: TrustDisk::After(Duration::ZERO),
             manner: Manner::Honest,
             pace: None,
             shares: BTreeMap::new(),
@@ -379,10 +380,14 @@ impl World {
     /// Takes from a node all that it sends and waits for.
     pub(super) fn settle(&mut self, index: usize) {
         let (now, unix_s) = (self.now, self.unix_s());
-        if let Some(keyring) = &self.nodes[index].keyring {
-            keyring.tick(unix_s);
+        if let Some(running) = &mut self.nodes[index].running {
+            running.machine.tick(now, unix_s);
         }
+        let ran = self.nodes[index].running.is_some();
         self.nodes[index].settle(now, &self.library);
+        if ran && self.nodes[index].running.is_none() {
+            self.break_streams(index, Death::Process);
+        }
         let from = self.nodes[index].address;
         let (mut wishes, mut datagrams, mut knocks) = (Vec::new(), Vec::new(), Vec::new());
         let mut taken_back = Vec::new();
@@ -429,28 +434,42 @@ impl World {
         };
         let (us, them) = (&self.nodes[index], &self.nodes[other]);
         let is_there = them.running.is_some() && self.network.are_together(&us.address, &address);
-        let (Some(ours), Some(theirs)) = (&us.keyring, &them.keyring) else {
-            return;
-        };
-        if !is_there || index == other {
+        let has_ledgers = us.trust.is_some() && them.trust.is_some();
+        if !is_there || !has_ledgers || us.running.is_none() || index == other {
             return;
         }
-        let shown = if ours.is_member(&them.id) {
-            ours.proofs().of_membership(&us.id)
+        let (me, id) = (us.id, them.id);
+        let ours = self.running(index).machine.trust();
+        let shown = if ours.is_member(&id) {
+            ours.certificates_of(&me)
         } else {
             Vec::new()
         };
-        let id = them.id;
-        let is_mutual = theirs.proofs().receive_membership(&us.id, &shown)
-            && ours
-                .proofs()
-                .receive_membership(&id, &theirs.proofs().of_membership(&them.id));
+        let theirs = self.running(other).machine.trust().certificates_of(&id);
+        let is_mutual = self.show(other, me, shown) && self.show(index, id, theirs);
         if is_mutual && let Some(running) = &mut self.nodes[index].running {
             running
                 .machine
                 .handle_address(self.now, address, AddressNews::Member(id));
             self.settle(index);
         }
+    }
+
+    /// Shows a node the certificates of another. Returns whether the other is a member then.
+    fn show(&mut self, index: usize, node: NodeId, statements: Vec<u8>) -> bool {
+        let now = self.now;
+        let Some(running) = &mut self.nodes[index].running else {
+            return false;
+        };
+        if running.machine.trust().is_member_with(&node, &statements) {
+            let received = TrustCommand::Receive {
+                statements,
+                is_news: false,
+                reply: Box::new(|()| ()),
+            };
+            running.machine.command(now, received);
+        }
+        running.machine.trust().is_member(&node)
     }
 
     /// Stores the rest of a node's state after its farewell, and ends it.

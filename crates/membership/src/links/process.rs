@@ -1,7 +1,6 @@
 //! This process as its peers see it: its contact, its keys and its credentials.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use super::pair::{KeyExchange, PairKey};
 use super::seal::Sealer;
 use crate::counters::DatagramDropCause;
 use crate::vouch::Vouchers;
-use p2pfs_proto::trust::Keyring;
+use p2pfs_proto::trust::TrustReader;
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::udp::{
     Body, Contact, Credentials, DatagramFrame, HEADER_BYTES, HELLO_BYTES, MAC_BYTES, Proof, Salt,
@@ -36,11 +35,11 @@ impl OwnProcess {
     pub(super) fn new(
         me: Contact,
         vouchers: Vouchers,
-        keyring: Arc<Keyring>,
+        trust: TrustReader,
         rng: &mut StdRng,
         now: Instant,
     ) -> Self {
-        let sealer = Sealer::new(keyring, rng.random());
+        let sealer = Sealer::new(trust, rng.random());
         let exchange = KeyExchange::new(rng.random());
         Self {
             me,
@@ -107,7 +106,7 @@ impl OwnProcess {
     ) -> Result<PairKey, DatagramDropCause> {
         self.vouchers.check(salt, who)?;
         let them = &who.who.contact.node;
-        if !self.sealer.keyring().is_member(them) {
+        if !self.sealer.trust().is_member(them) {
             return Err(DatagramDropCause::NotAMember);
         }
         let pair = self.exchange.with(&who.exchange, &self.me.node, them);

@@ -50,7 +50,7 @@ impl OpenedDatagram {
         let body = match known_key {
             Some(known) => known.open(&header, sealed),
             None => {
-                let fresh = SealKey::of(process.sealer.keyring(), &header);
+                let fresh = SealKey::of(process.sealer.trust(), &header);
                 key.insert(fresh.ok_or(DatagramDropCause::UnknownEpoch)?)
                     .open(&header, sealed)
             }

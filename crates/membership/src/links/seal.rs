@@ -9,13 +9,13 @@ use std::sync::Arc;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 use super::pair::PairKey;
-use p2pfs_proto::trust::{EpochSecret, Keyring};
+use p2pfs_proto::trust::{EpochSecret, TrustReader};
 use p2pfs_proto::wire::native::udp::{Header, MAC_BYTES, Mac, Salt};
 use p2pfs_types::id::EpochId;
 
 /// Seals the datagrams of this process, with one counter for all epochs and receivers.
 pub(super) struct Sealer {
-    keyring: Arc<Keyring>,
+    trust: TrustReader,
     salt: Salt,
     next_counter: u64,
     secret: Arc<EpochSecret>,
@@ -40,9 +40,9 @@ impl SealKey {
 
     /// Returns the key for datagrams from a process with this salt, or none if the epoch's secret
     /// is unknown.
-    pub(super) fn of(keyring: &Keyring, header: &Header) -> Option<Self> {
-        let epochs = keyring.epochs();
-        let secret = epochs.by_id(header.epoch)?;
+    pub(super) fn of(trust: &TrustReader, header: &Header) -> Option<Self> {
+        let trust = trust.load();
+        let secret = trust.epochs().by_id(header.epoch)?;
         Some(Self::new(secret, &header.salt))
     }
 
@@ -65,11 +65,11 @@ impl SealKey {
 
 impl Sealer {
     /// Creates a sealer. No other process may ever have had the salt.
-    pub(super) fn new(keyring: Arc<Keyring>, salt: Salt) -> Self {
-        let secret = keyring.epochs().sealing();
+    pub(super) fn new(trust: TrustReader, salt: Salt) -> Self {
+        let secret = trust.load().epochs().sealing();
         let key = SealKey::new(&secret, &salt);
         Self {
-            keyring,
+            trust,
             salt,
             next_counter: 0,
             secret,
@@ -82,15 +82,15 @@ impl Sealer {
         &self.salt
     }
 
-    /// Returns the keyring. Its current secret seals.
-    pub(super) fn keyring(&self) -> &Keyring {
-        &self.keyring
+    /// Returns the members and the secrets, of which the current one seals.
+    pub(super) fn trust(&self) -> &TrustReader {
+        &self.trust
     }
 
     /// Seals a datagram with `body`, authenticated for the other process of the pair, if there is
     /// one.
     pub(super) fn seal(&mut self, mut body: Vec<u8>, pair: Option<&PairKey>) -> Vec<u8> {
-        self.follow_the_keyring();
+        self.follow_the_epoch();
         let header = Header {
             epoch: self.key.epoch,
             salt: self.salt,
@@ -116,8 +116,8 @@ impl Sealer {
         self.next_counter = counter;
     }
 
-    fn follow_the_keyring(&mut self) {
-        let current = self.keyring.epochs().sealing();
+    fn follow_the_epoch(&mut self) {
+        let current = self.trust.load().epochs().sealing();
         if !Arc::ptr_eq(&current, &self.secret) {
             self.key = SealKey::new(&current, &self.salt);
             self.secret = current;
@@ -136,14 +136,14 @@ fn nonce(counter: u64) -> Nonce {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use p2pfs_proto::trust::NodeKey;
+    use p2pfs_proto::trust::{NodeKey, TestKeyring};
     use p2pfs_types::id::NodeName;
 
-    fn ring(secret: u8) -> Arc<Keyring> {
-        Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])))
+    fn ring(secret: u8) -> TrustReader {
+        TestKeyring::in_memory(EpochSecret::new([secret; 32])).reader()
     }
 
-    fn open(ring: &Keyring, datagram: &[u8]) -> Option<Vec<u8>> {
+    fn open(ring: &TrustReader, datagram: &[u8]) -> Option<Vec<u8>> {
         let (header, sealed) = Header::decode(datagram).ok()?;
         let opened = SealKey::of(ring, &header)?.open(&header, sealed);
         opened.map(|(body, _)| body)
@@ -177,8 +177,8 @@ mod tests {
     fn datagram_counters_are_unique_even_across_epochs() {
         let key = NodeKey::random();
         let (secret, name) = (EpochSecret::new([1; 32]), NodeName::from_host("one"));
-        let ring = Arc::new(Keyring::founded_in_memory(secret, &key, name, 0));
-        let mut sealer = Sealer::new(Arc::clone(&ring), [7; 16]);
+        let ring = TestKeyring::founded_in_memory(secret, &key, name, 0);
+        let mut sealer = Sealer::new(ring.reader(), [7; 16]);
         let before = sealer.seal(b"a".to_vec(), None);
         ring.rotate(&key).unwrap();
         ring.tick(p2pfs_proto::trust::EPOCH_SWITCH_S);
@@ -189,6 +189,7 @@ mod tests {
         );
         assert_eq!((first.counter, second.counter), (0, 1));
         assert_ne!(first.epoch, second.epoch);
+        let ring = ring.reader();
         assert!(open(&ring, &before).is_some() && open(&ring, &after).is_some());
     }
 }

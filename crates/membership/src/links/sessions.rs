@@ -9,7 +9,7 @@ use super::seal::SealKey;
 use super::window::ReplayWindow;
 use crate::config::MESSAGES_PER_S;
 use crate::counters::DatagramDropCause;
-use p2pfs_proto::trust::Keyring;
+use p2pfs_proto::trust::TrustView;
 use p2pfs_proto::wire::native::udp::{Contact, Header, Salt};
 use p2pfs_types::bucket::TokenBucket;
 
@@ -101,9 +101,9 @@ impl Sessions {
     }
 
     /// Returns the sessions of nodes that are not members any longer.
-    pub(super) fn of_former_members(&self, keyring: &Keyring) -> BTreeSet<Salt> {
+    pub(super) fn of_former_members(&self, trust: &TrustView) -> BTreeSet<Salt> {
         let sessions = self.current.iter();
-        let gone = sessions.filter(|(_, session)| !keyring.is_member(&session.who.node));
+        let gone = sessions.filter(|(_, session)| !trust.is_member(&session.who.node));
         gone.map(|(salt, _)| *salt).collect()
     }
 
@@ -117,7 +117,7 @@ impl Sessions {
 mod tests {
     use super::*;
     use crate::links::pair::KeyExchange;
-    use p2pfs_proto::trust::EpochSecret;
+    use p2pfs_proto::trust::{EpochSecret, TestKeyring};
     use p2pfs_types::id::{Generation, NodeId};
 
     fn who(n: u8) -> Contact {
@@ -130,9 +130,9 @@ mod tests {
 
     /// Returns a header with this counter, and the keys of its process.
     fn proof(counter: u64) -> (Header, SealKey, PairKey) {
-        let ring = Keyring::in_memory(EpochSecret::new([1; 32]));
+        let ring = TestKeyring::in_memory(EpochSecret::new([1; 32])).reader();
         let header = Header {
-            epoch: ring.epochs().sealing().id(),
+            epoch: ring.view().epochs().sealing().id(),
             salt: [7; 16],
             counter,
         };

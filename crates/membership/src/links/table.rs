@@ -15,7 +15,7 @@ use super::sessions::{LinkSession, Sessions};
 use crate::config::{LINKS_MAX, ROUTES_MAX, WAITING_FRAMES_MAX};
 use crate::counters::DatagramDropCause;
 use crate::oldest;
-use p2pfs_proto::trust::Keyring;
+use p2pfs_proto::trust::TrustView;
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::udp::{Contact, DatagramFrame, Header, Salt, Token};
 use p2pfs_types::id::NodeId;
@@ -149,9 +149,8 @@ impl LinkTable {
     }
 
     /// Returns the links to nodes that are not members any longer.
-    pub(super) fn of_former_members(&self, keyring: &Keyring) -> Vec<SocketAddr> {
-        // The keyring can change meanwhile, so membership is read once for all links of a session.
-        let gone = self.sessions.of_former_members(keyring);
+    pub(super) fn of_former_members(&self, trust: &TrustView) -> Vec<SocketAddr> {
+        let gone = self.sessions.of_former_members(trust);
         let links = self.links.iter();
         let theirs = links.filter(|(_, link)| link.salt.is_some_and(|salt| gone.contains(&salt)));
         theirs.map(|(address, _)| *address).collect()

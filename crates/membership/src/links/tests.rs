@@ -1,13 +1,14 @@
 //! Tests of the links, without a network.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::config::{LINKS_MAX, WAITING_FRAMES_MAX};
 use crate::counters::UnusableDatagrams;
-use p2pfs_proto::trust::{EpochSecret, NodeKey};
+use p2pfs_proto::trust::{EpochSecret, NodeKey, TestKeyring};
 use p2pfs_proto::wire::native::udp::HELLO_BYTES;
 use p2pfs_types::id::Generation;
 
@@ -34,9 +35,9 @@ fn contact(n: u16) -> Contact {
 }
 
 fn links_of(n: u16, secret: u8, life: u64, now: Instant) -> Links {
-    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])));
+    let trust = TestKeyring::in_memory(EpochSecret::new([secret; 32])).reader();
     let mut rng = StdRng::seed_from_u64(u64::from(n) << 32 | life);
-    Links::new(contact(n), Vouchers::new(key(n)), keyring, &mut rng, now)
+    Links::new(contact(n), Vouchers::new(key(n)), trust, &mut rng, now)
 }
 
 fn sent(links: &mut Links) -> Vec<Vec<u8>> {
@@ -137,7 +138,7 @@ fn a_datagram_sealed_as_another_node_changes_nothing() {
     let (mut a2, mut c) = (links_of(1, 1, 9, now), links_of(3, 1, 0, now));
     // The third one has the secret, so it can seal under the salt of the first.
     c.process.sealer = Sealer::new(
-        Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
+        TestKeyring::in_memory(EpochSecret::new([1; 32])).reader(),
         *a.process.sealer.salt(),
     );
     let pair = c
@@ -173,7 +174,7 @@ fn a_datagram_sealed_as_another_node_changes_nothing() {
     let hello = sent(&mut a2).remove(0);
     c.process.credentials = b.process.credentials;
     c.process.sealer = Sealer::new(
-        Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
+        TestKeyring::in_memory(EpochSecret::new([1; 32])).reader(),
         *b.process.sealer.salt(),
     );
     c.handle_datagram(now, address(1), &hello);
@@ -467,10 +468,10 @@ fn unproven_addresses_are_bounded() {
     let now = Instant::now();
     let name = p2pfs_types::id::NodeName::new("n1").unwrap();
     let secret = EpochSecret::new([1; 32]);
-    let keyring = Keyring::founded_in_memory(secret, &key(1), name, 100);
+    let keyring = TestKeyring::founded_in_memory(secret, &key(1), name, 100);
     let mut rng = StdRng::seed_from_u64(1);
     let vouchers = Vouchers::new(key(1));
-    let mut a = Links::new(contact(1), vouchers, Arc::new(keyring), &mut rng, now);
+    let mut a = Links::new(contact(1), vouchers, keyring.reader(), &mut rng, now);
     for n in 0..STRANGERS_MAX {
         assert_eq!(a.strangers.len(), n);
         a.queue_stranger(address(n as u16));

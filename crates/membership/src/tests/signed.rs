@@ -182,9 +182,9 @@ fn a_start_far_in_the_future_is_refused_and_reported() {
         seeds: vec![address(1)],
         ..ClusterConfig::default()
     };
-    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+    let trust = TestKeyring::in_memory(EpochSecret::new([1; 32])).reader();
     let late = Generation(GENERATION_AHEAD_MAX_S + 1);
-    let late = Cluster::new(config, key(2), address(2), late, keyring, 7, now);
+    let late = Cluster::new(config, key(2), address(2), late, trust, 7, now);
     let seats = [(address(1), early), (address(2), late)].into();
     let mut table = Table::with(seats, now);
     table.run(Duration::from_secs(5));

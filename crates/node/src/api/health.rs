@@ -175,7 +175,7 @@ impl NodeHealth {
         let moved = "was emptied, moved or replaced while p2pfs runs, and with it this node's key";
         match self.state.whereabouts() {
             Whereabouts::InPlace => None,
-            Whereabouts::Lost if self.shares.keyring.has_ledger() => {
+            Whereabouts::Lost if self.shares.trust.has_ledger() => {
                 Some(Finding::new(format!("{place} {moved}")))
             }
             Whereabouts::Lost => {

@@ -16,12 +16,12 @@ use crate::published::Published;
 use crate::run::LoopCommand;
 use p2pfs_content::shares::ShareSet;
 use p2pfs_proto::trust::{
-    Certificate, Grant, InviteToken, Invites, IsReserved, Keyring, Known, NodeKey, TOKEN_SEEDS_MAX,
-    TrustError,
+    Certificate, Grant, InviteToken, Invites, IsReserved, Known, Ledger, LedgerSigner, NodeKey,
+    SignedStatement, TOKEN_SEEDS_MAX, TrustCommand, TrustError, TrustView,
 };
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
-use p2pfs_transfer::net::NetError;
 use p2pfs_transfer::net::peer::{Joining, PeerNet};
+use p2pfs_transfer::net::{LedgerHandle, NetError};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
@@ -60,7 +60,7 @@ pub struct NodeMembership {
     pub(crate) name: NodeName,
     pub(crate) secret_file: Option<PathBuf>,
     pub(crate) key: Arc<NodeKey>,
-    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) ledger: LedgerHandle,
     pub(crate) invites: Arc<Invites>,
     pub(crate) shares: ShareSet,
     pub(crate) net: PeerNet,
@@ -69,9 +69,37 @@ pub struct NodeMembership {
 }
 
 impl NodeMembership {
-    /// Returns the secrets and the ledger of the cluster, as far as this node knows them.
-    pub fn keyring(&self) -> &Keyring {
-        &self.keyring
+    /// Returns the secrets and the ledger of the cluster, as far as this node knows them now.
+    pub fn view(&self) -> Arc<TrustView> {
+        self.ledger.view()
+    }
+
+    /// Removes the secret and the ledger from the disk, so that the next start founds a new cluster.
+    /// Until then this node goes on in memory. The names `given` by the settings match no member
+    /// until they are confirmed. Returns false if the secret comes from a configured file.
+    ///
+    /// # Errors
+    /// [`NodeError::Trust`] if a file remains, [`NodeError::Stopping`].
+    pub async fn forget(&self, given: BTreeSet<String>) -> Result<bool, NodeError> {
+        let forgotten = (self.ledger).run(|reply| TrustCommand::Forget { given, reply });
+        Ok(forgotten.await??)
+    }
+
+    /// Keeps only those names of an earlier cluster for which `is_former` is true. The others mean
+    /// members of this cluster from now on.
+    ///
+    /// # Errors
+    /// [`NodeError::Trust`] if the names cannot be stored, [`NodeError::Stopping`]. Then no name is
+    /// confirmed.
+    pub async fn retain_former_names(
+        &self,
+        is_former: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<(), NodeError> {
+        let is_former = Box::new(is_former);
+        let retained = (self.ledger)
+            .run(|reply| TrustCommand::RetainFormerNames { is_former, reply })
+            .await;
+        Ok(retained??)
     }
 
     /// Makes a token for one new node, valid for `lifetime`. The token can be used once, and only
@@ -83,12 +111,13 @@ impl NodeMembership {
     pub fn invite(&self, lifetime: Duration, grant: Grant) -> Result<InviteToken, NodeError> {
         // In a cluster with a secret file this fails: a token does not contain the file, and no
         // node can certify the new node.
-        let ledger = self.keyring.require_ledger()?;
-        ledger.check_admits(&self.key.node_id(), self.keyring.now_s())?;
+        let trust = self.view();
+        let ledger = trust.require_ledger()?;
+        ledger.check_admits(&self.key.node_id(), trust.now_s())?;
         let mut seeds = vec![**self.published.own_address.load()];
         seeds.extend(self.published.addresses.load().values().copied());
         seeds.truncate(TOKEN_SEEDS_MAX);
-        let (me, known, now_s) = (self.key.node_id(), Known::of(Some(&ledger)), unix_now_s());
+        let (me, known, now_s) = (self.key.node_id(), Known::of(Some(ledger)), unix_now_s());
         let issued = self.invites.issue(me, seeds, lifetime, grant, known, now_s);
         Ok(issued?)
     }
@@ -101,7 +130,7 @@ impl NodeMembership {
 
     /// Returns how many invitations of this node into its current cluster are unused.
     pub fn waiting_invitations(&self) -> usize {
-        let cluster = self.keyring.ledger().map(|it| it.cluster());
+        let cluster = self.view().ledger().map(Ledger::cluster);
         self.invites.waiting(cluster, unix_now_s())
     }
 
@@ -133,19 +162,25 @@ impl NodeMembership {
         if let Some(file) = &self.secret_file {
             return Err(NodeError::SecretFromFile { file: file.clone() });
         }
-        // Fails if the node is stopping, so that a stopping node does not use up the token.
-        self.commands.send(LoopCommand::MembershipChanged).await?;
+        // A stopping node must not use up the token.
+        if !self.ledger.is_open() {
+            return Err(NodeError::Stopping);
+        }
         let Joining { secret, chain } = self.net.enrol(token, &self.name).await?;
-        self.keyring
-            .join(&self.key.node_id(), secret, &chain, given)?;
+        let (chain, given) = (chain.to_vec(), given.clone());
+        let joined = self.ledger.run(|reply| TrustCommand::Join {
+            secret,
+            chain,
+            given,
+            reply,
+        });
+        joined.await??;
         let _later = tokio::time::timeout(RECORD_LIMIT, self.fetch_record(token)).await;
         let reached = token.seeds.iter().map(|seed| (token.issuer, *seed));
-        let reached = LoopCommand::LetIn(reached.collect());
-        for news in [LoopCommand::MembershipChanged, reached] {
-            // If the node is stopping, the command is not needed: the new membership is on the
-            // disk.
-            let _stopping = self.commands.send(news).await;
-        }
+        // If the node is stopping, the command is not needed: the new membership is on the disk.
+        let _stopping = (self.commands)
+            .send(LoopCommand::LetIn(reached.collect()))
+            .await;
         Ok(())
     }
 
@@ -155,15 +190,18 @@ impl NodeMembership {
     /// invalidate the statements made in it, and remove the nodes that they admitted.
     async fn fetch_record(&self, token: &InviteToken) {
         for seed in &token.seeds {
-            let question = self.keyring.exchange().question(false).into();
+            let question = self.view().question(false).into();
             let asked = Request::Trust { question };
             let answer = self
                 .net
                 .request(token.issuer, *seed, Lane::Bulk, asked)
                 .await;
             if let Ok(Response::Trust { answer }) = answer {
-                let (_lacks_some, fault) = self.keyring.exchange().receive_answer(&answer);
-                if fault.is_none() {
+                let answer = answer.to_vec();
+                let received = (self.ledger)
+                    .run(|reply| TrustCommand::ReceiveAnswer { answer, reply })
+                    .await;
+                if received == Ok(None) {
                     return;
                 }
             }
@@ -178,8 +216,8 @@ impl NodeMembership {
     /// [`TrustError::NoFreshSecret`](p2pfs_proto::trust::TrustError::NoFreshSecret): the node is
     /// expelled without a fresh secret.
     pub async fn expel(&self, node: NodeId) -> Result<EpochId, NodeError> {
-        let expelled = (self.keyring).state_and_rotate(&self.key, |signer| signer.expel(node));
-        self.pass_on(expelled).await
+        self.state_and_rotate(move |signer| signer.expel(node))
+            .await
     }
 
     /// Expels a node together with all nodes that are members only because of its admissions
@@ -188,17 +226,32 @@ impl NodeMembership {
     /// # Errors
     /// As [`Self::expel`]. It is not an error if the node is no longer a member.
     pub async fn expel_with_admitted(&self, node: NodeId) -> Result<EpochId, NodeError> {
-        let expelled =
-            (self.keyring).state_and_rotate(&self.key, |signer| signer.expel_with_admitted(node));
-        self.pass_on(expelled).await
+        self.state_and_rotate(move |signer| signer.expel_with_admitted(node))
+            .await
     }
 
-    /// Tells the event loop that the membership may have changed, and returns the outcome of a
-    /// statement. It is not an error if the node is stopping: the statement is on the disk, and the
-    /// other nodes request it after the next start.
-    async fn pass_on<T>(&self, stated: Result<T, TrustError>) -> Result<T, NodeError> {
-        let _stopping = self.commands.send(LoopCommand::MembershipChanged).await;
-        Ok(stated?)
+    /// Makes statements and gives the members a fresh secret. Returns its epoch.
+    async fn state_and_rotate(
+        &self,
+        claims: impl Fn(&mut LedgerSigner<'_>) -> Result<Vec<SignedStatement>, TrustError>
+        + Send
+        + 'static,
+    ) -> Result<EpochId, NodeError> {
+        let claims = Box::new(claims);
+        let stated = (self.ledger).run(|reply| TrustCommand::StateAndRotate { claims, reply });
+        Ok(stated.await??)
+    }
+
+    /// Makes statements.
+    async fn state(
+        &self,
+        claims: impl Fn(&mut LedgerSigner<'_>) -> Result<Vec<SignedStatement>, TrustError>
+        + Send
+        + 'static,
+    ) -> Result<(), NodeError> {
+        let claims = Box::new(claims);
+        let stated = (self.ledger).run(|reply| TrustCommand::State { claims, reply });
+        Ok(stated.await??)
     }
 
     /// Returns the members that would not be members without the admissions of `node`: nodes that
@@ -207,8 +260,9 @@ impl NodeMembership {
     /// # Errors
     /// [`NodeError::Trust`] if this node may not expel `node`, or if `node` was never a member.
     pub fn admitted_by_it_alone(&self, node: NodeId) -> Result<Vec<Certificate>, NodeError> {
-        let ledger = self.keyring.require_ledger()?;
-        Ok(ledger.admitted_by_it_alone(&self.key, node, self.keyring.now_s())?)
+        let trust = self.view();
+        let ledger = trust.require_ledger()?;
+        Ok(ledger.admitted_by_it_alone(&self.key, node, trust.now_s())?)
     }
 
     /// Makes a member the owner of a path, or removes the owner. At and below an owned path, except
@@ -220,10 +274,8 @@ impl NodeMembership {
     /// [`OWNED_PATH_MAX_BYTES`](p2pfs_proto::trust::OWNED_PATH_MAX_BYTES).
     pub async fn own(&self, path: &SharedPath, owner: Option<NodeId>) -> Result<(), NodeError> {
         let path = path.as_bytes().to_vec();
-        let owned = self
-            .keyring
-            .state(&self.key, |signer| signer.own(path, owner));
-        self.pass_on(owned).await
+        self.state(move |signer| signer.own(path.clone(), owner))
+            .await
     }
 
     /// Gives the members a fresh secret. The old secret expires soon afterwards.
@@ -231,34 +283,34 @@ impl NodeMembership {
     /// # Errors
     /// [`NodeError::Trust`] if this node may not rotate the secret, or cannot store it.
     pub async fn rotate(&self) -> Result<EpochId, NodeError> {
-        let rotated = self.keyring.rotate(&self.key);
-        self.pass_on(rotated).await
+        self.state_and_rotate(|_| Ok(Vec::new())).await
     }
 
     /// States in the ledger that this node leaves for good, and gives the statement to other nodes.
     ///
     /// # Errors
     /// [`NodeError::Trust`] if the statement cannot be stored. Then this node is still a member.
+    /// [`NodeError::Stopping`].
     pub async fn resign(&self) -> Result<Resignation, NodeError> {
         let me = self.key.node_id();
         let receivers = self.published.addresses.load_full();
         let has_others = self
-            .keyring
+            .view()
             .ledger()
             .is_some_and(|ledger| ledger.members().nth(1).is_some());
-        match self.keyring.state(&self.key, |it| it.expel(me)) {
+        match self.state(move |signer| signer.expel(me)).await {
             Ok(()) => {}
-            Err(error @ TrustError::File { .. }) => return Err(error.into()),
-            Err(error) => {
-                let is_member = self.keyring.has_ledger() && self.keyring.is_member(&me);
+            Err(NodeError::Trust(error)) if !is_of_disk(&error) => {
+                let now = self.view();
+                let is_member = now.has_ledger() && now.is_member(&me);
                 return Ok(if is_member {
                     Resignation::NotStated(error)
                 } else {
                     Resignation::Received
                 });
             }
+            Err(error) => return Err(error),
         }
-        let _stopping = self.commands.send(LoopCommand::MembershipChanged).await;
         if !has_others {
             return Ok(Resignation::Received);
         }
@@ -282,9 +334,9 @@ impl NodeMembership {
     async fn deliver_resignation(&self, receivers: Vec<(NodeId, SocketAddr)>) -> bool {
         let mut attempts = JoinSet::new();
         for (node, address) in receivers {
-            let (net, keyring) = (self.net.clone(), self.keyring.clone());
+            let (net, trust) = (self.net.clone(), self.view());
             attempts.spawn(async move {
-                while !give_statements(&net, &keyring, node, address).await {
+                while !give_statements(&net, &trust, node, address).await {
                     tokio::time::sleep(RESIGNATION_RETRY).await;
                 }
             });
@@ -294,19 +346,22 @@ impl NodeMembership {
     }
 }
 
+/// Returns whether the disk prevented a statement.
+fn is_of_disk(error: &TrustError) -> bool {
+    matches!(error, TrustError::File { .. } | TrustError::StandsStill)
+}
+
 /// Gives a node all statements that this node knows. Returns whether it has received them.
 async fn give_statements(
     net: &PeerNet,
-    keyring: &Keyring,
+    trust: &TrustView,
     node: NodeId,
     address: SocketAddr,
 ) -> bool {
-    let question = keyring.exchange().question(true).into();
+    let question = trust.question(true).into();
     let asked = Request::Trust { question };
     match net.request(node, address, Lane::Urgent, asked).await {
-        Ok(Response::Trust { answer }) => {
-            keyring.exchange().receive_answer(&answer) == (false, None)
-        }
+        Ok(Response::Trust { answer }) => trust.is_shared_by(&answer),
         // The node no longer takes this one for a member: it received the statement by gossip.
         Ok(Response::NotHere) | Err(NetError::PutOut { .. }) => true,
         // This includes a refusal without proof that this node is out. A node that does not know

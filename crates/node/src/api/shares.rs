@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
@@ -10,7 +9,7 @@ use crate::NodeError;
 use p2pfs_content::shares::{
     Known, LeftOut, MissingShare, ShareError, ShareSet, ShareSpec, ShareStatus,
 };
-use p2pfs_proto::trust::Keyring;
+use p2pfs_proto::trust::TrustReader;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex, Timestamp};
 use p2pfs_transfer::Server;
 use p2pfs_types::id::NodeId;
@@ -35,7 +34,7 @@ pub struct GivenName {
 pub struct NodeShares {
     pub(crate) set: ShareSet,
     pub(crate) server: Server,
-    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) trust: TrustReader,
 }
 
 impl NodeShares {
@@ -131,6 +130,6 @@ impl NodeShares {
     /// with that name and that start of its key (`name-12ab`). Returns `None` for a name given in
     /// an earlier cluster until it is confirmed.
     pub fn member_meant(&self, reader: &str) -> Option<NodeId> {
-        crate::names::member_meant(&self.keyring, reader)
+        crate::names::member_meant(&self.trust.load(), reader)
     }
 }

@@ -5,7 +5,8 @@ use std::io::Write;
 
 use super::*;
 use p2pfs_catalogue::Catalogue;
-use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_proto::trust::{EpochSecret, NodeKey, TestKeyring};
+use p2pfs_transfer::net::LedgerHandle;
 use p2pfs_transfer::net::peer::PeerLimits;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeName;
@@ -28,11 +29,12 @@ async fn node_of_an_older_protocol_is_not_asked_for_the_name_of_the_file() {
 /// Sends a file to a node with these limits, which knows the file by another name. Returns the name
 /// that the sender was told.
 async fn send_to_bob(limits: PeerLimits) -> Option<Vec<u8>> {
-    let keyring = Arc::new(Keyring::in_memory(EpochSecret::random()));
+    let keyring = TestKeyring::in_memory(EpochSecret::random());
     let node = |limits| {
-        let key = Arc::new(NodeKey::random());
+        let key = NodeKey::random();
         let anywhere = ([127, 0, 0, 1], 0).into();
-        let net = PeerNet::bind(anywhere, key.clone(), keyring.clone(), limits);
+        let (ledger, _commands) = LedgerHandle::new(keyring.reader());
+        let net = PeerNet::bind(anywhere, &key, ledger, limits);
         (key.node_id(), net.unwrap())
     };
     let (me, (net, _requests)) = node(PeerLimits::default());
@@ -44,7 +46,7 @@ async fn send_to_bob(limits: PeerLimits) -> Option<Vec<u8>> {
         vec![],
     );
     let events = EventLog::default();
-    let names = Names::new(published.view.clone(), keyring.clone());
+    let names = Names::new(published.view.clone(), keyring.reader());
     let courier = FileSender {
         me,
         net,

@@ -106,7 +106,7 @@ impl LogIntake<'_> {
     /// checked for a head of a non-member, the known head, or an older one.
     pub(super) fn handle_head(&mut self, signed: &SignedHead, from: Option<NodeId>) -> bool {
         let author = signed.head.author;
-        if author != self.me && !self.own.keyring.is_member(&author) {
+        if author != self.me && !self.own.trust.is_member(&author) {
             self.own.events.counters.refused_heads += 1;
             return true;
         }
@@ -193,7 +193,7 @@ impl LogIntake<'_> {
         from: NodeId,
         part: tcp::LogPart,
     ) -> bool {
-        if !self.own.keyring.is_member(&author) {
+        if !self.own.trust.is_member(&author) {
             // The author was expelled while its log was in transfer.
             self.logs.pulls.finish(author);
             return false;

@@ -12,7 +12,7 @@
 //! | own facts, the own head, readers of own shares | `own_log` |
 //! | heads and logs of other nodes | `intake`, `lists` |
 //! | requests to other nodes | `requests`, `questions`, `late_heads` |
-//! | applied changes of the keyring | `trust` |
+//! | the keyring | `trust` |
 //! | events for the owner, counts of dropped input | `events` |
 //!
 //! Bad input from other nodes is dropped and counted ([`MachineCounters`]).
@@ -30,7 +30,7 @@ pub use events::{MachineCounters, NodeEvent};
 pub use intake::{LogIntake, UNSERVED_FOR};
 pub use own_log::OwnLogAccess;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,7 +50,9 @@ use p2pfs_catalogue::{Catalogue, LogPart, SWEEP_STEP_RECORDS, View};
 use p2pfs_membership::{
     Cluster, ClusterConfig, Event as ClusterEvent, Leave, Member, MemberStatus, Transmit,
 };
-use p2pfs_proto::trust::{Keyring, NodeKey};
+use p2pfs_proto::trust::{
+    Keyring, NodeKey, SignedStatement, TrustAction, TrustCommand, TrustError, TrustView, TrustWrite,
+};
 use p2pfs_proto::wire::native::record::SignedHead;
 use p2pfs_proto::wire::native::tcp::{self, Request, Response};
 use p2pfs_proto::wire::native::udp::{GET_HASHES_MAX, Message};
@@ -58,7 +60,7 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{Generation, NodeId, NodeName};
 use questions::{QuestionTable, RequestContext};
 use requests::PeerRequests;
-use trust::TrustProgress;
+use trust::ClusterTrust;
 
 /// Minimum time for which changes of the own log are collected before a head is signed for them. So
 /// a scan of many files makes few heads, and a user does not notice the delay of a single file.
@@ -86,7 +88,7 @@ pub struct MachineConfig {
     /// Generation of this run of the node.
     pub generation: Generation,
     /// Secrets and ledger of the cluster.
-    pub keyring: Arc<Keyring>,
+    pub keyring: Keyring,
     /// Settings of the membership.
     pub cluster: ClusterConfig,
     /// Seed of all randomness; from the operating system in production.
@@ -126,7 +128,7 @@ pub struct RequestId(pub u64);
 /// The state machines of one node.
 pub struct Machine {
     me: NodeId,
-    trust: TrustProgress,
+    trust: ClusterTrust,
     cluster: Cluster,
     catalogue: Catalogue,
     own: OwnLog,
@@ -145,18 +147,17 @@ impl Machine {
             config.key.clone(),
             config.advertised,
             config.generation,
-            config.keyring.clone(),
+            config.keyring.reader(),
             config.seed,
             now,
         );
         let mut machine = Self {
             me,
-            trust: TrustProgress {
+            trust: ClusterTrust {
                 key: config.key,
-                // Below every revision of the keyring, so that the first call of `advance` removes
-                // nodes from the catalogue that left while this node was stopped.
-                seen_revision: 0,
                 keyring: config.keyring,
+                write: None,
+                answers: VecDeque::new(),
                 secret_due: None,
                 rng: StdRng::seed_from_u64(config.seed ^ SECRETS_STREAM),
             },
@@ -247,7 +248,7 @@ impl Machine {
             log: &mut self.own,
             catalogue: &mut self.catalogue,
             key: &self.trust.key,
-            keyring: &self.trust.keyring,
+            trust: self.trust.keyring.view(),
             events: &mut self.events,
         }
     }
@@ -261,7 +262,7 @@ impl Machine {
                 log: &mut self.own,
                 catalogue: &mut self.catalogue,
                 key: &self.trust.key,
-                keyring: &self.trust.keyring,
+                trust: self.trust.keyring.view(),
                 events: &mut self.events,
             },
             cluster: &mut self.cluster,
@@ -274,9 +275,38 @@ impl Machine {
         &self.cluster
     }
 
-    /// Returns the secrets and the ledger of this node's membership.
-    pub fn keyring(&self) -> &Keyring {
-        &self.trust.keyring
+    /// Returns the members and the secrets that this node knows now.
+    pub fn trust(&self) -> &TrustView {
+        self.trust.view()
+    }
+
+    /// Carries out a command on the ledger. Its reply follows by [`Self::poll_answer`].
+    pub fn command(&mut self, now: Instant, command: TrustCommand) {
+        self.trust.keyring.command(command);
+        self.advance(now);
+    }
+
+    /// Returns the next change of the membership to store. The next one follows after
+    /// [`Self::finish_trust_write`].
+    pub fn poll_trust_write(&mut self) -> Option<TrustWrite> {
+        self.trust.write.take()
+    }
+
+    /// Handles the result of a write that [`Self::poll_trust_write`] returned.
+    pub fn finish_trust_write(&mut self, now: Instant, result: Result<(), TrustError>) {
+        self.trust.keyring.finish_write(result);
+        self.advance(now);
+    }
+
+    /// Returns the next answer to a command. Call it once all events are handled.
+    pub fn poll_answer(&mut self) -> Option<Box<dyn FnOnce() + Send>> {
+        self.trust.answers.pop_front()
+    }
+
+    /// Sets the time in seconds since 1970 by which secrets and certificates begin and end.
+    pub fn tick(&mut self, now: Instant, unix_s: u64) {
+        self.trust.keyring.tick(unix_s);
+        self.follow_membership(now);
     }
 
     /// Returns the counters of the state machine.
@@ -405,7 +435,7 @@ impl Machine {
                 }),
                 Some(Response::Trust { answer }),
             ) => {
-                let (lacks_some, fault) = self.trust.keyring.exchange().receive_answer(&answer);
+                let (lacks_some, fault) = self.trust.keyring.receive_answer(&answer);
                 self.events.report_bad_statement(from, fault);
                 if lacks_some && !told_all {
                     self.requests().ask_for_trust(from, address, true);
@@ -424,7 +454,7 @@ impl Machine {
     /// Answers a request for members, statements, heads or logs; returns `None` for other requests.
     pub fn answer(&mut self, now: Instant, from: NodeId, request: &Request) -> Option<Response> {
         // The node may have been expelled while its request was queued.
-        let is_member = self.trust.keyring.is_member(&from);
+        let is_member = self.trust().is_member(&from);
         let response = match request {
             Request::Members { .. }
             | Request::Trust { .. }
@@ -442,7 +472,7 @@ impl Machine {
                 }
             }
             Request::Trust { question } => {
-                let (answer, fault) = self.trust.keyring.exchange().answer(question);
+                let (answer, fault) = self.trust.keyring.answer(question);
                 self.events.report_bad_statement(from, fault);
                 answer.map_or(Response::NotHere, |answer| Response::Trust {
                     answer: answer.into(),
@@ -495,9 +525,9 @@ impl Machine {
         self.cluster.members().into_iter().map(report).collect()
     }
 
-    /// Handles the events of the membership and a changed keyring, then queues the requests that
-    /// are due. Call it after a command changed the keyring.
-    pub fn advance(&mut self, now: Instant) {
+    /// Handles the events of the membership and the actions of the keyring, then queues the requests
+    /// that are due.
+    fn advance(&mut self, now: Instant) {
         while let Some(event) = self.cluster.poll_event() {
             self.handle_cluster_event(now, event);
         }
@@ -558,10 +588,10 @@ impl Machine {
                 }
             }
             ClusterEvent::Statement { from, bytes } => {
-                let fault = self.trust.keyring.exchange().receive_news(&bytes);
+                let fault = self.trust.keyring.receive_news(&bytes);
                 self.events.report_bad_statement(from, fault);
                 self.follow_membership(now);
-                if self.trust.keyring.wanted_epoch().is_some()
+                if self.trust().wanted_epoch().is_some()
                     && let Some(address) = live_address(&self.cluster, &from)
                 {
                     self.requests().ask_for_trust(from, address, false);
@@ -585,43 +615,45 @@ impl Machine {
         was_there
     }
 
-    /// If the keyring changed, spreads new statements, removes former members, and schedules the
-    /// request for a missing secret.
+    /// Carries out the actions of the keyring.
     fn follow_membership(&mut self, now: Instant) {
-        let revision = self.trust.keyring.revision();
-        if revision == self.trust.seen_revision {
-            return;
-        }
-        self.trust.seen_revision = revision;
-        if !self.trust.keyring.has_ledger() {
-            return;
-        }
-        // If the disk refuses the confirmations, the next change of the ledger tries again.
-        let _unsaid = self.trust.keyring.confirm_departures(&self.trust.key);
-        self.trust.seen_revision = self.trust.keyring.revision();
-        let news = self.trust.keyring.take_news();
-        let ledger = self.trust.keyring.ledger();
-        for statement in news {
-            self.cluster
-                .spread_statement(now, statement.encode().into());
-            // A confirmation is not an event, because the confirmed farewell was one.
-            if !ledger.as_ref().is_some_and(|it| it.confirms(&statement)) {
-                self.events.push(NodeEvent::Stated(Box::new(statement)));
+        while let Some(action) = self.trust.keyring.poll_action() {
+            match action {
+                TrustAction::Store(write) => self.trust.write = Some(write),
+                TrustAction::Spread(statement) => self.spread(now, statement),
+                TrustAction::Enforce => self.enforce_membership(now),
+                TrustAction::Answer(answer) => self.trust.answers.push_back(answer),
             }
         }
+    }
+
+    /// Passes a statement on to the other members, and reports it.
+    fn spread(&mut self, now: Instant, statement: SignedStatement) {
+        self.cluster
+            .spread_statement(now, statement.encode().into());
+        // A confirmation is not an event, because the confirmed farewell was one.
+        let ledger = self.trust().ledger();
+        if !ledger.is_some_and(|it| it.confirms(&statement)) {
+            self.events.push(NodeEvent::Stated(Box::new(statement)));
+        }
+    }
+
+    /// Removes former members, applies the certified names, the owners and the readers, and
+    /// schedules the request for a missing secret.
+    fn enforce_membership(&mut self, now: Instant) {
         self.cluster.enforce_membership(now);
         self.catalogue
-            .set_certified_names(certified_names(&self.trust.keyring));
+            .set_certified_names(certified_names(self.trust.view()));
         self.catalogue.set_owners(self.trust.owners());
         self.own().follow_readers(now);
         for author in self.catalogue.logs().authors() {
-            if !self.trust.keyring.is_member(&author) {
+            if !self.trust().is_member(&author) {
                 let mut intake = self.intake(now);
                 intake.set_live(author, false);
                 intake.forget_log(&author);
             }
         }
-        if self.trust.keyring.wanted_epoch().is_some() {
+        if self.trust().wanted_epoch().is_some() {
             self.trust.secret_due.get_or_insert(now);
         }
         self.events.push(NodeEvent::MembershipChanged);
@@ -631,7 +663,7 @@ impl Machine {
         PeerRequests {
             cluster: &self.cluster,
             catalogue: &self.catalogue,
-            keyring: &self.trust.keyring,
+            trust: self.trust.keyring.view(),
             questions: &mut self.questions,
             pulls: &mut self.logs.pulls,
         }

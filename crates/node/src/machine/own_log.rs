@@ -10,7 +10,7 @@ use super::{PUBLISH_AFTER, PUBLISH_SPACING, UNSAID_MAX};
 use crate::names::member_meant;
 use p2pfs_catalogue::Catalogue;
 use p2pfs_content::OwnReaders;
-use p2pfs_proto::trust::{Keyring, NodeKey};
+use p2pfs_proto::trust::{NodeKey, TrustView};
 use p2pfs_proto::wire::native::record::{Entry, Fact, ShareIndex, SignedHead};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
@@ -48,7 +48,7 @@ pub struct OwnLogAccess<'a> {
     pub(super) log: &'a mut OwnLog,
     pub(super) catalogue: &'a mut Catalogue,
     pub(super) key: &'a NodeKey,
-    pub(super) keyring: &'a Keyring,
+    pub(super) trust: &'a TrustView,
     pub(super) events: &'a mut MachineEvents,
 }
 
@@ -182,7 +182,7 @@ impl OwnLogAccess<'_> {
         for (share, readers) in &self.log.configured {
             let meant = readers.as_ref().map(|readers| {
                 let nodes = readers.iter();
-                let nodes = nodes.filter_map(|setting| member_meant(self.keyring, setting));
+                let nodes = nodes.filter_map(|setting| member_meant(self.trust, setting));
                 nodes.collect::<BTreeSet<NodeId>>()
             });
             match self.catalogue.reader_lists().set(*share, meant.as_ref()) {

@@ -11,7 +11,7 @@ use super::questions::{QuestionTable, RequestContext};
 use crate::pulls::{LogPosition, Pulls};
 use p2pfs_catalogue::Catalogue;
 use p2pfs_membership::Cluster;
-use p2pfs_proto::trust::Keyring;
+use p2pfs_proto::trust::TrustView;
 use p2pfs_proto::wire::native::tcp::Request;
 use p2pfs_types::id::NodeId;
 
@@ -22,7 +22,7 @@ const NEWCOMER_QUESTIONS: usize = 2;
 pub(super) struct PeerRequests<'a> {
     pub(super) cluster: &'a Cluster,
     pub(super) catalogue: &'a Catalogue,
-    pub(super) keyring: &'a Keyring,
+    pub(super) trust: &'a TrustView,
     pub(super) questions: &'a mut QuestionTable,
     pub(super) pulls: &'a mut Pulls,
 }
@@ -101,8 +101,8 @@ impl PeerRequests<'_> {
     /// the request also contains all statements that this node knows. Does nothing without a
     /// ledger.
     pub(super) fn ask_for_trust(&mut self, node: NodeId, address: SocketAddr, all: bool) {
-        if self.keyring.has_ledger() {
-            let question = self.keyring.exchange().question(all).into();
+        if self.trust.has_ledger() {
+            let question = self.trust.question(all).into();
             let asked = RequestContext::Trust {
                 from: node,
                 address,

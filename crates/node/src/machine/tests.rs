@@ -62,12 +62,13 @@ fn machine(index: usize, now: Instant) -> Machine {
     let key = Arc::new(key(index));
     let name = NodeName::new(format!("node{index}")).unwrap();
     let catalogue = Catalogue::of_key(key.clone(), name.clone());
+    let keyring = Keyring::in_memory(EpochSecret::new([1; 32]), key.clone());
     let config = MachineConfig {
         key,
         name,
         advertised: address(index),
         generation: Generation(7),
-        keyring: Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
+        keyring,
         cluster: ClusterConfig {
             seeds: vec![address(0)],
             ..ClusterConfig::default()

@@ -1,7 +1,6 @@
-//! How far the machine has applied the changes of the cluster's keyring, and the requests for a
-//! missing secret.
+//! The keyring of the node within its machine, and the requests for a missing secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,29 +8,36 @@ use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
 
 use p2pfs_membership::{Cluster, Member};
-use p2pfs_proto::trust::{Keyring, NodeKey};
+use p2pfs_proto::trust::{Keyring, NodeKey, TrustView, TrustWrite};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
 
 /// Interval between requests for a missing secret, each to a random member.
 const SECRET_RETRY: Duration = Duration::from_secs(1);
 
-/// The key of this node, the keyring, and how far its changes are applied.
-pub(super) struct TrustProgress {
+/// The key of this node, its keyring, and the keyring's actions for the owner of the machine.
+pub(super) struct ClusterTrust {
     pub(super) key: Arc<NodeKey>,
-    pub(super) keyring: Arc<Keyring>,
-    /// Revision of the keyring that was last applied.
-    pub(super) seen_revision: u64,
+    pub(super) keyring: Keyring,
+    /// Write to hand to the disk's thread.
+    pub(super) write: Option<TrustWrite>,
+    /// Answers to commands, to be called after the changes are enforced.
+    pub(super) answers: VecDeque<Box<dyn FnOnce() + Send>>,
     /// When to ask the next member for the secret of a new epoch.
     pub(super) secret_due: Option<Instant>,
     /// Chooses the members that are asked for a secret.
     pub(super) rng: StdRng,
 }
 
-impl TrustProgress {
+impl ClusterTrust {
+    /// Returns the members and the secrets that are known now.
+    pub(super) fn view(&self) -> &TrustView {
+        self.keyring.view()
+    }
+
     /// Returns the owners of paths in the ledger.
     pub(super) fn owners(&self) -> BTreeMap<SharedPath, NodeId> {
-        let Some(ledger) = self.keyring.ledger() else {
+        let Some(ledger) = self.view().ledger() else {
             return BTreeMap::new();
         };
         let sound = |(path, node): (&[u8], _)| Some((SharedPath::new(path.to_vec()).ok()?, node));
@@ -46,7 +52,7 @@ impl TrustProgress {
             return None;
         }
         self.secret_due = None;
-        self.keyring.wanted_epoch()?;
+        self.view().wanted_epoch()?;
         self.secret_due = Some(now + SECRET_RETRY);
         cluster.live().choose(&mut self.rng)
     }

@@ -45,7 +45,7 @@ use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::statement::{Claim, SignedStatement, Statement, StatementId};
+use super::statement::{Claim, STATEMENT_MAX_BYTES, SignedStatement, Statement, StatementId};
 use super::{NodeKey, TrustError};
 use p2pfs_types::id::{EpochId, NodeId, NodeName};
 
@@ -84,6 +84,8 @@ pub const STATEMENTS_PER_ADMIN_MAX: usize = 2048;
 pub const FAREWELLS_PER_MEMBERSHIP_MAX: usize = 2;
 /// Maximum number of statements in a chain from the founding to a node's own certificate.
 pub const CHAIN_MAX: usize = 16;
+/// Maximum size in bytes of the chain of certificates that a node shows.
+pub const CHAIN_MAX_BYTES: usize = CHAIN_MAX * STATEMENT_MAX_BYTES;
 
 /// Seniority order, the most senior first: steps from the founder, then the time of admission, then
 /// the key.
@@ -132,7 +134,7 @@ struct PathOwnership {
 }
 
 /// The result of evaluating a ledger.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Evaluation {
     members: BTreeMap<NodeId, Certificate>,
     /// The last membership that ended, for each node that was expelled or left.
@@ -160,7 +162,7 @@ struct Evaluation {
     unconfirmed: BTreeSet<Membership>,
     owners: BTreeMap<Vec<u8>, PathOwnership>,
     /// The former members. Computed at the first request.
-    gone: OnceLock<Arc<DepartedNodes>>,
+    gone: OnceLock<DepartedNodes>,
 }
 
 /// The changes of the cluster's secret.
@@ -174,12 +176,12 @@ struct Rotations {
 
 impl Evaluation {
     /// Evaluates a set of statements.
-    fn of(statements: &StatementSet) -> Self {
+    fn of(statements: &StatementSet) -> Arc<Self> {
         let mut replay = Replay::new(statements);
         while let Some(membership) = replay.pop_senior() {
             replay.apply_statements(membership);
         }
-        replay.finish()
+        Arc::new(replay.finish())
     }
 
     /// Returns the last membership of a node that is over; 0 if there is none.
@@ -205,11 +207,11 @@ impl Evaluation {
     }
 }
 
-/// A cluster's statements and their evaluation.
+/// A cluster's statements and their evaluation. Clones share both until one of them changes.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     statements: StatementSet,
-    evaluation: Evaluation,
+    evaluation: Arc<Evaluation>,
 }
 
 impl Ledger {
@@ -259,6 +261,11 @@ impl Ledger {
         statements: impl IntoIterator<Item = SignedStatement>,
     ) -> Vec<SignedStatement> {
         self.take_in(statements).new
+    }
+
+    /// Returns whether both are clones of one ledger, which has not changed since.
+    pub fn is_shared_with(&self, other: &Self) -> bool {
+        self.statements.is_shared_with(&other.statements)
     }
 
     /// Returns the cluster's id, which is the id of its founding statement.
@@ -345,7 +352,7 @@ impl Ledger {
     /// Returns the former members. Computed at most once for each change of the statements.
     pub fn departed(&self) -> &DepartedNodes {
         let gone = &self.evaluation.gone;
-        gone.get_or_init(|| Arc::new(DepartedNodes::of(self)))
+        gone.get_or_init(|| DepartedNodes::of(self))
     }
 
     /// Returns the epoch of the cluster's secret, or none if no statement that counts names one.

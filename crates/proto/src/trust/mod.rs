@@ -1,6 +1,6 @@
 //! Membership of a cluster: node keys, the ledger of admitted nodes, epoch secrets, invitations,
-//! and the proofs made with them. [`Keyring`] joins them for the rest of the program; [`ledger`]
-//! has the rules of membership.
+//! and the proofs made with them. [`Keyring`] owns them, and [`TrustView`] shows them to the rest of
+//! the program; [`ledger`] has the rules of membership.
 //!
 //! This module owns the files `node.key`, `secrets`, `members` and `former-names` in the state
 //! directory. They have mode 0600 and are replaced atomically, so none is ever partly written. The
@@ -20,6 +20,7 @@ mod proof;
 mod share_key;
 pub mod statement;
 pub mod token;
+mod view;
 
 pub use epoch::EpochSecret;
 pub use epochs::{EPOCH_OVERLAP_S, EPOCH_SWITCH_S, Epochs};
@@ -27,10 +28,15 @@ pub use exchange::EXCHANGE_MAX_BYTES;
 pub use invites::{
     Grant, INVITES_MAX, InviteRefusal, Invites, IsReserved, Known, Redeemed, USED_INVITES_MAX,
 };
-pub use keyring::{CHAIN_MAX_BYTES, Fault, Keyring, KeyringFiles, Welcome};
+#[cfg(any(test, feature = "test-support"))]
+pub use keyring::TestKeyring;
+pub use keyring::{
+    Claims, Fault, InvitedNode, Keyring, KeyringFiles, RETRY_AFTER_S, Reply, StoredTrust,
+    TrustAction, TrustCommand, TrustWrite, WAITING_MAX, Welcome,
+};
 pub use ledger::{
-    CHAIN_MAX, Certificate, DepartedNodes, FAREWELLS_PER_MEMBERSHIP_MAX, Ledger, STATEMENTS_MAX,
-    STATEMENTS_PER_ADMIN_MAX,
+    CHAIN_MAX, CHAIN_MAX_BYTES, Certificate, DepartedNodes, FAREWELLS_PER_MEMBERSHIP_MAX, Ledger,
+    LedgerSigner, STATEMENTS_MAX, STATEMENTS_PER_ADMIN_MAX,
 };
 pub use node_key::{NodeKey, verify};
 pub use proof::{Channel, Role};
@@ -39,6 +45,7 @@ pub use statement::{
     Claim, OWNED_PATH_MAX_BYTES, STATEMENT_MAX_BYTES, SignedStatement, Statement, StatementId,
 };
 pub use token::{InviteToken, TOKEN_MAX_BYTES, TOKEN_SEEDS_MAX};
+pub use view::{TrustReader, TrustView};
 
 use std::io;
 use std::path::PathBuf;
@@ -210,6 +217,12 @@ pub enum TrustError {
         /// The name in use.
         name: NodeName,
     },
+    /// Too many commands wait for the disk of the state directory.
+    #[error(
+        "the disk of the state directory does not answer, and {WAITING_MAX} changes wait for it; do \
+         it again once the disk answers"
+    )]
+    StandsStill,
     /// Too many unused invitations.
     #[error("{INVITES_MAX} invitations are waiting; wait until some are used or expire")]
     TooManyInvites,

@@ -199,12 +199,6 @@ impl SignedStatement {
     }
 }
 
-impl From<SignedStatement> for Vec<SignedStatement> {
-    fn from(only: SignedStatement) -> Self {
-        vec![only]
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

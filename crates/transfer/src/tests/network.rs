@@ -20,11 +20,12 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::{Content, LONG, TestCache, read_now, read_through};
 use crate::client::{FetchConfig, Fetcher, HoldersOf};
+use crate::net::LedgerHandle;
 use crate::net::peer::{Incoming, PeerLimits, PeerNet};
 use crate::server::{Server, ServerLimits};
 use p2pfs_content::sample::store_of;
 use p2pfs_fetch::session::{FetchEvent, Holder, Read};
-use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey};
+use p2pfs_proto::trust::{EpochSecret, NodeKey, TestKeyring};
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_share::{ShareConfig, ShareSet, ShareSpec};
 use p2pfs_types::digest::ContentKey;
@@ -32,7 +33,7 @@ use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
 struct Cluster {
-    keyring: Arc<Keyring>,
+    keyring: TestKeyring,
 }
 
 /// Serving node.
@@ -78,7 +79,7 @@ fn shares(state: &Path, folders: &[&Path]) -> ShareSet {
 impl Cluster {
     fn new() -> Self {
         Self {
-            keyring: Arc::new(Keyring::in_memory(EpochSecret::random())),
+            keyring: TestKeyring::in_memory(EpochSecret::random()),
         }
     }
 
@@ -87,11 +88,11 @@ impl Cluster {
     }
 
     fn net_with(&self, limits: PeerLimits) -> (NodeId, PeerNet, mpsc::Receiver<Incoming>) {
-        let key = Arc::new(NodeKey::random());
+        let key = NodeKey::random();
         let id = key.node_id();
         let anywhere = ([127, 0, 0, 1], 0).into();
-        let keyring = self.keyring.clone();
-        let (net, incoming) = PeerNet::bind(anywhere, key, keyring, limits).unwrap();
+        let (ledger, _commands) = LedgerHandle::new(self.keyring.reader());
+        let (net, incoming) = PeerNet::bind(anywhere, &key, ledger, limits).unwrap();
         (id, net, incoming)
     }
 

@@ -35,8 +35,8 @@ pub(super) const SAME_SECRET: &str = "give both nodes the same secret file";
 /// expelled it.
 pub(in crate::daemon::service) fn check_membership(services: &Services) -> Option<Check> {
     let me = services.node.id();
-    let ledger = services.node.membership().keyring().ledger()?;
-    let word = &ledger.departed().expulsion(&me)?.statement;
+    let trust = services.node.membership().view();
+    let word = &trust.ledger()?.departed().expulsion(&me)?.statement;
     // A node that left by itself needs no report.
     (word.by != me).then(|| {
         let by = services.node.peers().name_of(&word.by);
@@ -63,8 +63,8 @@ pub(super) fn unless_copied(services: &Services, mut checks: Vec<Check>) -> Vec<
 
 /// Returns whether the node that refused this node is a member, as far as this node knows.
 pub(super) fn refuses(services: &Services, node: &NodeId) -> bool {
-    let keyring = services.node.membership().keyring();
-    keyring.has_ledger() && keyring.is_member(node)
+    let trust = services.node.membership().view();
+    trust.has_ledger() && trust.is_member(node)
 }
 
 /// Explains the refusal by a member.
@@ -73,7 +73,7 @@ pub(super) fn refused(services: &Services, name: String, address: SocketAddr) ->
     match check_membership(services) {
         Some(_) => Check::failed(name, found, "do what the line of membership says"),
         // Without certificates no node can be expelled, so the secrets differ.
-        None if !services.node.membership().keyring().has_ledger() => {
+        None if !services.node.membership().view().has_ledger() => {
             let found = format!("{found}: it has another secret now");
             Check::failed(name, found, SAME_SECRET)
         }
@@ -185,11 +185,11 @@ fn as_note(check: &Check) -> Check {
 
 /// Reports that no other node is there and no seed is configured, as the check `name`.
 pub(super) fn check_peerless(services: &Services, name: &str) -> Check {
-    let keyring = services.node.membership().keyring();
-    let members = keyring.ledger().map_or(0, |it| it.members().count());
+    let trust = services.node.membership().view();
+    let members = trust.ledger().map_or(0, |it| it.members().count());
     let others = members.saturating_sub(1);
     match others {
-        0 if !keyring.has_ledger() => Check::warning(
+        0 if !trust.has_ledger() => Check::warning(
             name,
             "no other node is known",
             "give another node the same secret file, and name it as a seed",

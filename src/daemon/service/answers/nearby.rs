@@ -43,7 +43,7 @@ pub(super) async fn check_nearby(
     strangers.sort();
     // A node with several addresses announces each on its link.
     strangers.dedup_by_key(|(node, _)| *node);
-    let has_certificates = services.node.membership().keyring().has_ledger();
+    let has_certificates = services.node.membership().view().has_ledger();
     let addresses = strangers.into_iter().map(|(_, address)| address);
     let report = |address| unjoined(address, has_certificates);
     Ok(addresses.map(report).collect())

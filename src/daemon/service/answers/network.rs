@@ -276,7 +276,7 @@ async fn check_seed(services: &Services, seed: &Seed, patience: Duration) -> Che
             }
             _ => {}
         }
-        let has_certificates = services.node.membership().keyring().has_ledger();
+        let has_certificates = services.node.membership().view().has_ledger();
         last = Some(seed_trouble(&name, seed.host(), &machine, has_certificates));
     }
     last.unwrap_or_else(|| {

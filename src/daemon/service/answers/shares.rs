@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tokio::runtime::Handle;
+
 use super::names::{kind_of, named_as};
 use super::{Asked, Services, Sight, Viewer, calendar_time, failed};
 use crate::daemon::config::{
@@ -113,8 +115,7 @@ fn add_share(services: &Services, dir: &Path, how: ShareChange) -> Result<Shares
     let settings = changed(added_before(services, dir, &real), how)?;
     let groups = services.settings.in_force.load().config.groups.clone();
     refuse_readers(&settings, &groups)?;
-    let is_confirmed = |name: &str| named.iter().any(|it| it == name);
-    former_names::confirm(services, is_confirmed).map_err(|error| failed(error.to_string()))?;
+    Handle::current().block_on(former_names::confirm(services, named))?;
     let spec = api::ShareSpec {
         is_resolved: true,
         is_by_command: true,
@@ -132,7 +133,8 @@ fn add_share(services: &Services, dir: &Path, how: ShareChange) -> Result<Shares
     let mut kept = services.shares.saved.lock();
     kept.retain(|other| other.dir != settings.dir);
     kept.push(settings);
-    keep(services, &kept)?;
+    drop(kept);
+    keep(services)?;
     Ok(shares(services, Sight::All))
 }
 
@@ -174,9 +176,9 @@ pub(super) fn remove_share(services: &Services, dir: &Path) -> Result<Shares, Fa
     {
         return Err(Failure::new(FailureKind::NotFound, error.to_string()));
     }
-    keep(services, &kept)?;
     drop(kept);
-    former_names::drop_names_not_given(services);
+    keep(services)?;
+    Handle::current().block_on(former_names::drop_names_not_given(services));
     Ok(shares(services, Sight::All))
 }
 
@@ -191,7 +193,7 @@ fn share_with_readers(services: &Services, status: api::ShareStatus) -> ShareInf
             former: services
                 .node
                 .membership()
-                .keyring()
+                .view()
                 .former_names()
                 .contains(&reader),
             reader,
@@ -261,8 +263,12 @@ fn refuse_inbox(services: &Services, names: &[&Path; 2]) -> Result<(), Failure> 
     Err(Failure::new(FailureKind::Invalid, message).with_remedy(remedy))
 }
 
-fn keep(services: &Services, kept: &[ShareSettings]) -> Result<(), Failure> {
-    saved::save_shares(&services.settings.at_start.state_dir, kept)
+/// Saves the shares that were added by command. Waits for the disk, and holds no lock meanwhile that
+/// another task takes.
+fn keep(services: &Services) -> Result<(), Failure> {
+    let _one_at_a_time = services.shares.saving.lock();
+    let kept = services.shares.saved.lock().clone();
+    saved::save_shares(&services.settings.at_start.state_dir, &kept)
         .map_err(|error| failed(format!("done, but not kept for the next start: {error}")))
 }
 

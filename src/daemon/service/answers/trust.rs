@@ -129,8 +129,11 @@ fn is_reserved(services: &Services, name: &str) -> bool {
 /// Refuses a name that a member has. As readers of a share, two members of one name could not
 /// be distinguished.
 fn check_free(services: &Services, name: &NodeName) -> Result<(), Failure> {
-    let ledger = services.node.membership().keyring().ledger();
-    if !ledger.is_some_and(|it| it.members().any(|member| member.name == *name)) {
+    let trust = services.node.membership().view();
+    if !trust
+        .ledger()
+        .is_some_and(|it| it.members().any(|member| member.name == *name))
+    {
         return Ok(());
     }
     let message = format!("a member is called {name} already");
@@ -157,7 +160,7 @@ pub(super) async fn join(services: &Services, token: &str) -> Result<Joined, Fai
         epoch: services
             .node
             .membership()
-            .keyring()
+            .view()
             .epochs()
             .sealing()
             .id()
@@ -209,10 +212,10 @@ fn find_expelled(services: &Services, wanted: &str, with: bool) -> Result<NodeId
         Err(failure) if failure.kind != FailureKind::NotFound => return Err(failure),
         Err(failure) => {
             let former = find_former(services, wanted);
-            let ledger = services.node.membership().keyring().ledger();
+            let trust = services.node.membership().view();
             let has_resigned = |node: &_| {
-                ledger
-                    .as_ref()
+                trust
+                    .ledger()
                     .is_some_and(|it| it.departed().has_resigned(node))
             };
             let may_be = former.filter(|it| with || has_resigned(it));
@@ -230,9 +233,9 @@ fn find_expelled(services: &Services, wanted: &str, with: bool) -> Result<NodeId
 /// Finds the former member with this name or start of a key. Returns `None` if there is none, or if
 /// there are several.
 fn find_former(services: &Services, wanted: &str) -> Option<NodeId> {
-    let keyring = services.node.membership().keyring();
-    let ledger = keyring.ledger()?;
-    let names = in_history(keyring).into_iter();
+    let trust = services.node.membership().view();
+    let ledger = trust.ledger()?;
+    let names = in_history(&trust).into_iter();
     let called = names.filter(|(node, name)| {
         let is_it = name == wanted || services.node.peers().is_called(node, wanted);
         is_it && ledger.is_expelled(node)
@@ -358,17 +361,17 @@ fn not_forgotten(wanted: &str, why: NotForgotten) -> Failure {
 
 /// Returns the members and their history.
 pub(super) fn trust(services: &Services) -> Trust {
-    let keyring = services.node.membership().keyring();
+    let known = services.node.membership().view();
     let mut trust = Trust {
-        epoch: keyring.epochs().newest().id().to_string(),
+        epoch: known.epochs().newest().id().to_string(),
         certificates: false,
-        admin: keyring.is_admin(&services.node.id()),
+        admin: known.is_admin(&services.node.id()),
         members: Vec::new(),
         owners: Vec::new(),
         history: Vec::new(),
         gone: Vec::new(),
     };
-    let Some(ledger) = keyring.ledger() else {
+    let Some(ledger) = known.ledger() else {
         return trust;
     };
     let name = |node: &NodeId| services.node.peers().name_of(node);
@@ -410,7 +413,8 @@ fn trusted(services: &Services, mut certificates: Vec<Certificate>) -> Vec<Trust
 /// Finds a member by its name or the start of its key.
 fn find_member(services: &Services, wanted: &str) -> Result<NodeId, Failure> {
     // The error contains the reason and the remedy.
-    let ledger = services.node.membership().keyring().require_ledger();
+    let trust = services.node.membership().view();
+    let ledger = trust.require_ledger();
     let ledger = ledger.map_err(|error| failed(error.to_string()))?;
     let mut called: Vec<_> = ledger.members().collect();
     called.retain(|it| it.name.as_str() == wanted);
@@ -444,7 +448,7 @@ pub(super) async fn leave_cluster(services: &Arc<Services>) -> Result<Left, Fail
     if let Resignation::NotStated(error) = resignation {
         tracing::warn!("{}", StopProblem::NotResigned(error.into()));
     }
-    super::blocking(services, forget_cluster).await?;
+    forget_cluster(services).await?;
     let stopping = |_| failed("the daemon is stopping already");
     services.lifecycle.leave.send(()).await.map_err(stopping)?;
     Ok(Left { unreceived })
@@ -452,9 +456,9 @@ pub(super) async fn leave_cluster(services: &Arc<Services>) -> Result<Left, Fail
 
 /// Removes the membership, so that a node that left for good does not rejoin at the next start.
 /// A node with a configured secret file rejoins all the same.
-fn forget_cluster(services: &Services) -> Result<(), Failure> {
+async fn forget_cluster(services: &Services) -> Result<(), Failure> {
     let given = former_names::given_names(services);
-    match services.node.membership().keyring().forget(&given) {
+    match services.node.membership().forget(given).await {
         Ok(true) => Ok(()),
         Ok(false) => {
             tracing::warn!("the secret file brings this node back at its next start");

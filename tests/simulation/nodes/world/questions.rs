@@ -149,6 +149,6 @@ impl World {
 
 /// Returns whether a node considers another a member.
 fn belongs(node: &Node, other: NodeId) -> bool {
-    let keyring = node.keyring.as_ref();
-    keyring.is_none_or(|keyring| keyring.is_member(&other))
+    let running = node.running.as_ref();
+    running.is_none_or(|running| running.machine.trust().is_member(&other))
 }

@@ -5,7 +5,7 @@ use crate::inbox::InboxSettings;
 use crate::inbox::coming::NOTED_EVERY_BYTES;
 use crate::published::Published;
 use p2pfs_catalogue::Catalogue;
-use p2pfs_proto::trust::{EpochSecret, Keyring};
+use p2pfs_proto::trust::{EpochSecret, TestKeyring};
 use p2pfs_proto::wire::native::tcp::GIVEN_MAX_BYTES;
 use p2pfs_transfer::Pace;
 use p2pfs_types::digest::ContentHash;
@@ -42,7 +42,7 @@ fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> Inb
     let inbox = inbox.unwrap();
     let mut catalogue = Catalogue::new(node(0), NodeName::new("me").unwrap());
     let events = EventLog::default();
-    let keyring = Arc::new(Keyring::in_memory(EpochSecret::random()));
+    let keyring = TestKeyring::in_memory(EpochSecret::random());
     let address = "127.0.0.1:1378".parse().unwrap();
     let names = Names::new(
         Published::new(
@@ -51,7 +51,7 @@ fn world_in(folder: tempfile::TempDir, accept: Accept, budget_bytes: u64) -> Inb
             vec![],
         )
         .view,
-        keyring,
+        keyring.reader(),
     );
     let pushes = Pushes::new(PushParts {
         inbox: inbox.clone().into(),

@@ -1,7 +1,10 @@
 //! Tests of the exchange between nodes: heads are verified, parts match them, and logs are pulled
 //! from any node that has them.
 
+use std::collections::BTreeSet;
+
 use super::*;
+use p2pfs_proto::trust::{Ledger, StoredTrust};
 use p2pfs_proto::wire::native::record::{Head, SignedHead};
 use p2pfs_proto::wire::native::tcp::{LogPart, pack_records, unpack_records};
 
@@ -162,19 +165,41 @@ fn records_that_contradict_the_signed_head_are_never_listed() {
     assert_eq!(found.kind, file("1").kind);
 }
 
+/// Makes a machine the founder of a cluster of which `member` is the only other member.
+fn found_with(machine: &mut Machine, member: NodeId) {
+    let (founder, name) = (key(0), NodeName::new("founder").unwrap());
+    let mut ledger = Ledger::found(&founder, name.clone(), 1);
+    let admitted = ledger.signer(&founder, 1).admit(member, name, false);
+    admitted.unwrap();
+    let stored = StoredTrust {
+        secret: EpochSecret::new([1; 32]),
+        ledger,
+        former_names: BTreeSet::new(),
+    };
+    machine.trust.keyring = Keyring::stored(Arc::new(founder), stored, 1);
+}
+
+/// Expels a member and stores it.
+fn expel(machine: &mut Machine, now: Instant, member: NodeId) {
+    let command = TrustCommand::StateAndRotate {
+        claims: Box::new(move |signer| signer.expel(member)),
+        reply: Box::new(|expelled| {
+            expelled.unwrap();
+        }),
+    };
+    machine.command(now, command);
+    assert!(machine.trust().is_member(&member), "before it is stored");
+    assert!(machine.poll_trust_write().is_some());
+    machine.finish_trust_write(now, Ok(()));
+    machine.poll_answer().expect("it is stored")();
+}
+
 #[test]
 fn a_log_whose_author_is_expelled_in_mid_pull_is_dropped() {
     for comes_later in [false, true] {
         let (mut bench, question, mut part) = asked();
         let (now, author) = (bench.now, bench.id(1));
-        let secret = EpochSecret::new([1; 32]);
-        let name = NodeName::new("founder").unwrap();
-        let founder = key(0);
-        let keyring = Keyring::founded_in_memory(secret, &founder, name.clone(), 1);
-        keyring
-            .state(&founder, |it| it.admit(author, name, false))
-            .unwrap();
-        bench.machines[0].trust.keyring = Arc::new(keyring);
+        found_with(&mut bench.machines[0], author);
         // more parts follow, so the first one waits
         part.last = false;
         if !comes_later {
@@ -182,12 +207,7 @@ fn a_log_whose_author_is_expelled_in_mid_pull_is_dropped() {
             bench.machines[0].handle_response(now, question.id, response);
         }
         let machine = &mut bench.machines[0];
-        machine
-            .trust
-            .keyring
-            .state(&founder, |it| it.expel(author))
-            .unwrap();
-        machine.advance(now);
+        expel(machine, now, author);
         if comes_later {
             machine.handle_response(now, question.id, Some(Response::Log(part)));
         }
@@ -205,26 +225,14 @@ fn a_log_whose_author_is_expelled_in_mid_pull_is_dropped() {
 fn requests_made_before_an_expulsion_are_not_answered_after_it() {
     let mut bench = MachineBench::new(2);
     let (now, from) = (bench.now, bench.id(1));
-    let name = NodeName::new("founder").unwrap();
-    let (founder, secret) = (key(0), EpochSecret::new([1; 32]));
-    let keyring = Arc::new(Keyring::founded_in_memory(
-        secret,
-        &founder,
-        name.clone(),
-        1,
-    ));
-    keyring
-        .state(&founder, |it| it.admit(from, name, false))
-        .unwrap();
     let machine = &mut bench.machines[0];
-    machine.trust.keyring = Arc::clone(&keyring);
+    found_with(machine, from);
     let request = Request::Trust {
-        question: keyring.exchange().question(false).into(),
+        question: machine.trust().question(false).into(),
     };
     let answer = machine.answer(now, from, &request);
     assert!(matches!(answer, Some(Response::Trust { .. })));
-    keyring.state(&founder, |it| it.expel(from)).unwrap();
-    keyring.rotate(&founder).unwrap();
+    expel(machine, now, from);
     let heads = Request::Heads { heads: Vec::new() };
     for request in [request, heads] {
         let answer = machine.answer(now, from, &request);

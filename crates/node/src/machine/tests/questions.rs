@@ -2,6 +2,7 @@
 
 use super::super::questions::{LOG_REQUESTS_MAX, REQUESTS_EACH_MAX, REQUESTS_MAX};
 use super::*;
+use p2pfs_proto::trust::TestKeyring;
 
 #[test]
 fn pending_requests_are_bounded_for_each_node_and_in_total_and_logs_have_their_own_bound() {
@@ -70,7 +71,7 @@ fn all_members_of_a_large_cluster_met_at_once_are_pulled() {
             Arc::new(NodeKey::from_seed(seed.as_bytes())),
             SocketAddr::from(([10, 1, high, low], 1378)),
             Generation(7),
-            Arc::new(Keyring::in_memory(EpochSecret::new([1; 32]))),
+            TestKeyring::in_memory(EpochSecret::new([1; 32])).reader(),
             7,
             now,
         );

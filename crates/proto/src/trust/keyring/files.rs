@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use parking_lot::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
 use crate::trust::ledger::{Certificate, Ledger, STATEMENTS_MAX};
@@ -23,46 +23,44 @@ const LEDGER_MAX_BYTES: u64 = (STATEMENTS_MAX * STATEMENT_MAX_BYTES) as u64;
 /// Expected content of a secret file.
 const EXPECTED: &str = "64 hexadecimal digits and a newline";
 
-/// Storage of the secrets and the ledger.
-#[derive(Debug)]
-pub(super) enum KeyringStorage {
-    /// In this node's state directory.
-    State(PathBuf),
-    /// In a file that the administrator configured.
-    Given(PathBuf),
-    /// Not stored.
-    Memory,
-}
-
-/// The files of a keyring.
-#[derive(Debug)]
+/// The files of a keyring in a state directory. Their owner writes them on a thread that may wait.
+#[derive(Clone, Debug)]
 pub struct KeyringFiles {
-    storage: KeyringStorage,
-    /// Whether the files were removed, so nothing may be written to disk. The lock is held while
-    /// this node makes a statement and while a file is written, so that an older state never
-    /// replaces a newer one.
-    is_removed: Mutex<bool>,
+    directory: PathBuf,
 }
 
 /// The secret, the ledger and the names of earlier clusters that a state directory contains.
-pub(super) struct StoredKeyring {
-    pub(super) secret: EpochSecret,
-    pub(super) ledger: Ledger,
-    pub(super) former_names: BTreeSet<String>,
+#[derive(Clone, Debug)]
+pub struct StoredTrust {
+    /// The newest secret.
+    pub secret: EpochSecret,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Names that the settings gave in an earlier cluster.
+    pub former_names: BTreeSet<String>,
 }
 
-/// The right to write the files, by their lock.
-pub(super) struct KeyringWriter<'a> {
-    storage: &'a KeyringStorage,
-    is_removed: MutexGuard<'a, bool>,
+/// A change of the files: what is given replaces the file.
+#[derive(Clone, Debug, Default)]
+pub struct TrustWrite {
+    /// The names of earlier clusters. They are stored before the rest: a crash in between leaves too
+    /// many names without a meaning, not too few.
+    pub former_names: Option<Arc<BTreeSet<String>>>,
+    /// The newest secret.
+    pub secret: Option<EpochSecret>,
+    /// The ledger.
+    pub ledger: Option<Ledger>,
+    /// Whether the secret and the ledger are removed. Neither is given then.
+    pub removes_membership: bool,
 }
 
 impl KeyringFiles {
-    pub(super) fn new(storage: KeyringStorage) -> Self {
-        Self {
-            storage,
-            is_removed: Mutex::new(false),
-        }
+    /// Checks a configured file with a secret.
+    ///
+    /// # Errors
+    /// Those of [`Keyring::from_secret_file`](super::Keyring::from_secret_file).
+    pub fn check_secret_file(path: &Path) -> Result<(), TrustError> {
+        read_secret(path).map(drop)
     }
 
     /// Returns whether [`Keyring::load_or_create`](super::Keyring::load_or_create) would remove the
@@ -85,32 +83,6 @@ impl KeyringFiles {
         Ok(ledger.members().cloned().collect())
     }
 
-    /// Waits until no file is written and no statement is made, and locks both for the caller.
-    pub(super) fn lock(&self) -> KeyringWriter<'_> {
-        KeyringWriter {
-            storage: &self.storage,
-            is_removed: self.is_removed.lock(),
-        }
-    }
-
-    /// Returns why this node cannot make a statement without a ledger.
-    pub(super) fn no_ledger(&self) -> TrustError {
-        match &self.storage {
-            KeyringStorage::Given(path) => TrustError::NoLedger { path: path.clone() },
-            KeyringStorage::State(_) | KeyringStorage::Memory => TrustError::NotAdmin,
-        }
-    }
-
-    /// Returns why this node cannot join a cluster without a ledger.
-    pub(super) fn no_join(&self) -> TrustError {
-        match &self.storage {
-            KeyringStorage::Given(path) => TrustError::Given { path: path.clone() },
-            KeyringStorage::State(_) | KeyringStorage::Memory => TrustError::BadChain,
-        }
-    }
-}
-
-impl StoredKeyring {
     /// Loads the state from `directory`, or founds a new cluster there, as
     /// [`Keyring::load_or_create`](super::Keyring::load_or_create) describes.
     ///
@@ -121,7 +93,7 @@ impl StoredKeyring {
         key: &NodeKey,
         name: &NodeName,
         now_s: u64,
-    ) -> Result<Self, TrustError> {
+    ) -> Result<(StoredTrust, Self), TrustError> {
         let (secret, members) = (directory.join(SECRET_FILE), directory.join(LEDGER_FILE));
         let known = file::read_up_to(&members, LEDGER_MAX_BYTES)?;
         let is_new = known.is_none();
@@ -151,74 +123,43 @@ impl StoredKeyring {
                 it.signer(key, now_s).name_epoch(secret.id())
             })
         };
-        Ok(Self {
+        let stored = StoredTrust {
             secret,
             ledger,
             former_names,
-        })
-    }
-}
-
-impl KeyringWriter<'_> {
-    /// Stores the ledger, and before it the `secret`, if one is given. After a crash between the
-    /// two, this node has a secret that no statement names, and requests the others' secret. In the
-    /// reverse order, a stored statement could name a secret that no node has, and all nodes would
-    /// look for it.
-    pub(super) fn store(
-        &self,
-        secret: Option<&EpochSecret>,
-        ledger: &Ledger,
-    ) -> Result<(), TrustError> {
-        let Some(directory) = self.directory() else {
-            return Ok(());
         };
-        let path = directory.join(LEDGER_FILE);
-        let statements = SignedStatement::encode_all(ledger.statements());
-        match secret {
-            Some(secret) => file::replace_both(
-                (&directory.join(SECRET_FILE), &line(secret)),
-                (&path, &statements),
-            ),
-            None => file::replace(&path, &statements),
-        }
+        let directory = directory.to_owned();
+        Ok((stored, Self { directory }))
     }
 
-    pub(super) fn store_secret(&self, secret: &EpochSecret) -> Result<(), TrustError> {
-        match self.directory() {
-            Some(directory) => file::replace(&directory.join(SECRET_FILE), &line(secret)),
-            None => Ok(()),
-        }
-    }
-
-    pub(super) fn store_former_names(&self, names: &BTreeSet<String>) -> Result<(), TrustError> {
-        let Some(directory) = self.directory() else {
-            return Ok(());
-        };
-        let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
-        file::replace(&directory.join(FORMER_NAMES_FILE), lines.as_bytes())
-    }
-
-    /// Removes the secret and the ledger. This keyring then writes no file any more. Returns false
-    /// if the secret is in a configured file, which p2pfs must not remove.
+    /// Carries out a write, and waits for the disk.
+    ///
+    /// A secret is stored before the ledger. After a crash between the two, this node has a secret
+    /// that no statement names, and requests the others' secret. In the reverse order, a stored
+    /// statement could name a secret that no node has, and all nodes would look for it.
     ///
     /// # Errors
-    /// [`TrustError::File`]. A file may remain then.
-    pub(super) fn remove(&mut self) -> Result<bool, TrustError> {
-        *self.is_removed = true;
-        match self.storage {
-            KeyringStorage::State(directory) => {
-                file::remove(&directory.join(LEDGER_FILE))?;
-                file::remove(&directory.join(SECRET_FILE)).map(|()| true)
-            }
-            KeyringStorage::Given(_) => Ok(false),
-            KeyringStorage::Memory => Ok(true),
+    /// [`TrustError::File`]. The secret and the ledger are as before, except that a removal may have
+    /// removed the ledger.
+    pub fn store(&self, write: &TrustWrite) -> Result<(), TrustError> {
+        let path = |name| self.directory.join(name);
+        if let Some(names) = &write.former_names {
+            let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
+            file::replace(&path(FORMER_NAMES_FILE), lines.as_bytes())?;
         }
-    }
-
-    fn directory(&self) -> Option<&Path> {
-        match self.storage {
-            KeyringStorage::State(directory) if !*self.is_removed => Some(directory),
-            _ => None,
+        if write.removes_membership {
+            file::remove(&path(LEDGER_FILE))?;
+            file::remove(&path(SECRET_FILE))?;
+        }
+        let statements = |ledger: &Ledger| SignedStatement::encode_all(ledger.statements());
+        match (&write.secret, &write.ledger) {
+            (Some(secret), Some(ledger)) => file::replace_both(
+                (&path(SECRET_FILE), &line(secret)),
+                (&path(LEDGER_FILE), &statements(ledger)),
+            ),
+            (Some(secret), None) => file::replace(&path(SECRET_FILE), &line(secret)),
+            (None, Some(ledger)) => file::replace(&path(LEDGER_FILE), &statements(ledger)),
+            (None, None) => Ok(()),
         }
     }
 }

@@ -1,16 +1,18 @@
 //! The statements of one cluster, whether they count or not.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::trust::statement::{Claim, SignedStatement, Statement, StatementId};
 use p2pfs_types::id::NodeId;
 
-/// The statements of one cluster by their ids. One of them founds the cluster.
+/// The statements of one cluster by their ids. One of them founds the cluster. Clones share the
+/// statements until one of them changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StatementSet {
     cluster: StatementId,
     founder: NodeId,
-    by_id: BTreeMap<StatementId, SignedStatement>,
+    by_id: Arc<BTreeMap<StatementId, SignedStatement>>,
 }
 
 impl StatementSet {
@@ -26,7 +28,7 @@ impl StatementSet {
         Some(Self {
             cluster: id,
             founder: founding.statement.by,
-            by_id: BTreeMap::from([(id, founding)]),
+            by_id: Arc::new(BTreeMap::from([(id, founding)])),
         })
     }
 
@@ -38,6 +40,11 @@ impl StatementSet {
     /// Returns the node that founded the cluster.
     pub(super) fn founder(&self) -> NodeId {
         self.founder
+    }
+
+    /// Returns whether both are clones of one set, which has not changed since.
+    pub(super) fn is_shared_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.by_id, &other.by_id)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -73,13 +80,13 @@ impl StatementSet {
     }
 
     pub(super) fn insert(&mut self, signed: SignedStatement) {
-        self.by_id.insert(signed.id(), signed);
+        Arc::make_mut(&mut self.by_id).insert(signed.id(), signed);
     }
 
     /// Removes a statement, which must not be the founding one.
     pub(super) fn remove(&mut self, id: &StatementId) {
         debug_assert_ne!(*id, self.cluster, "a cluster keeps its founding");
-        self.by_id.remove(id);
+        Arc::make_mut(&mut self.by_id).remove(id);
     }
 }
 

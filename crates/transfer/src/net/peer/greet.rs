@@ -21,9 +21,10 @@ use super::counters::DropReason;
 use super::framing::{FrameReader, Pulse, flush, reason_of, write_frame};
 use super::limits::PeerLimits;
 use super::tls::channel_of;
+use crate::net::LedgerHandle;
 use p2pfs_proto::trust::{
-    CHAIN_MAX, Channel, EpochSecret, Grant, InviteRefusal, InviteToken, Invites, Keyring, Known,
-    NodeKey, Redeemed, Role, TrustError, Welcome,
+    CHAIN_MAX, Channel, EpochSecret, Grant, InviteRefusal, InviteToken, InvitedNode, Invites,
+    Known, Redeemed, Role, TrustCommand, TrustError, TrustView, Welcome,
 };
 use p2pfs_proto::wire::native::tcp::{Greeting, Lane, Phase};
 use p2pfs_records::TlsStream;
@@ -31,8 +32,7 @@ use p2pfs_types::id::{NodeId, NodeName};
 
 /// Data by which an acceptor decides whether to admit a node.
 pub(super) struct AdmissionPolicy<'a> {
-    pub(super) key: &'a NodeKey,
-    pub(super) keyring: &'a Keyring,
+    pub(super) ledger: &'a LedgerHandle,
     pub(super) invites: Option<Arc<Invites>>,
     pub(super) now_unix_s: u64,
     /// Receives each refusal of a node that asks for admission.
@@ -61,6 +61,8 @@ pub enum JoinRefusal {
     Invite(InviteRefusal),
     /// The invitation was valid, and the admission could not be recorded.
     NotRecorded(TrustError),
+    /// The invitation was valid, and this node is stopping.
+    Stopping,
 }
 
 /// Way in which a dialler was admitted.
@@ -89,11 +91,12 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     lane: Lane,
 ) -> Result<(), DropReason> {
-    let (me, keyring, limits) = (shared.local.me, &shared.local.keyring, &shared.limits);
+    let (me, ledger, limits) = (shared.local.me, &shared.local.ledger, &shared.limits);
     let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
-    let secret = keyring.epochs().sealing();
+    let trust = ledger.view();
+    let secret = trust.epochs().sealing();
     let proof = channel.membership_proof(&secret, Role::Client);
-    let chain = chain_for(keyring, me, channel.server);
+    let chain = chain_for(&trust, me, channel.server);
     send(stream, &Greeting::Prove { lane, proof, chain }, limits).await?;
     let (proof, chain) = match receive(stream, limits).await? {
         Greeting::Proven { proof, chain } => (proof, chain),
@@ -107,8 +110,8 @@ async fn exchange_proofs<S: AsyncRead + AsyncWrite + Unpin>(
         }
         _ => return Err(DropReason::Stranger),
     };
-    let is_member = if keyring.has_ledger() {
-        keyring.proofs().receive_membership(&channel.server, &chain)
+    let is_member = if trust.has_ledger() {
+        ledger.receive_certificates(&channel.server, &chain).await
     } else {
         channel.verify_membership(&secret, Role::Server, &proof)
     };
@@ -123,8 +126,8 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     word: Bytes,
 ) -> bool {
-    let (me, keyring, limits) = (shared.local.me, &shared.local.keyring, &shared.limits);
-    if keyring.proofs().receive_expulsion(&me, &word) {
+    let (me, ledger, limits) = (shared.local.me, &shared.local.ledger, &shared.limits);
+    if ledger.receive_expulsion(&me, &word).await {
         return true;
     }
     let mut said = word.to_vec();
@@ -135,14 +138,14 @@ async fn hear_put_out<S: AsyncRead + AsyncWrite + Unpin>(
         };
         said.extend_from_slice(&word);
     }
-    keyring.proofs().receive_expulsion(&me, &said)
+    ledger.receive_expulsion(&me, &said).await
 }
 
 /// Returns our certificates if the ledger lists the other end, since it may not know us yet.
 /// Otherwise returns nothing.
-fn chain_for(keyring: &Keyring, me: NodeId, other: NodeId) -> Bytes {
-    if keyring.has_ledger() && keyring.is_member(&other) {
-        keyring.proofs().of_membership(&me).into()
+fn chain_for(trust: &TrustView, me: NodeId, other: NodeId) -> Bytes {
+    if trust.has_ledger() && trust.is_member(&other) {
+        trust.certificates_of(&me).into()
     } else {
         Bytes::new()
     }
@@ -195,17 +198,18 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
     let (answer, admission) = match receive(stream, limits).await? {
         Greeting::Prove { lane, proof, chain } => {
-            let answer = if door.keyring.has_ledger() {
-                answer_certified(&channel, door.keyring, &chain)
+            let trust = door.ledger.view();
+            let answer = if trust.has_ledger() {
+                answer_certified(&channel, door.ledger, &chain).await
             } else {
-                answer_member(&channel, door.keyring, &proof)
+                answer_member(&channel, &trust, &proof)
             };
             (answer, Admission::Member(lane))
         }
         Greeting::Enrol { proof, name } => {
             let name = std::str::from_utf8(&name).ok();
             let name = name.and_then(|it| NodeName::new(it).ok());
-            let answer = answer_invited(&channel, &door, &proof, name.as_ref());
+            let answer = answer_invited(&channel, &door, &proof, name.as_ref()).await;
             let refused = |why| {
                 (door.on_refused)(RefusedJoin {
                     node: channel.client,
@@ -225,7 +229,7 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     }
     if let Admission::Member(_) = admission {
         // each statement in its own frame: an older version reads only the first one
-        for said in door.keyring.proofs().of_expulsion(&channel.client) {
+        for said in door.ledger.view().expulsion_of(&channel.client) {
             let word = said.encode().into();
             write_frame(stream, &Greeting::PutOut { word }.encode(), limits).await?;
         }
@@ -236,34 +240,35 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     Err(DropReason::Stranger)
 }
 
-fn answer_member(channel: &Channel, keyring: &Keyring, proof: &[u8; 32]) -> Option<Greeting> {
-    let epochs = keyring.epochs();
+fn answer_member(channel: &Channel, trust: &TrustView, proof: &[u8; 32]) -> Option<Greeting> {
     let is_proven = |it: &&Arc<EpochSecret>| channel.verify_membership(it, Role::Client, proof);
-    let secret = epochs.all().find(is_proven)?;
+    let secret = trust.epochs().all().find(is_proven)?;
     let proof = channel.membership_proof(secret, Role::Server);
     let chain = Bytes::new();
     Some(Greeting::Proven { proof, chain })
 }
 
-fn answer_certified(channel: &Channel, keyring: &Keyring, chain: &[u8]) -> Option<Greeting> {
+async fn answer_certified(
+    channel: &Channel,
+    ledger: &LedgerHandle,
+    shown: &[u8],
+) -> Option<Greeting> {
     let Channel { client, server, .. } = channel;
-    let proofs = keyring.proofs();
-    proofs
-        .receive_membership(client, chain)
-        .then(|| Greeting::Proven {
-            // TLS has proven our key, and the ledger lists keys
-            proof: [0; 32],
-            chain: proofs.of_membership(server).into(),
-        })
+    let is_member = ledger.receive_certificates(client, shown).await;
+    is_member.then(|| Greeting::Proven {
+        // TLS has proven our key, and the ledger lists keys
+        proof: [0; 32],
+        chain: ledger.view().certificates_of(server).into(),
+    })
 }
 
-/// Admits the holder of an invitation, and returns the answer. A holder that was admitted with it
+/// Admits the holder of an invitation, and returns the answer once the admission is stored. A holder that was admitted with it
 /// before receives the same membership again, because the first answer may have been lost. If the
 /// admission cannot be recorded, the holder is refused, and the invitation is used up all the same.
 ///
 /// # Errors
 /// The reason of the refusal.
-fn answer_invited(
+async fn answer_invited(
     channel: &Channel,
     door: &AdmissionPolicy<'_>,
     proof: &[u8; 32],
@@ -272,20 +277,17 @@ fn answer_invited(
     let none = JoinRefusal::Invite(InviteRefusal::Unknown);
     let invites = door.invites.as_ref().ok_or(none)?;
     let name = name.ok_or(JoinRefusal::BadName)?;
-    let (keyring, client) = (door.keyring, channel.client);
-    let ledger = keyring.ledger();
+    let (trust, client) = (door.ledger.view(), channel.client);
+    let ledger = trust.ledger();
     // a node that left by itself may return with any invitation
-    let needed = Known::needed_for(&client, ledger.as_deref());
-    if let Some(ledger) = &ledger {
+    let needed = Known::needed_for(&client, ledger);
+    if let Some(ledger) = ledger {
         // an invitation that this node cannot honour is not used up
-        let may_admit = ledger.check_admits(&channel.server, keyring.now_s());
+        let may_admit = ledger.check_admits(&channel.server, trust.now_s());
         may_admit.map_err(JoinRefusal::CannotAdmit)?;
     }
-    let former_name = ledger.as_ref().and_then(|it| it.last_name_of(&client));
-    let is_taken = |name: &NodeName| {
-        let ledger = ledger.as_ref();
-        ledger.is_some_and(|it| it.is_name_taken(&client, name))
-    };
+    let former_name = ledger.and_then(|it| it.last_name_of(&client));
+    let is_taken = |name: &NodeName| ledger.is_some_and(|it| it.is_name_taken(&client, name));
     // a name to which settings give rights is reserved: a joining node gets it only if the
     // invitation gives it, or if the node had it before
     let check = |grant: &Grant| {
@@ -307,11 +309,17 @@ fn answer_invited(
         known,
         is_repeated,
     } = redeemed.map_err(JoinRefusal::Invite)?;
-    let welcome = if is_repeated {
-        Welcome::again(keyring, &client, &known)
-    } else {
-        Welcome::admit(keyring, door.key, client, name.clone(), &grant, &known)
+    let invited = InvitedNode {
+        node: client,
+        name: name.clone(),
+        grant,
+        known,
+        is_repeated,
     };
+    let admitted = (door.ledger)
+        .run(|reply| TrustCommand::Admit { invited, reply })
+        .await;
+    let welcome = admitted.map_err(|_| JoinRefusal::Stopping)?;
     let Welcome { secret, chain } = welcome.map_err(JoinRefusal::NotRecorded)?;
     Ok(Greeting::Enrolled {
         secret: *secret.as_bytes(),

@@ -48,10 +48,10 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::net::NetError;
 use crate::net::socket::{bind_error, bind_tcp};
+use crate::net::{LedgerHandle, NetError};
 use crate::pace::PassedBytes;
-use p2pfs_proto::trust::{InviteToken, Invites, Keyring, NodeKey};
+use p2pfs_proto::trust::{InviteToken, Invites, NodeKey};
 pub use p2pfs_proto::wire::native::tcp::Lane;
 use p2pfs_proto::wire::native::tcp::{Request, Response};
 use p2pfs_types::id::{NodeId, NodeName};
@@ -101,9 +101,8 @@ struct Shared {
 /// The key of this node, and its proof of membership.
 struct LocalCredentials {
     me: NodeId,
-    key: Arc<NodeKey>,
     tls: Tls,
-    keyring: Arc<Keyring>,
+    ledger: LedgerHandle,
     invites: ArcSwapOption<Invites>,
     on_refused: ArcSwapOption<OnRefusedJoin>,
 }
@@ -145,11 +144,11 @@ impl PeerNet {
     /// [`NetError::Bind`], [`NetError::Key`].
     pub fn bind(
         addr: SocketAddr,
-        key: Arc<NodeKey>,
-        keyring: Arc<Keyring>,
+        key: &NodeKey,
+        ledger: LedgerHandle,
         limits: PeerLimits,
     ) -> Result<(Self, mpsc::Receiver<Incoming>), NetError> {
-        Self::listen(bind_tcp(addr)?, key, keyring, limits)
+        Self::listen(bind_tcp(addr)?, key, ledger, limits)
     }
 
     /// Accepts connections on `listener`. Requests of proven peers arrive at the receiver. Needs a
@@ -159,8 +158,8 @@ impl PeerNet {
     /// [`NetError::Bind`] if the socket has no address, [`NetError::Key`].
     pub fn listen(
         listener: TcpListener,
-        key: Arc<NodeKey>,
-        keyring: Arc<Keyring>,
+        key: &NodeKey,
+        ledger: LedgerHandle,
         limits: PeerLimits,
     ) -> Result<(Self, mpsc::Receiver<Incoming>), NetError> {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -171,9 +170,8 @@ impl PeerNet {
         let shared = Arc::new(Shared {
             local: LocalCredentials {
                 me: key.node_id(),
-                tls: Tls::new(&key, limits.batches)?,
-                key,
-                keyring,
+                tls: Tls::new(key, limits.batches)?,
+                ledger,
                 invites: ArcSwapOption::empty(),
                 on_refused: ArcSwapOption::empty(),
             },
@@ -345,7 +343,7 @@ impl PeerNet {
 
     /// Redeems an invitation: dials its addresses in order until the issuer answers, and asks it
     /// for membership as `name`. Returns the secret and the certificates, and does not change the
-    /// keyring. If a connection is lost before the answer arrives, dials again a few times, because
+    /// ledger. If a connection is lost before the answer arrives, dials again a few times, because
     /// the issuer may have admitted this node already.
     ///
     /// # Errors
@@ -465,8 +463,9 @@ impl PeerNet {
         let shared = &self.owner.shared;
         let mut nodes = shared.register.nodes();
         nodes.extend(shared.pool.nodes());
+        let trust = shared.local.ledger.view();
         for node in nodes {
-            if !shared.local.keyring.is_member(&node) {
+            if !trust.is_member(&node) {
                 self.close_peer(node);
             }
         }
@@ -484,7 +483,7 @@ impl PeerNet {
 
     fn check_peer(&self, node: &NodeId) -> Result<(), NetError> {
         self.check_other(node)?;
-        let is_member = self.owner.shared.local.keyring.is_member(node);
+        let is_member = self.owner.shared.local.ledger.is_member(node);
         is_member.then_some(()).ok_or(NetError::Outsider)
     }
 

@@ -186,7 +186,7 @@ where
     }
     // an expulsion after this point closes the connection; an expulsion since the greeting is
     // noticed by this check
-    if !shared.local.keyring.is_member(&from) {
+    if !shared.local.ledger.is_member(&from) {
         return DropReason::Stranger;
     }
     let session = ServedConnection {
@@ -218,8 +218,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let door = AdmissionPolicy {
-        key: &shared.local.key,
-        keyring: &shared.local.keyring,
+        ledger: &shared.local.ledger,
         invites,
         now_unix_s: now.as_secs(),
         on_refused: &|refused| shared.report_refused(addr, refused),

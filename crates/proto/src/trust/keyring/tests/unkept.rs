@@ -26,7 +26,7 @@ impl Unwritable {
 #[test]
 fn a_statement_that_cannot_be_stored_is_not_made_and_works_once_the_disk_recovers() {
     let directory = tempfile::tempdir().unwrap();
-    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let load = || TestKeyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
     let id = |n| key(n).node_id();
     keyring
@@ -56,7 +56,7 @@ fn a_statement_that_cannot_be_stored_is_not_made_and_works_once_the_disk_recover
 fn received_statements_count_even_if_they_cannot_be_stored() {
     let directory = tempfile::tempdir().unwrap();
     let one = founded(1);
-    let member = Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
+    let member = TestKeyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
     join(&one, 1, &member, 2);
     join(&one, 1, &founded(3), 3);
     meet(&member, &one);
@@ -64,13 +64,13 @@ fn received_statements_count_even_if_they_cannot_be_stored() {
     one.state(&key(1), |it| it.expel(key(3).node_id())).unwrap();
     let word = one.take_news().remove(0).encode();
     let _disk = Unwritable::make(directory.path().join(LEDGER_FILE));
-    assert_eq!(member.exchange().receive_news(&word), None);
+    assert_eq!(member.receive_news(&word), None);
     assert!(!member.is_member(&key(3).node_id()));
     assert_eq!(member.take_news().len(), 1);
 }
 
 /// Adds as many statements of the founder as one node may sign.
-fn fill(keyring: &Keyring, left: usize) {
+fn fill(keyring: &TestKeyring, left: usize) {
     let cluster = keyring.ledger().unwrap().history()[0].0.id();
     let claim = |number| Statement {
         cluster,
@@ -89,7 +89,12 @@ fn fill(keyring: &Keyring, left: usize) {
     let all: Vec<_> = (1..=missing as u64)
         .map(|number| claim(number).sign(&key(1)))
         .collect();
-    keyring.receive(&SignedStatement::encode_all(&all), STATEMENTS_MAX);
+    let question = exchange::TrustQuestion {
+        digest: [0; 32],
+        epoch: keyring.epochs().newest().id(),
+        statements: SignedStatement::encode_all(&all),
+    };
+    assert_eq!(keyring.answer(&question.encode()).1, None);
     assert_eq!(
         keyring.ledger().unwrap().history().len(),
         STATEMENTS_PER_ADMIN_MAX - left
@@ -99,7 +104,7 @@ fn fill(keyring: &Keyring, left: usize) {
 #[test]
 fn a_rotation_without_statements_left_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let load = || TestKeyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
     fill(&keyring, 0);
     let before = keyring.epochs().newest();
@@ -113,7 +118,7 @@ fn a_rotation_without_statements_left_changes_nothing() {
 #[test]
 fn a_rotation_that_cannot_store_either_file_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let load = || TestKeyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
     let (before, history) = (
         keyring.epochs().newest(),
@@ -142,7 +147,7 @@ fn a_rotation_that_cannot_store_either_file_changes_nothing() {
 #[test]
 fn an_expulsion_and_its_fresh_secret_are_stored_together_or_not_at_all() {
     let directory = tempfile::tempdir().unwrap();
-    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let load = || TestKeyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let keyring = load();
     let (bad, before) = (key(2).node_id(), keyring.epochs().newest());
     keyring
@@ -151,7 +156,7 @@ fn an_expulsion_and_its_fresh_secret_are_stored_together_or_not_at_all() {
     keyring.take_news();
     for file in [SECRET_FILE, LEDGER_FILE] {
         let disk = Unwritable::make(directory.path().join(file));
-        let refused = keyring.state_and_rotate(&key(1), |it| it.expel(bad));
+        let refused = keyring.state_and_rotate(&key(1), move |it| it.expel(bad));
         assert!(matches!(refused, Err(TrustError::File { .. })), "{file}");
         disk.mend();
         for keyring in [&keyring, &load()] {
@@ -165,12 +170,12 @@ fn an_expulsion_and_its_fresh_secret_are_stored_together_or_not_at_all() {
         assert!(keyring.take_news().is_empty(), "{file}");
     }
     let fresh = keyring
-        .state_and_rotate(&key(1), |it| it.expel(bad))
+        .state_and_rotate(&key(1), move |it| it.expel(bad))
         .unwrap();
     for keyring in [&keyring, &load()] {
         assert!(!keyring.is_member(&bad));
         assert_eq!(keyring.epochs().newest().id(), fresh);
-        assert_eq!(keyring.wanted_epoch(), None);
+        assert_eq!(keyring.view().wanted_epoch(), None);
     }
 }
 
@@ -182,7 +187,7 @@ fn an_expulsion_without_room_for_a_rotation_takes_effect_and_reports_the_old_sec
         .state(&key(1), |it| it.admit(bad, name(2), false))
         .unwrap();
     fill(&keyring, 1);
-    let partly = keyring.state_and_rotate(&key(1), |it| it.expel(bad));
+    let partly = keyring.state_and_rotate(&key(1), move |it| it.expel(bad));
     assert!(
         matches!(partly, Err(TrustError::NoFreshSecret)),
         "{partly:?}"
@@ -194,7 +199,7 @@ fn an_expulsion_without_room_for_a_rotation_takes_effect_and_reports_the_old_sec
 #[test]
 fn a_secret_left_unnamed_by_a_crash_yields_to_that_of_the_cluster() {
     let directory = tempfile::tempdir().unwrap();
-    let load = || Keyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
+    let load = || TestKeyring::load_or_create(directory.path(), &key(1), &name(1), 5).unwrap();
     let (one, two) = (load(), founded(2));
     join(&one, 1, &two, 2);
     let epoch = one.rotate(&key(1)).unwrap();
@@ -203,18 +208,18 @@ fn a_secret_left_unnamed_by_a_crash_yields_to_that_of_the_cluster() {
     let path = directory.path().join(SECRET_FILE);
     file::replace(&path, &line(&EpochSecret::random())).unwrap();
     let one = load();
-    assert_eq!(one.wanted_epoch(), Some(epoch));
+    assert_eq!(one.view().wanted_epoch(), Some(epoch));
     meet(&one, &two);
     for keyring in [&one, &load()] {
         assert_eq!(keyring.epochs().newest().id(), epoch);
-        assert_eq!(keyring.wanted_epoch(), None);
+        assert_eq!(keyring.view().wanted_epoch(), None);
     }
 }
 
 #[test]
 fn a_join_that_cannot_store_either_file_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let load = || Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
+    let load = || TestKeyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
     let (admin, joiner) = (founded(1), load());
     let (me, before, history) = (
         key(2).node_id(),
@@ -224,10 +229,9 @@ fn a_join_that_cannot_store_either_file_changes_nothing() {
     admin
         .state(&key(1), |it| it.admit(me, name(2), false))
         .unwrap();
-    let chain = admin.proofs().of_membership(&me);
+    let chain = admin.view().certificates_of(&me);
     let join = || {
         joiner.join(
-            &me,
             EpochSecret::new(*admin.epochs().newest().as_bytes()),
             &chain,
             &BTreeSet::new(),
@@ -252,7 +256,7 @@ fn a_join_that_cannot_store_either_file_changes_nothing() {
 #[test]
 fn a_fresh_cluster_secret_is_used_even_if_unstored_and_again_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
-    let load = || Keyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
+    let load = || TestKeyring::load_or_create(directory.path(), &key(2), &name(2), 5).unwrap();
     let (one, member) = (founded(1), load());
     join(&one, 1, &member, 2);
     let disk = Unwritable::make(directory.path().join(SECRET_FILE));
@@ -261,7 +265,7 @@ fn a_fresh_cluster_secret_is_used_even_if_unstored_and_again_after_a_restart() {
     assert_eq!(member.epochs().newest().id(), epoch);
     disk.mend();
     let again = load();
-    assert_eq!(again.wanted_epoch(), Some(epoch));
+    assert_eq!(again.view().wanted_epoch(), Some(epoch));
     meet(&again, &one);
     assert_eq!(load().epochs().newest().id(), epoch);
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::super::*;
 use super::broken::{Damage, asker, on_the_way};
 use super::harness::*;
-use p2pfs_proto::trust::{CHAIN_MAX, EpochSecret, Grant, InviteRefusal, Known, TrustError};
+use p2pfs_proto::trust::{
+    CHAIN_MAX, EpochSecret, Grant, InviteRefusal, Known, TestKeyring, TrustError,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -29,7 +31,7 @@ fn token(issuer: &Node, invites: &Invites) -> InviteToken {
             vec![issuer.addr()],
             HOUR,
             Grant::default(),
-            Known::of(issuer.keyring.ledger().as_deref()),
+            Known::of(issuer.keyring.ledger().as_ref()),
             now_unix_s(),
         )
         .unwrap()
@@ -97,7 +99,7 @@ async fn a_joiner_whose_answer_was_lost_gets_the_same_membership_by_the_same_tok
     assert_eq!(refusal(&other, &used).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&other.id));
     // a member gets the secret of its cluster, which may be another one by now
-    let key = &issuer.shared().local.key;
+    let key = &issuer.key;
     issuer.keyring.rotate(key).unwrap();
     let Joining { secret, chain } = joiner.net.enrol(&used, &name()).await.unwrap();
     assert_eq!(secret, *issuer.keyring.epochs().newest());
@@ -135,7 +137,7 @@ async fn a_used_token_brings_back_no_node_that_left() {
     let used = token(&issuer, &invites);
     let Joining { secret, chain } = joiner.net.enrol(&used, &name()).await.unwrap();
     joiner.join(secret, &chain);
-    let key = &joiner.shared().local.key;
+    let key = &joiner.key;
     joiner.keyring.state(key, |it| it.expel(joiner.id)).unwrap();
     let farewell = joiner
         .keyring
@@ -145,7 +147,7 @@ async fn a_used_token_brings_back_no_node_that_left() {
         .expulsion(&joiner.id)
         .cloned()
         .unwrap();
-    issuer.keyring.exchange().receive_news(&farewell.encode());
+    issuer.keyring.receive_news(&farewell.encode());
     assert_eq!(refusal(&joiner, &used).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));
 }
@@ -191,7 +193,7 @@ async fn an_expelled_node_needs_a_newer_token_and_one_that_left_any() {
     joiner.net.enrol(&first, &name()).await.unwrap();
     issuer
         .keyring
-        .state(&issuer.shared().local.key, |it| it.expel(joiner.id))
+        .state(&issuer.key, |it| it.expel(joiner.id))
         .unwrap();
     assert_eq!(refusal(&joiner, &early).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));
@@ -199,7 +201,7 @@ async fn an_expelled_node_needs_a_newer_token_and_one_that_left_any() {
     let Joining { secret, chain } = joiner.net.enrol(&late, &name()).await.unwrap();
     assert!(issuer.keyring.is_member(&joiner.id));
     joiner.join(secret, &chain);
-    let key = &joiner.shared().local.key;
+    let key = &joiner.key;
     joiner.keyring.state(key, |it| it.expel(joiner.id)).unwrap();
     let word = joiner
         .keyring
@@ -209,7 +211,7 @@ async fn an_expelled_node_needs_a_newer_token_and_one_that_left_any() {
         .expulsion(&joiner.id)
         .cloned()
         .unwrap();
-    issuer.keyring.exchange().receive_news(&word.encode());
+    issuer.keyring.receive_news(&word.encode());
     assert!(!issuer.keyring.is_member(&joiner.id), "it left");
     joiner.net.enrol(&spare, &name()).await.unwrap();
     assert!(issuer.keyring.is_member(&joiner.id));
@@ -222,7 +224,7 @@ async fn a_joiner_that_cannot_be_stored_is_refused_and_not_a_member() {
         Arc::new(NodeKey::random()),
         NodeName::new("issuer").unwrap(),
     );
-    let keyring = Keyring::load_or_create(directory.path(), &key, &issuer, 1000).unwrap();
+    let keyring = TestKeyring::load_or_create(directory.path(), &key, &issuer, 1000).unwrap();
     let issuer = Node::with(key, Arc::new(keyring), PeerLimits::default());
     let joiner = Node::founder("joiner");
     let invites = inviting(&issuer);
@@ -248,7 +250,7 @@ async fn a_joiner_that_cannot_be_stored_is_refused_and_not_a_member() {
 #[tokio::test]
 async fn a_joiner_too_far_from_the_founder_is_refused_and_the_token_kept() {
     let keys = [(); CHAIN_MAX].map(|()| Arc::new(NodeKey::random()));
-    let keyring = Keyring::founded_in_memory(EpochSecret::random(), &keys[0], name(), 1000);
+    let keyring = TestKeyring::founded_in_memory(EpochSecret::random(), &keys[0], name(), 1000);
     for pair in keys.windows(2) {
         let admitted = keyring.state(&pair[0], |it| it.admit(pair[1].node_id(), name(), true));
         admitted.unwrap();
@@ -280,7 +282,7 @@ async fn a_token_expires_by_its_issuers_clock_only() {
         let seeds = vec![issuer.addr()];
         let (grant, known) = (
             Grant::default(),
-            Known::of(issuer.keyring.ledger().as_deref()),
+            Known::of(issuer.keyring.ledger().as_ref()),
         );
         let issued = invites.issue(issuer.id, seeds, HOUR, grant, known, now_s);
         issued.unwrap()
@@ -344,14 +346,14 @@ async fn a_token_admits_no_node_to_a_cluster_its_issuer_joined_later() {
     let joiner = Node::founder("joiner");
     let invites = inviting(&issuer);
     let early = token(&issuer, &invites);
-    let admin = &elsewhere.shared().local.key;
+    let admin = &elsewhere.key;
     let named = NodeName::new("issuer").unwrap();
     let admitted = elsewhere
         .keyring
         .state(admin, |it| it.admit(issuer.id, named, true));
     admitted.unwrap();
     let secret = EpochSecret::new(*elsewhere.keyring.epochs().newest().as_bytes());
-    let chain = elsewhere.keyring.proofs().of_membership(&issuer.id);
+    let chain = elsewhere.keyring.view().certificates_of(&issuer.id);
     issuer.join(secret, &chain);
     assert_eq!(refusal(&joiner, &early).await, NetError::InviteRefused);
     assert!(!issuer.keyring.is_member(&joiner.id));
@@ -392,7 +394,7 @@ async fn the_issuer_reports_why_it_refuses_a_joiner_and_tells_the_joiner_nothing
             "{expected:?}, not {why:?}"
         );
     }
-    let key = &issuer.shared().local.key;
+    let key = &issuer.key;
     issuer.keyring.state(key, |it| it.expel(first.id)).unwrap();
     assert_eq!(refusal(&first, &kept).await, NetError::InviteRefused);
     let (_, _, why) = refusals.recv().await.unwrap();

@@ -42,8 +42,7 @@ impl Hostile {
         let shared = member.shared();
         let mut stream = shared.local.tls.accept(stream).await.unwrap();
         let door = AdmissionPolicy {
-            key: &shared.local.key,
-            keyring: &shared.local.keyring,
+            ledger: &shared.local.ledger,
             invites: None,
             now_unix_s: 0,
             on_refused: &|_| {},

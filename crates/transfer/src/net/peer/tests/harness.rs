@@ -9,7 +9,7 @@ use super::super::queue_limit::QueueLimitedStream;
 use super::super::serve::serve_stream;
 use super::super::tcp_info::TcpGauge;
 use super::super::*;
-use p2pfs_proto::trust::EpochSecret;
+use p2pfs_proto::trust::{EpochSecret, TestKeyring};
 use p2pfs_records::TlsStream;
 
 pub(super) const ANYWHERE: &str = "127.0.0.1:0";
@@ -20,7 +20,8 @@ const PIPE_BYTES: usize = 4 << 20;
 pub(super) struct Node {
     pub(super) net: PeerNet,
     pub(super) requests: mpsc::Receiver<Incoming>,
-    pub(super) keyring: Arc<Keyring>,
+    pub(super) keyring: Arc<TestKeyring>,
+    pub(super) key: Arc<NodeKey>,
     pub(super) id: NodeId,
 }
 
@@ -30,15 +31,13 @@ impl Node {
     }
 
     pub(super) fn with_limits(secret: u8, limits: PeerLimits) -> Self {
-        let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([secret; 32])));
+        let keyring = Arc::new(TestKeyring::in_memory(EpochSecret::new([secret; 32])));
         Self::with(Arc::new(NodeKey::random()), keyring, limits)
     }
 
     /// Joins a cluster. The settings of the node name no node.
     pub(super) fn join(&self, secret: EpochSecret, chain: &[u8]) {
-        let joined = self
-            .keyring
-            .join(&self.id, secret, chain, &Default::default());
+        let joined = self.keyring.join(secret, chain, &Default::default());
         joined.unwrap();
     }
 
@@ -46,18 +45,27 @@ impl Node {
     pub(super) fn founder(name: &str) -> Self {
         let key = Arc::new(NodeKey::random());
         let name = NodeName::new(name).unwrap();
-        let keyring = Keyring::founded_in_memory(EpochSecret::random(), &key, name, 1000);
+        let keyring = TestKeyring::founded_in_memory(EpochSecret::random(), &key, name, 1000);
         Self::with(key, Arc::new(keyring), PeerLimits::default())
     }
 
-    pub(super) fn with(key: Arc<NodeKey>, keyring: Arc<Keyring>, limits: PeerLimits) -> Self {
+    pub(super) fn with(key: Arc<NodeKey>, keyring: Arc<TestKeyring>, limits: PeerLimits) -> Self {
         let id = key.node_id();
         let address = ANYWHERE.parse().unwrap();
-        let (net, requests) = PeerNet::bind(address, key, Arc::clone(&keyring), limits).unwrap();
+        keyring.set_key(&key);
+        let (ledger, mut commands) = LedgerHandle::new(keyring.reader());
+        let owner = Arc::clone(&keyring);
+        tokio::spawn(async move {
+            while let Some(command) = commands.recv().await {
+                owner.command(command);
+            }
+        });
+        let (net, requests) = PeerNet::bind(address, &key, ledger, limits).unwrap();
         Self {
             net,
             requests,
             keyring,
+            key,
             id,
         }
     }

@@ -11,7 +11,7 @@ use super::super::greet::prove;
 use super::super::tls::Tls;
 use super::super::*;
 use super::harness::*;
-use p2pfs_proto::trust::EpochSecret;
+use p2pfs_proto::trust::{EpochSecret, TestKeyring};
 use p2pfs_proto::wire::native::tcp::{FrameHeader, Greeting, HEADER_BYTES, Phase};
 
 /// Returns all bytes that arrive until the other end closes.
@@ -175,7 +175,7 @@ async fn another_node_at_the_address_is_refused() {
 #[tokio::test]
 async fn a_node_does_not_talk_to_itself_or_a_copy_of_its_key() {
     let key = Arc::new(NodeKey::random());
-    let keyring = Arc::new(Keyring::in_memory(EpochSecret::new([1; 32])));
+    let keyring = Arc::new(TestKeyring::in_memory(EpochSecret::new([1; 32])));
     let node = || {
         Node::with(
             Arc::clone(&key),
@@ -200,8 +200,8 @@ async fn a_node_with_the_secret_but_no_certificate_is_refused() {
     let key = Arc::new(NodeKey::random());
     let name = NodeName::new("thief").unwrap();
     for keyring in [
-        Keyring::in_memory(EpochSecret::new(*secret.as_bytes())),
-        Keyring::founded_in_memory(EpochSecret::new(*secret.as_bytes()), &key, name, 1),
+        TestKeyring::in_memory(EpochSecret::new(*secret.as_bytes())),
+        TestKeyring::founded_in_memory(EpochSecret::new(*secret.as_bytes()), &key, name, 1),
     ] {
         let thief = Node::with(key.clone(), Arc::new(keyring), PeerLimits::default());
         let refused = thief.net.knock(node.addr()).await;
@@ -220,26 +220,26 @@ async fn an_unknown_member_presents_its_certificates_and_an_expelled_one_gets_no
     let (admin, b, c) = (Node::founder("a"), Node::founder("b"), Node::founder("c"));
     for (joiner, name) in [(&b, "b"), (&c, "c")] {
         let name = NodeName::new(name).unwrap();
-        let key = &admin.shared().local.key;
+        let key = &admin.key;
         admin
             .keyring
             .state(key, |it| it.admit(joiner.id, name, false))
             .unwrap();
         let secret = EpochSecret::new(*admin.keyring.epochs().newest().as_bytes());
-        let chain = admin.keyring.proofs().of_membership(&joiner.id);
+        let chain = admin.keyring.view().certificates_of(&joiner.id);
         joiner.join(secret, &chain);
     }
     // neither knows the other, and a node shows nothing to an unknown one
     assert!(b.net.knock(c.addr()).await.is_err());
-    let chain = admin.keyring.proofs().of_membership(&c.id);
-    assert!(b.keyring.proofs().receive_membership(&c.id, &chain));
+    let chain = admin.keyring.view().certificates_of(&c.id);
+    assert!(b.keyring.receive_certificates(&c.id, &chain));
     assert_eq!(b.net.knock(c.addr()).await, Ok(c.id));
     assert!(c.keyring.is_member(&b.id), "it was shown the certificate");
     let (c_seen, _net, _answering) = c.answer_all();
     assert!(b.ask(&c_seen, Lane::Urgent).await.is_ok());
     admin
         .keyring
-        .state(&admin.shared().local.key, |it| it.expel(b.id))
+        .state(&admin.key, |it| it.expel(b.id))
         .unwrap();
     let refused = b.net.knock(admin.addr()).await;
     assert!(refused.is_err(), "{refused:?}");
@@ -254,13 +254,13 @@ async fn an_unknown_member_presents_its_certificates_and_an_expelled_one_gets_no
 #[tokio::test]
 async fn an_expelled_node_receives_its_expulsion_and_other_strangers_do_not() {
     let (admin, b) = (Node::founder("a"), Node::founder("b"));
-    let (key, name) = (&admin.shared().local.key, NodeName::new("b").unwrap());
+    let (key, name) = (&admin.key, NodeName::new("b").unwrap());
     let secret = EpochSecret::new(*admin.keyring.epochs().newest().as_bytes());
     admin
         .keyring
         .state(key, |it| it.admit(b.id, name.clone(), false))
         .unwrap();
-    let chain = admin.keyring.proofs().of_membership(&b.id);
+    let chain = admin.keyring.view().certificates_of(&b.id);
     b.join(secret, &chain);
     let expulsion_in = |node: &Node| {
         let ledger = node.keyring.ledger().unwrap();
@@ -291,20 +291,18 @@ async fn an_expelled_node_receives_its_expulsion_and_other_strangers_do_not() {
 async fn a_node_expelled_by_an_unknown_administrator_is_told_all_the_same() {
     let (admin, b, c) = (Node::founder("a"), Node::founder("b"), Node::founder("c"));
     for (joiner, name, is_admin) in [(&b, "b", false), (&c, "c", true)] {
-        let (key, name) = (&admin.shared().local.key, NodeName::new(name).unwrap());
+        let (key, name) = (&admin.key, NodeName::new(name).unwrap());
         admin
             .keyring
             .state(key, |it| it.admit(joiner.id, name, is_admin))
             .unwrap();
         let secret = EpochSecret::new(*admin.keyring.epochs().newest().as_bytes());
-        let chain = admin.keyring.proofs().of_membership(&joiner.id);
+        let chain = admin.keyring.view().certificates_of(&joiner.id);
         joiner.join(secret, &chain);
     }
-    let chain = admin.keyring.proofs().of_membership(&b.id);
-    assert!(c.keyring.proofs().receive_membership(&b.id, &chain));
-    c.keyring
-        .state(&c.shared().local.key, |it| it.expel(b.id))
-        .unwrap();
+    let chain = admin.keyring.view().certificates_of(&b.id);
+    assert!(c.keyring.receive_certificates(&b.id, &chain));
+    c.keyring.state(&c.key, |it| it.expel(b.id)).unwrap();
     assert!(b.keyring.is_member(&b.id), "it was away");
     assert!(b.net.knock(c.addr()).await.is_err());
     assert!(!b.keyring.is_member(&b.id));
@@ -327,7 +325,7 @@ async fn a_node_expelled_by_an_unknown_administrator_is_told_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn a_node_expelled_during_its_greeting_is_served_nothing() {
     let (admin, b) = (Node::founder("a"), Node::founder("b"));
-    let (key, name) = (&admin.shared().local.key, NodeName::new("b").unwrap());
+    let (key, name) = (&admin.key, NodeName::new("b").unwrap());
     admin
         .keyring
         .state(key, |it| it.admit(b.id, name, false))

@@ -1,0 +1,203 @@
+//! Disks that stand still: each write waits until the disk goes on. A node on such a disk lists,
+//! reads, hears and enforces as before. Only what must be stored waits.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use macro_rules_attribute::apply;
+
+use super::disks::{Disk, Frozen, images_can_be_mounted};
+use super::trust::{invite, members, state_of};
+use crate::support::content::noise;
+use crate::support::daemon::*;
+use crate::support::process::*;
+use crate::support::promise::{Need, mount, promise, root};
+
+const NEEDS: &[Need] = &[root, mount, images_can_be_mounted];
+
+/// How long a disk hangs: longer than a read may wait, and longer than other nodes wait for a silent
+/// member before they declare it down.
+const HANG: Duration = Duration::from_secs(30);
+/// More than a listing takes on a busy machine, and less than any wait for the disk.
+const LISTING: Duration = Duration::from_secs(5);
+/// Size of a file that takes several requests.
+const FILE_BYTES: usize = 300_000;
+
+/// A node with one of its directories on a disk of its own.
+struct OnDisk {
+    node: Node,
+    at: PathBuf,
+    _disk: Disk,
+}
+
+/// Starts the node `name` with its directory `place` (`state`, `cache` or `share`) on a disk.
+fn start_on_disk(cluster: &mut Cluster, name: &str, place: &str) -> OnDisk {
+    let home = cluster.folder.path().join(name);
+    let at = home.join(place);
+    fs::create_dir_all(&at).unwrap();
+    let disk = Disk::mount_image(&cluster.folder.path().join(format!("{place}.img")), &at);
+    set_mode(&at, if place == "share" { 0o755 } else { 0o700 });
+    OnDisk {
+        node: cluster.start(name),
+        at,
+        _disk: disk,
+    }
+}
+
+fn file(number: usize) -> Vec<u8> {
+    noise(number as u64, FILE_BYTES)
+}
+
+/// Lists and reads on a node, and expects each at once.
+struct Reader<'a> {
+    node: &'a Node,
+    next: usize,
+}
+
+impl Reader<'_> {
+    /// Lists the folder and reads a file that this node has not read before.
+    fn read_one(&mut self) {
+        let begun = Instant::now();
+        let names = fs::read_dir(&self.node.mount).unwrap().count();
+        assert!(names > 0 && begun.elapsed() < LISTING, "a listing waited");
+        let name = format!("f{}", self.next);
+        let bytes = fs::read(self.node.mounted(&name)).unwrap();
+        assert!(bytes == file(self.next), "{name} has other bytes");
+        self.next += 1;
+    }
+
+    /// Reads until something holds, or fails after a limit far beyond any wait.
+    fn until(&mut self, what: &str, holds: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+            self.read_one();
+        }
+    }
+}
+
+/// Writes as many files as the tests read on a node.
+fn stock(node: &Node, count: usize) {
+    (0..count).for_each(|number| node.write(&format!("f{number}"), &file(number)));
+}
+
+/// Number of files for a reader. It reads a few files each second.
+const FILES: usize = 1500;
+
+#[apply(promise)]
+fn a_state_directory_on_a_hanging_disk_delays_no_gossip_read_or_listing() {
+    let mut cluster = Cluster::with_own_secrets();
+    let one = cluster.start("one");
+    let hung = start_on_disk(&mut cluster, "hung", "state");
+    let two = cluster.start("two");
+    stock(&one, FILES);
+    invite(&one, &[], &hung.node);
+    hung.node.wait_for_file(&format!("f{}", FILES - 1));
+    let frozen = Frozen::new(&hung.at);
+    let begun = Instant::now();
+    let mut reader = Reader {
+        node: &hung.node,
+        next: 0,
+    };
+    // A join arrives as a statement by gossip, and its files follow.
+    invite(&one, &[], &two);
+    two.write("of-two", b"two");
+    let of_two = hung.node.mounted("of-two");
+    reader.until("a file of the new member", || of_two.exists());
+    one.write("new", b"new");
+    let new = hung.node.mounted("new");
+    reader.until("a new file", || new.exists());
+    // An expulsion takes effect although it is not stored.
+    one.cli(&["expel", "--yes", "two"]).expect_ok();
+    reader.until("the expulsion", || !of_two.exists());
+    assert_eq!(members(&hung.node), ["hung", "one"]);
+    while begun.elapsed() < HANG {
+        reader.read_one();
+        assert_eq!(state_of(&one, "hung"), "alive");
+        hung.node.cli(&["status"]).expect_ok();
+    }
+    drop(frozen);
+    let mut node = hung.node;
+    node.stop();
+    node.launch();
+    assert_eq!(members(&node), ["hung", "one"]);
+}
+
+#[apply(promise)]
+fn an_own_statement_waits_for_the_disk_and_counts_nowhere_before() {
+    let mut cluster = Cluster::with_own_secrets();
+    let hung = start_on_disk(&mut cluster, "hung", "state");
+    let two = cluster.start("two");
+    let three = cluster.start("three");
+    invite(&hung.node, &[], &two);
+    invite(&hung.node, &[], &three);
+    eventually("they meet", PATIENCE, || members(&two).len() == 3);
+    let frozen = Frozen::new(&hung.at);
+    let mut expelling = start(&mut hung.node.cli_command(&["expel", "--yes", "three"]));
+    // The command waits, and the daemon goes on: it answers, and no node hears of the expulsion.
+    for _ in 0..20 {
+        assert_eq!(members(&hung.node), ["hung", "three", "two"]);
+        assert_eq!(members(&two), ["hung", "three", "two"]);
+        assert!(
+            expelling.is_running(),
+            "it was answered before it was stored"
+        );
+    }
+    drop(frozen);
+    expelling.finish(HANG_LIMIT).expect_ok();
+    assert_eq!(members(&hung.node), ["hung", "two"]);
+    eventually("two hears", PATIENCE, || members(&two) == ["hung", "two"]);
+}
+
+#[apply(promise)]
+fn a_killed_node_whose_expulsion_was_not_stored_never_made_it() {
+    let mut cluster = Cluster::with_own_secrets();
+    let mut hung = start_on_disk(&mut cluster, "hung", "state");
+    let two = cluster.start("two");
+    invite(&hung.node, &[], &two);
+    eventually("they meet", PATIENCE, || {
+        state_of(&hung.node, "two") == "alive"
+    });
+    let frozen = Frozen::new(&hung.at);
+    let expelling = start(&mut hung.node.cli_command(&["expel", "--yes", "two"]));
+    assert_eq!(members(&hung.node), ["hung", "two"]);
+    hung.node.signal(libc::SIGKILL);
+    // The thread that waits for the disk ends with it.
+    drop(frozen);
+    let ended = hung.node.await_end();
+    assert!(!ended.status.success());
+    assert!(!expelling.finish(HANG_LIMIT).status.success());
+    hung.node.launch();
+    // The kill may have come after the write. In both cases all nodes agree.
+    let stored = members(&hung.node);
+    eventually("two agrees", PATIENCE, || {
+        stored.len() == 1 || members(&two) == stored
+    });
+}
+
+#[apply(promise)]
+fn a_hanging_cache_or_share_disk_delays_no_statement_join_or_new_file() {
+    for place in ["cache", "share"] {
+        let mut cluster = Cluster::with_own_secrets();
+        let one = cluster.start("one");
+        let hung = start_on_disk(&mut cluster, "hung", place);
+        let two = cluster.start("two");
+        stock(&one, FILES);
+        invite(&one, &[], &hung.node);
+        hung.node.wait_for_file(&format!("f{}", FILES - 1));
+        let _frozen = Frozen::new(&hung.at);
+        let mut reader = Reader {
+            node: &hung.node,
+            next: 0,
+        };
+        invite(&one, &[], &two);
+        two.write("of-two", b"two");
+        let of_two = hung.node.mounted("of-two");
+        reader.until("a file of the new member", || of_two.exists());
+        one.cli(&["expel", "--yes", "two"]).expect_ok();
+        reader.until("the expulsion", || !of_two.exists());
+        hung.node.cli(&["status"]).expect_ok();
+        assert_eq!(state_of(&one, "hung"), "alive", "{place}");
+    }
+}
