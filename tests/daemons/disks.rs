@@ -35,6 +35,13 @@ impl Disk {
         Self(at.to_owned())
     }
 
+    /// Shows the folder `of` at another place.
+    pub(crate) fn mount_bound(of: &Path, at: &Path) -> Self {
+        let mut mount = Command::new("mount");
+        run(mount.arg("--bind").args([of, at])).expect_ok();
+        Self(at.to_owned())
+    }
+
     /// Aborts the filesystem, which becomes read-only while programs write to it, as after a disk
     /// error.
     fn break_down(&self) {

@@ -27,21 +27,28 @@ const FILE_BYTES: usize = 300_000;
 /// A node with one of its directories on a disk of its own.
 struct OnDisk {
     node: Node,
-    at: PathBuf,
-    _disk: Disk,
+    /// Where the disk is mounted beside the node's directory, which the node's mount may hide.
+    disk: PathBuf,
+    _mounts: [Disk; 2],
 }
 
-/// Starts the node `name` with its directory `place` (`state`, `cache` or `share`) on a disk.
+/// Starts the node `name` with its directory `place` (`state`, `cache`, `share` or `mnt`) on a disk.
 fn start_on_disk(cluster: &mut Cluster, name: &str, place: &str) -> OnDisk {
-    let home = cluster.folder.path().join(name);
-    let at = home.join(place);
-    fs::create_dir_all(&at).unwrap();
-    let disk = Disk::mount_image(&cluster.folder.path().join(format!("{place}.img")), &at);
-    set_mode(&at, if place == "share" { 0o755 } else { 0o700 });
+    let folder = cluster.folder.path();
+    let (at, disk) = (folder.join(name).join(place), folder.join("disk"));
+    for dir in [&at, &disk] {
+        fs::create_dir_all(dir).unwrap();
+    }
+    let mounted = Disk::mount_image(&folder.join("disk.img"), &disk);
+    // A mount takes an empty directory.
+    fs::remove_dir(disk.join("lost+found")).unwrap();
+    let bound = Disk::mount_bound(&disk, &at);
+    let is_private = ["state", "cache"].contains(&place);
+    set_mode(&at, if is_private { 0o700 } else { 0o755 });
     OnDisk {
         node: cluster.start(name),
-        at,
-        _disk: disk,
+        disk,
+        _mounts: [bound, mounted],
     }
 }
 
@@ -71,7 +78,7 @@ impl Reader<'_> {
     fn until(&mut self, what: &str, holds: impl Fn() -> bool) {
         let begun = Instant::now();
         while !holds() {
-            assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+            assert!(begun.elapsed() < HANG_LIMIT, "waited in vain for {what}");
             self.read_one();
         }
     }
@@ -94,7 +101,7 @@ fn a_state_directory_on_a_hanging_disk_delays_no_gossip_read_or_listing() {
     stock(&one, FILES);
     invite(&one, &[], &hung.node);
     hung.node.wait_for_file(&format!("f{}", FILES - 1));
-    let frozen = Frozen::new(&hung.at);
+    let frozen = Frozen::new(&hung.disk);
     let begun = Instant::now();
     let mut reader = Reader {
         node: &hung.node,
@@ -108,6 +115,11 @@ fn a_state_directory_on_a_hanging_disk_delays_no_gossip_read_or_listing() {
     one.write("new", b"new");
     let new = hung.node.mounted("new");
     reader.until("a new file", || new.exists());
+    hung.node.write("own", b"own");
+    let own = one.mounted("own");
+    reader.until("an own file", || own.exists());
+    let resized = run(&mut hung.node.cli_command(&["cache", "resize", "1MiB"]));
+    resized.expect_ok();
     // An expulsion takes effect although it is not stored.
     one.cli(&["expel", "--yes", "two"]).expect_ok();
     reader.until("the expulsion", || !of_two.exists());
@@ -132,8 +144,8 @@ fn an_own_statement_waits_for_the_disk_and_counts_nowhere_before() {
     let three = cluster.start("three");
     invite(&hung.node, &[], &two);
     invite(&hung.node, &[], &three);
-    eventually("they meet", PATIENCE, || members(&two).len() == 3);
-    let frozen = Frozen::new(&hung.at);
+    eventually("they meet", HANG_LIMIT, || members(&two).len() == 3);
+    let frozen = Frozen::new(&hung.disk);
     let mut expelling = start(&mut hung.node.cli_command(&["expel", "--yes", "three"]));
     // The command waits, and the daemon goes on: it answers, and no node hears of the expulsion.
     for _ in 0..20 {
@@ -147,7 +159,7 @@ fn an_own_statement_waits_for_the_disk_and_counts_nowhere_before() {
     drop(frozen);
     expelling.finish(HANG_LIMIT).expect_ok();
     assert_eq!(members(&hung.node), ["hung", "two"]);
-    eventually("two hears", PATIENCE, || members(&two) == ["hung", "two"]);
+    eventually("two hears", HANG_LIMIT, || members(&two) == ["hung", "two"]);
 }
 
 #[apply(promise)]
@@ -156,10 +168,10 @@ fn a_killed_node_whose_expulsion_was_not_stored_never_made_it() {
     let mut hung = start_on_disk(&mut cluster, "hung", "state");
     let two = cluster.start("two");
     invite(&hung.node, &[], &two);
-    eventually("they meet", PATIENCE, || {
+    eventually("they meet", HANG_LIMIT, || {
         state_of(&hung.node, "two") == "alive"
     });
-    let frozen = Frozen::new(&hung.at);
+    let frozen = Frozen::new(&hung.disk);
     let expelling = start(&mut hung.node.cli_command(&["expel", "--yes", "two"]));
     assert_eq!(members(&hung.node), ["hung", "two"]);
     hung.node.signal(libc::SIGKILL);
@@ -171,14 +183,14 @@ fn a_killed_node_whose_expulsion_was_not_stored_never_made_it() {
     hung.node.launch();
     // The kill may have come after the write. In both cases all nodes agree.
     let stored = members(&hung.node);
-    eventually("two agrees", PATIENCE, || {
+    eventually("two agrees", HANG_LIMIT, || {
         stored.len() == 1 || members(&two) == stored
     });
 }
 
 #[apply(promise)]
-fn a_hanging_cache_or_share_disk_delays_no_statement_join_or_new_file() {
-    for place in ["cache", "share"] {
+fn a_hanging_disk_delays_no_statement_join_new_file_or_eviction() {
+    for place in ["cache", "share", "mnt"] {
         let mut cluster = Cluster::with_own_secrets();
         let one = cluster.start("one");
         let hung = start_on_disk(&mut cluster, "hung", place);
@@ -186,11 +198,14 @@ fn a_hanging_cache_or_share_disk_delays_no_statement_join_or_new_file() {
         stock(&one, FILES);
         invite(&one, &[], &hung.node);
         hung.node.wait_for_file(&format!("f{}", FILES - 1));
-        let _frozen = Frozen::new(&hung.at);
         let mut reader = Reader {
             node: &hung.node,
             next: 0,
         };
+        reader.read_one();
+        let frozen = Frozen::new(&hung.disk);
+        // An eviction from a cache on the disk waits, and reads do not.
+        let resizing = start(&mut hung.node.cli_command(&["cache", "resize", "1MiB"]));
         invite(&one, &[], &two);
         two.write("of-two", b"two");
         let of_two = hung.node.mounted("of-two");
@@ -199,5 +214,27 @@ fn a_hanging_cache_or_share_disk_delays_no_statement_join_or_new_file() {
         reader.until("the expulsion", || !of_two.exists());
         hung.node.cli(&["status"]).expect_ok();
         assert_eq!(state_of(&one, "hung"), "alive", "{place}");
+        drop(frozen);
+        resizing.finish(HANG_LIMIT).expect_ok();
     }
+}
+
+#[apply(promise)]
+fn a_start_on_a_hanging_state_disk_says_so() {
+    let mut cluster = Cluster::with_own_secrets();
+    let mut hung = start_on_disk(&mut cluster, "hung", "state");
+    hung.node.stop();
+    let log = cluster.folder.path().join("log");
+    let into_log = format!("exec \"$0\" \"$@\" 2>>{}", log.display());
+    hung.node.options.through = ["sh", "-c", &into_log].map(str::to_owned).into();
+    let frozen = Frozen::new(&hung.disk);
+    let starting = start(&mut hung.node.daemon_command());
+    eventually("it says why it waits", HANG_LIMIT, || {
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        said.contains("state directory") && said.contains("does not answer")
+    });
+    drop(frozen);
+    hung.node.cli(&["wait", "--timeout", "60s"]).expect_ok();
+    starting.signal(libc::SIGTERM);
+    starting.finish(HANG_LIMIT);
 }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, timeout};
 
 use super::answers::{self, ProbePace, limits as answer_limits, status, trust};
 use super::effective_config::EffectiveConfig;
@@ -64,6 +65,10 @@ const WORKER_THREADS: usize = 4;
 /// an idle thread, which is useless while fetches occupy all processors. A large fetch took a
 /// fifteenth less processor time with one thread than with four.
 const FEW_PROCESSORS: usize = 2;
+/// Time after which a start that is not over checks its disks, and interval between the checks.
+const SLOW_START: Duration = Duration::from_secs(5);
+/// Time after which a disk that does not make an empty file counts as silent.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// Beginning of the warning about a waiting token.
 const TOKEN_WAITS: &str = "the token that was left before the start was";
 
@@ -147,7 +152,10 @@ fn worker_threads() -> usize {
 
 async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), RunError> {
     let mut signals = Signals::catch()?;
-    match start_serving(&loaded).await {
+    let slow_start = tokio::spawn(report_silent_disks(loaded.config.clone()));
+    let started = start_serving(&loaded).await;
+    slow_start.abort();
+    match started {
         Ok(mut daemon) => {
             daemon.announce_ready();
             let leave = daemon.attend(signals, &sources, log).await;
@@ -159,6 +167,32 @@ async fn live(sources: Sources, loaded: Loaded, log: &LogHandle) -> Result<(), R
             let error = error.of_start(&place, Place::is_system_served);
             back_off(&loaded.config, &error, &mut signals).await;
             Err(error)
+        }
+    }
+}
+
+/// Reports which own disk does not answer, if the start is not over after [`SLOW_START`]. The start
+/// waits for the disk, because it must know the key and the members.
+async fn report_silent_disks(config: Config) {
+    let mut tick = tokio::time::interval_at(Instant::now() + SLOW_START, SLOW_START);
+    loop {
+        tick.tick().await;
+        for (what, dir) in [
+            ("state directory", &config.state_dir),
+            ("cache", &config.cache_dir),
+        ] {
+            let probed = dir.clone();
+            // A file without a name. A disk that hangs also holds the thread.
+            let probe = spawn_blocking(move || tempfile::tempfile_in(probed).map(drop));
+            if timeout(PROBE_LIMIT, probe).await.is_err() {
+                let dir = dir.display();
+                let said = format!(
+                    "the start waits for the disk of the {what} {dir}, which does not answer; \
+                     mend the disk, or give another directory"
+                );
+                tracing::warn!("{said}");
+                return systemd::status(&said);
+            }
         }
     }
 }
@@ -447,7 +481,7 @@ impl Daemon {
         }
         let node = self.services.node.clone();
         let flushed = spawn_blocking(move || node.cache().flush());
-        let _lost_at_most_the_map = tokio::time::timeout(FLUSH_LIMIT, flushed).await;
+        let _lost_at_most_the_map = timeout(FLUSH_LIMIT, flushed).await;
         tracing::info!("stopped");
     }
 }

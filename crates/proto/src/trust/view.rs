@@ -1,4 +1,4 @@
-//! What a node knows of its cluster, for all its threads to read.
+//! The cluster as this node knows it, for all its threads to read.
 //!
 //! [`TrustView`] is one state of the secrets and the ledger. It never changes, so several questions
 //! to it have consistent answers. [`TrustReader`] gives the current one without a lock. Only the
