@@ -75,6 +75,48 @@ fn a_start_with_a_clock_a_day_wrong_is_named_by_both_sides_even_without_a_seed()
 
 #[apply(promise)]
 #[takes("faketime")]
+fn clock_an_hour_behind_changes_no_version_and_is_named_while_it_is() {
+    let mut cluster = Cluster::new();
+    let one = cluster.start_with(NodeOptions::unmounted("one"));
+    let mut two = cluster.start_with(NodeOptions::unmounted("two"));
+    let write = |node: &Node, text: &[u8], age: Duration| {
+        node.write("doc", text);
+        let file = fs::File::open(node.share.join("doc")).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+    };
+    write(&one, b"older", Duration::from_secs(1200));
+    write(&two, b"newer", Duration::from_secs(300));
+    let expect_newer = |node: &Node, when: &str| {
+        eventually(
+            &format!("{} shows the newer {when}", node.name),
+            HANG_LIMIT,
+            || node.cli(&["get", "doc", "-o", "-"]).stdout == b"newer",
+        );
+    };
+    expect_newer(&one, "at first");
+    expect_newer(&two, "at first");
+    two.stop();
+    set_clock(&mut two, "-1h");
+    two.launch();
+    two.write("marker", b"listed after the scan");
+    one.wait_for_file("marker");
+    expect_newer(&one, "while the clock is behind");
+    expect_newer(&two, "while the clock is behind");
+    let is_named =
+        |two: &Node| in_one_line(&two.cli(&["status"]).text()).contains("min behind the time");
+    eventually("status names the clock", HANG_LIMIT, || is_named(&two));
+    two.stop();
+    two.options.environment.clear();
+    two.launch();
+    two.write("another", b"listed after the scan");
+    one.wait_for_file("another");
+    expect_newer(&one, "with the right clock");
+    expect_newer(&two, "with the right clock");
+    assert!(!is_named(&two));
+}
+
+#[apply(promise)]
+#[takes("faketime")]
 fn a_clock_20_years_behind_is_one_error() {
     let mut cluster = Cluster::with_own_secrets();
     let (one, mut two) = one_and_two(&mut cluster);

@@ -1,7 +1,7 @@
 //! Checks at the start of a node: the cache after an unclean stop, the clock, the secret.
 
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -71,7 +71,7 @@ pub(super) fn warn_of_what_was_found(
     cache: &Cache,
     events: &EventLog,
 ) {
-    warn_of_a_wrong_clock(events);
+    warn_of_a_wrong_clock(events, None);
     unread.iter().for_each(|why| events.warn_owner(why.clone()));
     if dropped_secret {
         events.warn(DROPPED_SECRET.to_owned());
@@ -102,13 +102,20 @@ pub(super) fn restore_responders(
     }
 }
 
-/// Begins [`Condition::ClockBehind`] if this machine's clock is before [`EARLIEST_UNIX_S`], else
-/// ends it.
-pub(super) fn warn_of_a_wrong_clock(events: &EventLog) {
+/// Begins [`Condition::ClockBehind`] if this machine's clock is before [`EARLIEST_UNIX_S`], or is
+/// `behind` the time that it showed before. Ends it otherwise.
+pub(super) fn warn_of_a_wrong_clock(events: &EventLog, behind: Option<Duration>) {
     let now = unix_now_s();
     if now < EARLIEST_UNIX_S {
         let said = "the clock of this machine is far behind: files changed here lose against \
                     older ones of other nodes";
+        events.begin(Condition::ClockBehind, "", Finding::new(said));
+    } else if let Some(behind) = behind {
+        let said = format!(
+            "the clock of this machine is about {} min behind the time that it showed before: files \
+             changed here now lose against older ones of other nodes",
+            behind.as_secs() / 60
+        );
         events.begin(Condition::ClockBehind, "", Finding::new(said));
     } else {
         events.end(Condition::ClockBehind, "");

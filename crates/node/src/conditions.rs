@@ -123,7 +123,7 @@ conditions! {
         "Nodes of the local network are not found by themselves."
         "name a seed, or connect this machine to a network";
     ClockBehind "clock-behind" Error "clock" "d0cf40a03070478893005caa19718106"
-        "The clock of this machine is years behind."
+        "The clock of this machine is behind."
         "set the clock: timedatectl set-ntp true";
     ClockAhead "clock-ahead" Error "clock" "5dae5d08ad7e4fc48b0628611033203a"
         "The clock of another node is ahead of this machine's, and versions with a \

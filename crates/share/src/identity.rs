@@ -52,6 +52,13 @@ impl FileTimestamp {
         Duration::from_nanos(u64::try_from(apart).unwrap_or(u64::MAX))
     }
 
+    /// Returns the time at these nanoseconds since 1970.
+    pub(super) fn from_nanoseconds(nanoseconds: i128) -> Self {
+        let seconds = nanoseconds.div_euclid(1_000_000_000);
+        let seconds = seconds.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        Self::new(seconds, nanoseconds.rem_euclid(1_000_000_000) as u32)
+    }
+
     /// Returns the time in nanoseconds.
     pub(super) fn total_nanoseconds(self) -> i128 {
         i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanoseconds)

@@ -44,6 +44,8 @@ const LINKED_SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("linked_
 /// device instead of the identity of the filesystem.
 const FILES: TableDefinition<(u64, u64), [u8; ROW_BYTES]> = TableDefinition::new("files");
 const ROW_BYTES: usize = 77;
+/// The latest time that the clock showed, as seconds and nanoseconds.
+const CLOCK: TableDefinition<(), (i64, u32)> = TableDefinition::new("clock");
 
 /// Remembered facts about a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +78,8 @@ type InodeKey = (u64, u64);
 struct PendingRows {
     /// Rows to write; `None` deletes a row.
     rows: HashMap<InodeKey, Option<LedgerRow>>,
+    /// Latest time that the clock showed. It is written with the rows, and at the end.
+    time: Option<FileTimestamp>,
     stopping: bool,
 }
 
@@ -231,6 +235,22 @@ impl ShareLedger {
         }
     }
 
+    /// Returns the latest time that the clock showed in an earlier run.
+    pub(super) fn latest_time(&self) -> Option<FileTimestamp> {
+        let found = self.shared.with(|database| {
+            let clock = database.begin_read()?.open_table(CLOCK)?;
+            Ok(clock.get(())?.map(|found| found.value()))
+        });
+        let (seconds, nanoseconds) = found.ok()??;
+        Some(FileTimestamp::new(seconds, nanoseconds))
+    }
+
+    /// Remembers the latest time that the clock showed. It is written with the next rows or at the
+    /// end.
+    pub(super) fn record_time(&self, time: FileTimestamp) {
+        self.shared.waiting.lock().time = Some(time);
+    }
+
     /// Writes the waiting rows without gathering more. Blocking.
     pub(super) fn store(&self) {
         self.shared.write_waiting();
@@ -288,6 +308,7 @@ impl LedgerShared {
             writing.open_table(SHARES)?;
             writing.open_table(LINKED_SHARES)?;
             writing.open_table(FILES)?;
+            writing.open_table(CLOCK)?;
             Ok(writing.commit()?)
         })
     }
@@ -315,11 +336,17 @@ impl LedgerShared {
 
     fn write_waiting(&self) {
         let _alone = self.writing.lock();
-        let rows = self.waiting.lock().rows.clone();
-        if rows.is_empty() {
+        let (rows, time) = {
+            let waiting = self.waiting.lock();
+            let time = waiting
+                .time
+                .filter(|_| waiting.stopping || !waiting.rows.is_empty());
+            (waiting.rows.clone(), time)
+        };
+        if rows.is_empty() && time.is_none() {
             return;
         }
-        if let Err(error) = self.write(&rows) {
+        if let Err(error) = self.write(&rows, time) {
             tracing::debug!(%error, "cannot remember the hashes of shared files");
         }
         self.waiting
@@ -328,7 +355,11 @@ impl LedgerShared {
             .retain(|key, row| rows.get(key) != Some(row));
     }
 
-    fn write(&self, rows: &HashMap<InodeKey, Option<LedgerRow>>) -> Result<(), redb::Error> {
+    fn write(
+        &self,
+        rows: &HashMap<InodeKey, Option<LedgerRow>>,
+        time: Option<FileTimestamp>,
+    ) -> Result<(), redb::Error> {
         self.with(|database| {
             let writing = database.begin_write()?;
             {
@@ -338,6 +369,15 @@ impl LedgerShared {
                         Some(row) => files.insert(*key, encode(row))?.map(|_| ()),
                         None => files.remove(*key)?.map(|_| ()),
                     };
+                }
+                if let Some(FileTimestamp {
+                    seconds,
+                    nanoseconds,
+                }) = time
+                {
+                    writing
+                        .open_table(CLOCK)?
+                        .insert((), (seconds, nanoseconds))?;
                 }
             }
             Ok(writing.commit()?)

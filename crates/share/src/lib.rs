@@ -102,6 +102,7 @@ mod status;
 mod tidying;
 mod tree;
 mod underway;
+mod version_clock;
 mod walk;
 mod walker;
 mod watch;

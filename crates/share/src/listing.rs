@@ -21,6 +21,7 @@ use super::proof::{HashProof, KnownFile, Told};
 use super::renamed::{DepartedFiles, LeavingNames, MovedContents};
 use super::shares::OfferedShares;
 use super::tree::{DirectoryBody, FileBody, NodeBody, Slot, SymlinkBody, Tree, TreeNode};
+use super::version_clock::{ClockStep, VersionClock};
 use super::watch::Cause;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
 use p2pfs_types::digest::ContentHash;
@@ -62,6 +63,7 @@ pub(super) struct ShareListing {
     /// Watches of directories that are gone.
     pub(super) unwatched: Vec<(i32, Slot)>,
     pub(super) ledger: Arc<ShareLedger>,
+    pub(super) clock: VersionClock,
 }
 
 impl ShareListing {
@@ -78,6 +80,7 @@ impl ShareListing {
             dependents: DependentNames::default(),
             rechecks: Vec::new(),
             unwatched: Vec::new(),
+            clock: VersionClock::new(ledger.latest_time()),
             ledger: Arc::new(ledger),
         }
     }
@@ -286,7 +289,9 @@ impl ShareListing {
         is_witnessed: bool,
     ) {
         let before = self.entry(slot);
-        let version = self.version_of(slot, &seen.identity, &hash, FileTimestamp::now());
+        let now = self.clock.now();
+        let first_seen = self.first_seen(slot, &seen.identity, &hash, now);
+        let version = first_seen.seen_at(now);
         let Some(old) = self.tree.file(slot) else {
             return;
         };
@@ -309,7 +314,7 @@ impl ShareListing {
         let row = LedgerRow {
             identity: seen.identity,
             hash,
-            first_seen: version,
+            first_seen,
             proof,
         };
         let known = self.ledger.get(row.identity.dev, row.identity.ino);
@@ -417,8 +422,8 @@ impl ShareListing {
     }
 
     /// Returns the version time of a file: its mtime, or the time when this version was first seen
-    /// if that is earlier. A version is the bytes and the mtime, under this or another name of the
-    /// same file. If the result would be in the future because the clock was set back, it is `now`.
+    /// if that is earlier. If the result would be in the future because the clock was set back by
+    /// more than a day, it is the present until then.
     pub(super) fn version_of(
         &self,
         slot: Slot,
@@ -426,16 +431,60 @@ impl ShareListing {
         hash: &ContentHash,
         now: FileTimestamp,
     ) -> FileTimestamp {
+        self.first_seen(slot, identity, hash, now).seen_at(now)
+    }
+
+    /// Returns the mtime of a version, or the time when it was first seen if that is earlier. A
+    /// version is the bytes and the mtime, under this or another name of the same file.
+    fn first_seen(
+        &self,
+        slot: Slot,
+        identity: &FileIdentity,
+        hash: &ContentHash,
+        now: FileTimestamp,
+    ) -> FileTimestamp {
         let mtime = identity.mtime;
-        let listed = self
-            .tree
-            .file(slot)
-            .filter(|file| file.listed && file.hash == *hash && file.identity.mtime == mtime);
         let row = self.ledger.get(identity.dev, identity.ino);
         let row = row.filter(|row| row.hash == *hash && row.identity.mtime == mtime);
-        let known = listed.map(|file| self.tree.version(slot, &file));
-        let seen = known.or(row.map(|row| row.first_seen)).unwrap_or(mtime);
-        seen.seen_at(now)
+        let listed = || {
+            let file = self.tree.file(slot)?;
+            let is_it = file.listed && file.hash == *hash && file.identity.mtime == mtime;
+            is_it.then(|| self.tree.version(slot, &file))
+        };
+        let known = row.map(|row| row.first_seen).or_else(listed);
+        known.unwrap_or_else(|| mtime.seen_at(now))
+    }
+
+    /// Reads the system clock, and corrects the versions that a wrong clock has dated.
+    pub(super) fn check_clock(&mut self) {
+        if let Some(step) = self.clock.check() {
+            self.correct_versions(&step);
+            self.shares.scan_all();
+        }
+        self.ledger.record_time(self.clock.now());
+    }
+
+    /// Corrects the times of the versions that were first seen while the clock was wrong, after a
+    /// step of the clock to a later time.
+    pub(super) fn correct_versions(&mut self, step: &ClockStep) {
+        self.order.step();
+        let is_wrong = |version: FileTimestamp| step.from <= version && version <= step.until;
+        for slot in self.tree.dated_otherwise(is_wrong) {
+            let Some(file) = self.tree.file(slot) else {
+                continue;
+            };
+            let seen = step.corrected(self.tree.version(slot, &file));
+            let version = file.identity.mtime.min(seen);
+            self.tree.set_file(slot, file, version);
+            let row = self.ledger.get(file.identity.dev, file.identity.ino);
+            if let Some(row) = row.filter(|row| row.hash == file.hash) {
+                self.ledger.put(LedgerRow {
+                    first_seen: version,
+                    ..row
+                });
+            }
+            self.announce_put(slot);
+        }
     }
 
     /// Returns the hash and the size of the listed version of a file that had this content before.
@@ -500,7 +549,7 @@ impl ShareListing {
         }
         directory.listed = true;
         directory.mtime = mtime;
-        directory.version = mtime.seen_at(FileTimestamp::now());
+        directory.version = mtime.seen_at(self.clock.now());
         if fresh {
             self.count(slot, 1);
         }

@@ -204,8 +204,9 @@ impl<'a> NameUpdate<'a> {
         let row = listing.ledger.get(seen.identity.dev, seen.identity.ino);
         let proof = row.map_or(HashProof::Missing, |row| row.proof);
         let version = listing.tree.version(slot, &file);
-        if version != version.seen_at(FileTimestamp::now()) {
-            // the version time is in the future because the clock was set back
+        let clock = listing.clock.now();
+        if version != listing.version_of(slot, &seen.identity, &file.hash, clock) {
+            // it lay in the future while the clock was set back by more than a day
             listing.list_file(slot, seen, file.hash, proof, file.witnessed);
         } else if !file.witnessed && told.keeps_file() && proof == HashProof::Times {
             file.witnessed = listing.sees_writes(slot);
@@ -306,7 +307,7 @@ impl<'a> NameUpdate<'a> {
         let body = SymlinkBody {
             target,
             mtime,
-            version: mtime.seen_at(FileTimestamp::now()),
+            version: mtime.seen_at(listing.clock.now()),
         };
         listing.tree.set_symlink(slot, body);
         listing.announce_put(slot);

@@ -165,6 +165,7 @@ impl Scanner {
     fn gather(&mut self, now: Instant) {
         let shared = self.shared.clone();
         let mut state = shared.lock();
+        state.listing.check_clock();
         if now >= self.rescan_at {
             self.rescan_at = now + shared.intervals.rescan;
             self.tidying.allow();

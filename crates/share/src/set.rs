@@ -357,6 +357,12 @@ impl ShareSet {
         ledger.store();
     }
 
+    /// Returns by how much the clock of this machine is behind the time that it showed before, if that
+    /// is more than a minute. Until the clock is right, versions keep their times.
+    pub fn clock_behind(&self) -> Option<Duration> {
+        self.inner.shared.lock().listing.clock.behind()
+    }
+
     /// Starts a new walk through every share.
     pub fn rescan(&self) {
         self.inner.shared.lock().listing.shares.scan_all();

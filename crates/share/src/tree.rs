@@ -278,6 +278,12 @@ impl Tree {
         other.copied().unwrap_or(file.identity.mtime)
     }
 
+    /// Returns the listed files whose version time is not their mtime and fits.
+    pub(super) fn dated_otherwise(&self, fits: impl Fn(FileTimestamp) -> bool) -> Vec<Slot> {
+        let dated = self.versions.iter().filter(|(_, version)| fits(**version));
+        dated.map(|(slot, _)| *slot).collect()
+    }
+
     /// Makes a name a listed file of this version.
     pub(super) fn set_file(&mut self, slot: Slot, file: FileBody, version: FileTimestamp) {
         let Some(Some(node)) = self.nodes.get_mut(slot.0 as usize) else {

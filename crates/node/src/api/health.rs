@@ -98,7 +98,7 @@ impl NodeHealth {
     pub fn review(&self) {
         let events = &self.events;
         events.expire(SystemTime::now());
-        warn_of_a_wrong_clock(events);
+        warn_of_a_wrong_clock(events, self.shares.clock_behind());
         let set = |condition, found: Option<Finding>| {
             let found = found.map(|found| (String::new(), found));
             events.replace(condition, found.into_iter().collect());

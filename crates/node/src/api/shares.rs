@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
@@ -93,6 +94,12 @@ impl NodeShares {
         let looked_at = shares.into_iter().filter(|share| share.stands_still);
         standing.extend(looked_at.map(|share| share.dir));
         standing
+    }
+
+    /// Returns by how much the clock of this machine is behind the time that it showed before, if that
+    /// is more than a minute.
+    pub fn clock_behind(&self) -> Option<Duration> {
+        self.set.clock_behind()
     }
 
     /// Returns how many bytes were read for hashing since the start.

@@ -7,6 +7,7 @@ use crate::identity::{FileIdentity, FileTimestamp, NameStat};
 use crate::ledger::LedgerRow;
 use crate::observe::ObservedName;
 use crate::proof::Told;
+use crate::version_clock::VersionClock;
 use crate::walk::{OpenShareDirectory, ShareDirectory};
 use crate::watch::Cause;
 use p2pfs_types::path::HIDDEN_ROOT;
@@ -94,6 +95,78 @@ fn a_version_is_not_permanently_backdated_by_an_unset_clock() {
     assert_eq!(seen, FileTimestamp::new(1_700_000_000, 0));
     assert_eq!(by(946_684_800), seen);
     assert_eq!(by(1_800_000_000), seen);
+}
+
+#[test]
+fn version_that_a_wrong_clock_dated_gets_its_time_once_the_clock_is_right() {
+    let mut rounds = Rounds::new();
+    for (name, seconds) in [("f", 1_800_000_000), ("early", 1_600_000_000)] {
+        fs::write(rounds.at(name), name).unwrap();
+        date(&rounds.at(name), seconds);
+    }
+    rounds.run_and_hash();
+    let mut state = rounds.shared.lock();
+    let hour = 3_600;
+    let at = |seconds: i64| FileTimestamp::new(1_800_000_000 + seconds, 0);
+    // the clock is an hour behind when the file is first seen, and is then set
+    state.listing.clock = VersionClock::at(at(5 - hour), at(5 - hour), 0);
+    let slots = ["f", "early"].map(|name| {
+        let slot = state
+            .listing
+            .tree
+            .child(rounds.root, name.as_bytes())
+            .unwrap();
+        let file = state.listing.tree.file(slot).unwrap();
+        let seen = NameStat::of(&rustix::fs::stat(rounds.at(name)).unwrap());
+        state.listing.ledger.forget(&file.identity);
+        state.listing.unlist(slot);
+        let proof = HashProof::Times;
+        state.listing.list_file(slot, &seen, file.hash, proof, true);
+        slot
+    });
+    let version = |state: &ListingState, slot| {
+        let file = state.listing.tree.file(slot).unwrap();
+        state.listing.tree.version(slot, &file)
+    };
+    assert_eq!(version(&state, slots[0]), at(5 - hour));
+    let step = state.listing.clock.advance(at(10), 5_000_000_000).unwrap();
+    state.listing.correct_versions(&step);
+    assert_eq!(version(&state, slots[0]), at(0));
+    let early = FileTimestamp::new(1_600_000_000, 0);
+    assert_eq!(version(&state, slots[1]), early);
+    let file = state.listing.tree.file(slots[0]).unwrap();
+    let row = state
+        .listing
+        .ledger
+        .get(file.identity.dev, file.identity.ino);
+    assert_eq!(row.unwrap().first_seen, at(0));
+}
+
+#[test]
+fn version_is_the_present_only_while_the_clock_is_more_than_a_day_behind() {
+    let mut rounds = Rounds::new();
+    fs::write(rounds.at("f"), b"f").unwrap();
+    date(&rounds.at("f"), 1_790_000_000);
+    rounds.run_and_hash();
+    let version_at = |rounds: &mut Rounds, seconds| {
+        let mut state = rounds.shared.lock();
+        let clock = FileTimestamp::new(seconds, 0);
+        state.listing.clock = VersionClock::at(clock, clock, 0);
+        let slot = state.listing.tree.child(rounds.root, b"f").unwrap();
+        let found = ObservedName::File(NameStat::of(&rustix::fs::stat(rounds.at("f")).unwrap()));
+        let (cause, told) = (Cause::Walk, Told::Nothing);
+        state.observe(rounds.root, b"f", found, cause, told, Instant::now());
+        let file = state.listing.tree.file(slot).unwrap();
+        state.listing.tree.version(slot, &file)
+    };
+    for (clock, version) in [
+        (1_795_000_000, 1_790_000_000),
+        (1_780_000_000, 1_780_000_000),
+        (1_795_000_000, 1_790_000_000),
+    ] {
+        let version = FileTimestamp::new(version, 0);
+        assert_eq!(version_at(&mut rounds, clock), version);
+    }
 }
 
 #[test]
