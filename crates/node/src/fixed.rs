@@ -47,7 +47,7 @@ impl FixedVersion {
     /// Opens the local bytes of a version. Reads the disk.
     pub(crate) fn open(file: &FileVersion, store: &ContentStore) -> Self {
         let (cache, shares) = (store.cache(), store.shares());
-        let (kept, local) = (cache.existing(&file.hash), shares.source(&file.hash));
+        let (kept, local) = (cache.existing(&file.hash), shares.provable(&file.hash));
         let hindrance = hindrance(kept.as_ref().err(), local.as_ref().err());
         // The size of cached bytes was proven. If this version states another size, the cached
         // bytes are not its bytes.
@@ -144,12 +144,12 @@ impl FixedVersion {
             return ReadNow::Done(length);
         }
         let known = self.local.load_full();
-        let read = known.map(|local| read_unchanged(&local, offset, buffer));
+        let read = known.map(|local| read_shared(&local, offset, buffer));
         if let Some(ReadNow::Done(length)) = read {
             return ReadNow::Done(length);
         }
         match self.find_local(shares) {
-            Some(local) => read_unchanged(&local, offset, buffer),
+            Some(local) => read_shared(&local, offset, buffer),
             None => ReadNow::Wait,
         }
     }
@@ -161,7 +161,7 @@ impl FixedVersion {
         if !shares.holds(&hash) {
             return None;
         }
-        let local = of_size(shares.source(&hash), size_bytes)?;
+        let local = of_size(shares.provable(&hash), size_bytes)?;
         self.local.store(Some(local.clone()));
         Some(local)
     }
@@ -192,11 +192,10 @@ fn of_size(found: Result<ShareFile, ShareError>, size_bytes: u64) -> Option<Arc<
     found.map(Arc::new)
 }
 
-/// Reads an own file with this content. The file is checked for changes after the read, so that
-/// bytes written in the meantime are not returned as this version.
-fn read_unchanged(local: &ShareFile, offset: u64, buffer: &mut [u8]) -> ReadNow {
-    match local.read_at(offset, buffer) {
-        Ok(length) if length == buffer.len() && local.is_unchanged() => ReadNow::Done(length),
+/// Reads an own file with this content.
+fn read_shared(local: &ShareFile, offset: u64, buffer: &mut [u8]) -> ReadNow {
+    match local.read_content(offset, buffer) {
+        Ok(length) if length == buffer.len() => ReadNow::Done(length),
         _ => ReadNow::Wait,
     }
 }
@@ -204,6 +203,7 @@ fn read_unchanged(local: &ShareFile, offset: u64, buffer: &mut [u8]) -> ReadNow 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::Write;
     use std::time::Duration;
 
     use super::*;
@@ -241,5 +241,44 @@ mod tests {
         assert!(shares.wait_settled(Duration::from_secs(60)));
         assert_eq!(read(shares), ReadNow::Done(4096));
         assert!(page == bytes[..4096] && !version.is_partial());
+    }
+
+    #[test]
+    fn version_of_a_growing_own_file_is_read_on_its_own_node() {
+        let home = tempfile::tempdir().unwrap();
+        let store = store_in(home.path(), empty_names());
+        let shares = store.shares();
+        let dir = home.path().join("share");
+        fs::create_dir(&dir).unwrap();
+        for bytes in [vec![7; 100_000], vec![8; 3_000_000]] {
+            fs::write(dir.join("log"), &bytes).unwrap();
+            shares.add(ShareSpec::new(&dir)).unwrap();
+            shares.all_added();
+            assert!(shares.wait_settled(Duration::from_secs(60)));
+            let file = FileVersion {
+                path: SharedPath::root(),
+                hash: ContentHash::of(&bytes),
+                size_bytes: bytes.len() as u64,
+                mtime: Default::default(),
+                executable: false,
+                own: None,
+            };
+            let early = FixedVersion::open(&file, &store);
+            let mut log = fs::File::options()
+                .append(true)
+                .open(dir.join("log"))
+                .unwrap();
+            log.write_all(b"one more line").unwrap();
+            let late = FixedVersion::open(&file, &store);
+            for version in [early, late] {
+                let mut page = [0; 4096];
+                let offset = bytes.len() as u64 - 4096;
+                let read = version.read_local(shares, offset, &mut page);
+                assert_eq!(read, ReadNow::Done(4096));
+                assert!(page == bytes[..4096] && !version.is_partial());
+            }
+            drop(log);
+            assert!(shares.wait_settled(Duration::from_secs(60)));
+        }
     }
 }

@@ -20,7 +20,7 @@ use super::state::ListingState;
 use super::tree::Slot;
 use super::{beneath, kept};
 use p2pfs_types::digest::{
-    AppendAt, ContentHash, DigestError, InMemory, OnDisk, ReadAt, encode_in,
+    AppendAt, ContentHash, DigestError, InMemory, OnDisk, ReadAt, decode, encode_in,
 };
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::path::SharedPath;
@@ -416,6 +416,27 @@ impl ShareFile {
     /// [`ShareError::Io`].
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, ShareError> {
         Ok(FileExt::read_at(&self.inner.file, buffer, offset)?)
+    }
+
+    /// Reads bytes of the content. If the file was written since it was hashed, each byte is checked
+    /// against the hash.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn read_content(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, ShareError> {
+        let wanted = ByteRange::at(offset, buffer.len() as u64);
+        let wanted = ByteRange::new(wanted.start, wanted.end.min(self.size_bytes()));
+        let length = self.read_at(offset, buffer)?;
+        // checked after the read, so that bytes written meanwhile are not returned
+        if length as u64 == wanted.len() && self.is_unchanged() {
+            return Ok(length);
+        }
+        let proven = self.encode(wanted, &PiecePool::default())?;
+        let decoded = decode(self.inner.hash, self.size_bytes(), wanted, proven);
+        let verified = decoded.ok().and_then(|verified| verified.slice(wanted));
+        let bytes = verified.ok_or(ShareError::Gone)?;
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
     }
 
     fn pairs(&self) -> Result<&HashPairs, ShareError> {
