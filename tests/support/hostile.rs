@@ -23,7 +23,7 @@ use p2pfs_transfer::net::gossip::UdpInlet;
 use p2pfs_transfer::net::peer::{Incoming, Lane, PeerLimits, PeerNet, Probed};
 use p2pfs_transfer::net::{LedgerHandle, PortPair};
 use p2pfs_types::digest::ContentHash;
-use p2pfs_types::id::{Generation, NodeId};
+use p2pfs_types::id::{Generation, NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -366,6 +366,45 @@ impl Hostile {
         }
     }
 
+    /// Returns requests that tell of `count` made-up nodes, each with a key of its own, as members
+    /// and as authors of logs.
+    pub(crate) fn made_up_nodes(&self, count: usize) -> Vec<Request> {
+        let keys: Vec<_> = (0..count).map(|_| Arc::new(NodeKey::random())).collect();
+        let list_of = |key: &Arc<NodeKey>| {
+            let life = Membership::new(
+                ClusterConfig::default(),
+                key.clone(),
+                ([10, 9, 9, 9], 9).into(),
+                Generation(7),
+                self.keyring.reader(),
+                7,
+                Instant::now(),
+            );
+            life.export_members()
+        };
+        let requests = keys.chunks(2050).flat_map(|keys| {
+            let members: Vec<u8> = keys.iter().flat_map(list_of).collect();
+            let heads = keys.iter().map(|key| Self::made_up_head(key)).collect();
+            let members = members.into();
+            [Request::Members { members }, Request::Heads { heads }]
+        });
+        requests.collect()
+    }
+
+    fn made_up_head(key: &NodeKey) -> SignedHead {
+        let head = Head {
+            author: key.node_id(),
+            name: NodeName::from_host("made-up"),
+            epoch: 1,
+            sequence: 1,
+            count: 1,
+            floor: 0,
+            digest: [7; 32],
+        };
+        let signature = key.sign(&head.signed_bytes());
+        SignedHead { head, signature }
+    }
+
     /// Connects to a node with `count` made-up keys, and holds the connections.
     pub(crate) fn crowd(&self, secret: &Path, address: SocketAddr, count: usize) -> Vec<PeerNet> {
         let node = self.who_is_at(address);
@@ -431,7 +470,7 @@ impl Life {
                         // The connection lives, and no answer arrives on it.
                         self.unanswered.push(incoming);
                     } else {
-                        let response = self.response(&incoming.request);
+                        let response = self.response(incoming.from, &incoming.request);
                         incoming.reply.send(response);
                     }
                 }
@@ -485,14 +524,14 @@ impl Life {
         }
     }
 
-    fn response(&mut self, request: &Request) -> Response {
+    fn response(&mut self, from: NodeId, request: &Request) -> Response {
         let said = self.said.lock().unwrap();
         if let Some(response) = (said.answer)(request) {
             return response;
         }
         match request {
             Request::Members { members } => {
-                let _honest = self.membership.merge_members(Instant::now(), members);
+                let _honest = self.membership.merge_members(Instant::now(), from, members);
                 let members = self.membership.export_members();
                 Response::Members { members }
             }

@@ -16,6 +16,7 @@ use super::own::{OwnLog, OwnRecords, OwnState};
 use super::own_readers::ReaderLists;
 use super::owners;
 use super::private;
+use super::row::NodeIndex;
 use super::unserved::{UnservedContents, UnservedMarks};
 use super::view::View;
 use super::writes::CatalogueStorage;
@@ -128,9 +129,14 @@ impl Catalogue {
         self.unserved.next_expiry()
     }
 
-    /// Processes a head. The caller has checked its signature. The node has the name in its head
-    /// from now on, even if no node gives its log.
+    /// Processes a head from its author. The caller has checked its signature. The node has the name
+    /// in its head from now on, even if no node gives its log.
     pub fn handle_head(&mut self, signed: &SignedHead) -> HeadOutcome {
+        self.handle_told_head(signed, signed.head.author)
+    }
+
+    /// Processes a head that the member `teller` sent, as [`handle_head`](Self::handle_head) does.
+    pub fn handle_told_head(&mut self, signed: &SignedHead, teller: NodeId) -> HeadOutcome {
         let head = &signed.head;
         if head.count > RECORDS_PER_AUTHOR_MAX as u64 {
             return HeadOutcome::Refused(CatalogueError::TooManyRecords { count: head.count });
@@ -138,7 +144,7 @@ impl Catalogue {
         if self.logs.forgotten.refuses(head) {
             return HeadOutcome::Known;
         }
-        match self.logs.admit(head.author) {
+        match self.logs.admit_told(head.author, teller) {
             Ok(index) if index == self.logs.me => self.own().compare_head(head),
             Ok(index) => {
                 let outcome = self.logs.log_mut(index).compare_head(head);
@@ -156,10 +162,14 @@ impl Catalogue {
     /// once, after those that the node's previous change has left. [`advance`](Self::advance)
     /// processes the rest.
     ///
+    /// If the table of nodes is full, a live node displaces one that is not live.
+    ///
     /// # Errors
-    /// [`CatalogueError::TooManyNodes`] for a node not known before.
+    /// [`CatalogueError::TooManyNodes`] if all known nodes are live and this one is not known.
     pub fn set_live(&mut self, node: NodeId, live: bool) -> Result<(), CatalogueError> {
-        let index = self.logs.admit(node)?;
+        let Some(index) = self.admit_with_liveness(node, live)? else {
+            return Ok(());
+        };
         if live {
             self.logs.forgotten.refused_to.remove(&node);
         }
@@ -170,6 +180,27 @@ impl Catalogue {
             self.unserved().blame_returned(&node);
         }
         Ok(())
+    }
+
+    /// Returns the index of a node, and assigns one to a live node.
+    fn admit_with_liveness(
+        &mut self,
+        node: NodeId,
+        live: bool,
+    ) -> Result<Option<NodeIndex>, CatalogueError> {
+        if !live {
+            return Ok(self.logs.index_of(&node));
+        }
+        match self.logs.admit(node) {
+            Err(CatalogueError::TooManyNodes) => {
+                let displaced = self.logs.displaced_node();
+                let displaced = displaced.ok_or(CatalogueError::TooManyNodes)?;
+                self.forget(&displaced);
+                while self.logs.index_of(&displaced).is_some() && self.logs.advance_step() {}
+                self.logs.admit(node).map(Some)
+            }
+            admitted => admitted.map(Some),
+        }
     }
 
     /// Forgets a node and its log. All of it is unlisted once [`advance`](Self::advance) returns

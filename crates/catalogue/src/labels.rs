@@ -85,6 +85,7 @@ impl NodeNames<'_> {
                 named.entry(name).or_default().push(node.id);
             }
         }
+        named.values_mut().for_each(|ids| ids.sort_unstable());
         let labels: Vec<(NodeIndex, String)> = self
             .settler
             .tracked
@@ -92,9 +93,14 @@ impl NodeNames<'_> {
             .known()
             .filter_map(|(index, node)| {
                 let name = node.name.as_ref()?;
-                let others = named[name].iter().filter(|id| **id != node.id);
-                let others: Vec<NodeId> = others.copied().collect();
-                let label = rules::label(name.as_str(), &node.id, &others);
+                let ids = &named[name];
+                let at = ids.binary_search(&node.id).ok()?;
+                // No other key has more of the first digits in common than a neighbor in the order
+                // of keys.
+                let before = at.checked_sub(1).and_then(|at| ids.get(at));
+                let neighbors: Vec<NodeId> =
+                    before.into_iter().chain(ids.get(at + 1)).copied().collect();
+                let label = rules::label(name.as_str(), &node.id, &neighbors);
                 (*node.label != *label).then_some((index, label))
             })
             .collect();

@@ -120,8 +120,14 @@ pub use writes::{CatalogueStorage, LogState, LogWrite};
 pub const PART_MAX_RECORDS: usize = 4096;
 /// Maximum estimated bytes in one part that this node sends. A single record may exceed it.
 pub const PART_MAX_BYTES: usize = 1 << 20;
-/// Maximum nodes with a log or a known liveness. A further node is refused until one is forgotten.
+/// Maximum nodes with a log or a known liveness. A further node that is live displaces one that is
+/// not. Any other is refused until one is forgotten.
 pub const NODES_MAX: usize = 4096;
+/// Maximum nodes that were never live here and have a log only because other members told of them.
+/// Further ones are refused until they are live.
+pub const TOLD_NODES_MAX: usize = 1024;
+/// Maximum of these nodes that one member told of.
+pub const TOLD_NODES_PER_TELLER_MAX: usize = 256;
 /// Maximum records of one author, including tombstones. A head that states more is refused, and so
 /// is a part with which the log would have more.
 pub const RECORDS_PER_AUTHOR_MAX: usize = 4_000_000;
@@ -195,7 +201,8 @@ pub enum HeadOutcome {
         /// The epoch of the received head.
         epoch: u64,
     },
-    /// The head exceeds [`NODES_MAX`] or [`RECORDS_PER_AUTHOR_MAX`]. Nothing was stored.
+    /// The head exceeds [`NODES_MAX`], [`TOLD_NODES_MAX`], [`TOLD_NODES_PER_TELLER_MAX`] or
+    /// [`RECORDS_PER_AUTHOR_MAX`]. Nothing was stored.
     Refused(CatalogueError),
 }
 
@@ -260,7 +267,8 @@ pub enum CatalogueError {
     /// are in use.
     #[error("a share has at most {READERS_MAX} readers")]
     TooManyReaders,
-    /// More than [`NODES_MAX`] nodes. It works again once a node was forgotten.
-    #[error("more than {NODES_MAX} nodes are known")]
+    /// More than [`NODES_MAX`] nodes, or more than [`TOLD_NODES_MAX`] that were never live. It works
+    /// again once a node was forgotten, or the node is live.
+    #[error("too many nodes are known")]
     TooManyNodes,
 }

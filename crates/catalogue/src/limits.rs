@@ -27,8 +27,8 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "catalogue::NODES_MAX",
         value: LimitValue::Count(crate::NODES_MAX as u64),
-        text: "maximum number of nodes with a log or a known liveness. A further node is refused \
-               until one is forgotten.",
+        text: "maximum number of nodes with a log or a known liveness. A further node that is live \
+               displaces one that is not. Any other is refused.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/pulls.rs logs_and_nodes_over_their_limits_are_refused",
         ]),
@@ -66,6 +66,23 @@ pub const LIMITS: &[Limit] = &[
                more is refused whole.",
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/pulls.rs logs_and_nodes_over_their_limits_are_refused",
+        ]),
+    },
+    Limit {
+        name: "catalogue::TOLD_NODES_MAX",
+        value: LimitValue::Count(crate::TOLD_NODES_MAX as u64),
+        text: "maximum number of nodes that were never live here and have a log only because other \
+               members told of them. Further ones are refused until they are live.",
+        tests: LimitTests::By(&[
+            "crates/catalogue/src/tests/pulls.rs told_nodes_are_bounded_by_teller_and_in_total_and_leave_room_for_live_ones",
+        ]),
+    },
+    Limit {
+        name: "catalogue::TOLD_NODES_PER_TELLER_MAX",
+        value: LimitValue::Count(crate::TOLD_NODES_PER_TELLER_MAX as u64),
+        text: "maximum number of such nodes (TOLD_NODES_MAX) that one member told of.",
+        tests: LimitTests::By(&[
+            "crates/catalogue/src/tests/pulls.rs told_nodes_are_bounded_by_teller_and_in_total_and_leave_room_for_live_ones",
         ]),
     },
     Limit {

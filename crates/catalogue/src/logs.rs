@@ -26,7 +26,10 @@ use super::row::{Class, NodeIndex, Row, Stamp};
 use super::row_facts::{RowBuilder, fact_of};
 use super::rows::Rows;
 use super::staged::LogPull;
-use super::{CatalogueError, LogPart, NODES_MAX, PART_MAX_BYTES, PART_MAX_RECORDS};
+use super::{
+    CatalogueError, LogPart, NODES_MAX, PART_MAX_BYTES, PART_MAX_RECORDS, TOLD_NODES_MAX,
+    TOLD_NODES_PER_TELLER_MAX,
+};
 use p2pfs_proto::wire::native::record::{Fact, Record, SignedHead};
 use p2pfs_types::id::{NodeId, NodeName};
 
@@ -34,6 +37,8 @@ use p2pfs_types::id::{NodeId, NodeName};
 pub struct NodeLogs {
     pub(super) me: NodeIndex,
     indexes: HashMap<NodeId, NodeIndex>,
+    /// Nodes that were never live here, each with the member that told of it first.
+    told: HashMap<NodeIndex, NodeId>,
     /// Logs in a fixed order, so that a simulated run from the same seed sends the same messages.
     pub(super) logs: BTreeMap<NodeIndex, Log>,
     pub(super) merge: Merge,
@@ -57,6 +62,7 @@ impl NodeLogs {
         Self {
             me: index,
             indexes: HashMap::from([(me, index)]),
+            told: HashMap::new(),
             logs: BTreeMap::from([(index, own)]),
             merge: Merge::new(me, name),
             forgotten: ForgottenNodes::default(),
@@ -131,6 +137,11 @@ impl NodeLogs {
         others.map(id).collect()
     }
 
+    /// Returns whether a node has a log here, which may be empty, or a known liveness.
+    pub fn is_known(&self, node: &NodeId) -> bool {
+        self.indexes.contains_key(node)
+    }
+
     /// Returns the signed head of one log that is complete here.
     pub fn head_of(&self, author: &NodeId) -> Option<&SignedHead> {
         let log = self.logs.get(&self.index_of(author)?)?;
@@ -177,6 +188,46 @@ impl NodeLogs {
         let index = NodeIndex(free as u16);
         self.indexes.insert(id, index);
         Ok(index)
+    }
+
+    /// Returns the index of a node that `teller` told of. Assigns one if it has none and if there
+    /// are fewer than [`TOLD_NODES_MAX`] such nodes, [`TOLD_NODES_PER_TELLER_MAX`] of them from this
+    /// teller.
+    pub(super) fn admit_told(
+        &mut self,
+        id: NodeId,
+        teller: NodeId,
+    ) -> Result<NodeIndex, CatalogueError> {
+        if let Some(known) = self.index_of(&id)
+            && self.logs.get(&known).is_none_or(|log| !log.forgotten)
+        {
+            return Ok(known);
+        }
+        let of_teller = self.told.values().filter(|it| **it == teller).count();
+        if self.told.len() >= TOLD_NODES_MAX || of_teller >= TOLD_NODES_PER_TELLER_MAX {
+            return Err(CatalogueError::TooManyNodes);
+        }
+        let index = self.admit(id)?;
+        self.told.insert(index, teller);
+        Ok(index)
+    }
+
+    /// Returns the node that makes room for a live one in a full table: one that is not live,
+    /// preferably one that was never live, then one without a record, then the one that departed
+    /// first.
+    pub(super) fn displaced_node(&self) -> Option<NodeId> {
+        let state = self.merge.state();
+        let others = state
+            .known()
+            .filter(|(index, node)| *index != self.me && !node.live);
+        let rank = |index: &NodeIndex| {
+            let log = self.logs.get(index);
+            let has_rows = log.is_some_and(|log| !log.rows.is_empty() || !log.old.is_empty());
+            let left = log.map_or(0, |log| log.left);
+            (!self.told.contains_key(index), has_rows, left)
+        };
+        let first = others.min_by_key(|(index, _)| rank(index))?;
+        Some(first.1.id)
     }
 
     /// Returns the log of a node, and creates an empty one if it has none.
@@ -274,6 +325,8 @@ impl NodeLogs {
             self.departures += 1;
             let departure = self.departures;
             self.log_mut(index).left = departure;
+        } else {
+            self.told.remove(&index);
         }
         self.log_mut(index).pull.yielded_to_live &= !live;
         let has_rows = self
@@ -400,6 +453,7 @@ impl NodeLogs {
         let id = self.merge.state().node(index).id;
         self.logs.remove(&index);
         self.indexes.remove(&id);
+        self.told.remove(&index);
         self.forgotten.to_delete.push(id);
         Arc::make_mut(&mut self.merge.tracked.state.nodes)[usize::from(index.0)] = None;
         self.merge.tracked.state.unserved.forget(index);

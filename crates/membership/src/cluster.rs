@@ -352,11 +352,16 @@ impl Cluster {
         self.lives.roster.export(has_left)
     }
 
-    /// Merges the list that another member exported.
+    /// Merges the list that the member `teller` exported.
     ///
     /// # Errors
     /// [`ClusterError::BadMemberList`], [`ClusterError::ForgedMemberList`].
-    pub fn merge_members(&mut self, now: Instant, list: &[u8]) -> Result<(), ClusterError> {
+    pub fn merge_members(
+        &mut self,
+        now: Instant,
+        teller: NodeId,
+        list: &[u8],
+    ) -> Result<(), ClusterError> {
         if self.leaving.is_some() {
             return Ok(());
         }
@@ -364,7 +369,7 @@ impl Cluster {
         let trust = lives.admission.trust.view();
         let is_member = |node: &NodeId| trust.is_member(node);
         let counters = &mut lives.links.counters;
-        let merged = lives.roster.merge(now, list, is_member, counters);
+        let merged = lives.roster.merge(now, teller, list, is_member, counters);
         self.settle(now);
         merged
     }
@@ -375,6 +380,7 @@ impl Cluster {
         let trust = self.lives.admission.trust.view();
         let is_gone = |node: &NodeId| !trust.is_member(node);
         self.lives.links.forget_former_members();
+        self.lives.roster.retain_candidates(|node| !is_gone(node));
         let live = self.lives.roster.live().values().copied();
         let gone: Vec<_> = live.filter(|member| is_gone(&member.node)).collect();
         for member in gone {
@@ -397,7 +403,7 @@ impl Cluster {
                 RosterChange::Down(member) => self.handle_down(now, member),
                 RosterChange::Renewed(me) => self.lives.begin_life(now, me),
             }
-            let members = self.lives.roster.live().len() + 1;
+            let members = self.lives.roster.met_count() + 1;
             self.spreading.resize(members);
         }
     }
@@ -417,12 +423,13 @@ impl Cluster {
         self.push_pulls.start(now);
     }
 
-    /// Reports a member that is down. Remembers its addresses, unless it left for good.
+    /// Reports a member that is down. Remembers its addresses, unless it left for good or never
+    /// spoke to this node.
     fn handle_down(&mut self, now: Instant, member: Member) {
         let node = member.node;
         let rumors = &self.spreading.rumors;
         let farewell = rumors.farewell_of(&node, member.generation);
-        if farewell != Some(Farewell::Final) {
+        if farewell != Some(Farewell::Final) && !self.lives.roster.is_unmet(&node) {
             let addresses = self.lives.links.table.addresses(&member);
             self.seeds.add_lost(node, addresses);
         }

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Maximum number of links (addresses with which datagrams are exchanged). Beyond it the link that
-/// was silent longest is dropped, and its peer must prove itself again.
+/// Maximum number of links (addresses with which datagrams are exchanged). Beyond it the unproven
+/// link that was silent longest is dropped. If all are proven, it is the longest silent one of the
+/// host with the most links.
 pub const LINKS_MAX: usize = 4096;
 /// Maximum number of proven addresses of one node. Beyond it the one that was silent longest is
 /// dropped.
@@ -28,8 +29,20 @@ pub(crate) const TRANSMITS_MAX: usize = 16_384;
 /// strangers and offences are dropped, because a peer can cause them at will. Changes of members
 /// are never dropped.
 pub(crate) const EVENTS_MAX: usize = 8192;
-/// Maximum number of members, living and remembered. News about further ones is ignored.
+/// Maximum number of members, living and remembered. Beyond it, a node that speaks displaces a
+/// member that never did, or one of the host with the most members.
 pub const MEMBERS_MAX: usize = 4096;
+/// Maximum number of nodes that members told of and that wait to be greeted. Beyond it, the oldest
+/// that the same member told of is forgotten.
+pub(crate) const CANDIDATES_MAX: usize = 4096;
+/// Maximum number of such nodes that are greeted at once.
+pub(crate) const GREETED_MAX: usize = 32;
+/// Maximum number of them that one member told of.
+pub(crate) const GREETED_PER_TELLER_MAX: usize = 8;
+/// Maximum number of members that never answered this node: other members may reach them.
+pub(crate) const UNMET_MAX: usize = 64;
+/// Maximum number of them that one member told of.
+pub(crate) const UNMET_PER_TELLER_MAX: usize = 8;
 /// Maximum size in bytes of the list that another member exported. A longer one is refused.
 pub const MEMBER_LIST_MAX_BYTES: usize = 512 * 1024;
 /// Maximum number of remembered seeds, and also of remembered lost members. Further ones are

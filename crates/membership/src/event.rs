@@ -34,7 +34,12 @@ pub enum Event {
     /// A received head of a higher rank than the stored one, or of an author without one. The owner
     /// verifies its signature, and that the bytes have this author and rank. The head is stored and
     /// spread only by [`super::Cluster::set_head`].
-    Head(EncodedHead),
+    Head {
+        /// The member that sent the head, which may not be its author.
+        from: NodeId,
+        /// The head.
+        head: EncodedHead,
+    },
     /// An application message ([`p2pfs_proto::wire::native::udp::Message`], not decoded here).
     Message {
         /// The node to which the session is bound.

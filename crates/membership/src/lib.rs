@@ -14,7 +14,7 @@
 //! | `links` | sessions over sealed datagrams: challenge, replay window, queues, proven addresses |
 //! | `reach` | the addresses that the owner was told, and NATs on the way |
 //! | `vouch` | the statements that nodes have signed about themselves |
-//! | `roster` | the engine: alive, suspect, down; generations |
+//! | `roster` | the engine: alive, suspect, down; generations; nodes that were only told of |
 //! | `seeds` | the addresses to greet and when, without end |
 //! | `spread`, `rumors` | heads, statements and departures, passed on for a few rounds |
 //! | `sender_table` | news that members sent of other nodes; a sender displaces only its own |

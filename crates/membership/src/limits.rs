@@ -11,6 +11,15 @@ pub const LIMITS: &[Limit] = &[
         tests: LimitTests::By(&["crates/membership/src/tests.rs broadcasts_respect_their_rate"]),
     },
     Limit {
+        name: "membership::config::CANDIDATES_MAX",
+        value: LimitValue::Count(crate::config::CANDIDATES_MAX as u64),
+        text: "maximum number of nodes that members told of and that wait to be greeted. Beyond it, \
+               the oldest that the same member told of is forgotten.",
+        tests: LimitTests::By(&[
+            "crates/membership/src/roster/candidates.rs a_teller_of_very_many_nodes_delays_no_candidate_of_another_teller",
+        ]),
+    },
+    Limit {
         name: "membership::config::DEPARTURES_MAX",
         value: LimitValue::Count(crate::config::DEPARTURES_MAX as u64),
         text: "maximum number of remembered departures. Beyond it, the oldest that the same member \
@@ -26,6 +35,22 @@ pub const LIMITS: &[Limit] = &[
                offences. Changes of members are never dropped, because the node would otherwise show \
                wrong members. The node takes all events after each datagram.",
         tests: LimitTests::By(&["crates/membership/src/tests.rs unread_events_are_bounded"]),
+    },
+    Limit {
+        name: "membership::config::GREETED_MAX",
+        value: LimitValue::Count(crate::config::GREETED_MAX as u64),
+        text: "maximum number of nodes that members told of and that are greeted at once.",
+        tests: LimitTests::By(&[
+            "crates/membership/src/roster/candidates.rs greeted_candidates_of_all_tellers_are_bounded",
+        ]),
+    },
+    Limit {
+        name: "membership::config::GREETED_PER_TELLER_MAX",
+        value: LimitValue::Count(crate::config::GREETED_PER_TELLER_MAX as u64),
+        text: "maximum number of such nodes (GREETED_MAX) that one member told of.",
+        tests: LimitTests::By(&[
+            "crates/membership/src/roster/candidates.rs a_teller_of_very_many_nodes_delays_no_candidate_of_another_teller",
+        ]),
     },
     Limit {
         name: "membership::config::GREETINGS_MAX",
@@ -69,19 +94,23 @@ pub const LIMITS: &[Limit] = &[
         name: "membership::config::LINKS_MAX",
         value: LimitValue::Count(crate::config::LINKS_MAX as u64),
         text: "maximum number of links (addresses with which datagrams are exchanged). Beyond it, \
-               the link that was silent longest is dropped, and its peer must prove itself again.",
+               the unproven link that was silent longest is dropped. If all are proven, it is the \
+               longest silent one of the host with the most links, and its peer must prove itself \
+               again.",
         tests: LimitTests::By(&[
             "crates/membership/src/links/tests.rs the_table_of_links_is_bounded_and_drops_the_longest_silent",
+            "crates/membership/src/links/tests.rs greetings_without_an_answer_displace_no_proven_link",
         ]),
     },
     Limit {
         name: "membership::config::MEMBERS_MAX",
         value: LimitValue::Count(crate::config::MEMBERS_MAX as u64),
-        text: "maximum number of members, living and remembered. News about further ones is \
-               ignored.",
+        text: "maximum number of members, living and remembered. Beyond it, a node that speaks \
+               displaces a member that never did, otherwise one of the host with the most members.",
         tests: LimitTests::By(&[
             "crates/membership/src/tests.rs hostile_members_neither_crash_a_node_nor_fill_its_memory",
-            "crates/membership/src/roster/tests.rs the_table_of_members_is_bounded",
+            "crates/membership/src/roster/tests.rs the_table_of_members_is_bounded_and_a_node_of_another_host_finds_room",
+            "crates/membership/src/roster/tests.rs a_member_that_speaks_displaces_one_that_was_only_told_of",
         ]),
     },
     Limit {
@@ -158,6 +187,24 @@ pub const LIMITS: &[Limit] = &[
                dropped.",
         tests: LimitTests::By(&[
             "crates/membership/src/links/tests.rs queued_datagrams_are_bounded_and_the_oldest_are_dropped",
+        ]),
+    },
+    Limit {
+        name: "membership::config::UNMET_MAX",
+        value: LimitValue::Count(crate::config::UNMET_MAX as u64),
+        text: "maximum number of members that never answered this node. Other members may reach \
+               them. Further ones become members only when they answer.",
+        tests: LimitTests::By(&[
+            "crates/membership/src/roster/candidates.rs silent_candidates_become_unmet_members_within_the_share_of_their_teller",
+        ]),
+    },
+    Limit {
+        name: "membership::config::UNMET_PER_TELLER_MAX",
+        value: LimitValue::Count(crate::config::UNMET_PER_TELLER_MAX as u64),
+        text: "maximum number of such members (UNMET_MAX) that one member told of.",
+        tests: LimitTests::By(&[
+            "crates/membership/src/roster/candidates.rs silent_candidates_become_unmet_members_within_the_share_of_their_teller",
+            "crates/membership/src/roster/tests.rs a_member_that_tells_of_made_up_nodes_makes_few_of_them_members_and_few_tell_of_them",
         ]),
     },
     Limit {

@@ -101,19 +101,26 @@ impl NodeLives {
         copies.chain(self.reach.poll_timeout()).min()
     }
 
-    /// Returns up to `count` living members, chosen at random if there are more.
+    /// Returns up to `count` living members, chosen at random if there are more. Members that spoke
+    /// to this node are chosen first.
     pub(super) fn some_members(&mut self, count: usize) -> Vec<Member> {
-        let live = self.roster.live().values().copied();
         if count >= self.roster.live().len() {
-            live.collect()
-        } else {
-            live.sample(&mut self.rng, count)
+            return self.roster.live().values().copied().collect();
         }
+        let met = self.roster.live_and_met().copied();
+        let mut chosen = met.sample(&mut self.rng, count);
+        let unmet = self.roster.live().values().copied();
+        let unmet = unmet.filter(|member| self.roster.is_unmet(&member.node));
+        let rest = count - chosen.len();
+        if rest > 0 {
+            chosen.extend(unmet.sample(&mut self.rng, rest));
+        }
+        chosen
     }
 
-    /// Returns a random living member.
+    /// Returns a random living member that spoke to this node.
     pub(super) fn random_member(&mut self) -> Option<Member> {
-        self.roster.live().values().choose(&mut self.rng).copied()
+        self.roster.live_and_met().choose(&mut self.rng).copied()
     }
 
     /// Returns a member with the address at which this node reaches it.
@@ -299,7 +306,7 @@ impl NodeLives {
         let trust = self.admission.trust.load();
         let is_member = |node: &NodeId| trust.is_member(node);
         let (roster, from_node) = (&mut self.roster, from.node);
-        match roster.handle_packet(now, from_node, packet, is_member, counters) {
+        match roster.handle_packet(now, (from_node, address), packet, is_member, counters) {
             Ok(None) => {}
             Ok(Some((who, what))) => self.record_offence(now, who, what),
             Err(PacketRefusal::Outlived(known)) => {
@@ -321,6 +328,11 @@ impl NodeLives {
             }
             while let Some((life, contradicted)) = self.roster.own_key.poll_other_life() {
                 self.record_later_life(now, &life, contradicted);
+            }
+            while let Some(told) = self.roster.poll_greeting() {
+                if self.admission.trust.is_member(&told.node) {
+                    self.approach(now, told.address);
+                }
             }
             let Some((to, packet)) = self.roster.poll_send() else {
                 break;

@@ -12,6 +12,8 @@
 //! | `timers` | the engine's timers |
 //! | `packet` | packets and member lists, decoded and encoded |
 //! | `hearsay` | the claims of one packet or list, and which of them are believed |
+//! | `candidates` | nodes that were only told of: greeted first, members later |
+//! | `met_hosts` | the hosts of members, and which member makes room in a full table |
 //! | `answers` | probes, their answers, and how long the end of a suspect is postponed |
 //! | `own_key` | other lives of this node, and how often they may renew it |
 
@@ -24,25 +26,30 @@ use foca::{Codec, Incarnation, OwnedNotification, PostcardCodec, State, Timer, T
 use rand::rngs::StdRng;
 
 use super::ClusterError;
-use super::config::ClusterConfig;
+use super::config::{ClusterConfig, MEMBERS_MAX};
 use super::counters::Counters;
 use super::event::Offence;
 use super::identity::MemberLife;
 use super::vouch::Vouchers;
 use p2pfs_proto::wire::native::udp::{Contact, SignedContact};
+use p2pfs_types::host::HostPrefix;
 use p2pfs_types::id::{Generation, NodeId};
 
 mod answers;
+mod candidates;
 mod engine;
 mod hearsay;
+mod met_hosts;
 mod own_key;
 mod packet;
 mod timers;
 mod tuning;
 
 use answers::{OWN_QUESTIONS, ProbeAnswers};
+use candidates::{Candidates, UNMET_MEMORY};
 use engine::{Header, SwimEngine, Update};
 use hearsay::Hearsay;
+use met_hosts::MetHosts;
 use own_key::OwnKeyUse;
 use packet::{EnginePacket, decode, decode_list, encode, encode_list, is_reachable};
 use timers::Timers;
@@ -81,6 +88,8 @@ pub(super) struct Roster {
     token: Option<TimerToken>,
     tuning: EngineTuning,
     live: BTreeMap<NodeId, Contact>,
+    candidates: Candidates,
+    met_hosts: MetHosts,
     pub(super) answers: ProbeAnswers,
     pub(super) own_key: OwnKeyUse,
     sends: VecDeque<(Contact, Bytes)>,
@@ -104,6 +113,8 @@ impl Roster {
             token: None,
             tuning,
             live: BTreeMap::new(),
+            candidates: Candidates::new(),
+            met_hosts: MetHosts::default(),
             answers: ProbeAnswers::default(),
             own_key: OwnKeyUse::new(now),
             sends: VecDeque::new(),
@@ -114,6 +125,33 @@ impl Roster {
     /// Returns the living members besides this node.
     pub(super) fn live(&self) -> &BTreeMap<NodeId, Contact> {
         &self.live
+    }
+
+    /// Returns the living members besides this node that spoke to it.
+    pub(super) fn live_and_met(&self) -> impl Iterator<Item = &Contact> {
+        let live = self.live.values();
+        live.filter(|member| !self.candidates.is_unmet(&member.node))
+    }
+
+    /// Returns the number of living members besides this node that spoke to it.
+    pub(super) fn met_count(&self) -> usize {
+        let unmet = self.candidates.unmet();
+        self.live.len() - unmet.filter(|node| self.live.contains_key(node)).count()
+    }
+
+    /// Returns whether this node only heard of a member.
+    pub(super) fn is_unmet(&self, node: &NodeId) -> bool {
+        self.candidates.is_unmet(node)
+    }
+
+    /// Returns the next node that was only told of and has to be greeted.
+    pub(super) fn poll_greeting(&mut self) -> Option<Contact> {
+        self.candidates.poll_greeting()
+    }
+
+    /// Forgets nodes that were only told of and are not members of the cluster.
+    pub(super) fn retain_candidates(&mut self, is_member: impl Fn(&NodeId) -> bool) {
+        self.candidates.retain(is_member);
     }
 
     /// Returns the generation of a node that lives or is in the engine's table.
@@ -137,15 +175,15 @@ impl Roster {
         self.drain(now);
     }
 
-    /// Handles an engine packet from the node `from`. Counts a packet that cannot be decoded or
-    /// whose header names another sender.
+    /// Handles an engine packet from the node `from`, which was proven at the address `at`. Counts a
+    /// packet that cannot be decoded or whose header names another sender.
     ///
     /// # Errors
     /// [`PacketRefusal`]. Nothing was changed.
     pub(super) fn handle_packet(
         &mut self,
         now: Instant,
-        from: NodeId,
+        (from, at): (NodeId, SocketAddr),
         data: &[u8],
         is_member: impl Fn(&NodeId) -> bool,
         counters: &mut Counters,
@@ -163,9 +201,12 @@ impl Roster {
             return Err(PacketRefusal::Unintroduced);
         }
         let mut hearsay = Hearsay::examine(self, from, &told, is_member);
-        if !hearsay.make_fit(self, Some(&from), counters) {
+        if !self.make_room(now, &from, HostPrefix::of(at.ip())) {
+            counters.excess.too_many_members += 1;
             return Ok(hearsay.blame);
         }
+        self.add_candidates(now, from, &mut hearsay, counters);
+        self.candidates.meet(now, &from);
         if !self.contradicts_in_time(now, &header, &mut hearsay) {
             counters.excess.too_many_renewals += 1;
             if header.message == foca::Message::TurnUndead {
@@ -225,18 +266,19 @@ impl Roster {
         self.drain(now);
     }
 
-    /// Returns this node and all known members that are not `left_out`, encoded for
+    /// Returns this node and all members that it met and that are not `left_out`, encoded for
     /// [`Self::merge`].
     pub(super) fn export(&self, left_out: impl Fn(&Contact) -> bool) -> Bytes {
         let me = self.engine.me();
-        let wanted = |m: &&Update| m.id().0.node != me.0.node && !left_out(&m.id().0);
+        let is_met = |it: &Contact| it.node != me.0.node && !self.is_unmet(&it.node);
+        let wanted = |m: &&Update| is_met(&m.id().0) && !left_out(&m.id().0);
         let others = self.engine.entries().filter(wanted);
         let this_node = Update::alive(me);
         let list = std::iter::once(&this_node).chain(others);
         encode_list(list, &self.vouchers).into()
     }
 
-    /// Merges another member's list.
+    /// Merges the list of the member `teller`.
     ///
     /// # Errors
     /// [`ClusterError::BadMemberList`], or [`ClusterError::ForgedMemberList`] if a signature is
@@ -244,6 +286,7 @@ impl Roster {
     pub(super) fn merge(
         &mut self,
         now: Instant,
+        teller: NodeId,
         list: &[u8],
         is_member: impl Fn(&NodeId) -> bool,
         counters: &mut Counters,
@@ -252,9 +295,8 @@ impl Roster {
         // The teller cannot have heard from a node without a usable address.
         signed.retain(|(update, _)| is_reachable(update.id().0) && is_member(&update.id().0.node));
         let me = self.engine.me().0;
-        // The sender of the list is not known here, so this node stands in for the teller.
-        let mut hearsay = Hearsay::examine(self, me.node, &signed, |_| true);
-        if hearsay.blame == Some((me.node, Offence::SpeaksForOthers)) {
+        let mut hearsay = Hearsay::examine(self, teller, &signed, |_| true);
+        if hearsay.blame == Some((teller, Offence::SpeaksForOthers)) {
             return Err(ClusterError::ForgedMemberList);
         }
         if let Some(later) = hearsay.later_self(&me) {
@@ -263,16 +305,77 @@ impl Roster {
             self.continue_after(now, later, may);
         }
         hearsay.drop_claims_about(&me.node);
-        hearsay.make_fit(self, None, counters);
+        self.add_candidates(now, teller, &mut hearsay, counters);
         self.engine.apply(hearsay.believed.iter().cloned());
         self.drain(now);
         self.question(now, &hearsay);
         Ok(())
     }
 
+    /// Removes the claims about nodes that are not members here, and adds these nodes to the
+    /// candidates.
+    fn add_candidates(
+        &mut self,
+        now: Instant,
+        teller: NodeId,
+        hearsay: &mut Hearsay,
+        counters: &mut Counters,
+    ) {
+        for life in hearsay.lives_called_over() {
+            self.candidates.remove_waiting(&life);
+        }
+        let me = self.engine.me().0.node;
+        let is_known = |node: &NodeId| *node == me || self.generation_of(node).is_some();
+        for told in hearsay.take_candidates(is_known) {
+            if self.candidates.add(now, teller, &told) {
+                counters.excess.too_many_members += 1;
+            }
+        }
+    }
+
+    /// Makes room in the table of members for a node that speaks from `host`, and records the host.
+    /// Returns false if there is no room.
+    fn make_room(&mut self, now: Instant, node: &NodeId, host: HostPrefix) -> bool {
+        let is_full = self.engine.entries().len() >= MEMBERS_MAX;
+        if is_full && self.generation_of(node).is_none() {
+            let unmet = self.candidates.unmet().next().copied();
+            let displaced = || {
+                let entries: Vec<_> = self.engine.entries().collect();
+                self.met_hosts.displaced_by(host, &entries)
+            };
+            let Some(displaced) = unmet.or_else(displaced) else {
+                return false;
+            };
+            self.remove(now, &displaced);
+        }
+        self.met_hosts.record(*node, host);
+        true
+    }
+
+    /// Removes a member, as if it had been down for long.
+    fn remove(&mut self, now: Instant, node: &NodeId) {
+        let Some(life) = self.engine.entry(node).map(|entry| *entry.id()) else {
+            self.candidates.forget(node);
+            return;
+        };
+        self.mark_down_silently(now, life.0);
+        let removal = Timer::RemoveDown(life);
+        self.timers.remove(&removal);
+        self.engine.handle_timer(removal);
+        self.forget(node);
+    }
+
+    /// Forgets a node that is not in the engine's table any more.
+    fn forget(&mut self, node: &NodeId) {
+        self.answers.forget(node);
+        self.met_hosts.forget(node);
+        self.candidates.forget(node);
+    }
+
     /// Returns when [`Self::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first_due()
+        let candidates = self.candidates.poll_timeout();
+        self.timers.first_due().into_iter().chain(candidates).min()
     }
 
     /// Runs the engine's timers that are due.
@@ -290,9 +393,29 @@ impl Roster {
             self.engine.handle_timer(timer);
             self.drain(now);
             if let Some(node) = down.filter(|node| self.generation_of(node).is_none()) {
-                self.answers.forget(&node);
+                self.forget(&node);
             }
         }
+        for told in self.candidates.end_due(now) {
+            self.engine.apply_silently(told);
+            self.drain(now);
+        }
+    }
+
+    /// Adds the members of a list without meeting them.
+    #[cfg(test)]
+    pub(super) fn assume_members(&mut self, now: Instant, list: &[u8]) {
+        let signed = decode_list(list).unwrap();
+        for (update, signature) in &signed {
+            let life = SignedContact {
+                contact: update.id().0,
+                signature: *signature,
+            };
+            self.vouchers.remember(life.contact.node, life);
+        }
+        self.engine
+            .apply(signed.into_iter().map(|(update, _)| update));
+        self.drain(now);
     }
 
     /// Returns the next packet to send.
@@ -467,6 +590,10 @@ impl Roster {
                             continue;
                         }
                     }
+                    Timer::RemoveDown(life) if self.is_unmet(&life.0.node) => {
+                        self.timers.insert(now + after.min(UNMET_MEMORY), timer);
+                        continue;
+                    }
                     Timer::ProbeRandomMember(token) => self.token = Some(*token),
                     _ => {}
                 }
@@ -511,7 +638,22 @@ impl Roster {
             }
             _ => {}
         }
+        let data = self.without_unmet(data);
         self.sends.push_back((to, data));
+    }
+
+    /// Returns a packet without the claims about members that this node did not meet.
+    fn without_unmet(&self, data: Bytes) -> Bytes {
+        if self.candidates.unmet().len() == 0 {
+            return data;
+        }
+        let Some(EnginePacket { header, told }) = decode(&data) else {
+            return data;
+        };
+        let is_met = |update: &Update| !self.is_unmet(&update.id().0.node);
+        let told = told.into_iter().map(|(update, _)| update);
+        let met: Vec<Update> = told.filter(is_met).collect();
+        encode(&header, &met, &self.vouchers).into()
     }
 
     fn handle_notification(&mut self, note: OwnedNotification<MemberLife>) {

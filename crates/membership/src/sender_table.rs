@@ -86,6 +86,24 @@ impl<K: Ord + Copy, V> SenderTable<K, V> {
         Some(entry.value)
     }
 
+    /// Returns the senders that have entries.
+    pub(super) fn senders(&self) -> impl Iterator<Item = &NodeId> {
+        self.by_sender.keys()
+    }
+
+    /// Removes and returns the oldest entry of a sender.
+    pub(super) fn take_oldest(&mut self, sender: &NodeId) -> Option<(K, V)> {
+        let key = *self.by_sender.get(sender)?.values().next()?;
+        Some((key, self.remove(&key)?))
+    }
+
+    /// Removes the entries with keys for which `keep` returns false.
+    pub(super) fn retain(&mut self, keep: impl Fn(&K) -> bool) {
+        let keys = self.entries.keys().filter(|key| !keep(key));
+        let keys: Vec<K> = keys.copied().collect();
+        keys.iter().for_each(|key| drop(self.remove(key)));
+    }
+
     /// Removes the entries with keys in a range.
     pub(super) fn remove_range(&mut self, range: impl RangeBounds<K>) {
         let keys: Vec<K> = self.entries.range(range).map(|(key, _)| *key).collect();

@@ -110,7 +110,7 @@ impl Spreading {
     pub(super) fn receive_head(&mut self, from: NodeId, head: EncodedHead, lives: &mut NodeLives) {
         let is_member = lives.admission.trust.is_member(&head.author);
         if is_member && self.rumors.is_news(from, &head) {
-            lives.push_bounded(Event::Head(head));
+            lives.push_bounded(Event::Head { from, head });
         }
     }
 

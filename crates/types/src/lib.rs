@@ -12,6 +12,7 @@ pub mod digest;
 pub mod extent;
 pub mod file_name;
 pub mod files;
+pub mod host;
 pub mod id;
 pub mod keyed_buckets;
 pub mod least;

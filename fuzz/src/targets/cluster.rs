@@ -112,7 +112,8 @@ impl Table {
             4 => {
                 let length = choose.int_in_range(0..=choose.len().min(200))?;
                 let list = choose.bytes(length)?.to_vec();
-                let _refused = self.seats[at].merge_members(now, &list);
+                let teller = self.seats[1].me().node;
+                let _refused = self.seats[at].merge_members(now, teller, &list);
             }
             5 => {
                 let mut list = self.seats[choose.choose_index(3)?]
@@ -122,7 +123,8 @@ impl Table {
                     let place = choose.choose_index(list.len())?;
                     list[place] ^= choose.arbitrary::<u8>()?;
                 }
-                let _refused = self.seats[at].merge_members(now, &list);
+                let teller = self.seats[1].me().node;
+                let _refused = self.seats[at].merge_members(now, teller, &list);
             }
             6 => {
                 let length = choose.int_in_range(0..=choose.len().min(900))?;

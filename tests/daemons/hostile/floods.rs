@@ -11,6 +11,9 @@ const TIMES: usize = 400;
 /// Requests for heads: more than any node needs to send.
 const QUESTIONS: usize = 6000;
 
+/// Made-up nodes: more than the tables of members and of logs have room for.
+const MADE_UP_NODES: usize = 4100;
+
 /// Sends the same record until the daemon closes the connection, on three connections in turn.
 fn flood(scene: &Scene, carried: &[u8]) {
     for _ in 0..3 {
@@ -58,4 +61,28 @@ fn a_host_that_floods_with_requests_is_named_by_its_address() {
     scene.assert_unharmed();
     let journal = scene.one.stop().stderr;
     assert!(journal.contains(how), "{journal}");
+}
+
+#[apply(promise)]
+fn a_member_that_makes_up_thousands_of_nodes_and_authors_hides_no_newcomer() {
+    let mut scene = scene();
+    let made_up = scene.eve.made_up_nodes(MADE_UP_NODES);
+    let tell = |scene: &Scene, address| {
+        let requests = made_up.iter().cloned();
+        let answers = requests.filter_map(|request| scene.eve.try_ask(address, request));
+        assert!(answers.count() > 0, "no list was received");
+    };
+    tell(&scene, scene.one.address);
+    tell(&scene, scene.two.address);
+    let three = scene.cluster.start("three");
+    three.wait_for_file("honest.txt");
+    tell(&scene, three.address);
+    three.write("newcomer.txt", b"new");
+    for node in [&scene.one, &scene.two] {
+        node.wait_for_file("newcomer.txt");
+        await_bytes(node, "newcomer.txt", b"new");
+    }
+    let known = peers(&scene.one).len();
+    assert!(known < MADE_UP_NODES / 10, "{known} nodes are known");
+    scene.assert_unharmed();
 }

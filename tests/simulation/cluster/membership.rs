@@ -448,7 +448,8 @@ fn two_hundred_idle_nodes_are_quiet_and_learn_a_head_within_two_seconds() {
     let took = converge(&mut world, 20 * SECOND, "start");
     println!("200 nodes: {took:?}");
     (0..20).for_each(|node| world.set_head(node, 1));
-    world.run_for(10 * SECOND);
+    // Each node passes on each member that it met at the start.
+    world.run_for(30 * SECOND);
     let before: u64 = world.network.sent_bytes.values().sum();
     world.run_for(15 * SECOND);
     let after: u64 = world.network.sent_bytes.values().sum();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use p2pfs_types::id::NodeId;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -55,7 +56,11 @@ pub(super) enum Payload {
     /// May be lost, duplicated or late.
     Datagram(Vec<u8>),
     /// Part of a TCP exchange of member lists. Arrives unless the network is partitioned.
-    Members { list: Vec<u8>, answer: bool },
+    Members {
+        teller: NodeId,
+        list: Vec<u8>,
+        answer: bool,
+    },
 }
 
 /// The simulated network.

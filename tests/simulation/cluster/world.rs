@@ -308,10 +308,14 @@ impl World {
                     cluster.handle_message(now, from, &datagram)
                 });
             }
-            Payload::Members { list, answer } => {
+            Payload::Members {
+                teller,
+                list,
+                answer,
+            } => {
                 let ours = self.with(index, |cluster, now| {
                     cluster
-                        .merge_members(now, &list)
+                        .merge_members(now, teller, &list)
                         .expect("the harness sends true lists");
                     cluster.export_members()
                 });
@@ -324,6 +328,7 @@ impl World {
 
     fn send_members(&mut self, from: usize, to: SocketAddr, list: Bytes, answer: bool) {
         let payload = Payload::Members {
+            teller: self.nodes[from].id,
             list: list.to_vec(),
             answer,
         };
@@ -385,7 +390,7 @@ impl World {
             return;
         };
         match event {
-            Event::Head(head) if head.bytes == head_bytes(head.author, head.rank) => {
+            Event::Head { head, .. } if head.bytes == head_bytes(head.author, head.rank) => {
                 node.heads.insert(head.author, head.rank);
                 cluster
                     .set_head(now, head.author, head.rank, head.bytes.clone())

@@ -3,7 +3,8 @@
 use super::*;
 use crate::staged::STAGED_MAX_PARTS;
 use crate::{
-    CatalogueError, NODES_MAX, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX, TOMBSTONES_MIN,
+    CatalogueError, NODES_MAX, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX, TOLD_NODES_MAX,
+    TOLD_NODES_PER_TELLER_MAX, TOMBSTONES_MIN,
 };
 use p2pfs_proto::wire::native::record::{Fact, PATH_MAX_DEPTH, Record};
 
@@ -436,6 +437,63 @@ fn logs_and_nodes_over_their_limits_are_refused() {
     assert_eq!(outcome, HeadOutcome::Refused(CatalogueError::TooManyNodes));
     watcher.forget(&id(1));
     pull_of(watcher.handle_head(&signed(&mut node(2, "surplus"))));
+}
+
+/// Returns the key of a made-up node.
+fn made_up(number: u32) -> NodeId {
+    let mut key = [9; 32];
+    key[..4].copy_from_slice(&number.to_le_bytes());
+    NodeId::new(key)
+}
+
+/// Returns a head of a made-up node. The catalogue does not check its signature.
+fn made_up_head(number: u32) -> SignedHead {
+    let mut head = signed(&mut node(2, "made-up"));
+    head.head.author = made_up(number);
+    head
+}
+
+#[test]
+fn told_nodes_are_bounded_by_teller_and_in_total_and_leave_room_for_live_ones() {
+    let mut watcher = watcher();
+    let refused = HeadOutcome::Refused(CatalogueError::TooManyNodes);
+    let mut taken = 0;
+    for teller in 0..40 {
+        let heads = 100 * (teller + 1)..100 * (teller + 1) + 2 * TOLD_NODES_PER_TELLER_MAX as u32;
+        let mut of_teller = 0;
+        for number in heads {
+            let head = made_up_head(number * 1000);
+            let is_known = watcher.logs().is_known(&head.head.author);
+            let outcome = watcher.handle_told_head(&head, made_up(teller));
+            of_teller += usize::from(outcome != refused && !is_known);
+        }
+        assert!(of_teller <= TOLD_NODES_PER_TELLER_MAX);
+        taken += of_teller;
+    }
+    assert_eq!(taken, TOLD_NODES_MAX);
+    // The author tells of itself once it is live.
+    watcher.set_live(id(1), true).unwrap();
+    pull_of(watcher.handle_told_head(&signed(&mut author_of(1)), made_up(0)));
+}
+
+#[test]
+fn a_live_node_displaces_one_that_was_only_told_of_and_then_the_one_that_departed_first() {
+    let (mut author, mut watcher) = (author_of(1), watcher());
+    watcher.set_live(id(1), true).unwrap();
+    share(&mut author, &mut watcher);
+    watcher.handle_told_head(&made_up_head(1), made_up(2));
+    let departed = 10..NODES_MAX as u32 + 10;
+    let mut room = NODES_MAX - 3;
+    for number in departed {
+        watcher.set_live(made_up(number), true).unwrap();
+        watcher.set_live(made_up(number), false).unwrap();
+        let is_told_known = watcher.logs().is_known(&made_up(1));
+        assert_eq!(is_told_known, room > 0, "{number}");
+        room = room.saturating_sub(1);
+    }
+    assert!(watcher.logs().is_known(&made_up(NODES_MAX as u32 + 9)));
+    assert!(!watcher.logs().is_known(&made_up(10)), "it departed first");
+    assert!(watcher.logs().is_known(&id(1)), "it is live");
 }
 
 #[test]

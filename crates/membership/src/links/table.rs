@@ -14,10 +14,10 @@ use super::seal::SealKey;
 use super::sessions::{LinkSession, Sessions};
 use crate::config::{LINKS_MAX, ROUTES_MAX, WAITING_FRAMES_MAX};
 use crate::counters::DatagramDropCause;
-use crate::oldest;
 use p2pfs_proto::trust::TrustView;
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::udp::{Contact, DatagramFrame, Header, Salt, Token};
+use p2pfs_types::host::HostPrefix;
 use p2pfs_types::id::NodeId;
 
 /// A proven address of a node stays in use until it has been silent for this much longer than
@@ -67,7 +67,7 @@ impl PeerLink {
 /// The links that a proof displaces. [`super::Links`] must forget each of them.
 #[must_use = "the displaced links exceed the limits of the table"]
 pub(super) struct DisplacedLinks {
-    /// The link that was silent longest, if the table was full.
+    /// The link that makes room, if the table was full.
     pub(super) oldest: Option<SocketAddr>,
     /// The longest silent other address of the proven node, if the node has more than
     /// [`ROUTES_MAX`] addresses now.
@@ -123,11 +123,27 @@ impl LinkTable {
     }
 
     /// Returns the link to drop before [`Self::link`] makes one to `address`, if the table is full:
-    /// the one that was silent longest.
+    /// the unproven one that was silent longest. If all are proven, the one of the host with the
+    /// most links that was silent longest.
     pub(super) fn displaced_by(&self, address: SocketAddr) -> Option<SocketAddr> {
-        let is_full = self.links.len() >= LINKS_MAX && !self.links.contains_key(&address);
-        let oldest = || oldest(&self.links, |link| link.heard);
-        is_full.then(oldest).flatten()
+        if self.links.len() < LINKS_MAX || self.links.contains_key(&address) {
+            return None;
+        }
+        let longest_silent = |may_go: &dyn Fn(&SocketAddr, &PeerLink) -> bool| {
+            let links = self.links.iter().filter(|(at, link)| may_go(at, link));
+            let first = links.min_by_key(|(_, link)| link.heard);
+            first.map(|(at, _)| *at)
+        };
+        let unproven = longest_silent(&|_, link| link.salt.is_none());
+        unproven.or_else(|| {
+            let host_of = |at: &SocketAddr| HostPrefix::of(at.ip());
+            let mut counts = BTreeMap::<HostPrefix, usize>::new();
+            for at in self.links.keys() {
+                *counts.entry(host_of(at)).or_default() += 1;
+            }
+            let most = counts.values().copied().max();
+            longest_silent(&|at, _| counts.get(&host_of(at)).copied() == most)
+        })
     }
 
     /// Returns the link to `address`, a new one if there is none.

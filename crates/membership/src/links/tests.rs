@@ -13,7 +13,8 @@ use p2pfs_proto::wire::native::udp::HELLO_BYTES;
 use p2pfs_types::id::Generation;
 
 use super::hellos::HELLO_GAPS_MS;
-use super::seal::Sealer;
+use super::pair::KeyExchange;
+use super::seal::{SealKey, Sealer};
 use super::window::ReplayWindow;
 
 fn address(n: u16) -> SocketAddr {
@@ -401,14 +402,44 @@ fn the_table_of_links_is_bounded_and_drops_the_longest_silent() {
 }
 
 #[test]
+fn greetings_without_an_answer_displace_no_proven_link() {
+    let now = Instant::now();
+    let (_, mut b) = acquainted(now);
+    let later = now + Duration::from_secs(1);
+    for n in 0..2 * LINKS_MAX as u16 {
+        b.greet(later, address(n + 2));
+        sent(&mut b);
+    }
+    assert_eq!(b.table.len(), LINKS_MAX);
+    assert_eq!(b.table.proven(address(1)), Some(contact(1)));
+}
+
+#[test]
 fn a_peer_whose_old_link_a_full_table_drops_is_proven_at_its_new_address() {
     let now = Instant::now();
     let (mut a, mut b) = acquainted(now);
     let later = now + Duration::from_secs(1);
+    let header = Header {
+        salt: [9; 16],
+        ..Header::decode(&{
+            a.send(now, address(2), message("any"));
+            sent(&mut a).remove(0)
+        })
+        .unwrap()
+        .0
+    };
     for n in 1..LINKS_MAX as u16 {
-        b.greet(later, address(n + 2));
+        let other = KeyExchange::new([2; 32]);
+        let pair = other.with(
+            b.process.exchange.public(),
+            &contact(3).node,
+            &contact(2).node,
+        );
+        let key = SealKey::of(b.process.sealer.trust(), &header);
+        let (at, who) = (address(n + 2), contact(3));
+        let proven = b.table.prove(later, &header, at, who, (key, pair.unwrap()));
+        assert!(proven.is_ok_and(|displaced| displaced.oldest.is_none()));
     }
-    sent(&mut b);
     assert_eq!(b.table.len(), LINKS_MAX);
     // The first datagram from the new address is answered with a challenge, which the next answers.
     let (old, new) = (address(1), address(9999));
@@ -427,7 +458,7 @@ fn a_peer_whose_old_link_a_full_table_drops_is_proven_at_its_new_address() {
         (None, Some(contact(1))),
         "the oldest link made room"
     );
-    assert_eq!((b.table.len(), b.table.sessions().len()), (LINKS_MAX, 1));
+    assert_eq!((b.table.len(), b.table.sessions().len()), (LINKS_MAX, 2));
     a.send(later, address(2), message("heard"));
     let datagram = sent(&mut a).remove(0);
     let arrivals = b.handle_datagram(later, new, &datagram);

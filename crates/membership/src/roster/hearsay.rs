@@ -8,8 +8,6 @@ use foca::{Incarnation, State};
 
 use super::engine::Update;
 use super::{Blame, Roster};
-use crate::config::MEMBERS_MAX;
-use crate::counters::Counters;
 use crate::event::Offence;
 use crate::identity::{MemberLife, is_beyond};
 use p2pfs_proto::wire::native::udp::{Contact, Signature, SignedContact};
@@ -108,38 +106,23 @@ impl Hearsay {
         self.believed.retain(|update| update.id().0.node != *node);
     }
 
-    /// Drops the believed claims that do not fit into the table of members. Returns whether there
-    /// is room for the teller.
-    pub(super) fn make_fit(
-        &mut self,
-        roster: &Roster,
-        teller: Option<&NodeId>,
-        counters: &mut Counters,
-    ) -> bool {
-        let held = roster.engine.entries().len();
-        let mut room = MEMBERS_MAX.saturating_sub(held);
-        let all = self.believed.len();
-        if all < room {
-            return true;
-        }
-        let me = roster.engine.me().0.node;
-        let is_new = |node: &NodeId| *node != me && roster.generation_of(node).is_none();
-        let mut fits = |node: &NodeId| {
-            let is_new = is_new(node);
-            let fits = !is_new || room > 0;
-            room -= usize::from(is_new && fits);
-            fits
-        };
-        let knows_teller = teller.is_none_or(&mut fits);
-        self.believed.retain(|update| fits(&update.id().0.node));
-        counters.excess.too_many_members += u64::from(!knows_teller || self.believed.len() < all);
-        knows_teller
+    /// Removes the believed claims about nodes that are not members here, and returns them. Nodes
+    /// for which `is_known` returns true are members.
+    pub(super) fn take_candidates(&mut self, is_known: impl Fn(&NodeId) -> bool) -> Vec<Update> {
+        let is_new = |update: &mut Update| !is_known(&update.id().0.node);
+        self.believed.extract_if(.., is_new).collect()
+    }
+
+    /// Returns the lives that the teller calls over.
+    pub(super) fn lives_called_over(&self) -> impl Iterator<Item = Contact> {
+        let over = self.told.iter().filter(|it| it.state() == State::Down);
+        over.map(|it| it.id().0)
     }
 
     /// Returns the nodes other than `me` that the teller calls gone.
     pub(super) fn called_gone(&self, me: NodeId) -> impl Iterator<Item = NodeId> {
-        let gone = self.told.iter().filter(|it| it.state() == State::Down);
-        gone.map(|it| it.id().0.node).filter(move |it| *it != me)
+        let gone = self.lives_called_over().map(|life| life.node);
+        gone.filter(move |node| *node != me)
     }
 }
 

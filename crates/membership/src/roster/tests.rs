@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::own_key::RENEWALS_AT_ONCE;
 use super::*;
-use crate::config::{MEMBER_LIST_MAX_BYTES, MEMBERS_MAX};
+use crate::config::{MEMBER_LIST_MAX_BYTES, MEMBERS_MAX, UNMET_PER_TELLER_MAX};
 use crate::vouch::LifeCodec;
 use p2pfs_proto::trust::NodeKey;
 use rand::{RngExt, SeedableRng};
@@ -20,6 +20,11 @@ fn contact(n: u8, generation: u64) -> Contact {
         address,
         generation: Generation(generation),
     }
+}
+
+/// Returns a node and the address at which it is proven.
+fn at(n: u8) -> (NodeId, SocketAddr) {
+    (contact(n, 1).node, contact(n, 1).address)
 }
 
 fn roster(n: u8, now: Instant) -> Roster {
@@ -56,11 +61,11 @@ fn converse(now: Instant, a: &mut Roster, b: &mut Roster) {
             return;
         }
         for (_, data) in &to_b {
-            b.handle_packet(now, key(1).node_id(), data, |_| true, &mut counters)
+            b.handle_packet(now, at(1), data, |_| true, &mut counters)
                 .unwrap();
         }
         for (_, data) in &to_a {
-            a.handle_packet(now, key(2).node_id(), data, |_| true, &mut counters)
+            a.handle_packet(now, at(2), data, |_| true, &mut counters)
                 .unwrap();
         }
     }
@@ -81,7 +86,7 @@ fn a_node_that_learns_of_its_later_generation_continues_above_it() {
     let now = Instant::now();
     let mut a = roster(1, now);
     let list = list([(key(1), Update::alive(MemberLife(contact(1, 70))))]);
-    let merged = a.merge(now, &list, |_| true, &mut Counters::default());
+    let merged = a.merge(now, at(2).0, &list, |_| true, &mut Counters::default());
     assert_eq!(merged, Ok(()));
     assert_eq!(a.poll_change(), Some(RosterChange::Renewed(contact(1, 71))));
 }
@@ -96,13 +101,7 @@ fn a_restart_with_an_earlier_generation_is_told_the_later_one() {
     let mut restarted = roster(1, now);
     restarted.announce(now, contact(2, 1));
     let (_, data) = restarted.poll_send().unwrap();
-    let known = b.handle_packet(
-        now,
-        key(1).node_id(),
-        &data,
-        |_| true,
-        &mut Counters::default(),
-    );
+    let known = b.handle_packet(now, at(1), &data, |_| true, &mut Counters::default());
     let Err(PacketRefusal::Outlived(later)) = known else {
         panic!("{known:?}");
     };
@@ -118,7 +117,8 @@ fn contradictions_about_a_generation_slow_down() {
     for generation in 0..100 {
         let update = Update::alive(MemberLife(contact(1, generation * 10)));
         let list = list([(key(1), update)]);
-        a.merge(now, &list, |_| true, &mut counters).unwrap();
+        a.merge(now, at(2).0, &list, |_| true, &mut counters)
+            .unwrap();
     }
     let renewed = std::iter::from_fn(|| a.poll_change()).count();
     assert_eq!(renewed, RENEWALS_AT_ONCE as usize);
@@ -135,7 +135,8 @@ fn tell(now: Instant, a: &Roster, b: &mut Roster, told: &[Update], counters: &mu
         message: foca::Message::Gossip,
     };
     let packet = encode(&header, told, &a.vouchers);
-    let taken = b.handle_packet(now, header.src.0.node, &packet, |_| true, counters);
+    let from = (header.src.0.node, header.src.0.address);
+    let taken = b.handle_packet(now, from, &packet, |_| true, counters);
     assert_eq!(taken, Ok(None));
 }
 
@@ -211,7 +212,8 @@ fn the_death_of_an_unknown_node_is_not_remembered() {
     tell(now, &c, &mut b, std::slice::from_ref(&over), &mut counters);
     c.mark_down_silently(now, contact(1, 1));
     let list = c.export(|_| false);
-    b.merge(now, &list, |_| true, &mut counters).unwrap();
+    b.merge(now, at(3).0, &list, |_| true, &mut counters)
+        .unwrap();
     let known: Vec<Contact> = b.engine.members().map(|(contact, _)| contact).collect();
     assert_eq!(known, [contact(3, 1)]);
 }
@@ -224,7 +226,7 @@ fn a_relayed_probe_goes_to_no_invented_address() {
     a.announce(now, contact(2, 1));
     converse(now, &mut a, &mut b);
     let third = list([(key(3), Update::alive(MemberLife(contact(3, 1))))]);
-    b.merge(now, &third, |_| true, &mut counters).unwrap();
+    b.assume_members(now, &third);
     while b.poll_send().is_some() {}
     for (n, expected) in [(3, &[contact(3, 1)][..]), (4, &[])] {
         let target = MemberLife(Contact {
@@ -248,8 +250,7 @@ fn a_relayed_probe_goes_to_no_invented_address() {
                 message,
             };
             let packet = encode(&header, &[], &a.vouchers);
-            let from = header.src.0.node;
-            let taken = b.handle_packet(now, from, &packet, |_| true, &mut counters);
+            let taken = b.handle_packet(now, at(1), &packet, |_| true, &mut counters);
             assert_eq!(taken, Ok(None));
             let sent = std::iter::from_fn(|| b.poll_send()).map(|(to, _)| to);
             assert_eq!(sent.collect::<Vec<_>>(), expected);
@@ -280,8 +281,7 @@ fn a_forged_generation_ahead_of_the_clock_is_blamed_on_its_sender() {
         let mut packet = encode(&header, std::slice::from_ref(&told), &vouchers);
         let from = packet.len() - signature.as_flattened().len();
         packet[from..].copy_from_slice(signature.as_flattened());
-        let by = header.src.0.node;
-        let taken = b.handle_packet(now, by, &packet, |_| true, &mut Counters::default());
+        let taken = b.handle_packet(now, at(1), &packet, |_| true, &mut Counters::default());
         assert_eq!(taken, Ok(Some((blamed, what))));
     }
 }
@@ -311,44 +311,115 @@ fn gossip_about_a_non_member_is_neither_checked_nor_stored() {
     for vouchers in [genuine, forger] {
         let packet = encode(&header, &told, &vouchers);
         let is_member = |node: &NodeId| *node != stranger.node;
-        let blame = b.handle_packet(
-            now,
-            key(1).node_id(),
-            &packet,
-            is_member,
-            &mut Counters::default(),
-        );
+        let blame = b.handle_packet(now, at(1), &packet, is_member, &mut Counters::default());
         assert_eq!(blame, Ok(None));
         assert!(!b.vouchers.knows(&stranger));
     }
 }
 
+/// Returns the keys and lives of made-up nodes.
+fn invented(count: usize) -> Vec<(Arc<NodeKey>, Update)> {
+    let mut rng = StdRng::seed_from_u64(1);
+    let invent = |_| {
+        let key = Arc::new(NodeKey::from_seed(&rng.random()));
+        let node = key.node_id();
+        let contact = Contact {
+            node,
+            ..contact(9, 1)
+        };
+        (key, Update::alive(MemberLife(contact)))
+    };
+    (0..count).map(invent).collect()
+}
+
+/// Makes an invented node speak to `to` from the address `at`. Returns whether it is a member.
+fn speak(now: Instant, to: &mut Roster, (key, life): &(Arc<NodeKey>, Update), at: [u8; 4]) -> bool {
+    let contact = life.id().0;
+    let signed = Vouchers::new(key.clone()).sign(contact);
+    to.vouchers.remember(contact.node, signed);
+    let header = Header {
+        src: *life.id(),
+        src_incarnation: 0,
+        dst: to.engine.me(),
+        message: foca::Message::Ping(7),
+    };
+    let packet = encode(&header, &[], &to.vouchers);
+    let from = (contact.node, SocketAddr::from((at, 1378)));
+    to.handle_packet(now, from, &packet, |_| true, &mut Counters::default())
+        .unwrap();
+    while to.poll_send().is_some() {}
+    to.live().contains_key(&contact.node)
+}
+
 #[test]
-fn the_table_of_members_is_bounded() {
-    let now = Instant::now();
+fn a_member_that_tells_of_made_up_nodes_makes_few_of_them_members_and_few_tell_of_them() {
+    let mut now = Instant::now();
     let mut a = roster(1, now);
     let mut counters = Counters::default();
-    let mut rng = StdRng::seed_from_u64(1);
-    for _ in 0..2 * MEMBERS_MAX / 64 {
-        let update = |_| {
-            let key = Arc::new(NodeKey::from_seed(&rng.random()));
-            let node = key.node_id();
-            let contact = Contact {
-                node,
-                ..contact(9, 1)
-            };
-            (key, Update::alive(MemberLife(contact)))
-        };
-        let updates: Vec<_> = (0..64).map(update).collect();
-        a.merge(now, &list(updates), |_| true, &mut counters)
+    for some in invented(2 * MEMBERS_MAX).chunks(512) {
+        let list = list(some.iter().cloned());
+        a.merge(now, at(2).0, &list, |_| true, &mut counters)
             .unwrap();
     }
-    assert_eq!(a.live().len(), MEMBERS_MAX);
+    assert!(a.live().is_empty());
     assert!(counters.excess.too_many_members > 0);
-    let (mut known, mut new) = (a, roster(2, now));
-    known.announce(now, contact(2, 1));
-    converse(now, &mut known, &mut new);
-    assert_eq!(known.live().len(), MEMBERS_MAX, "who speaks needs room too");
+    let end = now + Duration::from_secs(600);
+    while let Some(due) = a.poll_timeout().filter(|due| *due < end) {
+        now = due;
+        a.handle_timeout(now);
+        while a.poll_send().is_some() {}
+        while a.poll_greeting().is_some() {}
+        let entries = a.engine.members().count();
+        assert!(entries <= UNMET_PER_TELLER_MAX, "{entries}");
+        assert_eq!(decode_list(&a.export(|_| false)).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn the_table_of_members_is_bounded_and_a_node_of_another_host_finds_room() {
+    let now = Instant::now();
+    let mut a = roster(1, now);
+    let crowd = invented(MEMBERS_MAX + 10);
+    for one in &crowd {
+        speak(now, &mut a, one, [10, 0, 0, 9]);
+    }
+    assert_eq!(a.live().len(), MEMBERS_MAX);
+    let mut newcomer = roster(2, now);
+    newcomer.announce(now, contact(1, 1));
+    let (_, packet) = newcomer.poll_send().unwrap();
+    introduce(&newcomer, &a);
+    a.handle_packet(now, at(2), &packet, |_| true, &mut Counters::default())
+        .unwrap();
+    assert!(a.live().contains_key(&at(2).0));
+    assert_eq!(a.live().len(), MEMBERS_MAX);
+    for one in &crowd {
+        speak(now, &mut a, one, [10, 0, 0, 9]);
+    }
+    assert!(
+        a.live().contains_key(&at(2).0),
+        "the crowd displaces itself"
+    );
+    assert_eq!(a.live().len(), MEMBERS_MAX);
+}
+
+#[test]
+fn a_member_that_speaks_displaces_one_that_was_only_told_of() {
+    let now = Instant::now();
+    let mut a = roster(1, now);
+    let crowd = invented(MEMBERS_MAX + 1);
+    let (told, crowd) = crowd.split_first().unwrap();
+    let told_list = list([told.clone()]);
+    a.merge(now, at(2).0, &told_list, |_| true, &mut Counters::default())
+        .unwrap();
+    let later = a.poll_timeout().unwrap();
+    a.handle_timeout(later);
+    let told = told.1.id().0.node;
+    assert!(a.live().contains_key(&told) && a.is_unmet(&told));
+    for one in crowd {
+        assert!(speak(later, &mut a, one, [10, 0, 0, 9]));
+    }
+    assert!(!a.live().contains_key(&told));
+    assert_eq!(a.live().len(), MEMBERS_MAX);
 }
 
 #[test]
@@ -358,24 +429,12 @@ fn members_of_a_full_table_reach_each_other_despite_news_of_more() {
     let mut counters = Counters::default();
     a.announce(now, contact(2, 1));
     converse(now, &mut a, &mut b);
-    let mut rng = StdRng::seed_from_u64(1);
-    let mut stranger = || {
-        let key = Arc::new(NodeKey::from_seed(&rng.random()));
-        let node = key.node_id();
-        let life = MemberLife(Contact {
-            node,
-            ..contact(9, 1)
-        });
-        (key, Update::alive(life))
-    };
-    let crowd: Vec<_> = (0..MEMBERS_MAX).map(|_| stranger()).collect();
-    for some in crowd.chunks(512) {
-        let some = list(some.iter().cloned());
-        a.merge(now, &some, |_| true, &mut counters).unwrap();
+    let mut crowd = invented(MEMBERS_MAX);
+    let (more_key, more) = crowd.pop().unwrap();
+    for one in &crowd {
+        speak(now, &mut a, one, [10, 0, 0, 9]);
     }
     assert_eq!(a.live().len(), MEMBERS_MAX);
-    while a.poll_send().is_some() {}
-    let (more_key, more) = stranger();
     introduce(&roster(2, now), &a);
     let told = Vouchers::new(more_key).sign(more.id().0);
     b.vouchers.remember(told.contact.node, told);
@@ -387,11 +446,11 @@ fn members_of_a_full_table_reach_each_other_despite_news_of_more() {
             message: foca::Message::Ping(7),
         };
         let packet = encode(&header, told, &b.vouchers);
-        let from = header.src.0.node;
+        let from = (header.src.0.node, header.src.0.address);
         a.handle_packet(now, from, &packet, |_| true, &mut counters)
             .unwrap();
         let answers = std::iter::from_fn(|| a.poll_send());
-        assert_eq!(answers.filter(|(to, _)| to.node == from).count(), 1);
+        assert_eq!(answers.filter(|(to, _)| to.node == from.0).count(), 1);
     }
     assert_eq!(a.live().len(), MEMBERS_MAX);
 }
@@ -402,8 +461,11 @@ fn an_invalid_list_changes_nothing() {
     let mut a = roster(1, now);
     let mut counters = Counters::default();
     let bad = Err(ClusterError::BadMemberList);
-    assert_eq!(a.merge(now, &[255; 40], |_| true, &mut counters), bad);
+    assert_eq!(
+        a.merge(now, at(2).0, &[255; 40], |_| true, &mut counters),
+        bad
+    );
     let long = vec![0; MEMBER_LIST_MAX_BYTES + 1];
-    assert_eq!(a.merge(now, &long, |_| true, &mut counters), bad);
+    assert_eq!(a.merge(now, at(2).0, &long, |_| true, &mut counters), bad);
     assert!(a.live().is_empty() && a.poll_change().is_none());
 }

@@ -37,12 +37,20 @@ impl<T> Timers<T> {
         self.queue.values().any(|it| it == timer)
     }
 
+    /// Removes the timer.
+    pub(super) fn remove(&mut self, timer: &T)
+    where
+        T: PartialEq,
+    {
+        self.queue.retain(|_, it| it != timer);
+    }
+
     /// Schedules the timer for now, and removes its other due times.
     pub(super) fn hasten(&mut self, now: Instant, timer: T)
     where
         T: PartialEq,
     {
-        self.queue.retain(|_, it| *it != timer);
+        self.remove(&timer);
         self.insert(now, timer);
     }
 

@@ -170,7 +170,7 @@ fn a_translated_node_sends_to_each_member_often_enough_to_keep_a_mapping() {
     table.run(Duration::from_secs(20));
     let (now, list) = (table.now, table.seat(1).export_members());
     for cluster in table.seats.values_mut() {
-        cluster.merge_members(now, &list).unwrap();
+        cluster.merge_members(now, node(1), &list).unwrap();
     }
     table.run(Duration::from_secs(5));
     assert!(

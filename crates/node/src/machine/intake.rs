@@ -52,6 +52,30 @@ impl LogExchange {
     }
 }
 
+/// The member that sent a head, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum HeadSender {
+    /// The head was in a datagram. The membership has recorded its sender.
+    Gossip(NodeId),
+    /// The head was in a request or a response over TCP.
+    Tcp(NodeId),
+}
+
+impl HeadSender {
+    fn node(&self) -> NodeId {
+        match self {
+            Self::Gossip(node) | Self::Tcp(node) => *node,
+        }
+    }
+
+    fn over_tcp(&self) -> Option<NodeId> {
+        match self {
+            Self::Gossip(_) => None,
+            Self::Tcp(node) => Some(*node),
+        }
+    }
+}
+
 /// The handling of heads and logs at one moment, with the parts of the machine that it changes.
 /// [`Machine::intake`](super::Machine::intake) returns it.
 pub struct LogIntake<'a> {
@@ -83,10 +107,10 @@ impl LogIntake<'_> {
         let _held = self.cluster.set_head(self.now, author, rank, bytes);
     }
 
-    pub(super) fn handle_head_bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn handle_head_bytes(&mut self, from: NodeId, bytes: &[u8]) {
         match postcard::from_bytes::<SignedHead>(bytes) {
             Ok(signed) => {
-                self.handle_head(&signed, None);
+                self.handle_head(&signed, HeadSender::Gossip(from));
             }
             Err(_) => self.own.events.counters.bad_heads += 1,
         }
@@ -98,13 +122,12 @@ impl LogIntake<'_> {
         let mut authors = BTreeSet::new();
         let first = |signed: &&SignedHead| authors.insert(signed.head.author);
         let mut heads = heads.iter().filter(first);
-        let _forged = heads.find(|signed| !self.handle_head(signed, Some(from)));
+        let _forged = heads.find(|signed| !self.handle_head(signed, HeadSender::Tcp(from)));
     }
 
-    /// Handles a head. `from` is the node that sent it over TCP, or `None` for a head from gossip.
-    /// Returns false if the author's signature was checked and is invalid. The signature is not
+    /// Handles a head. Returns false if the author's signature was checked and is invalid. The signature is not
     /// checked for a head of a non-member, the known head, or an older one.
-    pub(super) fn handle_head(&mut self, signed: &SignedHead, from: Option<NodeId>) -> bool {
+    pub(super) fn handle_head(&mut self, signed: &SignedHead, from: HeadSender) -> bool {
         let author = signed.head.author;
         if author != self.me && !self.own.trust.is_member(&author) {
             self.own.events.counters.refused_heads += 1;
@@ -112,7 +135,7 @@ impl LogIntake<'_> {
         }
         match self.own.catalogue.logs().head_of(&author) {
             Some(held) if held == signed => {
-                self.spread(signed, from);
+                self.spread(signed, from.over_tcp());
                 return true;
             }
             // The head is older than the known one, whether its signature is valid or not.
@@ -121,7 +144,7 @@ impl LogIntake<'_> {
         }
         if !trust::verify(&author, &signed.head.signed_bytes(), &signed.signature) {
             self.own.events.counters.bad_heads += 1;
-            if let Some(from) = from {
+            if let Some(from) = from.over_tcp() {
                 self.own
                     .events
                     .report_offence(from, Offence::SpeaksForOthers);
@@ -133,11 +156,11 @@ impl LogIntake<'_> {
     }
 
     /// Applies a head that its author signed.
-    fn apply_head(&mut self, signed: &SignedHead, from: Option<NodeId>) {
+    fn apply_head(&mut self, signed: &SignedHead, from: HeadSender) {
         let author = signed.head.author;
-        match self.own.catalogue.handle_head(signed) {
+        match self.own.catalogue.handle_told_head(signed, from.node()) {
             HeadOutcome::Known => {}
-            HeadOutcome::Pull(pull) => self.want_log(pull, from),
+            HeadOutcome::Pull(pull) => self.want_log(pull, from.over_tcp()),
             HeadOutcome::CopiedKey { author } => {
                 if author == self.me {
                     self.handle_other_own_log(signed.head.epoch);
@@ -159,7 +182,7 @@ impl LogIntake<'_> {
             }
         }
         if author != self.me {
-            self.spread(signed, from);
+            self.spread(signed, from.over_tcp());
         }
     }
 
@@ -268,7 +291,7 @@ impl LogIntake<'_> {
             }
             Applied::Complete => {
                 self.logs.pulls.finish(author);
-                self.handle_head(head, Some(from));
+                self.handle_head(head, HeadSender::Tcp(from));
             }
             Applied::Mismatch { retry } => {
                 self.own.events.counters.bad_parts += 1;

@@ -443,7 +443,7 @@ impl Machine {
                 self.follow_membership(now);
             }
             (Some(RequestContext::Members { from }), Some(Response::Members { members })) => {
-                let merged = self.cluster.merge_members(now, &members);
+                let merged = self.cluster.merge_members(now, from, &members);
                 self.events.report_member_list(from, merged);
             }
             _ => {}
@@ -465,7 +465,7 @@ impl Machine {
                 return Some(Response::NotHere);
             }
             Request::Members { members } => {
-                let merged = self.cluster.merge_members(now, members);
+                let merged = self.cluster.merge_members(now, from, members);
                 self.events.report_member_list(from, merged);
                 Response::Members {
                     members: self.cluster.export_members(),
@@ -561,7 +561,9 @@ impl Machine {
                 self.events.push(NodeEvent::PeerDown { node, why });
             }
             ClusterEvent::Away { node } => self.events.push(NodeEvent::PeerAway { node }),
-            ClusterEvent::Head(head) => self.intake(now).handle_head_bytes(&head.bytes),
+            ClusterEvent::Head { from, head } => {
+                self.intake(now).handle_head_bytes(from, &head.bytes)
+            }
             ClusterEvent::Message { from, body } => {
                 let address = live_address(&self.cluster, &from);
                 self.events.receive_message(from, address, &body);
@@ -715,7 +717,7 @@ fn trace_membership(event: &ClusterEvent) {
             debug!(target: TARGET, peer = %node, "the node is down: {why:?}");
         }
         ClusterEvent::Away { node } => debug!(target: TARGET, peer = %node, "the node is away"),
-        ClusterEvent::Head(head) => {
+        ClusterEvent::Head { head, .. } => {
             trace!(target: TARGET, bytes = head.bytes.len(), "a head arrived");
         }
         ClusterEvent::PushPull { node, address } => {

@@ -127,6 +127,11 @@ impl PeerRequests<'_> {
                 self.pulls.fail(now, step.author);
                 continue;
             };
+            if !self.catalogue.logs().is_known(&step.author) {
+                // A live node displaced the author.
+                self.pulls.finish(step.author);
+                continue;
+            }
             let LogPosition { epoch, after } = step.position;
             let request = Request::Log {
                 author: step.author,

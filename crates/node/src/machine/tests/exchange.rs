@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::machine::intake::HeadSender;
 use p2pfs_proto::trust::{Ledger, StoredTrust};
 use p2pfs_proto::wire::native::record::{Head, SignedHead};
 use p2pfs_proto::wire::native::tcp::{LogPart, pack_records, unpack_records};
@@ -38,7 +39,9 @@ fn a_head_without_its_authors_signature_is_refused_and_counted() {
     for (count, wrong) in [other, by_another, in_another_name].into_iter().enumerate() {
         let bytes = postcard::to_stdvec(&wrong).unwrap();
         match count % 2 {
-            0 => bench.machines[0].intake(now).handle_head_bytes(&bytes),
+            0 => bench.machines[0]
+                .intake(now)
+                .handle_head_bytes(key(1).node_id(), &bytes),
             _ => {
                 let heads = vec![wrong];
                 let from = bench.id(1);
@@ -53,7 +56,9 @@ fn a_head_without_its_authors_signature_is_refused_and_counted() {
             "nothing is pulled for it"
         );
     }
-    bench.machines[0].intake(now).handle_head_bytes(b"garbage");
+    bench.machines[0]
+        .intake(now)
+        .handle_head_bytes(key(1).node_id(), b"garbage");
     assert_eq!(bench.machines[0].counters().bad_heads, 4);
     let author = bench.id(1);
     assert_eq!(
@@ -415,9 +420,10 @@ fn an_own_head_that_we_forgot_is_outbid() {
     };
     let signature = key(0).sign(&head.signed_bytes());
     let now = bench.now;
-    bench.machines[0]
-        .intake(now)
-        .handle_head(&SignedHead { head, signature }, None);
+    bench.machines[0].intake(now).handle_head(
+        &SignedHead { head, signature },
+        HeadSender::Gossip(key(0).node_id()),
+    );
     bench.run(Duration::from_secs(1));
     let own = bench.machines[0].catalogue().own().head();
     assert_eq!(own.epoch, epoch + 5);
@@ -439,9 +445,10 @@ fn a_second_log_under_our_number_is_outbid_a_few_times_and_then_reported() {
         };
         let signature = key(0).sign(&head.signed_bytes());
         let now = bench.now;
-        bench.machines[0]
-            .intake(now)
-            .handle_head(&SignedHead { head, signature }, None);
+        bench.machines[0].intake(now).handle_head(
+            &SignedHead { head, signature },
+            HeadSender::Gossip(key(0).node_id()),
+        );
         bench.run(Duration::from_secs(1));
         epochs.push(bench.machines[0].catalogue().own().head().epoch);
     }

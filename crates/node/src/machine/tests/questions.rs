@@ -2,7 +2,6 @@
 
 use super::super::questions::{LOG_REQUESTS_MAX, REQUESTS_EACH_MAX, REQUESTS_MAX};
 use super::*;
-use p2pfs_proto::trust::TestKeyring;
 
 #[test]
 fn pending_requests_are_bounded_for_each_node_and_in_total_and_logs_have_their_own_bound() {
@@ -62,32 +61,29 @@ fn all_members_of_a_large_cluster_met_at_once_are_pulled() {
     const COUNT: u16 = 300;
     let now = Instant::now();
     let mut machine = machine(0, now);
-    let mut list = Vec::new();
-    for n in 0..COUNT {
+    let nodes = (0..COUNT).map(|n| {
         let [high, low] = n.to_be_bytes();
         let seed = blake3::hash(&[high, low]);
-        let other = Cluster::new(
-            ClusterConfig::default(),
-            Arc::new(NodeKey::from_seed(seed.as_bytes())),
-            SocketAddr::from(([10, 1, high, low], 1378)),
-            Generation(7),
-            TestKeyring::in_memory(EpochSecret::new([1; 32])).reader(),
-            7,
-            now,
-        );
-        list.extend_from_slice(&other.export_members());
+        let node = NodeKey::from_seed(seed.as_bytes()).node_id();
+        let address = SocketAddr::from(([10, 1, high, low], 1378));
+        (node, address)
+    });
+    let nodes: Vec<_> = nodes.collect();
+    for (node, address) in &nodes {
+        let member = Member {
+            node: *node,
+            address: *address,
+            generation: Generation(7),
+        };
+        machine.handle_cluster_event(now, ClusterEvent::Up(member));
     }
-    let members = list.into();
-    machine.answer(now, key(1).node_id(), &Request::Members { members });
+    machine.advance(now);
     while let Some(question) = machine.poll_request() {
         let heads = Vec::new();
         machine.handle_response(now, question.id, Some(Response::Heads { heads }));
     }
-    machine.view();
-    let reports = machine.member_reports();
-    assert_eq!(reports.len(), usize::from(COUNT));
-    let unread = reports.iter().filter(|it| !it.is_read).count();
-    assert_eq!(unread, 0);
+    let has_told = |(node, _): &&(NodeId, SocketAddr)| machine.questions.has_told(node);
+    assert_eq!(nodes.iter().filter(has_told).count(), nodes.len());
 }
 
 /// Runs until machine 2 has everything that it can learn from machine 1, and returns how long that
