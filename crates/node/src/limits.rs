@@ -98,7 +98,16 @@ pub const LIMITS: &[Limit] = &[
     Limit {
         name: "node::pulls::PULLS_AT_ONCE_MAX",
         value: LimitValue::Count(crate::pulls::PULLS_AT_ONCE_MAX as u64),
-        text: "how many logs are pulled at once.",
+        text: "maximum number of logs that are pulled at once from their authors, and also from \
+               other members.",
         tests: LimitTests::By(&["crates/node/src/pulls/tests.rs concurrent_pulls_are_bounded"]),
+    },
+    Limit {
+        name: "node::pulls::PULLS_PER_MEMBER_MAX",
+        value: LimitValue::Count(crate::pulls::PULLS_PER_MEMBER_MAX as u64),
+        text: "maximum number of logs of other authors that are pulled at once from one member.",
+        tests: LimitTests::By(&[
+            "crates/node/src/pulls/tests.rs a_member_that_announces_many_logs_and_gives_none_delays_no_log_of_another_member",
+        ]),
     },
 ];

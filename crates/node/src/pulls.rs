@@ -13,8 +13,12 @@ use rand::seq::IndexedRandom;
 
 use p2pfs_types::id::NodeId;
 
-/// Maximum number of logs pulled at once; further logs wait. A part is at most 1 MiB of records.
+/// Maximum number of logs pulled at once from their authors, and also from other members; further
+/// logs wait. A part is at most 1 MiB of records.
 pub(crate) const PULLS_AT_ONCE_MAX: usize = 8;
+/// Maximum number of logs of other authors pulled at once from one member. A member that announces
+/// many logs and gives none delays only as many.
+pub(crate) const PULLS_PER_MEMBER_MAX: usize = 4;
 /// Pause after the first failure. It doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(50);
 /// Maximum pause between two tries for one log.
@@ -90,6 +94,8 @@ pub(crate) struct Pulls {
     pulls: BTreeMap<NodeId, LogPull>,
     /// Members that did not answer lately. Until the given time, other members are preferred.
     silent: BTreeMap<NodeId, Instant>,
+    /// When the last search found no request to send, if nothing has changed since then.
+    searched: Option<Instant>,
     rng: StdRng,
 }
 
@@ -99,6 +105,7 @@ impl Pulls {
         Self {
             pulls: BTreeMap::new(),
             silent: BTreeMap::new(),
+            searched: None,
             rng,
         }
     }
@@ -113,6 +120,7 @@ impl Pulls {
         position: LogPosition,
         told_by: Option<NodeId>,
     ) {
+        self.searched = None;
         let fresh = LogPull {
             position,
             told_by,
@@ -141,6 +149,7 @@ impl Pulls {
 
     /// Delays the log of an author for [`PUT_OFF`], because there was no room for it.
     pub(crate) fn postpone(&mut self, now: Instant, author: NodeId) {
+        self.searched = None;
         let until = now + PUT_OFF;
         self.pulls.insert(
             author,
@@ -158,6 +167,7 @@ impl Pulls {
     /// that lacks the wanted records. It counts as a failure, and another node is asked after a
     /// pause.
     pub(crate) fn advance(&mut self, now: Instant, author: NodeId, position: LogPosition) {
+        self.searched = None;
         if let Some(pull) = self.pulls.get_mut(&author) {
             if pull.position == position {
                 return self.fail(now, author);
@@ -170,6 +180,7 @@ impl Pulls {
 
     /// Ends the pull of a log.
     pub(crate) fn finish(&mut self, author: NodeId) {
+        self.searched = None;
         self.pulls.remove(&author);
     }
 
@@ -210,11 +221,13 @@ impl Pulls {
 
     /// Records that a member answered.
     pub(crate) fn mark_answered(&mut self, from: &NodeId) {
+        self.searched = None;
         self.silent.remove(from);
     }
 
     /// Records a failed try. The next try follows after a pause.
     pub(crate) fn fail(&mut self, now: Instant, author: NodeId) {
+        self.searched = None;
         if let Some(pull) = self.pulls.get_mut(&author) {
             pull.failures = pull.failures.saturating_add(1);
             if let PullState::Asked { from, .. } = pull.state {
@@ -239,6 +252,7 @@ impl Pulls {
 
     /// Forgets a member that is gone. The requests that it has not answered become due at once.
     pub(crate) fn forget_member(&mut self, now: Instant, node: NodeId) {
+        self.searched = None;
         self.silent.remove(&node);
         for pull in self.pulls.values_mut() {
             if matches!(pull.state, PullState::Asked { from, .. } if from == node) {
@@ -253,28 +267,36 @@ impl Pulls {
     /// Returns the next request, given the live members, or `None` if none is due or too many are
     /// in flight. The first try for a part goes to the author, if that is live and not silent.
     /// Otherwise it goes to the node that announced the head, if that is live and not silent. All
-    /// other tries go to random members.
+    /// other tries go to random members. Of several logs that are due, the one with the fewest
+    /// failures goes first, then the one that is due for longest.
     pub(crate) fn next_step(&mut self, now: Instant, members: &[NodeId]) -> Option<PullStep> {
         self.expire_silent(now);
-        if self.is_busy() {
-            return None;
+        let due = |(author, pull): (&NodeId, &LogPull)| match pull.state {
+            PullState::Waiting { until } | PullState::PutOff { until } if until <= now => {
+                Some((pull.failures, until, *author))
+            }
+            _ => None,
+        };
+        let mut due: Vec<_> = self.pulls.iter().filter_map(due).collect();
+        due.sort_unstable();
+        for (_, _, author) in due {
+            let Some(from) = self.choose_source(now, author, members) else {
+                self.fail(now, author);
+                continue;
+            };
+            if self.is_busy(&author, &from) {
+                continue;
+            }
+            let pull = self.pulls.get_mut(&author)?;
+            pull.state = PullState::Asked { from, since: now };
+            return Some(PullStep {
+                author,
+                from,
+                position: pull.position,
+            });
         }
-        let due = |pull: &LogPull| match pull.state {
-            PullState::Waiting { until } | PullState::PutOff { until } => until <= now,
-            PullState::Asked { .. } => false,
-        };
-        let author = *self.pulls.iter().find(|(_, pull)| due(pull))?.0;
-        let Some(from) = self.choose_source(now, author, members) else {
-            self.fail(now, author);
-            return self.next_step(now, members);
-        };
-        let pull = self.pulls.get_mut(&author)?;
-        pull.state = PullState::Asked { from, since: now };
-        Some(PullStep {
-            author,
-            from,
-            position: pull.position,
-        })
+        self.searched = Some(now);
+        None
     }
 
     /// Returns whether any log is wanted, leaving out postponed logs and those that failed
@@ -288,19 +310,34 @@ impl Pulls {
 
     /// Returns when [`Self::next_step`] should be called again, if nothing else happens.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        // While the maximum is in flight, a due log waits for an answer, not for a time.
-        let waits = !self.is_busy();
+        // A log that was due at the last search waits for the end of another pull.
+        let is_new = |until: &Instant| self.searched.is_none_or(|searched| *until > searched);
         let until = |pull: &LogPull| match pull.state {
-            PullState::Waiting { until } | PullState::PutOff { until } => waits.then_some(until),
+            PullState::Waiting { until } | PullState::PutOff { until } => {
+                Some(until).filter(is_new)
+            }
             PullState::Asked { since, .. } => Some(since + PART_PATIENCE),
         };
         self.pulls.values().filter_map(until).min()
     }
 
-    /// Returns whether the maximum number of logs is in flight.
-    fn is_busy(&self) -> bool {
-        let asked = |pull: &&LogPull| matches!(pull.state, PullState::Asked { .. });
-        self.pulls.values().filter(asked).count() >= PULLS_AT_ONCE_MAX
+    /// Returns whether no further log may be requested from this member now. Logs from their authors
+    /// and logs from other members do not delay each other.
+    fn is_busy(&self, author: &NodeId, from: &NodeId) -> bool {
+        let is_direct = author == from;
+        let asked = self
+            .pulls
+            .iter()
+            .filter_map(|(of, pull)| match &pull.state {
+                PullState::Asked { from, .. } if (of == from) == is_direct => Some(from),
+                _ => None,
+            });
+        let (mut all, mut of_member) = (0, 0);
+        for member in asked {
+            all += 1;
+            of_member += usize::from(member == from);
+        }
+        all >= PULLS_AT_ONCE_MAX || (!is_direct && of_member >= PULLS_PER_MEMBER_MAX)
     }
 
     fn expire_silent(&mut self, now: Instant) {

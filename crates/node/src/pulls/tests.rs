@@ -213,16 +213,55 @@ fn another_node_is_asked_when_a_live_member_does_not_answer() {
 }
 
 #[test]
+fn a_member_that_announces_many_logs_and_gives_none_delays_no_log_of_another_member() {
+    let now = Instant::now();
+    let (liar, honest, author) = (node(250), node(251), node(252));
+    let members = [liar, honest, author];
+    let mut pulls = pulls();
+    for made_up in 0..100 {
+        pulls.want(now, node(made_up), START, Some(liar));
+    }
+    let asked = |pulls: &mut Pulls| {
+        let steps = std::iter::from_fn(|| pulls.next_step(now, &members));
+        steps
+            .map(|step| (step.author, step.from))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(asked(&mut pulls).len(), PULLS_PER_MEMBER_MAX);
+    assert!(pulls.poll_timeout() > Some(now), "it waits for an answer");
+    pulls.want(now, node(200), START, Some(honest));
+    pulls.want(now, author, START, Some(liar));
+    let mut later = asked(&mut pulls);
+    later.sort_unstable();
+    assert_eq!(later, [(node(200), honest), (author, author)]);
+}
+
+#[test]
+fn a_log_that_failed_waits_for_logs_that_did_not() {
+    let mut now = Instant::now();
+    let mut pulls = pulls();
+    pulls.want(now, node(1), START, None);
+    assert!(pulls.next_step(now, &[node(1)]).is_some());
+    pulls.fail(now, node(1));
+    now += RETRY_MIN;
+    pulls.want(now, node(2), START, None);
+    let members = [node(1), node(2)];
+    assert_eq!(pulls.next_step(now, &members).unwrap().author, node(2));
+    assert_eq!(pulls.next_step(now, &members).unwrap().author, node(1));
+}
+
+#[test]
 fn concurrent_pulls_are_bounded() {
     let now = Instant::now();
     let mut pulls = pulls();
-    (0..20).for_each(|n| pulls.want(now, node(n), START, None));
-    let steps: Vec<_> = std::iter::from_fn(|| pulls.next_step(now, &[node(99)])).collect();
+    let members = [node(97), node(98), node(99)];
+    (0..20).for_each(|n| pulls.want(now, node(n), START, Some(node(97 + n % 3))));
+    let steps: Vec<_> = std::iter::from_fn(|| pulls.next_step(now, &members)).collect();
     assert_eq!(steps.len(), PULLS_AT_ONCE_MAX);
     assert_eq!(pulls.poll_timeout(), Some(now + PART_PATIENCE));
     pulls.finish(steps[0].author);
     assert_eq!(pulls.poll_timeout(), Some(now));
-    assert!(pulls.next_step(now, &[node(99)]).is_some());
+    assert!(pulls.next_step(now, &members).is_some());
 }
 
 #[test]
