@@ -83,7 +83,7 @@ fn file(number: usize) -> Entry {
     let hash = ContentHash::of(&number.to_le_bytes());
     let kind = Kind::File {
         hash,
-        size_bytes: number as u64,
+        size_bytes: number as u64 + 1,
         executable: false,
     };
     Entry {
