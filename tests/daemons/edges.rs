@@ -61,6 +61,11 @@ fn excluded_files_stay_local_and_disappear_after_a_reload() {
         said.contains("a pattern excludes it: .env, by default"),
         "{said}"
     );
+    for command in ["ls", "get"] {
+        let absent = author.cli(&[command, ".env"]);
+        let reason = ".env is not listed: this node has the file and does not share it";
+        assert!(absent.stderr.contains(reason), "{absent:?}");
+    }
 
     let config = format!("{share}exclude = ['*.log', '/build/']\n");
     fs::write(author.home.join("p2pfs.toml"), config).unwrap();

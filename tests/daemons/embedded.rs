@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use macro_rules_attribute::apply;
 use p2pfs_node::api::ShareProgress;
-use p2pfs_node::{FileError, Leave, News, Node, NodeBuilder, NodeError, StopProblem, Who};
+use p2pfs_node::{
+    Audience, FileError, Leave, News, Node, NodeBuilder, NodeError, StopProblem, Who,
+};
 use p2pfs_proto::trust::{Grant, TrustError};
 use p2pfs_proto::wire::native::record::SHARES_MAX;
 use p2pfs_types::path::SharedPath;
@@ -277,15 +279,15 @@ fn names_events_and_reasons_come_from_the_node_itself() {
     within_limit(async {
         let pair = Pair::shared("docs/file", b"bytes").await;
         let listed = pair.near.names().list(&path("docs")).unwrap();
-        let names: Vec<_> = listed.iter().map(|it| it.path.to_string()).collect();
+        let names: Vec<_> = listed.iter().map(|it| it.path().to_string()).collect();
         assert_eq!(names, ["docs/file"]);
-        assert_eq!(listed[0].cached_bytes, 0);
+        assert_eq!(listed[0].cached_bytes(), 0);
         assert!(matches!(
             pair.near.names().list(&path("docs/file")),
             Err(FileError::WrongKind { .. })
         ));
-        let why = pair.near.names().why(&path("docs/file")).unwrap();
-        assert!(why.is_listed);
+        let why = pair.near.names().why(&path("docs/file"), Audience::Owner);
+        assert!(why.entry.is_ok());
         assert_eq!(why.versions[0].holders, [pair.far.id()]);
         let mut events = pair.near.events().follow();
         let added = News::Added(path("docs/file"));

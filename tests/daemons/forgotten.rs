@@ -42,6 +42,11 @@ fn forgotten_entries_do_not_return_from_a_third_node() {
             listed() == [false, true]
         });
     }
+    for command in ["ls", "get"] {
+        let absent = nodes[0].cli(&[command, "alone.txt"]);
+        let reason = "alone.txt is not listed: no live node can give it";
+        assert!(absent.stderr.contains(reason), "{absent:?}");
+    }
     nodes[0].cli(&["forget", "gone"]).expect_ok();
     let is_forgotten = |node: &Node| {
         let listed = node.cli(&["ls"]).expect_ok();

@@ -54,7 +54,7 @@ pub use handles::{PendingRead, Reach, ReadStep};
 pub use inode::ROOT_INO;
 pub use listing::{Directories, DirectoryEntry, LISTED_LIVE_LIFETIME};
 pub use names::{Hidden, LIFETIME, hidden, hidden_children};
-pub use namespace::MountNamespace;
+pub use namespace::{ForeignNames, MountNamespace};
 pub use pages_behind::READ_AHEAD_BYTES;
 pub use resolver::InodeResolver;
 pub use staleness::KernelCaches;

@@ -111,7 +111,8 @@ impl MountNamespace {
     pub(super) fn resolve(&self, view: &View, name: &Name) -> Option<ResolvedName> {
         let native = names::resolve(view, name);
         native.or_else(|| {
-            let known = self.known_foreign(in_root(name)?);
+            let Name::Union(path) = name else { return None };
+            let known = self.foreign_in(view).file(path);
             known.map(|_| self.foreign_listed())
         })
     }
@@ -120,18 +121,14 @@ impl MountNamespace {
     pub(super) fn names_in(&self, view: &View, directory: &Name) -> Vec<NameHandle> {
         let mut children = names::children(view, directory);
         if matches!(directory, Name::Union(path) if path.is_root()) {
-            let is_native = |name: &[u8]| {
-                let child = names::child(directory, name);
-                child.is_none_or(|child| names::resolve(view, &child).is_some())
-            };
-            let foreign = self.foreign_names().into_iter();
-            children.extend(
-                foreign
-                    .filter(|name| !is_native(name))
-                    .map(NameHandle::from),
-            );
+            let foreign = self.foreign_in(view).names();
+            children.extend(foreign.map(|path| NameHandle::from(Box::from(path.as_bytes()))));
         }
         children
+    }
+
+    fn foreign_in<'a>(&'a self, view: &'a View) -> ForeignNames<'a> {
+        ForeignNames::new(view, self.content.foreign())
     }
 
     /// Returns the known foreign file of this name.
@@ -153,6 +150,37 @@ impl MountNamespace {
     /// Returns the node of a name that a foreign peer has or may have.
     pub(super) fn foreign_listed(&self) -> ResolvedName {
         ResolvedName::new(Node::Foreign, self.started)
+    }
+}
+
+/// The files of foreign peers among the names of a namespace. Foreign peers have no folders, so all
+/// of them are in the root. A name that a node of the cluster shares is not among them.
+#[derive(Clone, Copy)]
+pub struct ForeignNames<'a> {
+    view: &'a View,
+    files: Option<&'a dyn ForeignFiles>,
+}
+
+impl<'a> ForeignNames<'a> {
+    /// Merges a view with the files of the foreign peers, if there are such peers.
+    pub fn new(view: &'a View, files: Option<&'a dyn ForeignFiles>) -> Self {
+        Self { view, files }
+    }
+
+    /// Returns the file at a path that a foreign peer is known to have, unless a node shares the
+    /// name.
+    pub fn file(&self, path: &SharedPath) -> Option<ForeignFile> {
+        let files = self.files?;
+        let is_foreign = path.components().count() == 1 && self.view.lookup(path).is_none();
+        is_foreign.then(|| files.known(path.as_bytes()))?
+    }
+
+    /// Returns the names of the known files, in no particular order.
+    pub fn names(&self) -> impl Iterator<Item = SharedPath> + use<'a> {
+        let (view, files) = (self.view, self.files.into_iter());
+        let names = files.flat_map(ForeignFiles::names);
+        let paths = names.filter_map(|name| SharedPath::new(name).ok());
+        paths.filter(move |path| view.lookup(path).is_none())
     }
 }
 

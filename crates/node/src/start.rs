@@ -360,6 +360,7 @@ impl NodeStart {
         let names = NameLookup {
             me: self.key.node_id(),
             published: handles.published.clone(),
+            foreign: self.config.foreign.clone(),
             labels: handles.names.clone(),
             store: store.clone(),
             fetcher: handles.fetcher.clone(),

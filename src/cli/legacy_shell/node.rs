@@ -120,13 +120,16 @@ impl ShellNode {
         let said = String::from_utf8_lossy(&got.stderr);
         if got.status.success() {
             writeln!(output, "Received file completely!").map_err(CliError::Output)?;
-        } else if !said.contains("no node shares such a name") {
+        } else if !NO_NODE_HAS_IT.iter().any(|absent| said.contains(absent)) {
             let why = said.trim().trim_start_matches("p2pfs: ");
             writeln!(output, "Failed to download file: {why}").map_err(CliError::Output)?;
         }
         Ok(())
     }
 }
+
+/// Messages of `p2pfs get` for a file that no node has.
+const NO_NODE_HAS_IT: [&str; 2] = ["no node shares such a name", "no live node can give it"];
 
 /// Returns the messages of the older program for a file that is being sent.
 fn words_for(event: &EventKind) -> &'static [&'static str] {

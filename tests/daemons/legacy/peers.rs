@@ -196,6 +196,33 @@ fn a_script_can_await_list_and_explain_a_legacy_peers_file() {
 }
 
 #[apply(promise)]
+fn a_legacy_peers_file_is_listed_and_explained_under_the_name_of_a_departed_nodes_file() {
+    let mut cluster = Cluster::new();
+    let peer = OldPeer::start(Duration::ZERO);
+    peer.gives_file("theirs", b"twelve bytes");
+    let node = start(&mut cluster, "lab", &[&peer], "");
+    let mut departed = cluster.start("departed");
+    departed.write("theirs", b"of a node");
+    node.wait_for_file("theirs");
+    departed.kill();
+    eventually("no node shares it", HANG_LIMIT, || {
+        let why = node.cli(&["why", "theirs", "--json"]).expect_json();
+        why["versions"][0]["won"] == false
+    });
+    node.cli(&["wait", "--file", "theirs"]).expect_ok();
+    let listed = node.cli(&["ls", "--json"]).expect_json();
+    assert_eq!(listed["entries"][0]["plane"], "legacy", "{listed}");
+    let why = node.cli(&["why", "theirs", "--json"]).expect_json();
+    assert_eq!(why["listed"], true, "{why}");
+    let rule = why["rule"].as_str().unwrap();
+    assert!(rule.starts_with("no p2pfs node shares it"), "{why}");
+    let versions = why["versions"].as_array().unwrap();
+    let won: Vec<bool> = versions.iter().map(|it| it["won"] == true).collect();
+    assert_eq!(won, [true, false], "{why}");
+    assert_eq!(versions[0]["author"], peer.address());
+}
+
+#[apply(promise)]
 fn a_legacy_peers_file_is_not_cached_and_the_reason_is_given() {
     let mut cluster = Cluster::new();
     let peer = OldPeer::start(Duration::ZERO);

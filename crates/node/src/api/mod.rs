@@ -48,7 +48,7 @@ pub(crate) use health::OwnDirectory;
 pub use health::{DiskRoom, NodeHealth};
 pub use membership::{NodeMembership, Resignation};
 pub use messenger::{Delivered, Delivery, MESSAGE_MAX_BYTES, Messages, Messenger};
-pub use names::{Listed, NameLookup, NextRead, Page, Why};
+pub use names::{Listed, NameEntry, NameLookup, NextRead, Page, Why, WhyUnlisted};
 pub use peers::{MUTE_MIN, NodePeers, PeerReport, Reached};
 pub use pins::{NodePins, NotPinned, WhyNotPinned};
 pub use prefetch::{Prefetch, PrefetchedFile};

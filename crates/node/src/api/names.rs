@@ -1,4 +1,8 @@
-//! Lookups of names in the namespace that the event loop published, mostly answered from memory.
+//! Lookups of names in the folder: in the namespace that the event loop published, and among the
+//! known files of foreign peers. Mostly answered from memory.
+//!
+//! The folder lists a name ([`NameLookup::entry`]), or it does not ([`NameLookup::why_unlisted`]).
+//! [`NameLookup::why`] answers both, with all versions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,12 +11,14 @@ use std::time::Duration;
 use super::FileError;
 use super::contents::{Contents, collect, collect_hidden, within_peer};
 use super::links::{follow, through};
-use crate::events::EventLog;
+use crate::events::{Audience, EventLog};
+use crate::foreign::ForeignPeers;
 use crate::names::Names;
 use crate::published::Published;
 use p2pfs_catalogue::{Child, Found, Rule, Version, View, hidden_by_owner};
 use p2pfs_content::ContentStore;
-use p2pfs_fs::{FileVersion, Hidden};
+use p2pfs_content::shares::LeftOut;
+use p2pfs_fs::{FileVersion, ForeignFile, ForeignNames, Hidden};
 use p2pfs_membership::MemberState;
 use p2pfs_proto::wire::native::record::{Kind, Timestamp};
 use p2pfs_transfer::Fetcher;
@@ -40,11 +46,58 @@ pub struct Listed {
     pub cached_bytes: u64,
 }
 
+/// A listed name of the folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NameEntry {
+    /// A name that a node of the cluster shares.
+    Shared(Listed),
+    /// A name of the root that no node shares and a foreign peer is known to have.
+    Foreign(SharedPath, ForeignFile),
+}
+
+impl NameEntry {
+    /// Returns the path from the root of the folder.
+    pub fn path(&self) -> &SharedPath {
+        match self {
+            Self::Shared(listed) => &listed.path,
+            Self::Foreign(path, _) => path,
+        }
+    }
+
+    /// Returns how many bytes of the file this node can read without another node or peer.
+    pub fn cached_bytes(&self) -> u64 {
+        match self {
+            Self::Shared(listed) => listed.cached_bytes,
+            Self::Foreign(_, file) => file.cached_bytes,
+        }
+    }
+}
+
+/// The reason why the folder does not list a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WhyUnlisted {
+    /// This node has the file and does not share it.
+    LeftOut(LeftOut),
+    /// Only the owner's files are listed at and below an owned path, and the owner has none here.
+    Owned {
+        /// The owned path: the name itself or a directory above it.
+        owned: SharedPath,
+        /// The owner.
+        owner: NodeId,
+    },
+    /// This node shares the file and lists it once it is hashed.
+    BeingRead,
+    /// Nodes share versions of it, and this rule leaves the first of them unlisted.
+    Rule(Rule),
+    /// No node shares it.
+    Unshared,
+}
+
 /// Some names of a directory.
 #[derive(Clone, Debug)]
 pub struct Page {
     /// The entries, in the order of the names' bytes.
-    pub listed: Vec<Listed>,
+    pub entries: Vec<NameEntry>,
     /// The last name that was examined, if more names may follow. It is the `after` of the next
     /// page.
     pub more_behind: Option<Box<[u8]>>,
@@ -63,11 +116,11 @@ pub struct HiddenEntry {
     pub cached_bytes: u64,
 }
 
-/// The reasons why a name shows its current version.
+/// The reasons why a name shows its current version, or is not listed.
 #[derive(Clone, Debug)]
 pub struct Why {
-    /// Whether the name is listed.
-    pub is_listed: bool,
+    /// The entry of the folder, or the reason why there is none.
+    pub entry: Result<NameEntry, WhyUnlisted>,
     /// Every known version, the winner first, each with the rule that decided about it.
     pub versions: Vec<Version>,
     /// The node or peer that sent the listed file, as stated by the node that received it.
@@ -76,6 +129,8 @@ pub struct Why {
     pub next_read: NextRead,
     /// The owner of the path, if it has one. Then only the owner's versions are listed.
     pub owner: Option<NodeId>,
+    /// Why this node does not share its own file of this name, if it has one.
+    pub left_out: Option<LeftOut>,
 }
 
 /// The effect of a read of a name now.
@@ -83,6 +138,8 @@ pub struct Why {
 pub enum NextRead {
     /// The read fails: the name is not listed.
     Nothing,
+    /// The read uses the foreign peer that has the file.
+    Foreign,
     /// There is nothing to fetch: the name is a directory or a link.
     NoFile,
     /// The read uses this node's own share.
@@ -112,12 +169,13 @@ impl Why {
     }
 }
 
-/// Lookups in the published namespace.
+/// Lookups of names in the folder.
 /// [`Node::names`](crate::Node::names) returns it. Clones share their state.
 #[derive(Clone)]
 pub struct NameLookup {
     pub(crate) me: NodeId,
     pub(crate) published: Published,
+    pub(crate) foreign: Option<Arc<dyn ForeignPeers>>,
     pub(crate) labels: Names,
     pub(crate) store: ContentStore,
     pub(crate) fetcher: Fetcher,
@@ -125,7 +183,52 @@ pub struct NameLookup {
 }
 
 impl NameLookup {
-    /// Returns the current entry of a path.
+    /// Returns the entry of a path, if the folder lists it.
+    pub fn entry(&self, path: &SharedPath) -> Option<NameEntry> {
+        self.entry_in(&self.view(), path)
+    }
+
+    fn entry_in(&self, view: &View, path: &SharedPath) -> Option<NameEntry> {
+        if let Some(found) = view.lookup(path) {
+            return Some(NameEntry::Shared(self.listed(path.clone(), found)));
+        }
+        let file = self.foreign_in(view).file(path)?;
+        Some(NameEntry::Foreign(path.clone(), file))
+    }
+
+    /// Returns why the folder does not list a path. Only [`Audience::Owner`] may know that this node
+    /// has a file that it does not share. Reads the disk.
+    pub fn why_unlisted(&self, path: &SharedPath, audience: Audience) -> WhyUnlisted {
+        if let Some(left_out) = self.left_out(path, audience) {
+            return WhyUnlisted::LeftOut(left_out);
+        }
+        let view = self.view();
+        let is_ours = self.is_in_own_share(path);
+        match view.owners().owned_above(path) {
+            // This node lists its own file soon, so the owner is not the reason.
+            Some((_, owner)) if owner == self.me && is_ours => WhyUnlisted::BeingRead,
+            Some((owned, owner)) if is_ours || view.is_known(path) => {
+                WhyUnlisted::Owned { owned, owner }
+            }
+            None if is_ours => WhyUnlisted::BeingRead,
+            _ => match view.versions(path).first() {
+                Some(version) => WhyUnlisted::Rule(version.rule),
+                None => WhyUnlisted::Unshared,
+            },
+        }
+    }
+
+    fn left_out(&self, path: &SharedPath, audience: Audience) -> Option<LeftOut> {
+        let may_know = audience == Audience::Owner;
+        may_know.then(|| self.store.shares().left_out_at(path).into_iter().next())?
+    }
+
+    fn foreign_in<'a>(&'a self, view: &'a View) -> ForeignNames<'a> {
+        let peers = self.foreign.as_ref();
+        ForeignNames::new(view, peers.and_then(|peers| peers.files()))
+    }
+
+    /// Returns the current entry of a path that a node of the cluster shares.
     ///
     /// # Errors
     /// [`FileError::NotFound`].
@@ -138,14 +241,14 @@ impl NameLookup {
     ///
     /// # Errors
     /// [`FileError::NotFound`], and [`FileError::WrongKind`] if the path is not a directory.
-    pub fn list(&self, dir: &SharedPath) -> Result<Vec<Listed>, FileError> {
+    pub fn list(&self, dir: &SharedPath) -> Result<Vec<NameEntry>, FileError> {
         let mut all = self.list_page(dir, None, CHILDREN_BATCH)?;
         while let Some(last) = all.more_behind {
             let next = self.list_page(dir, Some(&last), CHILDREN_BATCH)?;
-            all.listed.extend(next.listed);
+            all.entries.extend(next.entries);
             all.more_behind = next.more_behind;
         }
-        Ok(all.listed)
+        Ok(all.entries)
     }
 
     /// Returns at most `limit` entries of a directory, beginning after the name `after`.
@@ -162,16 +265,32 @@ impl NameLookup {
         if !matches!(found.kind, Kind::Directory) {
             return Err(wrong_kind(dir, &found.kind));
         }
-        let children = self.view().children(dir, after, limit);
+        let view = self.view();
+        let children = view.children(dir, after, limit);
         let last = children.last().filter(|_| children.len() == limit);
-        let more_behind = last.map(|last| last.name.clone());
+        let mut more_behind = last.map(|last| last.name.clone());
         // A name whose path would be too long is not listed.
         let named = children
             .into_iter()
             .filter_map(|child| Some((dir.join(&child.name).ok()?, child.found)));
-        let listed = named.map(|(path, found)| self.listed(path, found));
+        let shared = named.map(|(path, found)| NameEntry::Shared(self.listed(path, found)));
+        let mut entries: Vec<NameEntry> = shared.collect();
+        if dir.is_root() {
+            let foreign = self.foreign_in(&view);
+            let names = foreign.names();
+            let behind = names.filter(|path| after.is_none_or(|after| path.as_bytes() > after));
+            entries.extend(behind.filter_map(|path| {
+                let file = foreign.file(&path)?;
+                Some(NameEntry::Foreign(path, file))
+            }));
+            entries.sort_by(|one, other| one.path().as_bytes().cmp(other.path().as_bytes()));
+            if entries.len() > limit {
+                entries.truncate(limit);
+                more_behind = entries.last().map(|last| last.path().file_name().into());
+            }
+        }
         Ok(Page {
-            listed: listed.collect(),
+            entries,
             more_behind,
         })
     }
@@ -220,15 +339,9 @@ impl NameLookup {
             .collect()
     }
 
-    /// Returns whether a name exists in a share of this node and will be listed soon if it is not
-    /// listed yet: no share leaves it out, and no other node owns it. Reads the disk.
-    pub fn is_being_read(&self, path: &SharedPath) -> bool {
-        self.may_list(path) && self.is_in_own_share(path)
-    }
-
     /// Returns whether a name exists in a share of this node and is not left out in any share. Reads
     /// the disk.
-    pub fn is_in_own_share(&self, path: &SharedPath) -> bool {
+    fn is_in_own_share(&self, path: &SharedPath) -> bool {
         let is_arriving = path.components().any(|name| name == ARRIVING.as_bytes());
         if path.is_root() || is_arriving || !self.store.shares().left_out_at(path).is_empty() {
             return false;
@@ -273,11 +386,6 @@ impl NameLookup {
         children.into_iter().map(entry).collect()
     }
 
-    /// Returns the nearest owned path at or above a path, with its owner.
-    pub fn owned_above(&self, path: &SharedPath) -> Option<(SharedPath, NodeId)> {
-        self.view().owners().owned_above(path)
-    }
-
     /// Returns whether a node shares anything at or below a path, listed or not.
     pub fn is_known(&self, path: &SharedPath) -> bool {
         self.view().is_known(path)
@@ -301,28 +409,28 @@ impl NameLookup {
         Some(self.labels.of_sender(&sender))
     }
 
-    /// Returns every version of a name, with the rule that decided its rank.
-    ///
-    /// # Errors
-    /// [`FileError::NotFound`] if the name is not listed and no version of it is known.
-    pub fn why(&self, path: &SharedPath) -> Result<Why, FileError> {
+    /// Returns every version of a name, with the rule that decided about it, and why the name is
+    /// listed or not. [`NameLookup::why_unlisted`] says what `audience` means. Reads the disk.
+    pub fn why(&self, path: &SharedPath, audience: Audience) -> Why {
         let view = self.view();
-        let versions = view.versions(path);
         let found = view.lookup(path);
-        if found.is_none() && versions.is_empty() {
-            return Err(FileError::NotFound { path: path.clone() });
-        }
+        let entry = self.entry_in(&view, path);
         let sent_by = found.as_ref().and_then(|found| match &found.kind {
             Kind::File { hash, .. } => self.sent_by(path, hash),
             Kind::Directory | Kind::Symlink { .. } => None,
         });
-        Ok(Why {
-            is_listed: found.is_some(),
+        Why {
+            next_read: match (&found, &entry) {
+                (Some(found), _) => self.next_read(found),
+                (None, Some(_)) => NextRead::Foreign,
+                (None, None) => NextRead::Nothing,
+            },
+            entry: entry.ok_or_else(|| self.why_unlisted(path, audience)),
             owner: view.owners().owner_of(path),
-            versions,
+            versions: view.versions(path),
+            left_out: self.left_out(path, audience),
             sent_by,
-            next_read: found.map_or(NextRead::Nothing, |found| self.next_read(&found)),
-        })
+        }
     }
 
     fn next_read(&self, found: &Found) -> NextRead {

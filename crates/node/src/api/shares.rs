@@ -1,4 +1,4 @@
-//! The shared folders, the names in them, and the names that are left out.
+//! The shared folders and the names in them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,9 +7,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use crate::NodeError;
-use p2pfs_content::shares::{
-    Known, LeftOut, MissingShare, ShareError, ShareSet, ShareSpec, ShareStatus,
-};
+use p2pfs_content::shares::{Known, MissingShare, ShareError, ShareSet, ShareSpec, ShareStatus};
 use p2pfs_proto::trust::TrustReader;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex, Timestamp};
 use p2pfs_transfer::Server;
@@ -124,12 +122,6 @@ impl NodeShares {
             })
         };
         (listed.into_iter().filter_map(given).collect(), next)
-    }
-
-    /// Returns why this node does not share the file or directory that it has under a name, or a
-    /// directory above it: one reason for each share that leaves it out.
-    pub fn left_out(&self, path: &SharedPath) -> Vec<LeftOut> {
-        self.set.left_out_at(path)
     }
 
     /// Returns the member to which an entry in the list of readers of a share refers: the member

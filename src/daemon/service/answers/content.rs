@@ -31,7 +31,7 @@ pub(super) async fn get(
 ) -> Result<GetDone, Failure> {
     viewer.check_read(named)?;
     let caller_uid = viewer.uid;
-    let file = match file_version(services, named) {
+    let file = match file_version(services, named, viewer) {
         Ok(file) => file,
         Err(absent) => {
             let copied = legacy::copy_from_legacy_peers(services, named, caller_uid, absent, reply);
@@ -84,7 +84,11 @@ async fn copy_all(
     }
 }
 
-pub(super) fn file_version(services: &Services, named: &Named) -> Result<FileVersion, Failure> {
+pub(super) fn file_version(
+    services: &Services,
+    named: &Named,
+    viewer: &Viewer,
+) -> Result<FileVersion, Failure> {
     let bytes = trimmed(named);
     let shown = escape(bytes);
     match services.node.names().hidden(bytes) {
@@ -104,7 +108,7 @@ pub(super) fn file_version(services: &Services, named: &Named) -> Result<FileVer
         .names()
         .version(&path)
         .map_err(|error| match error {
-            FileError::NotFound { path } => names::not_listed(services, &path),
+            FileError::NotFound { path } => names::not_listed(services, &path, viewer),
             FileError::LinkToNothing { path, target } => link_to_nothing(&path, &target),
             FileError::WrongKind { path, what } => {
                 let name = match path.as_bytes() {

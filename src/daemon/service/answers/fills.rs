@@ -4,15 +4,16 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::foreign::not_kept;
-use super::paths::{nothing_hidden, shared_path, trimmed};
-use super::{Services, Viewer, failed, foreign, told};
+use super::paths::{mount_path, nothing_hidden, shared_path, trimmed};
+use super::{Services, Viewer, failed, told};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{
     CallerGone, Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched,
 };
 use p2pfs_node::FileError;
-use p2pfs_node::api::{Contents, FILES_MAX, Hidden, Kind, Lack, PrefetchedFile, WhyNotPinned};
+use p2pfs_node::api::{
+    Contents, FILES_MAX, Hidden, Kind, Lack, NameEntry, PrefetchedFile, WhyNotPinned,
+};
 use p2pfs_types::path::{SharedPath, escape};
 
 /// Interval between progress reports: as short as a person can notice.
@@ -116,8 +117,7 @@ fn check_may_fetch<'a>(
         let is_directory = match services.node.names().hidden(trimmed(named)) {
             Some(hidden) => matches!(hidden, Hidden::Directory),
             None => {
-                let path = services.node.names().through_links(&shared_path(named)?);
-                let found = services.node.names().find(&path);
+                let found = services.node.names().find(&mount_path(services, named)?);
                 found.is_ok_and(|found| found.kind == Kind::Directory)
             }
         };
@@ -164,10 +164,14 @@ fn contents_of(services: &Services, paths: &[Named]) -> Result<(Contents, Touche
             Ok(found) => all.add(found)?,
             Err(FileError::TooMany) => return Err(too_many()),
             Err(error) => {
-                let why = match (foreign::foreign_file(services, &path), error) {
-                    (Some(foreign), _) => not_kept(&foreign),
-                    (None, FileError::TooManyLinks { .. }) => "its links lead on and on".to_owned(),
-                    (None, FileError::LinkToNothing { target, .. }) => {
+                let why = match (services.node.names().entry(&path), error) {
+                    (Some(NameEntry::Foreign(_, file)), _) => format!(
+                        "only the legacy peer {} has it, and bytes without a hash are not kept in \
+                         the cache: p2pfs get copies it",
+                        file.holder
+                    ),
+                    (_, FileError::TooManyLinks { .. }) => "its links lead on and on".to_owned(),
+                    (_, FileError::LinkToNothing { target, .. }) => {
                         format!("a link to nothing: no node shares {}", escape(&target))
                     }
                     _ => "no node shares it: p2pfs ls shows what there is".to_owned(),

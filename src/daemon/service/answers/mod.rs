@@ -8,7 +8,6 @@ pub(super) mod cache;
 mod content;
 pub(super) mod doctor;
 mod fills;
-mod foreign;
 mod gets;
 mod giving;
 mod handing;

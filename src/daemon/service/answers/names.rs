@@ -1,15 +1,16 @@
 //! Answers about names: listings, and why a name shows its content.
 
-use super::foreign::foreign_entry;
-use super::paths::{nothing_hidden, refuse_mount_file, shared_path, trimmed};
+use super::paths::{mount_path, nothing_hidden, refuse_mount_file, shared_path, trimmed};
 use super::trust::escape_or_top;
-use super::{Asked, Services, Sight, Viewer, calendar_time, content, foreign, news, wait};
+use super::{Asked, Services, Viewer, calendar_time, content, news, wait};
 use crate::daemon::control::{
-    Answer, EntryKind, Failure, FailureKind, GetDone, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, Named,
-    Nothing, Plane, Provenance, VersionInfo, parameters,
+    Answer, EntryKind, Failure, FailureKind, GetDone, LS_PAGE_MAX_ENTRIES, Listing, LsEntry,
+    NO_HASH, Named, Nothing, Plane, Provenance, VersionInfo, parameters,
 };
-use p2pfs_node::FileError;
-use p2pfs_node::api::{Hidden, Kind, Listed, NextRead, PeerRate, Rule, Timestamp, Version, Why};
+use p2pfs_node::api::{
+    ForeignFile, Hidden, Kind, LeftOut, NameEntry, NextRead, PeerRate, Rule, Timestamp, Version,
+    Why, WhyUnlisted,
+};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{SharedPath, escape};
@@ -20,7 +21,7 @@ const MIB: f64 = (1024 * 1024) as f64;
 /// Prefix of the paths of contents by hash.
 const BY_HASH: &[u8] = b".p2pfs/by-hash/";
 
-pub(super) fn not_found(path: &SharedPath) -> Failure {
+fn not_found(path: &SharedPath) -> Failure {
     let message = format!("{}: no node shares such a name", escape(path.as_bytes()));
     Failure::new(FailureKind::NotFound, message).with_remedy("p2pfs ls shows what there is")
 }
@@ -94,59 +95,25 @@ fn list_as(
         }
         return list_hidden(services, trimmed(named), hidden, after);
     }
-    let path = services.node.names().through_links(&shared_path(named)?);
+    let path = mount_path(services, named)?;
     let after = after.map(shared_path).transpose()?;
     let after_name = after.as_ref().map(SharedPath::file_name);
-    let page = match services
-        .node
-        .names()
-        .list_page(&path, after_name, LS_PAGE_MAX_ENTRIES)
-    {
-        Ok(page) => page,
-        Err(FileError::WrongKind { .. }) => {
-            let listed = services
-                .node
-                .names()
-                .find(&path)
-                .map_err(|_| not_found(&path))?;
-            return Ok(only(ls_entry(services, &listed)));
-        }
-        Err(_) => {
-            let foreign = foreign::foreign_file(services, &path);
-            let foreign = foreign.ok_or_else(|| not_listed(services, &path))?;
-            return Ok(only(foreign_entry(&path, &foreign)));
-        }
+    let names = services.node.names();
+    let Ok(page) = names.list_page(&path, after_name, LS_PAGE_MAX_ENTRIES) else {
+        let entry = names.entry(&path);
+        let entry = entry.ok_or_else(|| not_listed(services, &path, viewer))?;
+        return Ok(only(ls_entry(services, &entry)));
     };
     viewer.check_list(named)?;
-    let mut more = page.more_behind.is_some();
-    let mut entries: Vec<LsEntry> = page
-        .listed
-        .iter()
-        .map(|it| ls_entry(services, it))
-        .collect();
-    if path.is_root() {
-        let last = page.more_behind.as_deref();
-        let is_here = |foreign: &LsEntry| {
-            let name = foreign.path.as_bytes();
-            after_name.is_none_or(|after| name > after) && last.is_none_or(|last| name < last)
-        };
-        entries.extend(
-            foreign::foreign_entries(services)
-                .into_iter()
-                .filter(is_here),
-        );
-        entries.sort_by(|one, other| one.path.as_bytes().cmp(other.path.as_bytes()));
-        more |= entries.len() > LS_PAGE_MAX_ENTRIES;
-        entries.truncate(LS_PAGE_MAX_ENTRIES);
-    }
     let being_read = match after_name {
-        None => services.node.names().unread_in(&path),
+        None => names.unread_in(&path),
         Some(_) => Vec::new(),
     };
+    let entries = page.entries.iter().map(|it| ls_entry(services, it));
     Ok(Listing {
-        entries,
+        entries: entries.collect(),
         being_read: being_read.iter().map(named_as).collect(),
-        more,
+        more: page.more_behind.is_some(),
     })
 }
 
@@ -204,34 +171,66 @@ fn list_hidden(
     })
 }
 
-/// Returns the failure for an unlisted name: another node owns the path, this node is reading the
-/// file, or no node shares it.
-pub(super) fn not_listed(services: &Services, path: &SharedPath) -> Failure {
+/// Returns the failure for a path that the folder does not list, with the reason.
+pub(super) fn not_listed(services: &Services, path: &SharedPath, viewer: &Viewer) -> Failure {
+    let why = services.node.names().why_unlisted(path, viewer.audience());
     let shown = escape(path.as_bytes());
-    if let Some(owned) = owner_that_hides(services, path) {
-        let message = format!("{shown} is not listed: {}", owned.rule());
-        return Failure::new(FailureKind::NotFound, message).with_remedy(format!(
+    let remedy = match &why {
+        WhyUnlisted::Unshared => return not_found(path),
+        WhyUnlisted::BeingRead => {
+            let message = format!("{shown} is being read: this node lists it once it is hashed");
+            return Failure::new(FailureKind::NotFound, message)
+                .with_remedy("p2pfs wait --file waits for it, p2pfs share tells how much is left");
+        }
+        WhyUnlisted::Owned { owned, .. } => format!(
             "list files of all nodes there again: p2pfs own {} --nobody",
-            owned.owned
-        ));
-    }
-    if !services.node.names().is_being_read(path) {
-        return not_found(path);
-    }
-    let message = format!("{shown} is being read: this node lists it once it is hashed");
-    Failure::new(FailureKind::NotFound, message)
-        .with_remedy("p2pfs wait --file waits for it, p2pfs share tells how much is left")
+            escape_or_top(owned)
+        ),
+        WhyUnlisted::LeftOut(_) | WhyUnlisted::Rule(_) => "p2pfs why says more about it".to_owned(),
+    };
+    let message = format!(
+        "{shown} is not listed: {}",
+        unlisted_in_words(services, &why)
+    );
+    Failure::new(FailureKind::NotFound, message).with_remedy(remedy)
 }
 
-fn ls_entry(services: &Services, listed: &Listed) -> LsEntry {
-    let path = named_as(&listed.path);
-    entry(
-        services,
+/// Describes why the folder does not list a name.
+fn unlisted_in_words(services: &Services, why: &WhyUnlisted) -> String {
+    match why {
+        WhyUnlisted::LeftOut(_) => "this node has the file and does not share it".to_owned(),
+        WhyUnlisted::Owned { owned, owner } => {
+            let (owned, owner) = (escape_or_top(owned), services.node.peers().name_of(owner));
+            format!("{owner} owns {owned}: at and below it, only files of {owner} are listed")
+        }
+        WhyUnlisted::BeingRead => "being read: this node lists it once it is hashed".to_owned(),
+        WhyUnlisted::Rule(rule) => rule_sentence(*rule, false).to_owned(),
+        WhyUnlisted::Unshared => "no node shares it".to_owned(),
+    }
+}
+
+fn ls_entry(services: &Services, listed: &NameEntry) -> LsEntry {
+    let path = named_as(listed.path());
+    match listed {
+        NameEntry::Shared(it) => entry(services, path, &it.kind, it.mtime, it.cached_bytes),
+        NameEntry::Foreign(_, file) => foreign_entry(path, file),
+    }
+}
+
+/// Describes a foreign file. The mtime is the time when this node first learned of the file.
+fn foreign_entry(path: Named, file: &ForeignFile) -> LsEntry {
+    LsEntry {
         path,
-        &listed.kind,
-        listed.mtime,
-        listed.cached_bytes,
-    )
+        kind: EntryKind::File,
+        size_bytes: file.size_bytes,
+        modified: calendar_time(file.mtime),
+        executable: false,
+        hash: None,
+        holders: vec![file.holder.clone()],
+        cached_bytes: file.cached_bytes,
+        pinned: false,
+        plane: Plane::Legacy,
+    }
 }
 
 fn entry(
@@ -275,78 +274,27 @@ pub(super) fn why(
     viewer: &Viewer,
 ) -> Result<Provenance, Failure> {
     viewer.check_read(named)?;
-    let named = name_behind(services, named)?;
-    let path = services.node.names().through_links(&named);
-    let is_owner = viewer.sight == Sight::All;
-    let left_out = is_owner.then(|| why_left_out(services, &path)).flatten();
-    let Ok(why) = services.node.names().why(&path) else {
-        if let Some(foreign) = foreign::foreign_file(services, &path) {
-            return Ok(foreign::foreign_provenance(services, &path, &foreign));
-        }
-        return match left_out.ok_or_else(|| owner_that_hides(services, &path)) {
-            Ok(why) => Ok(unlisted_provenance(&path, LEFT_OUT, NOT_SHARED, Some(why))),
-            Err(Some(hidden)) => Ok(hidden_provenance(&path, hidden)),
-            Err(None) if services.node.names().is_being_read(&path) => {
-                Ok(unlisted_provenance(&path, UNREAD, SOON, None))
-            }
-            Err(None) => Err(not_found(&path)),
-        };
+    let names = services.node.names();
+    let path = names.through_links(&name_behind(services, named)?);
+    let why = names.why(&path, viewer.audience());
+    if why.versions.is_empty() && matches!(why.entry, Err(WhyUnlisted::Unshared)) {
+        return Err(not_found(&path));
+    }
+    let foreign = match &why.entry {
+        Ok(NameEntry::Foreign(path, file)) => Some(foreign_version(named_as(path), file)),
+        _ => None,
     };
-    let versions = why.versions.iter();
+    let versions = why.versions.iter().map(|it| version_info(services, it));
     Ok(Provenance {
         path: named_as(&path),
-        listed: why.is_listed,
-        rule: rule_in_words(&why, |node| services.node.peers().name_of(node)),
-        next_read: match why.rule() {
-            Rule::Clock | Rule::Owner if !why.is_listed => NOT_OWNED.to_owned(),
-            _ => next_read(services, why.next_read, &why.versions),
-        },
-        versions: versions
-            .map(|version| version_info(services, version))
-            .collect(),
+        listed: why.entry.is_ok(),
+        rule: rule_in_words(services, &why),
+        next_read: next_read(services, &why),
+        versions: foreign.into_iter().chain(versions).collect(),
         sent_by: why.sent_by,
         owner: why.owner.map(|owner| services.node.peers().name_of(&owner)),
-        left_out,
+        left_out: why.left_out.as_ref().map(left_out_in_words),
     })
-}
-
-/// An owned path, and the name of its owner, for a name that is not listed for that reason.
-struct HidingOwner {
-    owned: String,
-    owner: String,
-}
-
-impl HidingOwner {
-    fn rule(&self) -> String {
-        let Self { owned, owner } = self;
-        format!("{owner} owns {owned}: at and below it, only files of {owner} are listed")
-    }
-}
-
-/// Returns the owner of a path or of a directory above it if the name is not listed because all
-/// known versions are of other nodes. Returns `None` if the name has another cause to be unlisted.
-fn owner_that_hides(services: &Services, path: &SharedPath) -> Option<HidingOwner> {
-    let names = services.node.names();
-    let (owned, owner) = names.owned_above(path)?;
-    let is_hidden = if owner == services.node.id() {
-        // This node lists its own file soon, so the owner is not the cause.
-        names.is_known(path) && !names.is_being_read(path)
-    } else {
-        names.is_known(path) || names.is_in_own_share(path)
-    };
-    is_hidden.then(|| HidingOwner {
-        owned: escape_or_top(&owned),
-        owner: services.node.peers().name_of(&owner),
-    })
-}
-
-/// Explains a name that is not listed because of its owner.
-fn hidden_provenance(path: &SharedPath, hidden: HidingOwner) -> Provenance {
-    let explained = unlisted_provenance(path, &hidden.rule(), NOT_OWNED, None);
-    Provenance {
-        owner: Some(hidden.owner),
-        ..explained
-    }
 }
 
 /// Returns the path in the folder that [`why`] explains. A path outside `.p2pfs` is returned as it
@@ -370,18 +318,33 @@ fn name_behind(services: &Services, named: &Named) -> Result<SharedPath, Failure
     }
 }
 
-/// Returns why this node does not share its own file of a name.
-fn why_left_out(services: &Services, path: &SharedPath) -> Option<String> {
-    let left_out = services.node.shares().left_out(path).into_iter().next()?;
+/// Describes why this node does not share its own file of a name.
+fn left_out_in_words(left_out: &LeftOut) -> String {
     let remedy = match &*left_out.remedy {
         "" => String::new(),
         remedy => format!(": {remedy}"),
     };
-    Some(format!(
-        "{}: {}{remedy}",
-        left_out.path.display(),
-        left_out.why
-    ))
+    format!("{}: {}{remedy}", left_out.path.display(), left_out.why)
+}
+
+/// Describes a foreign file as the version that its name shows.
+fn foreign_version(path: Named, file: &ForeignFile) -> VersionInfo {
+    let entry = foreign_entry(path, file);
+    VersionInfo {
+        shown_as: Some(entry.path),
+        won: true,
+        waits: false,
+        author: file.holder.clone(),
+        author_node: String::new(),
+        kind: entry.kind,
+        hash: None,
+        size_bytes: entry.size_bytes,
+        modified: entry.modified,
+        version_time: entry.modified,
+        holders: entry.holders,
+        cached_bytes: entry.cached_bytes,
+        verified: NO_HASH.to_owned(),
+    }
 }
 
 fn version_info(services: &Services, version: &Version) -> VersionInfo {
@@ -406,19 +369,34 @@ fn version_info(services: &Services, version: &Version) -> VersionInfo {
     }
 }
 
-fn next_read(services: &Services, next: NextRead, versions: &[Version]) -> String {
-    let sentence = match next {
-        NextRead::HoldersGone => return gone(services, versions),
-        NextRead::Nothing => "nothing: no live node can give it",
-        NextRead::NoFile => "nothing is fetched: it is not a regular file",
-        NextRead::OwnShare => "read from this node's own share",
-        NextRead::Cache => "read from the local cache",
-        NextRead::AskAround => "ask the cluster who has it: no holder is reachable",
-        NextRead::Fetch {
-            missing_bytes,
-            size_bytes,
-            first,
-        } => {
+/// Describes the effect of a read now.
+fn next_read(services: &Services, why: &Why) -> String {
+    let sentence = match (why.next_read, &why.entry) {
+        (NextRead::Nothing, Err(unlisted)) => match (why.versions.first(), unlisted) {
+            (Some(version), _) if version.rule == Rule::Givable => {
+                "nothing: no live node can give it"
+            }
+            (None, WhyUnlisted::LeftOut(_)) => "fails: no node shares it",
+            (None, WhyUnlisted::BeingRead) => "nothing yet: p2pfs wait --file waits for it",
+            _ => "nothing: no version of it is listed",
+        },
+        (NextRead::Nothing, Ok(_)) => "nothing: no live node can give it",
+        (NextRead::Foreign, Ok(NameEntry::Foreign(_, file))) => {
+            return next_foreign_read(services, file);
+        }
+        (NextRead::Foreign | NextRead::NoFile, _) => "nothing is fetched: it is not a regular file",
+        (NextRead::OwnShare, _) => "read from this node's own share",
+        (NextRead::Cache, _) => "read from the local cache",
+        (NextRead::AskAround, _) => "ask the cluster who has it: no holder is reachable",
+        (NextRead::HoldersGone, _) => return gone(services, &why.versions),
+        (
+            NextRead::Fetch {
+                missing_bytes,
+                size_bytes,
+                first,
+            },
+            _,
+        ) => {
             let rates = services.node.traffic().rates();
             let why_it = why_first(rates.iter().find(|rate| rate.node == first));
             let first = services.node.peers().name_of(&first);
@@ -428,6 +406,23 @@ fn next_read(services: &Services, next: NextRead, versions: &[Version]) -> Strin
         }
     };
     sentence.to_owned()
+}
+
+fn next_foreign_read(services: &Services, file: &ForeignFile) -> String {
+    let (here, size_bytes, peer) = (file.cached_bytes, file.size_bytes, &file.holder);
+    if here == size_bytes && here > 0 {
+        return "read from the copy of a moment ago".to_owned();
+    }
+    if here > 0 {
+        return format!("join its transfer: {here} of {size_bytes} bytes have come");
+    }
+    if !services.node.cache().has_room_for(size_bytes) {
+        return format!(
+            "fetch its {size_bytes} bytes from the legacy peer {peer} as they are read: the \
+             cache has no room for them"
+        );
+    }
+    format!("fetch all of its {size_bytes} bytes from the legacy peer {peer}, from the first on")
 }
 
 /// Describes a read of a file whose holders are all away or down.
@@ -512,40 +507,27 @@ pub(super) fn named_as(path: &SharedPath) -> Named {
     Named::new(path.as_bytes())
 }
 
-const NOT_OWNED: &str = "nothing: no version of it is listed";
-const UNREAD: &str = "being read: this node lists it once it is hashed";
-const SOON: &str = "nothing yet: p2pfs wait --file waits for it";
-const LEFT_OUT: &str = "this node has the file and does not share it";
-const NOT_SHARED: &str = "fails: no node shares it";
-
-/// Describes a name without a listed version.
-fn unlisted_provenance(
-    path: &SharedPath,
-    rule: &str,
-    next_read: &str,
-    left_out: Option<String>,
-) -> Provenance {
-    Provenance {
-        path: named_as(path),
-        listed: false,
-        rule: rule.to_owned(),
-        sent_by: None,
-        versions: Vec::new(),
-        next_read: next_read.to_owned(),
-        left_out,
-        owner: None,
+/// Describes the rule that decided which version the name shows, or why it shows none.
+fn rule_in_words(services: &Services, why: &Why) -> String {
+    match &why.entry {
+        Ok(NameEntry::Foreign(_, file)) => format!(
+            "no p2pfs node shares it: the legacy peer {} said first that it has it, and nothing \
+             verifies its bytes",
+            file.holder
+        ),
+        Err(unlisted) if why.versions.is_empty() => unlisted_in_words(services, unlisted),
+        _ => decision_in_words(&why.versions, |node| services.node.peers().name_of(node)),
     }
 }
 
-/// Describes the rule that decided which version the name shows. A version with a time ahead of
-/// this node's clock took no part in the decision, so the text mentions that version separately.
-fn rule_in_words(why: &Why, name_of: impl Fn(&NodeId) -> String) -> String {
-    let decided = rule_sentence(
-        why.rule(),
-        why.versions.first().is_none_or(|it| it.has_name),
-    );
-    let mut behind = why.versions.iter().skip(1);
-    let waiting = behind.find(|version| version.rule == Rule::Clock);
+/// Describes the decision about the versions of a name. A version with a time ahead of this node's
+/// clock took no part in it, so the text mentions that version separately.
+fn decision_in_words(versions: &[Version], name_of: impl Fn(&NodeId) -> String) -> String {
+    let Some((first, behind)) = versions.split_first() else {
+        return rule_sentence(Rule::Only, true).to_owned();
+    };
+    let decided = rule_sentence(first.rule, first.has_name);
+    let waiting = behind.iter().find(|version| version.rule == Rule::Clock);
     match waiting.and_then(|version| version.authors.first()) {
         Some((author, _)) => format!(
             "{decided}; beside it, that of {} is from ahead of this node's clock and waits for its \
@@ -590,14 +572,8 @@ mod tests {
             has_name: number == 0 && *rule != Rule::Clock,
             rule: *rule,
         };
-        let why = Why {
-            is_listed: true,
-            versions: (0..).zip(rules).map(version).collect(),
-            sent_by: None,
-            next_read: NextRead::NoFile,
-            owner: None,
-        };
-        rule_in_words(&why, |node| format!("n{}", node.as_bytes()[0]))
+        let versions: Vec<Version> = (0..).zip(rules).map(version).collect();
+        decision_in_words(&versions, |node| format!("n{}", node.as_bytes()[0]))
     }
 
     #[test]

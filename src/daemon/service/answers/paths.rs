@@ -1,5 +1,6 @@
 //! Paths from callers.
 
+use super::Services;
 use crate::daemon::control::{Failure, FailureKind, Named};
 use p2pfs_types::path::{SharedPath, escape};
 
@@ -37,6 +38,12 @@ pub(super) fn shared_path(named: &Named) -> Result<SharedPath, Failure> {
         Failure::new(FailureKind::Invalid, message)
             .with_remedy("name a path as p2pfs ls shows it, from the root of the mount")
     })
+}
+
+/// Converts the caller's path to the path of the name that the mount shows there: links among its
+/// directories are resolved.
+pub(super) fn mount_path(services: &Services, named: &Named) -> Result<SharedPath, Failure> {
+    Ok(services.node.names().through_links(&shared_path(named)?))
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub(super) fn read_by(services: &Services, viewer: &Viewer) -> BTreeSet<ContentH
         return BTreeSet::new();
     };
     let paths = services.activity.served.files_read_by(uid).into_iter();
-    let open = paths.filter_map(|path| content::file_version(services, &path).ok());
+    let open = paths.filter_map(|path| content::file_version(services, &path, viewer).ok());
     let mut own: BTreeSet<_> = open.map(|file| file.hash).collect();
     own.extend(services.activity.gets.lock().of(uid));
     own

@@ -66,6 +66,11 @@ impl Viewer {
         self.access.list && self.sees_transfers
     }
 
+    /// Returns the group of users to which the caller belongs.
+    pub(super) fn audience(&self) -> Audience {
+        self.sight.audience()
+    }
+
     /// Returns whether the caller is root or the daemon's user.
     pub(super) fn is_owner(&self) -> bool {
         self.sight == Sight::All

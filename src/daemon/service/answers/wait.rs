@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::network::{alive_of, is_alive};
-use super::paths::{shared_path, trimmed};
-use super::{Services, Viewer, foreign, legacy, network};
+use super::paths::{mount_path, trimmed};
+use super::{Services, Viewer, legacy, network};
 use crate::daemon::control::parameters::Wait;
 use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
 use p2pfs_node::api::Hidden;
@@ -107,10 +107,8 @@ fn missing_file(services: &Services, named: &Named) -> Result<Option<String>, Fa
             Hidden::File(_) | Hidden::Directory | Hidden::Other => Ok(None),
         };
     }
-    let path = services.node.names().through_links(&shared_path(named)?);
-    if services.node.names().find(&path).is_err()
-        && foreign::foreign_file(services, &path).is_none()
-    {
+    let path = mount_path(services, named)?;
+    if services.node.names().entry(&path).is_none() {
         return said(path.as_bytes(), "is not listed");
     }
     if !services.activity.served.shows(&path) {
