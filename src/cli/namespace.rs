@@ -221,17 +221,15 @@ pub(super) fn why(options: &WhyOptions, output: &mut Output) -> Result<(), CliEr
     };
     let name = escape_path(&provenance.path);
     output.paragraph("", &format!("{name}: {listed}"))?;
-    output.paragraph("  rule       ", &printable(&provenance.rule))?;
-    output.paragraph("  next read  ", &printable(&provenance.next_read))?;
-    if let Some(owner) = &provenance.owner {
-        output.paragraph("  owner      ", &printable(owner))?;
-    }
-    if let Some(why) = &provenance.left_out {
-        output.paragraph("  left out   ", &printable(why))?;
-    }
-    if let Some(sender) = &provenance.sent_by {
-        output.paragraph("  sent by    ", &printable(sender))?;
-    }
+    let given = |text: &Option<String>| text.as_deref().map_or_else(String::new, printable);
+    let fields = [
+        ("rule", printable(&provenance.rule)),
+        ("next read", printable(&provenance.next_read)),
+        ("owner", given(&provenance.owner)),
+        ("left out", given(&provenance.left_out)),
+        ("sent by", given(&provenance.sent_by)),
+    ];
+    output.fields(2, 11, fields)?;
     for version in &provenance.versions {
         print_version(version, output)?;
     }
@@ -247,7 +245,7 @@ fn is_made_by_paths_below(version: &VersionInfo) -> bool {
 fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliError> {
     if is_made_by_paths_below(version) {
         let text = "a directory that no node shares itself: it has the entries below it";
-        return output.paragraph("     kind     ", text);
+        return output.fields(5, 9, [("kind", text.to_owned())]);
     }
     let verdict = match (version.won, version.waits) {
         (true, _) => output.paint("won ", Colour::Green),
@@ -264,38 +262,35 @@ fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliEr
         human_bytes(version.size_bytes)
     );
     output.paragraph(&format!("{verdict} "), &line)?;
-    output.line(&match (&version.hash, version.kind) {
+    let verified = printable(&version.verified);
+    let content = match (&version.hash, version.kind) {
         (Some(hash), _) => {
-            let verified = printable(&version.verified);
             let start: String = hash.chars().take(16).collect();
-            format!("     hash     {start}… (verified: {verified})")
+            ("hash", format!("{start}… (verified: {verified})"))
         }
-        (None, EntryKind::Symlink) => "     kind     a symbolic link".to_owned(),
-        (None, EntryKind::Directory) => "     kind     a directory".to_owned(),
-        (None, EntryKind::File) => {
-            format!(
-                "     hash     none (verified: {})",
-                printable(&version.verified)
-            )
-        }
-    })?;
-    output.line(&format!(
-        "     version  {} (mtime {})",
+        (None, EntryKind::Symlink) => ("kind", "a symbolic link".to_owned()),
+        (None, EntryKind::Directory) => ("kind", "a directory".to_owned()),
+        (None, EntryKind::File) => ("hash", format!("none (verified: {verified})")),
+    };
+    let (time, mtime) = (
         local_time(version.version_time),
-        local_time(version.modified)
-    ))?;
+        local_time(version.modified),
+    );
     let holders = match version.holders[..] {
         [] => "none".to_owned(),
         _ => printable(&version.holders.join(", ")),
     };
-    output.paragraph("     holders  ", &holders)?;
-    if version.kind != EntryKind::File {
-        return Ok(());
-    }
-    output.line(&format!(
-        "     cached   {}",
-        percent(version.cached_bytes, version.size_bytes)
-    ))
+    let cached = match version.kind {
+        EntryKind::File => percent(version.cached_bytes, version.size_bytes),
+        _ => String::new(),
+    };
+    let fields = [
+        content,
+        ("version", format!("{time} (mtime {mtime})")),
+        ("holders", holders),
+        ("cached", cached),
+    ];
+    output.fields(5, 9, fields)
 }
 
 #[cfg(test)]

@@ -147,6 +147,21 @@ impl Output {
         Ok(())
     }
 
+    /// Writes labelled texts, each after its label in a column of this width. Leaves out fields
+    /// without a text.
+    pub(super) fn fields<'a>(
+        &mut self,
+        indent: usize,
+        label_columns: usize,
+        fields: impl IntoIterator<Item = (&'a str, String)>,
+    ) -> Result<(), CliError> {
+        let mut fields = fields.into_iter().filter(|(_, text)| !text.is_empty());
+        fields.try_for_each(|(label, text)| {
+            let lead = format!("{:indent$}{label:<label_columns$}", "");
+            self.paragraph(&lead, &text)
+        })
+    }
+
     /// Writes a name of a list: escaped on a line, or as raw bytes if requested. Names in a pipe
     /// are escaped too: the pipe may end on a terminal, and a newline in a name would make two
     /// names.

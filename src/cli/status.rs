@@ -39,12 +39,7 @@ fn print_status(status: &Status, output: &mut Output) -> Result<(), CliError> {
         ("cache", cache(&status.cache)),
         ("traffic", traffic(&status.traffic)),
     ];
-    for (what, said) in rows {
-        if said.is_empty() {
-            continue;
-        }
-        output.paragraph(&format!("{what:<9}"), &said)?;
-    }
+    output.fields(0, 9, rows)?;
     for share in &status.shares {
         print_one("share    ", share, output)?;
     }

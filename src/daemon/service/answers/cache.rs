@@ -8,11 +8,11 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-use super::{Asked, Services, Viewer, fills, status};
+use super::{Asked, Services, Viewer, status};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{
     Answer, CacheCleared, CacheEntry, CacheListing, CacheUsage, CacheVerified, Failure,
-    FailureKind, LS_PAGE_MAX_ENTRIES, Named, Progress, ReplySink, Touched, parameters,
+    FailureKind, LS_PAGE_MAX_ENTRIES, Named, Progress, ReplySink, parameters,
 };
 use p2pfs_node::api::{CachedFile, VerifyProgress};
 use p2pfs_types::digest::ContentHash;
@@ -49,25 +49,6 @@ impl Answer<Asked> for parameters::CacheResize {
         asked
             .blocking(move |services| resize_cache(services, self.budget_bytes))
             .await
-    }
-}
-
-impl Answer<Asked> for parameters::Pin {
-    async fn answer(self, asked: &mut Asked) -> Result<Touched, Failure> {
-        fills::pin(&asked.services, self.paths, true, asked.viewer).await
-    }
-}
-
-impl Answer<Asked> for parameters::Unpin {
-    async fn answer(self, asked: &mut Asked) -> Result<Touched, Failure> {
-        fills::pin(&asked.services, self.paths, false, asked.viewer).await
-    }
-}
-
-impl Answer<Asked> for parameters::Prefetch {
-    async fn answer(self, asked: &mut Asked) -> Result<Touched, Failure> {
-        let Self { paths, anyway } = self;
-        fills::prefetch(&asked.services, paths, anyway, asked.viewer, &asked.reply).await
     }
 }
 

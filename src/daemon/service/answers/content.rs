@@ -1,29 +1,36 @@
 //! The answer that transfers content to a caller: a whole file, through a descriptor.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 
-use super::handing::{may_have, pipe_to_caller};
 use super::paths::{nothing_hidden, refuse_mount_file, shared_path, trimmed};
-use super::{Services, Viewer, failed, legacy, names};
+use super::{Asked, Services, Viewer, failed, legacy, names};
 use crate::daemon::control::{
-    Failure, FailureKind, GetDone, GetStarted, Named, ReplySink, SourceShare,
+    Answer, Failure, FailureKind, GetDone, GetStarted, Named, PIPE_BYTES, ReplySink, SourceShare,
+    is_one_user, parameters,
 };
 use p2pfs_node::FileError;
 use p2pfs_node::api::{FileVersion, FsError, Hidden};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::{SharedPath, escape};
 
+impl Answer<Asked> for parameters::Get {
+    async fn answer(self, asked: &mut Asked) -> Result<GetDone, Failure> {
+        get(&asked.services, &self.path, &asked.viewer, &asked.reply).await
+    }
+}
+
 /// Gives the caller a descriptor to read a whole file from: a pipe, to which this node writes
 /// verified bytes in order as they arrive. If the file is complete on this machine, in a share or
 /// in the cache, root and the owner of that local file receive it itself, because they could open
 /// it anyway. A name that no node lists is requested from the legacy peers, whose bytes are not
 /// verified.
-pub(super) async fn get(
+async fn get(
     services: &Arc<Services>,
     named: &Named,
     viewer: &Viewer,
@@ -186,6 +193,26 @@ fn remedy_of(error: FsError) -> Option<&'static str> {
         FsError::Disk => Some("p2pfs doctor says which disk, and what helps"),
         _ => None,
     }
+}
+
+/// Returns whether a caller may receive a descriptor of the file itself: root, or the owner of the
+/// file if that user ID stands for one user ([`is_one_user`]). Any other caller could reopen the
+/// file through the descriptor, even if the modes of a directory above the file deny that caller
+/// access. If the mode of the file allows it, the caller could reopen the file for writing.
+pub(super) fn may_have(caller_uid: u32, file: &File) -> bool {
+    let owner = rustix::fs::fstat(file).map(|found| found.st_uid);
+    let is_owner = owner.is_ok_and(|owner| owner == caller_uid);
+    caller_uid == 0 || (is_owner && is_one_user(caller_uid))
+}
+
+/// Returns the ends of a pipe: the sender for this process, and the receiver for the caller.
+pub(super) fn pipe_to_caller() -> Result<(pipe::Sender, OwnedFd), Failure> {
+    let made = pipe::pipe().and_then(|(sender, receiver)| {
+        // A smaller pipe only makes the copy slower.
+        let _as_it_is = rustix::pipe::fcntl_setpipe_size(&sender, PIPE_BYTES);
+        Ok((sender, receiver.into_blocking_fd()?))
+    });
+    made.map_err(|error| failed(error.to_string()))
 }
 
 #[cfg(test)]

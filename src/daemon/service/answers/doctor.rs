@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::pace::CHECKUP_PROBES;
-use super::{Services, Sight, membership, network, shares, told};
+use super::{Asked, Services, Sight, membership, network, shares, told};
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
-    CallerGone, Check, CheckState, Checkup, Failure, Named, Problem, ReplySink, ShareInfo,
-    ShareReader, ShareState, Shares,
+    Answer, Check, CheckState, Checkup, Failure, Named, Problem, ShareInfo, ShareReader,
+    ShareState, Shares, parameters,
 };
 use crate::daemon::service::conditions;
 use crate::daemon::service::conditions::check_of;
@@ -23,20 +23,19 @@ const PEERS_CHECK: &str = "peers";
 /// Start of the name of the check of a share. The path of the share follows.
 const SHARE_CHECK: &str = "share ";
 
-/// Runs all checks for one caller at a time. A caller that disconnects while it waits loses its
-/// place. A run that has begun is completed even if its caller disconnects. Otherwise callers that
-/// disconnect early could start run after run and keep the other nodes busy.
-pub(super) async fn doctor_in_turn(
-    services: &Arc<Services>,
-    sight: Sight,
-    reply: &ReplySink,
-) -> Result<Checkup, Failure> {
-    let turn = async {
-        services.rights.pace(sight, CHECKUP_PROBES).await;
-        services.health.checking.lock().await
-    };
-    let _turn = reply.while_heard(turn).await.ok_or(CallerGone)?;
-    doctor(services, sight).await
+impl Answer<Asked> for parameters::Doctor {
+    /// Runs all checks for one caller at a time. A caller that disconnects while it waits loses its
+    /// place. A run that has begun is completed even if its caller disconnects. Otherwise callers
+    /// that disconnect early could start run after run and keep the other nodes busy.
+    async fn answer(self, asked: &mut Asked) -> Result<Checkup, Failure> {
+        let (services, sight) = (&asked.services, asked.viewer.sight);
+        let turn = async {
+            services.rights.pace(sight, CHECKUP_PROBES).await;
+            Ok(services.health.checking.lock().await)
+        };
+        let _turn = asked.while_heard(turn).await?;
+        doctor(services, sight).await
+    }
 }
 
 /// Runs all checks of a daemon that serves. If the daemon is starting or stopping, also at the end

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::paths::{mount_path, nothing_hidden, shared_path, trimmed};
-use super::{Services, Viewer, failed, told};
+use super::{Asked, Services, Viewer, failed, told};
 use crate::daemon::config::units::write_size;
 use crate::daemon::control::{
-    CallerGone, Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched,
+    Answer, CallerGone, Failure, FailureKind, Named, Problem, Progress, ReplySink, Touched,
+    parameters,
 };
 use p2pfs_node::FileError;
 use p2pfs_node::api::{
@@ -24,9 +25,28 @@ const HASH_START_MIN: usize = 8;
 const METERED: &str = "the network is metered, so nothing is fetched that no program reads";
 const METERED_REMEDY: &str = "p2pfs prefetch --anyway, or p2pfs limits --metered off";
 
+impl Answer<Asked> for parameters::Pin {
+    async fn answer(self, asked: &mut Asked) -> Result<Touched, Failure> {
+        pin(&asked.services, self.paths, true, asked.viewer).await
+    }
+}
+
+impl Answer<Asked> for parameters::Unpin {
+    async fn answer(self, asked: &mut Asked) -> Result<Touched, Failure> {
+        pin(&asked.services, self.paths, false, asked.viewer).await
+    }
+}
+
+impl Answer<Asked> for parameters::Prefetch {
+    async fn answer(self, asked: &mut Asked) -> Result<Touched, Failure> {
+        let Self { paths, anyway } = self;
+        prefetch(&asked.services, paths, anyway, asked.viewer, &asked.reply).await
+    }
+}
+
 /// Pins the contents that `paths` show now. If `pinned` is `false`, unpins the pinned contents that
 /// `paths` name by path or by hash.
-pub(super) async fn pin(
+async fn pin(
     services: &Arc<Services>,
     paths: Vec<Named>,
     pinned: bool,
@@ -61,7 +81,7 @@ pub(super) async fn pin(
 /// Fetches the contents that `paths` show now into the cache. Before any fetch, refuses the call if
 /// the contents cannot fit, or if the network is metered and `anyway` is not set. Cancels the
 /// fetches when the caller disconnects.
-pub(super) async fn prefetch(
+async fn prefetch(
     services: &Arc<Services>,
     paths: Vec<Named>,
     anyway: bool,

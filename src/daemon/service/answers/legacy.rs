@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::unix::pipe;
 use tokio::task::spawn_blocking;
 
-use super::handing::{may_have, pipe_to_caller};
+use super::content::{may_have, pipe_to_caller};
 use super::paths::shared_path;
 use super::{Services, failed};
 use crate::daemon::control::{

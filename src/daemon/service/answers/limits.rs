@@ -1,11 +1,51 @@
-//! Answers about the transfer rates between nodes, and about metered networks.
+//! Answers about the settings in force, the transfer rates between nodes, and metered networks.
 
-use super::Services;
+use super::{Asked, Services};
 use crate::daemon::config::RATE_MIN_BYTES;
-use crate::daemon::control::{Failure, FailureKind, Limits};
+use crate::daemon::control::{Answer, Failure, FailureKind, Limits, Settings, parameters};
 use p2pfs_node::api::RateLimits;
 
-pub(super) fn limits(services: &Services) -> Limits {
+impl Answer<Asked> for parameters::Settings {
+    async fn answer(self, asked: &mut Asked) -> Result<Settings, Failure> {
+        Ok(asked.services.settings.in_force.load().shown.clone())
+    }
+}
+
+impl Answer<Asked> for parameters::Limits {
+    async fn answer(self, asked: &mut Asked) -> Result<Limits, Failure> {
+        Ok(limits(&asked.services))
+    }
+}
+
+impl Answer<Asked> for parameters::SetLimits {
+    /// Sets the given limits until the next start, or until a reload with other configured limits.
+    /// A rate of 0 means no limit. Without any argument, restores the configured limits.
+    async fn answer(self, asked: &mut Asked) -> Result<Limits, Failure> {
+        let (up, down, metered) = (self.up_bytes_per_s, self.down_bytes_per_s, self.metered);
+        let services = &asked.services;
+        if (up, down, metered) == (None, None, None) {
+            return Ok(limit_as_configured(services));
+        }
+        let mut set = [up, down].into_iter().flatten();
+        if set.any(|rate| (1..RATE_MIN_BYTES).contains(&rate)) {
+            let message = format!("the least is {RATE_MIN_BYTES} bytes a second");
+            return Err(Failure::new(FailureKind::Invalid, message));
+        }
+        let limit = |rate: u64| (rate > 0).then_some(rate);
+        let traffic = services.node.traffic();
+        let now = traffic.limits();
+        traffic.set_limits(RateLimits {
+            up_bytes_per_s: up.map_or(now.up_bytes_per_s, limit),
+            down_bytes_per_s: down.map_or(now.down_bytes_per_s, limit),
+        });
+        if let Some(metered) = metered {
+            traffic.set_metered(metered);
+        }
+        Ok(limits(services))
+    }
+}
+
+fn limits(services: &Services) -> Limits {
     let configured = &services.settings.in_force.load().config.limits;
     let now = services.node.traffic().limits();
     Limits {
@@ -16,33 +56,6 @@ pub(super) fn limits(services: &Services) -> Limits {
         metered: services.node.traffic().is_metered(),
         configured_metered: configured.metered,
     }
-}
-
-/// Sets the given limits until the next start, or until a reload with other configured limits. A
-/// rate of 0 means no limit. If all three arguments are `None`, restores the configured limits.
-pub(super) fn set_limits(
-    services: &Services,
-    (up, down): (Option<u64>, Option<u64>),
-    metered: Option<bool>,
-) -> Result<Limits, Failure> {
-    if (up, down, metered) == (None, None, None) {
-        return Ok(limit_as_configured(services));
-    }
-    let mut set = [up, down].into_iter().flatten();
-    if set.any(|rate| (1..RATE_MIN_BYTES).contains(&rate)) {
-        let message = format!("the least is {RATE_MIN_BYTES} bytes a second");
-        return Err(Failure::new(FailureKind::Invalid, message));
-    }
-    let limit = |rate: u64| (rate > 0).then_some(rate);
-    let now = services.node.traffic().limits();
-    services.node.traffic().set_limits(RateLimits {
-        up_bytes_per_s: up.map_or(now.up_bytes_per_s, limit),
-        down_bytes_per_s: down.map_or(now.down_bytes_per_s, limit),
-    });
-    if let Some(metered) = metered {
-        services.node.traffic().set_metered(metered);
-    }
-    Ok(limits(services))
 }
 
 /// Restores the configured limits.

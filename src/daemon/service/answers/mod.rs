@@ -8,9 +8,7 @@ pub(super) mod cache;
 mod content;
 pub(super) mod doctor;
 mod fills;
-mod gets;
 mod giving;
-mod handing;
 #[cfg(feature = "legacy")]
 mod legacy;
 pub(super) mod limits;
@@ -21,7 +19,6 @@ mod names;
 mod nearby;
 pub(super) mod network;
 pub(super) mod news;
-mod node;
 mod pace;
 mod paths;
 mod presence;
@@ -46,8 +43,8 @@ use crate::daemon::control::{Call, CallerGone, ControlRequest, Failure, FailureK
 use p2pfs_node::NodeError;
 use p2pfs_node::api::Timestamp as FileTime;
 
-pub(super) use gets::Gets;
 pub(super) use pace::ProbePace;
+pub(super) use transfers::Gets;
 pub(super) use viewer::{Sight, Viewer};
 #[cfg(not(feature = "legacy"))]
 use without_legacy::{self as legacy, self as mesh};

@@ -2,10 +2,10 @@
 
 use super::paths::{mount_path, nothing_hidden, refuse_mount_file, shared_path, trimmed};
 use super::trust::escape_or_top;
-use super::{Asked, Services, Viewer, calendar_time, content, news, wait};
+use super::{Asked, Services, Viewer, calendar_time};
 use crate::daemon::control::{
-    Answer, EntryKind, Failure, FailureKind, GetDone, LS_PAGE_MAX_ENTRIES, Listing, LsEntry,
-    NO_HASH, Named, Nothing, Plane, Provenance, VersionInfo, parameters,
+    Answer, EntryKind, Failure, FailureKind, LS_PAGE_MAX_ENTRIES, Listing, LsEntry, NO_HASH, Named,
+    Plane, Provenance, VersionInfo, parameters,
 };
 use p2pfs_node::api::{
     ForeignFile, Hidden, Kind, LeftOut, NameEntry, NextRead, PeerRate, Rule, Timestamp, Version,
@@ -35,31 +35,12 @@ impl Answer<Asked> for parameters::Ls {
     }
 }
 
-impl Answer<Asked> for parameters::Get {
-    async fn answer(self, asked: &mut Asked) -> Result<GetDone, Failure> {
-        content::get(&asked.services, &self.path, &asked.viewer, &asked.reply).await
-    }
-}
-
-impl Answer<Asked> for parameters::Wait {
-    async fn answer(self, asked: &mut Asked) -> Result<Nothing, Failure> {
-        let waiting = wait::wait(&asked.services, self, &asked.viewer);
-        asked.while_heard(waiting).await
-    }
-}
-
 impl Answer<Asked> for parameters::Why {
     async fn answer(self, asked: &mut Asked) -> Result<Provenance, Failure> {
         let viewer = asked.viewer;
         asked
             .blocking(move |services| why(services, &self.path, &viewer))
             .await
-    }
-}
-
-impl Answer<Asked> for parameters::Events {
-    async fn answer(self, asked: &mut Asked) -> Result<Nothing, Failure> {
-        news::tell_events(&asked.services, self.follow, &asked.viewer, &asked.reply).await
     }
 }
 

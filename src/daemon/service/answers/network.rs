@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::membership::SAME_SECRET;
 use super::pace::PING_PROBES;
 use super::presence::{ProbedMachine, let_through, let_through_here, probe};
-use super::{Services, Sight, membership, nearby, told};
+use super::{Asked, Services, Sight, membership, nearby, told};
 use crate::daemon::config::Seed;
-use crate::daemon::control::{Check, CheckState, Failure, FailureKind, Pong};
+use crate::daemon::control::{Answer, Check, CheckState, Failure, FailureKind, Pong, parameters};
 use crate::daemon::service::conditions::CLOCK_CHECK;
 use crate::daemon::service::isolation;
 use crate::daemon::service::seeds::resolve;
@@ -109,9 +109,16 @@ fn called_alike(services: &Services, all: &[MemberReport], wanted: &str) -> Stri
     }
 }
 
+impl Answer<Asked> for parameters::Ping {
+    async fn answer(self, asked: &mut Asked) -> Result<Pong, Failure> {
+        let ping = ping(&asked.services, &self.peer, asked.viewer.sight);
+        asked.while_heard(ping).await
+    }
+}
+
 /// Measures how long a node takes to answer. A ping costs that node a handshake, so an ordinary
 /// user may cause only a limited rate of pings.
-pub(super) async fn ping(services: &Services, wanted: &str, sight: Sight) -> Result<Pong, Failure> {
+async fn ping(services: &Services, wanted: &str, sight: Sight) -> Result<Pong, Failure> {
     services.rights.pace(sight, PING_PROBES).await;
     let member = find_node(services, wanted).await?;
     let contact = member.status.member;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::transfers::Telling;
-use super::{Services, Viewer, transfers};
+use super::{Asked, Services, Viewer, transfers};
 use crate::daemon::control::{
-    CallerGone, Event, EventKind, Failure, FetchInfo, GiveInfo, MeshPeerInfo, Named, Nothing,
-    PushInfo, ReplySink,
+    Answer, CallerGone, Event, EventKind, Failure, FetchInfo, GiveInfo, MeshPeerInfo, Named,
+    Nothing, PushInfo, ReplySink, parameters,
 };
 use p2pfs_node::api::DownReason;
 use p2pfs_node::{Fetched, ForeignPeer, Given, News, Noted, Push, PushStage, Who};
@@ -26,10 +26,16 @@ const SHOWING_LOOK: Duration = Duration::from_millis(2);
 /// waiting for the folder. Without this pause, events would pile up.
 const SHOWING_PAUSE: Duration = Duration::from_secs(10);
 
+impl Answer<Asked> for parameters::Events {
+    async fn answer(self, asked: &mut Asked) -> Result<Nothing, Failure> {
+        tell_events(&asked.services, self.follow, &asked.viewer, &asked.reply).await
+    }
+}
+
 /// Sends the remembered events to a caller, and with `follow` all later events. Events with names
 /// that the caller may not see are only counted. Events for the owner are left out for all other
 /// callers.
-pub(super) async fn tell_events(
+async fn tell_events(
     services: &Services,
     follow: bool,
     viewer: &Viewer,

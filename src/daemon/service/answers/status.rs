@@ -5,17 +5,33 @@ use std::time::Instant;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Services, Sight, legacy, mesh, shares};
+use super::{Asked, Services, Sight, legacy, mesh, shares};
 use crate::daemon::control::{
-    AbsentPeer, CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, Peers, Plane,
-    Status, Traffic,
+    AbsentPeer, Answer, CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, Peers,
+    Plane, Status, Traffic, parameters,
 };
 use crate::daemon::service::conditions;
 use crate::daemon::service::rates::{Counter, CurrentRates};
 use p2pfs_node::api::{MemberState, PeerReport};
 use p2pfs_node::{MemberReport, StandingCondition};
 
-pub(super) fn status(services: &Services, sight: Sight) -> Status {
+impl Answer<Asked> for parameters::Status {
+    async fn answer(self, asked: &mut Asked) -> Result<Status, Failure> {
+        conditions::review(&asked.services).await;
+        let sight = asked.viewer.sight;
+        asked
+            .blocking(move |services| Ok(status(services, sight)))
+            .await
+    }
+}
+
+impl Answer<Asked> for parameters::Peers {
+    async fn answer(self, asked: &mut Asked) -> Result<Peers, Failure> {
+        peers(&asked.services).await
+    }
+}
+
+fn status(services: &Services, sight: Sight) -> Status {
     let status = services.node.status();
     let mut mount = services.lifecycle.mount.borrow().clone();
     mount.activity = services.activity.served.activity();
@@ -125,7 +141,7 @@ fn current_rates(services: &Services) -> CurrentRates {
     services.activity.rates.at(Instant::now())
 }
 
-pub(super) async fn peers(services: &Services) -> Result<Peers, Failure> {
+async fn peers(services: &Services) -> Result<Peers, Failure> {
     let (peers, _) = peers_and_rates(services).await?;
     Ok(peers)
 }

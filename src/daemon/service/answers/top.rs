@@ -1,24 +1,26 @@
 //! The answer about current activity: transfers and readers.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Services, Viewer, status, transfers};
+use super::{Asked, Services, Viewer, status, transfers};
 use crate::daemon::control::{
-    Failure, Named, PeerInfo, TRANSFERS_TOLD_MAX, Top, TransferInfo, TransferSource,
+    Answer, Failure, Named, PeerInfo, TRANSFERS_TOLD_MAX, Top, TransferInfo, TransferSource,
+    parameters,
 };
 use crate::daemon::service::rates::{Counter, CurrentRates};
 use p2pfs_node::api::FetchReport;
 use p2pfs_types::digest::ContentHash;
 
-pub(super) async fn top(services: &Arc<Services>, viewer: Viewer) -> Result<Top, Failure> {
-    let (peers, rates) = status::peers_and_rates(services).await?;
-    super::blocking(services, move |services| {
-        Ok(top_beside(services, peers.peers, &rates, &viewer))
-    })
-    .await
+impl Answer<Asked> for parameters::Top {
+    async fn answer(self, asked: &mut Asked) -> Result<Top, Failure> {
+        let (peers, rates) = status::peers_and_rates(&asked.services).await?;
+        let viewer = asked.viewer;
+        asked
+            .blocking(move |services| Ok(top_beside(services, peers.peers, &rates, &viewer)))
+            .await
+    }
 }
 
 /// Adds the current activity to the given peers. All rates are those of the same seconds.

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::network::{alive_of, is_alive};
 use super::paths::{mount_path, trimmed};
-use super::{Services, Viewer, legacy, network};
+use super::{Asked, Services, Viewer, legacy, network};
 use crate::daemon::control::parameters::Wait;
-use crate::daemon::control::{Failure, FailureKind, Named, Nothing};
+use crate::daemon::control::{Answer, Failure, FailureKind, Named, Nothing};
 use p2pfs_node::api::Hidden;
 use p2pfs_types::path::escape;
 
@@ -25,13 +25,16 @@ fn look_period(waited: Duration) -> Duration {
 /// Maximum duration of one call: a day.
 const WAIT_MAX_MS: u64 = 24 * 3600 * 1000;
 
+impl Answer<Asked> for Wait {
+    async fn answer(self, asked: &mut Asked) -> Result<Nothing, Failure> {
+        let waiting = wait(&asked.services, self, &asked.viewer);
+        asked.while_heard(waiting).await
+    }
+}
+
 /// Returns once all conditions of a caller hold at the same time; fails after the caller's timeout
 /// or [`WAIT_MAX_MS`].
-pub(super) async fn wait(
-    services: &Services,
-    wanted: Wait,
-    viewer: &Viewer,
-) -> Result<Nothing, Failure> {
+async fn wait(services: &Services, wanted: Wait, viewer: &Viewer) -> Result<Nothing, Failure> {
     if let Some(file) = &wanted.file {
         viewer.check_find(file)?;
     }
