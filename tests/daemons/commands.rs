@@ -397,9 +397,25 @@ fn a_directory_that_other_users_can_change_is_refused_with_the_command_that_mend
     };
     is_refused("the state directory", "state", 0o777);
     is_refused("the cache", "cache/of/p2pfs", 0o1777);
-    // Other users could remove the cache there, but not put files into it.
-    set("cache/of", 0o777);
+    // Other users could put a link there in place of the cache.
+    is_refused("the cache", "cache/of", 0o777);
+    set("cache/of", 0o1777);
     assert_eq!(start().status.code(), Some(1));
+    fs::rename(at("cache/of"), at("cache/moved")).unwrap();
+    set("cache", 0o777);
+    std::os::unix::fs::symlink("moved", at("cache/of")).unwrap();
+    let ended = start();
+    assert_eq!(ended.status.code(), Some(78), "{}", ended.stderr);
+    let is_told = ended
+        .stderr
+        .contains("is a link to \"moved\", and every user may write in");
+    assert!(is_told, "{}", ended.stderr);
+    set("cache", 0o755);
+    assert_eq!(
+        start().status.code(),
+        Some(1),
+        "it is a link of the daemon's user"
+    );
     is_refused("the directory of the control socket", "run", 0o777);
     // Other users cannot replace a socket in a directory like /tmp.
     set("run", 0o1777);

@@ -18,7 +18,7 @@ mod refused;
 pub mod socket_place;
 pub mod trusted_way;
 
-pub use own_dir::{DirUse, OpenTo, open_dir, open_own_dir};
+pub use own_dir::{DirUse, OpenTo, open_own_dir};
 pub use refused::stays_refused;
 
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};

@@ -1,14 +1,15 @@
 //! Reads one configuration file as text, up to a size limit and without waiting for the writer of a
 //! pipe.
 
-use std::fs::{Metadata, OpenOptions};
+use std::fs::Metadata;
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use rustix::fs::{major, minor};
 
 use super::error::{ConfigError, line_and_column};
+use p2pfs_types::files::trusted_way::open_to_read;
 
 /// Maximum bytes of a configuration file: a thousand times the size of a large one.
 const FILE_MAX_BYTES: u64 = 16 << 20;
@@ -34,18 +35,13 @@ pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
 }
 
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    // Without `O_NONBLOCK`, a pipe without a writer would block the start forever. A regular file
-    // ignores the flag.
-    let mut options = OpenOptions::new();
-    options.read(true);
-    options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    let file = options
-        .open(path)
-        .map_err(|error| match error.raw_os_error() {
-            // A socket, or a device without a driver.
-            Some(libc::ENXIO) => no_regular_file(),
-            _ => error,
-        })?;
+    // A pipe without a writer must not block the start forever.
+    let opened = open_to_read(path).map_err(io::Error::from);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        // A socket, or a device without a driver.
+        Some(libc::ENXIO) => no_regular_file(),
+        _ => error,
+    })?;
     let metadata = file.metadata()?;
     if is_null(&metadata) {
         return Ok(Vec::new());

@@ -1,10 +1,10 @@
 //! The socket itself: binding it, and accepting callers within limits.
 
 use std::collections::HashMap;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use super::process::Process;
 use super::request::ControlRequest;
 use super::turn::Turn;
 use p2pfs_types::files::make_open_dir;
-use p2pfs_types::files::socket_place::{listener, make_way};
+use p2pfs_types::files::socket_place::{listener, make_way, open_to_connect};
 
 /// One user other than root and the daemon's user may hold at most 1/`USER_SHARE` of all
 /// connections.
@@ -106,7 +106,7 @@ impl ControlServer {
             _ => failed(error),
         })?;
         let listener = UnixListener::bind(path).map_err(failed)?;
-        fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(failed)?;
+        open_to_connect(path).map_err(failed)?;
         let file = SocketFile::of(path).map_err(failed)?;
         let connections_max = usize::try_from(connections_max).unwrap_or(usize::MAX);
         Ok(Self {

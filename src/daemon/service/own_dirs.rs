@@ -4,14 +4,14 @@
 //! It creates these directories itself, private to its user. A directory that another user can
 //! change was made by hand, or planted.
 
-use std::path::Path;
-
 use super::run_error::RunError;
 use super::users::user_name;
 use crate::daemon::config::Config;
-use p2pfs_types::files::{DirUse, OpenTo, open_dir, shell_word};
+use p2pfs_types::files::trusted_way::{DirFault, check_own_dir};
+use p2pfs_types::files::{DirUse, OpenTo, shell_word};
 
-/// Checks the state directory, the cache, and the directory of the control socket.
+/// Checks the state directory, the cache, and the directory of the control socket. Another user
+/// that could change a directory above one of them could put a link in its place.
 ///
 /// # Errors
 /// [`RunError::OpenDir`] for the first directory that another user can change.
@@ -24,36 +24,40 @@ pub(super) fn check(config: &Config) -> Result<(), RunError> {
     ];
     for (what, dir, usage) in places {
         let Some(dir) = dir else { continue };
-        if let Some(open) = open_dir(dir, usage) {
-            return Err(RunError::OpenDir {
-                what,
-                dir: dir.to_owned(),
-                fault: fault(dir, open),
-            });
-        }
+        check_own_dir(dir, usage).map_err(|fault| RunError::OpenDir {
+            what,
+            dir: dir.to_owned(),
+            fault: said(fault),
+        })?;
     }
     Ok(())
 }
 
-/// Says which user can change `dir`, and the command that ends it.
-fn fault(dir: &Path, open: OpenTo) -> String {
-    let word = shell_word(dir);
+/// Says which user can change which directory, and the command that ends it.
+fn said(fault: DirFault) -> String {
+    let (dir, open) = match fault {
+        DirFault::Open(dir, open) => (dir, open),
+        DirFault::Planted(link) => {
+            return format!("{link}; name the directory that it leads to by its own name");
+        }
+    };
+    let (shown, word) = (dir.display(), shell_word(&dir));
     let (why, command) = match open {
         OpenTo::Owner(owner) => {
             let me = rustix::process::geteuid().as_raw();
             (
-                format!("user {} owns it", user_name(owner)),
+                format!("user {} owns {shown}", user_name(owner)),
                 format!("chown {me} {word}"),
             )
         }
         OpenTo::Group(mode) => (
-            format!("users of its group may write in it (mode {mode:04o})"),
+            format!("users of its group may write in {shown} (mode {mode:04o})"),
             format!("chmod g-w {word}"),
         ),
         OpenTo::Everyone(mode) => (
-            format!("every user may write in it (mode {mode:04o})"),
+            format!("every user may write in {shown} (mode {mode:04o})"),
             format!("chmod go-w {word}"),
         ),
     };
-    format!("{why}; remove what others put there, and run: {command}")
+    format!("{why}; name another directory, or remove what others put there, and run: {command}")
 }

@@ -5,10 +5,13 @@
 //! manager, so no error leaves this module. It also serves while the manager stands still: the
 //! messages go through a queue with a thread of its own.
 
+use std::io;
+use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
 
-use p2pfs_types::files::open_to_all;
+use p2pfs_types::files::trusted_way::reach;
+use p2pfs_types::files::{open_to_all, path_of};
 use sd_notify::NotifyState;
 
 use super::record_queue::RecordQueue;
@@ -35,7 +38,9 @@ pub fn open_inboxes(config: &Config, environment: &Environment) {
         .collect();
     let inboxes = config.inboxes().into_iter().map(|(_, dir)| dir);
     for inbox in inboxes.filter(|dir| states.iter().any(|state| state == dir)) {
-        if let Err(error) = open_to_all(inbox) {
+        let reached = reach(inbox).map_err(io::Error::from);
+        let opened = reached.and_then(|dir| open_to_all(Path::new(&path_of(dir.dir()))));
+        if let Err(error) = opened {
             let inbox = inbox.display();
             tracing::warn!(
                 "cannot let all users read {inbox}: {error}; received files are not listed: run \

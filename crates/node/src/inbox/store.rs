@@ -138,10 +138,10 @@ impl InboxFolder {
     pub(super) fn open(plain: &Path) -> io::Result<Self> {
         match open_plain_dir(plain, OFlags::RDONLY) {
             Ok(folder) => Ok(Self(Arc::new(folder))),
-            Err(Errno::LOOP) => {
+            Err(Errno::LOOP | Errno::NOTDIR) => {
                 let said = format!(
-                    "{} was replaced by a link, or a directory above it; put it back, or restart \
-                     p2pfs",
+                    "{} or a directory above it was replaced by a link or a file; put it back, or \
+                     restart p2pfs",
                     plain.display()
                 );
                 Err(io::Error::new(io::ErrorKind::InvalidInput, said))

@@ -5,15 +5,16 @@
     reason = "key files are the one thing that trust keeps on the disk"
 )]
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use super::TrustError;
+use p2pfs_types::files::trusted_way::open_to_read;
 use p2pfs_types::files::{PRIVATE_MODE, make_private_dir};
 
 /// Maximum size in bytes of a secret file. A key has less than 100 bytes, an epoch's secret 65.
@@ -38,11 +39,8 @@ pub(super) fn read_up_to(
     path: &Path,
     most_bytes: u64,
 ) -> Result<Option<Zeroizing<Vec<u8>>>, TrustError> {
-    // Without `O_NONBLOCK`, opening a pipe without a writer would block the start for ever. Regular
-    // files ignore the flag.
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_NONBLOCK);
-    let file = match options.open(path) {
+    // Opening a pipe without a writer must not block the start for ever.
+    let file = match open_to_read(path).map_err(io::Error::from) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed("open", path, error)),

@@ -71,22 +71,14 @@ pub fn open_own_dir(dir: &Path) -> io::Result<Result<File, &'static str>> {
     Ok(Ok(opened))
 }
 
-/// Returns the user that could put files into `dir`, other than root and this program's user.
-/// Returns `None` if there is none, or if `dir` is missing: this program then creates it, private to
-/// its user. The directory above does not matter. Users that may write there could remove `dir`, but
-/// one of their own would not belong to this program's user. Links are followed, because their owner
-/// chose the target. A path that the system refuses has no fault here, because its use fails with a
-/// better error.
-pub fn open_dir(dir: &Path, usage: DirUse) -> Option<OpenTo> {
-    let found = fs::metadata(dir).ok().filter(Metadata::is_dir)?;
-    opened_to(usage, dir, &found)
-}
-
 /// Returns the user that could put files into the directory `dir`, which has this metadata, other
 /// than root and this program's user.
 pub(super) fn opened_to(usage: DirUse, dir: &Path, found: &Metadata) -> Option<OpenTo> {
     let me = geteuid().as_raw();
-    opened_to_others(usage, found, me, || {
+    // In a user namespace, the machine's root may have no number of its own (user_namespaces(7)).
+    let root = fs::metadata("/").map_or(0, |top| top.uid());
+    let own = if found.uid() == root { root } else { me };
+    opened_to_others(usage, found, own, || {
         is_private_group(found.gid(), me) && !has_acl(dir)
     })
 }
@@ -148,50 +140,13 @@ fn has_only(users: &str, groups: &str, group: u32, user: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use std::fs::Permissions;
-    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::os::unix::fs::{PermissionsExt, chown};
 
     use super::*;
 
     fn with_mode(dir: &Path, mode: u32) {
         fs::create_dir_all(dir).unwrap();
         fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap();
-    }
-
-    #[test]
-    fn directory_in_which_others_may_write_is_found_with_its_mode() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path().join("state");
-        for mode in [0o700, 0o755, 0o2755, 0o500] {
-            with_mode(&dir, mode);
-            assert_eq!(open_dir(&dir, DirUse::Files), None, "{mode:o}");
-            assert_eq!(open_dir(&dir, DirUse::Socket), None, "{mode:o}");
-        }
-        for (mode, files) in [
-            (0o777, OpenTo::Everyone(0o777)),
-            (0o1777, OpenTo::Everyone(0o1777)),
-            (0o702, OpenTo::Everyone(0o702)),
-        ] {
-            with_mode(&dir, mode);
-            assert_eq!(open_dir(&dir, DirUse::Files), Some(files), "{mode:o}");
-            let socket = (mode & STICKY == 0).then_some(files);
-            assert_eq!(open_dir(&dir, DirUse::Socket), socket, "{mode:o}");
-        }
-    }
-
-    #[test]
-    fn missing_directory_and_the_one_above_have_no_fault_and_a_link_has_that_of_its_target() {
-        let folder = tempfile::tempdir().unwrap();
-        let above = folder.path().join("above");
-        let dir = above.join("state");
-        with_mode(&above, 0o777);
-        assert_eq!(open_dir(&dir, DirUse::Files), None);
-        with_mode(&dir, 0o700);
-        assert_eq!(open_dir(&dir, DirUse::Files), None);
-        with_mode(&dir, 0o777);
-        let link = folder.path().join("link");
-        symlink(&dir, &link).unwrap();
-        let fault = Some(OpenTo::Everyone(0o777));
-        assert_eq!(open_dir(&link, DirUse::Files), fault);
     }
 
     #[test]
@@ -207,7 +162,9 @@ mod tests {
         // Only root can give a directory away.
         if me == 0 {
             chown(&dir, Some(12_345), None).unwrap();
-            assert_eq!(open_dir(&dir, DirUse::Socket), Some(OpenTo::Owner(12_345)));
+            let found = fs::metadata(&dir).unwrap();
+            let open = opened_to(DirUse::Socket, &dir, &found);
+            assert_eq!(open, Some(OpenTo::Owner(12_345)));
         }
     }
 

@@ -1,15 +1,22 @@
 //! Names of Unix sockets. A new socket replaces that of a dead process, and nothing else.
 
-use std::fs::{remove_file, symlink_metadata};
+use std::fs::{File, Permissions, remove_file, symlink_metadata};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::sockopt::socket_peercred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::process::Pid;
+use rustix::process::{Pid, geteuid};
+
+use super::path_of;
+use super::trusted_way::reach;
+
+/// Mode of a socket to which every user may connect, which needs the right to write (unix(7)).
+const ALL_CONNECT: u32 = 0o666;
 
 /// Binds a socket of this kind to the path.
 ///
@@ -54,6 +61,33 @@ pub fn make_way(path: &Path, kind: SocketType) -> io::Result<()> {
     }
 }
 
+/// Returns the path of a socket with the directory above it [reached](super::trusted_way::reach).
+///
+/// # Errors
+/// The error of the system, and that of a link of another user.
+pub fn plain_place(path: &Path) -> io::Result<PathBuf> {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(path.to_owned());
+    };
+    Ok(reach(above)?.path().join(name))
+}
+
+/// Lets every user connect to a socket at the path. Changes nothing but a socket of this program's
+/// user: another user may be able to put a link there.
+///
+/// # Errors
+/// The error of the system, and `InvalidInput` if something else is there.
+pub fn open_to_connect(path: &Path) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let socket = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let found = socket.metadata()?;
+    if !found.file_type().is_socket() || found.uid() != geteuid().as_raw() {
+        let replaced = "the socket was replaced while it was made";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, replaced));
+    }
+    std::fs::set_permissions(path_of(&socket), Permissions::from_mode(ALL_CONNECT))
+}
+
 /// Returns the process that listens at the path, if its backlog has room for a connection.
 pub fn listener(path: &Path, kind: SocketType) -> Option<Pid> {
     match called(path, kind).ok()? {
@@ -96,6 +130,26 @@ mod tests {
             }
             assert_eq!(fs::read(at("link")).unwrap(), b"precious");
         }
+    }
+
+    #[test]
+    fn only_a_socket_is_opened_to_all_users_and_no_target_of_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mode = |name: &str| fs::metadata(at(name)).unwrap().mode() & 0o777;
+        let _listener = UnixListener::bind(at("socket")).unwrap();
+        fs::write(at("private"), "").unwrap();
+        fs::set_permissions(at("private"), Permissions::from_mode(0o600)).unwrap();
+        symlink("private", at("link")).unwrap();
+        open_to_connect(&at("socket")).unwrap();
+        assert_eq!(mode("socket"), 0o666);
+        for name in ["private", "link"] {
+            assert!(open_to_connect(&at(name)).is_err(), "{name}");
+        }
+        assert_eq!(mode("private"), 0o600);
+        symlink(folder.path(), at("above")).unwrap();
+        let plain = fs::canonicalize(folder.path()).unwrap().join("socket");
+        assert_eq!(plain_place(&at("above/socket")).unwrap(), plain);
     }
 
     #[test]

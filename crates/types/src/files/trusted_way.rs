@@ -124,6 +124,19 @@ impl ReachedDir {
         &self.dir
     }
 
+    /// Checks that no other user can put files into this directory by its path.
+    ///
+    /// # Errors
+    /// [`DirFault::Open`] for this directory or one above it.
+    fn check(&self, usage: DirUse) -> Result<(), DirFault> {
+        match &self.entries {
+            Entries::Own => Ok(()),
+            Entries::Sticky(_) if usage == DirUse::Socket => Ok(()),
+            Entries::Sticky(open) => Err(DirFault::Open(self.path.clone(), *open)),
+            Entries::Open(above, open) => Err(DirFault::Open(above.clone(), *open)),
+        }
+    }
+
     /// Returns the directory alone, opened with `O_PATH`.
     pub fn into_dir(self) -> File {
         self.dir
@@ -271,7 +284,15 @@ pub fn reach_above(path: &Path, mode: u32) -> Result<(ReachedDir, OsString), Way
 /// [`WayError`], and the error `InvalidInput` of the system for anything but a regular file. Waits
 /// for no other end of a fifo.
 pub fn open_file(path: &Path) -> Result<File, WayError> {
-    Ok(regular(open(path, OFlags::RDONLY | OFlags::NONBLOCK)?)?)
+    Ok(regular(open_to_read(path)?)?)
+}
+
+/// Opens what is at a path for reading, without waiting for the other end of a fifo.
+///
+/// # Errors
+/// [`WayError`].
+pub fn open_to_read(path: &Path) -> Result<File, WayError> {
+    open(path, OFlags::RDONLY | OFlags::NONBLOCK)
 }
 
 /// Returns a file if it is a regular one.
@@ -299,17 +320,53 @@ pub fn open(path: &Path, flags: OFlags) -> Result<File, WayError> {
             return Ok(openat(dir, ".", flags, Mode::empty())?.into());
         };
         // The links of procfs are the files that a process has open, and have no other path.
-        let followed = walk.here.is_of_processes()?;
-        let is_followed = if followed {
-            OFlags::empty()
-        } else {
-            OFlags::NOFOLLOW
-        };
-        match openat(&walk.here.dir, &name, flags | is_followed, Mode::empty()) {
-            Err(Errno::LOOP) if !followed => walk.enter(name)?,
-            opened => return Ok(opened?.into()),
+        let is_own = matches!(walk.here.entries, Entries::Own);
+        if is_own && walk.here.is_of_processes()? {
+            return Ok(openat(&walk.here.dir, &name, flags, Mode::empty())?.into());
+        }
+        match walk.here.link(&name)? {
+            Some(target) => walk.follow(&target)?,
+            None => {
+                let flags = flags | OFlags::NOFOLLOW;
+                return Ok(openat(&walk.here.dir, &name, flags, Mode::empty())?.into());
+            }
         }
     }
+}
+
+/// The reason why another user could put files into a directory of this program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DirFault {
+    /// Other users can change this directory, which is on the path, and perhaps its end.
+    Open(PathBuf, OpenTo),
+    /// Another user could have put a link that is on the path.
+    Planted(Box<PlantedLink>),
+}
+
+/// Checks that no user but root and this program's could put files into the directory at `path`,
+/// change the directories above it, or put a link there. A missing directory has no fault, because
+/// this program then creates it, private to its user. A path that the system refuses has none,
+/// because its use fails with a better error.
+///
+/// # Errors
+/// [`DirFault`].
+pub fn check_own_dir(path: &Path, usage: DirUse) -> Result<(), DirFault> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for dir in absolute.ancestors() {
+        // In a directory like `/tmp`, other users cannot replace what this program creates.
+        let usage = if dir == absolute {
+            usage
+        } else {
+            DirUse::Socket
+        };
+        match reach(dir) {
+            Ok(reached) => return reached.check(usage),
+            Err(WayError::Planted(link)) => return Err(DirFault::Planted(link)),
+            Err(WayError::System(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(WayError::System(_)) => return Ok(()),
+        }
+    }
+    Ok(())
 }
 
 /// A walk along a path.
@@ -398,7 +455,7 @@ fn prepend(names: &mut VecDeque<OsString>, path: &Path) {
 /// Opens a directory by a path without any link.
 ///
 /// # Errors
-/// `ELOOP` for a path with a link.
+/// `ELOOP` for a path with a link, or `ENOTDIR` for a link at its end.
 pub fn open_plain_dir(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     open_patiently(CWD, path, flags | OFlags::DIRECTORY, NO_LINKS)
 }
@@ -592,6 +649,52 @@ mod tests {
     }
 
     #[test]
+    fn directory_in_which_or_above_which_others_may_write_is_not_own() {
+        let (_folder, top) = folder();
+        let me = geteuid().as_raw();
+        let (above, dir) = (top.join("above"), top.join("above/state"));
+        let of = |usage| check_own_dir(&dir, usage);
+        let everyone =
+            |dir: &Path, mode| Err(DirFault::Open(dir.to_owned(), OpenTo::Everyone(mode)));
+        made(&above, 0o700, me);
+        assert_eq!(of(DirUse::Files), Ok(()), "it is missing");
+        made(&above, 0o777, me);
+        assert_eq!(of(DirUse::Files), everyone(&above, 0o777));
+        made(&above, 0o1777, me);
+        assert_eq!(of(DirUse::Files), Ok(()));
+        for mode in [0o700, 0o755, 0o2755, 0o500] {
+            made(&dir, mode, me);
+            assert_eq!(of(DirUse::Files), Ok(()), "{mode:o}");
+            assert_eq!(of(DirUse::Socket), Ok(()), "{mode:o}");
+        }
+        for mode in [0o777, 0o1777, 0o702] {
+            made(&dir, mode, me);
+            assert_eq!(of(DirUse::Files), everyone(&dir, mode), "{mode:o}");
+            let socket = if mode == 0o1777 {
+                Ok(())
+            } else {
+                everyone(&dir, mode)
+            };
+            assert_eq!(of(DirUse::Socket), socket, "{mode:o}");
+        }
+        made(&dir, 0o700, me);
+        made(&above, 0o777, me);
+        assert_eq!(of(DirUse::Files), everyone(&above, 0o777));
+        symlink(&top, above.join("link")).unwrap();
+        let by_link = check_own_dir(&above.join("link/above/state"), DirUse::Files);
+        assert!(matches!(by_link, Err(DirFault::Planted(_))), "{by_link:?}");
+        symlink(&dir, top.join("own")).unwrap();
+        let by_own = check_own_dir(&top.join("own"), DirUse::Files);
+        assert_eq!(by_own, everyone(&above, 0o777));
+        if is_root() {
+            made(&above, 0o755, BOB);
+            let of_bob = Err(DirFault::Open(above.clone(), OpenTo::Owner(BOB)));
+            assert_eq!(of(DirUse::Files), of_bob);
+            assert_eq!(check_own_dir(&above.join("new"), DirUse::Files), of_bob);
+        }
+    }
+
+    #[test]
     fn missing_directories_are_made_through_no_link_of_another_user() {
         let (_folder, top) = folder();
         symlink(&top, top.join("link")).unwrap();
@@ -693,6 +796,8 @@ mod tests {
             for name in ["bob/link", "over"] {
                 let refused = read(&top.join(name)).unwrap_err();
                 assert!(refused.to_string().contains("user 1234 owns"), "{refused}");
+                let refused = open(&top.join(name), OFlags::PATH);
+                assert!(matches!(refused, Err(WayError::Planted(_))), "{refused:?}");
             }
         }
     }

@@ -16,7 +16,8 @@ settings! {
     pub struct InboxSettings in "inbox" {
         /// The folder; it is created if it is missing.
         ///
-        /// It may not overlap the mount, the cache or the state directory. Incomplete files are
+        /// It may not overlap the mount, the cache or the state directory. A symbolic link on its
+        /// path counts only if no other user could have put it. Incomplete files are
         /// kept in its folder _`.p2pfs-arriving`_, which is never listed. The sender of each file
         /// is in its extended attribute `user.p2pfs.from` and, for a node of the cluster,
         /// `user.p2pfs.from_node` (its key). For a sender that is known only by its address,

@@ -21,7 +21,8 @@ settings! {
         /// The mount point.
         ///
         /// For the service of the whole machine, set it in a file: its mount broker mounts nowhere
-        /// else, and does not see the variables and flags of the daemon.
+        /// else, and does not see the variables and flags of the daemon. A symbolic link on its
+        /// path counts only if no other user could have put it.
         #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
         pub dir: PathBuf = PathBuf::from("/mnt/p2p"),
             Setting::new("mount.dir", SettingKind::Path, "/m")

@@ -16,7 +16,8 @@ settings! {
     pub struct ShareSettings in "share" {
         /// The folder.
         ///
-        /// It may not overlap the mount, the cache or the state directory.
+        /// It may not overlap the mount, the cache or the state directory. A symbolic link on its
+        /// path counts only if no other user could have put it.
         #[serde(deserialize_with = "absolute", serialize_with = "lossy")]
         pub dir: PathBuf = PathBuf::new(),
             Setting::new("share.dir", SettingKind::Path, "/d").shown_as("\"/srv/share\"").live();

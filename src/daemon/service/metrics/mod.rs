@@ -8,10 +8,9 @@ mod families;
 mod http;
 mod ordered_family;
 
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{fs, io};
 
 use rustix::net::SocketType;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,7 +22,7 @@ use self::disks::Disks;
 use super::services::Services;
 use crate::daemon::config::MetricsAddress;
 use p2pfs_node::{Condition, Finding};
-use p2pfs_types::files::socket_place::make_way;
+use p2pfs_types::files::socket_place::{make_way, open_to_connect, plain_place};
 
 /// Maximum concurrent readers; the next one waits.
 const READERS_MAX: usize = 8;
@@ -65,9 +64,10 @@ impl Endpoint {
         match address {
             MetricsAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
             MetricsAddress::Unix(path) => {
-                make_way(path, SocketType::STREAM)?;
-                let listener = UnixListener::bind(path)?;
-                fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+                let path = plain_place(path)?;
+                make_way(&path, SocketType::STREAM)?;
+                let listener = UnixListener::bind(&path)?;
+                open_to_connect(&path)?;
                 Ok(Self::Unix(listener))
             }
         }
