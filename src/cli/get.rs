@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 use indicatif::ProgressBar;
+use rustix::fs::OFlags;
 use tempfile::TempPath;
 
 use super::complete;
@@ -29,7 +30,8 @@ use super::text::{escape, human_bytes};
 use crate::daemon::control::{
     Breaks, Call, Client, ClientError, GetDone, GetStarted, NO_HASH, Named, PIPE_BYTES,
 };
-use p2pfs_types::files::{self, link};
+use p2pfs_types::files::trusted_way::{ReachedDir, open, reach};
+use p2pfs_types::files::{self, link, path_of};
 
 /// Bytes copied between two updates of the progress bar.
 const STROKE_BYTES: u64 = 4 << 20;
@@ -213,8 +215,12 @@ fn check_same(
 /// Destination of the bytes, and the name under which they appear.
 struct Target {
     file: File,
+    /// Path that is shown.
     place: PathBuf,
+    /// Path through the descriptor of the folder, which another user may replace meanwhile.
+    at: PathBuf,
     unfinished: Unfinished,
+    _folder: Option<ReachedDir>,
 }
 
 enum Unfinished {
@@ -239,6 +245,7 @@ impl Target {
             Some(dir) if dir.is_dir() => dir.join(own_name),
             Some(file) => file.to_path_buf(),
         };
+        let (mut at, mut folder) = (place.clone(), None);
         let opened = match output {
             Some(file) if is_standard_output(file) => standard_output(),
             // A path with a slash at its end can only be a directory. Without this check, a missing
@@ -246,23 +253,29 @@ impl Target {
             Some(dir) if dir.as_os_str().as_bytes().ends_with(b"/") && !dir.is_dir() => {
                 Err(io::Error::other("no such directory"))
             }
-            _ => Self::open(&place, started.executable),
+            _ if place.metadata().is_ok_and(|found| !found.is_file()) => {
+                let opened = open(&place, OFlags::WRONLY).map_err(io::Error::from);
+                opened.map(|file| (file, Unfinished::Nothing))
+            }
+            _ => reach(folder_of(&place))
+                .map_err(io::Error::from)
+                .and_then(|dir| {
+                    at = Path::new(&path_of(dir.dir())).join(place.file_name().unwrap_or_default());
+                    folder = Some(dir);
+                    Self::create(&at, started.executable)
+                }),
         };
         let (file, unfinished) = opened.map_err(|e| not_written(&place, &e))?;
         Ok(Self {
             file,
             place,
+            at,
             unfinished,
+            _folder: folder,
         })
     }
 
-    fn open(place: &Path, executable: bool) -> io::Result<(File, Unfinished)> {
-        if place.metadata().is_ok_and(|found| !found.is_file()) {
-            return Ok((
-                OpenOptions::new().write(true).open(place)?,
-                Unfinished::Nothing,
-            ));
-        }
+    fn create(place: &Path, executable: bool) -> io::Result<(File, Unfinished)> {
         let mode = if executable { 0o777 } else { 0o666 };
         if let Ok(file) = files::unnamed(folder_of(place), mode) {
             return Ok((file, Unfinished::Unnamed));
@@ -311,10 +324,10 @@ impl Target {
             Unfinished::Nothing => return Ok(()),
             Unfinished::Hidden(hidden) => hidden,
             Unfinished::Unnamed => hidden_name()
-                .make_in(folder_of(&self.place), |hidden| link(&self.file, hidden))?
+                .make_in(folder_of(&self.at), |hidden| link(&self.file, hidden))?
                 .into_temp_path(),
         };
-        Ok(hidden.persist(&self.place)?)
+        Ok(hidden.persist(&self.at)?)
     }
 }
 
@@ -417,7 +430,9 @@ mod tests {
         let target = Target {
             file: target,
             place: PathBuf::from("place"),
+            at: PathBuf::from("place"),
             unfinished: Unfinished::Nothing,
+            _folder: None,
         };
         let started = GetStarted {
             hash: NO_HASH.to_owned(),
@@ -451,7 +466,9 @@ mod tests {
         let target = |file, unfinished| Target {
             file,
             place: place.clone(),
+            at: place.clone(),
             unfinished,
+            _folder: None,
         };
         // A pipe in place of the file, which cannot be synced.
         let pipe = || File::from(std::os::fd::OwnedFd::from(io::pipe().unwrap().1));
@@ -462,5 +479,38 @@ mod tests {
         assert!(target(file, Unfinished::Hidden(path)).publish().is_ok());
         assert!(place.exists());
         assert!(target(pipe(), Unfinished::Nothing).publish().is_ok());
+    }
+
+    #[test]
+    fn folder_that_becomes_a_link_while_a_file_is_fetched_gets_the_file_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let started = GetStarted {
+            hash: NO_HASH.to_owned(),
+            size_bytes: 0,
+            cached_bytes: 0,
+            executable: false,
+        };
+        let choose = |name: &str| {
+            let shared = Named::new(b"d/own-name".as_slice());
+            Target::choose(Some(&at(name)), &shared, &started)
+        };
+        std::fs::create_dir(at("out")).unwrap();
+        std::fs::create_dir(at("other")).unwrap();
+        let (named, own) = (choose("out/file").unwrap(), choose("out").unwrap());
+        std::fs::rename(at("out"), at("moved")).unwrap();
+        std::os::unix::fs::symlink("other", at("out")).unwrap();
+        named.publish().unwrap();
+        own.publish().unwrap();
+        assert_eq!(std::fs::read_dir(at("other")).unwrap().count(), 0);
+        assert!(at("moved/file").exists() && at("moved/own-name").exists());
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::lchown(folder.path(), Some(1234), None).unwrap();
+            for name in ["out", "out/file"] {
+                let refused = choose(name).err().unwrap().to_string();
+                assert!(refused.contains("user 1234 owns"), "{refused}");
+            }
+            assert_eq!(std::fs::read_dir(at("other")).unwrap().count(), 0);
+        }
     }
 }

@@ -1,15 +1,18 @@
 //! `p2pfs send` and `p2pfs say`: files and messages for other nodes.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::File;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::{io, mem};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, ValueHint};
 use clap_complete::ArgValueCompleter;
-use rustix::fs::fstatfs;
+use rustix::fs::{OFlags, ResolveFlags, fstatfs};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::complete;
@@ -22,7 +25,8 @@ use super::text::{escape, human_bytes, printable};
 use crate::daemon::control::{Call, ClientError, FailureKind, Named, Said, SendDone, SendProgress};
 use p2pfs_node::api::DefaultOfferRule;
 use p2pfs_types::file_name::{received_name, sent_name};
-use p2pfs_types::files::opened_anew;
+use p2pfs_types::files::trusted_way::{ReachedDir, open, open_beneath, open_file, reach, regular};
+use p2pfs_types::files::{opened_anew, path_of};
 use p2pfs_types::path::SharedPath;
 
 /// Type of a FUSE filesystem in statfs(2) (linux/magic.h).
@@ -76,9 +80,7 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
     for file in &options.files {
         named.collect(Path::new(file))?;
     }
-    let Collected {
-        files, left_out, ..
-    } = named;
+    let (files, left_out) = (mem::take(&mut named.files), mem::take(&mut named.left_out));
     if let Some(line) = tell_left_out(&left_out) {
         remark(line);
     }
@@ -88,9 +90,9 @@ pub(super) fn send(options: &SendOptions, output: &mut Output) -> Result<(), Cli
     // Connects before the first file is opened, so that none is copied if the daemon does not run.
     options.reporting.open_patiently()?;
     let mut reports = Vec::new();
-    for path in files {
-        let done = send_one(options, &path)?;
-        let path = Named::from_local(&path);
+    for file in files {
+        let done = send_one(options, &named, &file)?;
+        let path = Named::from_local(&file.path);
         if !options.reporting.json {
             tell(&path, &done, output)?;
         }
@@ -118,8 +120,17 @@ struct LeftOutEntry {
 struct Collected {
     rule: DefaultOfferRule,
     /// Regular files; those of a directory are sorted by name.
-    files: Vec<PathBuf>,
+    files: Vec<CollectedFile>,
     left_out: Vec<LeftOutEntry>,
+}
+
+/// A file to send. Long after it was found, it is opened for its turn.
+struct CollectedFile {
+    /// Path that is shown.
+    path: PathBuf,
+    /// The directory that was named and the path of the file in it. `None` if the file itself was
+    /// named.
+    within: Option<(Rc<ReachedDir>, SharedPath)>,
 }
 
 impl Collected {
@@ -133,9 +144,14 @@ impl Collected {
 
     /// Adds a file that was named, whatever it is called, or the files of a named directory.
     fn collect(&mut self, path: &Path) -> Result<(), CliError> {
-        let found = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+        let opened = open(path, OFlags::PATH).map_err(io::Error::from);
+        let found = opened.and_then(|opened| opened.metadata());
+        let found = found.map_err(|error| unreadable(path, &error))?;
         if found.is_file() {
-            self.files.push(path.to_path_buf());
+            self.files.push(CollectedFile {
+                path: path.to_path_buf(),
+                within: None,
+            });
             return Ok(());
         }
         if !found.is_dir() {
@@ -143,28 +159,66 @@ impl Collected {
             let message = format!("{name} is not a file or directory");
             return Err(CliError::new(message, "name one that is"));
         }
-        self.collect_within(path, &SharedPath::root())
+        let top = reach(path).map_err(|error| unreadable(path, &error.into()))?;
+        self.collect_within(path, &Rc::new(top), &SharedPath::root())
     }
 
-    /// Adds the files of a directory. `within` is its path in the named directory. An inbox is
+    /// Adds the files of a directory. `within` is its path in the named directory `top`. An inbox is
     /// shared like any folder, so what a share of that directory would leave out is not sent.
-    fn collect_within(&mut self, dir: &Path, within: &SharedPath) -> Result<(), CliError> {
+    fn collect_within(
+        &mut self,
+        dir: &Path,
+        top: &Rc<ReachedDir>,
+        within: &SharedPath,
+    ) -> Result<(), CliError> {
         let unreadable = |error: io::Error| unreadable(dir, &error);
-        let entries: Result<Vec<_>, _> = std::fs::read_dir(dir).map_err(unreadable)?.collect();
+        let opened = open_within(top, within, OFlags::DIRECTORY).map_err(unreadable)?;
+        let entries = std::fs::read_dir(path_of(&opened)).map_err(unreadable)?;
+        let entries: Result<Vec<_>, _> = entries.collect();
         let mut entries = entries.map_err(unreadable)?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
-            let (path, name) = (entry.path(), entry.file_name());
+            let name = entry.file_name();
+            let path = dir.join(&name);
             // Does not follow a link.
             let found = entry.metadata().map_err(unreadable)?;
             match self.rule.check(within, name.as_bytes(), &found) {
                 Ok(_) if found.is_symlink() => self.leave_out(&path, "it is a link"),
-                Ok(within) if found.is_dir() => self.collect_within(&path, &within)?,
-                Ok(_) => self.files.push(path),
+                Ok(within) if found.is_dir() => self.collect_within(&path, top, &within)?,
+                Ok(within) => self.files.push(CollectedFile {
+                    path,
+                    within: Some((top.clone(), within)),
+                }),
                 Err(why) => self.leave_out(&path, why),
             }
         }
         Ok(())
+    }
+
+    /// Opens a collected file. Another user may have replaced it since it was found.
+    ///
+    /// # Errors
+    /// The error of the system, and `InvalidInput` if it is a link now, is not a regular file, or
+    /// would be left out.
+    fn open(&self, file: &CollectedFile) -> io::Result<File> {
+        let replaced = |why: &dyn Display| {
+            let said = format!("it was replaced since it was found: {why}");
+            io::Error::new(io::ErrorKind::InvalidInput, said)
+        };
+        let Some((top, within)) = &file.within else {
+            return Ok(open_file(&file.path)?);
+        };
+        let opened = match open_within(top, within, OFlags::NONBLOCK | OFlags::NOCTTY) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+                return Err(replaced(&"a link is on its path"));
+            }
+            opened => regular(opened?)?,
+        };
+        let directory = within.parent().unwrap_or_else(SharedPath::root);
+        let checked = self
+            .rule
+            .check(&directory, within.file_name(), &opened.metadata()?);
+        checked.map(|_| opened).map_err(|why| replaced(&why))
     }
 
     fn leave_out(&mut self, path: &Path, why: impl ToString) {
@@ -228,8 +282,14 @@ fn unreadable(path: &Path, error: &io::Error) -> CliError {
     CliError::new(format!("cannot send {name}: {error}"), remedy)
 }
 
-fn send_one(options: &SendOptions, path: &Path) -> Result<SendDone, CliError> {
-    let file = readable(path).map_err(|error| unreadable(path, &error))?;
+fn send_one(
+    options: &SendOptions,
+    named: &Collected,
+    file: &CollectedFile,
+) -> Result<SendDone, CliError> {
+    let path = &*file.path;
+    let opened = named.open(file).and_then(readable);
+    let file = opened.map_err(|error| unreadable(path, &error))?;
     // Connects after `readable`, because the daemon closes a connection that is idle during a long
     // copy.
     let mut client = options.reporting.open_patiently()?;
@@ -272,10 +332,25 @@ fn broken_off(error: ClientError, path: &Path) -> CliError {
     )
 }
 
-/// Opens the file, or a copy of it if it is in a FUSE filesystem. This filesystem may be the
+/// Opens a directory or file within a named directory, through no link.
+fn open_within(top: &ReachedDir, within: &SharedPath, flags: OFlags) -> io::Result<File> {
+    let path = if within.is_root() {
+        Path::new(".")
+    } else {
+        within.as_local()
+    };
+    let opened = open_beneath(
+        top.dir(),
+        path,
+        OFlags::RDONLY | flags,
+        ResolveFlags::empty(),
+    );
+    Ok(File::from(opened?))
+}
+
+/// Returns the file, or a copy of it if it is in a FUSE filesystem. This filesystem may be the
 /// daemon's own mount, which the daemon must not read through the kernel.
-fn readable(path: &Path) -> io::Result<File> {
-    let mut file = File::open(path)?;
+fn readable(mut file: File) -> io::Result<File> {
     if u64::try_from(fstatfs(&file)?.f_type) != Ok(FUSE_SUPER_MAGIC) {
         return Ok(file);
     }
@@ -340,6 +415,10 @@ pub(super) fn send_chat(options: &SayOptions, output: &mut Output) -> Result<(),
 mod tests {
     use super::*;
 
+    fn paths(named: &Collected) -> Vec<&Path> {
+        named.files.iter().map(|file| &*file.path).collect()
+    }
+
     #[test]
     fn a_directory_is_sent_as_its_files_in_order_without_links_and_pipes() {
         let folder = tempfile::tempdir().unwrap();
@@ -351,7 +430,7 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", at("link")).unwrap();
         let mut named = Collected::new();
         named.collect(folder.path()).unwrap();
-        assert_eq!(named.files, [at("a"), at("b"), at("d/c")]);
+        assert_eq!(paths(&named), [at("a"), at("b"), at("d/c")]);
         assert_eq!(left_out(&named), [at("link")]);
         let error = named.collect(&at("nothing")).unwrap_err();
         assert!(error.to_string().contains("--to"), "{error}");
@@ -381,7 +460,7 @@ mod tests {
         }
         let mut named = Collected::new();
         named.collect(folder.path()).unwrap();
-        assert_eq!(named.files, [at(".hidden")]);
+        assert_eq!(paths(&named), [at(".hidden")]);
         let omitted = ["a~", "closed", "d/.env", "d/.ssh", "private"].map(at);
         assert_eq!(left_out(&named), omitted);
         let line = tell_left_out(&named.left_out).unwrap();
@@ -391,7 +470,84 @@ mod tests {
         }
         named.collect(&at("private")).unwrap();
         named.collect(&at("closed")).unwrap();
-        assert_eq!(named.files[1..], [at("private"), at("closed/c")]);
+        assert_eq!(paths(&named)[1..], [at("private"), at("closed/c")]);
+        for file in &named.files {
+            named.open(file).unwrap();
+        }
+    }
+
+    #[test]
+    fn file_that_is_replaced_after_the_listing_is_not_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let private = at("private");
+        std::fs::create_dir_all(at("top/d")).unwrap();
+        std::fs::write(&private, "private").unwrap();
+        let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&private, mode(0o600)).unwrap();
+        let names = ["closed", "d/below", "fifo", "hard", "link"];
+        for name in names {
+            std::fs::write(at("top").join(name), name).unwrap();
+        }
+        let mut named = Collected::new();
+        named.collect(&at("top")).unwrap();
+        let within = |name: &str| at("top").join(name);
+        assert_eq!(paths(&named), names.map(within));
+        for name in ["fifo", "hard", "link"] {
+            std::fs::remove_file(within(name)).unwrap();
+        }
+        std::os::unix::fs::symlink(&private, within("link")).unwrap();
+        std::fs::hard_link(&private, within("hard")).unwrap();
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, within("fifo"), fifo, 0o644.into(), 0).unwrap();
+        std::fs::set_permissions(within("closed"), mode(0o600)).unwrap();
+        std::fs::rename(within("d"), at("aside")).unwrap();
+        std::fs::create_dir(at("elsewhere")).unwrap();
+        std::fs::write(at("elsewhere/below"), "private").unwrap();
+        std::os::unix::fs::symlink(at("elsewhere"), within("d")).unwrap();
+        for file in &named.files {
+            let refused = named.open(file).unwrap_err();
+            assert_eq!(
+                refused.kind(),
+                io::ErrorKind::InvalidInput,
+                "{:?}: {refused}",
+                file.path
+            );
+        }
+        // The named directory stays the one that was listed.
+        std::fs::rename(at("top"), at("moved")).unwrap();
+        std::os::unix::fs::symlink(at("elsewhere"), at("top")).unwrap();
+        std::fs::remove_file(at("moved/d")).unwrap();
+        std::fs::rename(at("aside"), at("moved/d")).unwrap();
+        let mut text = String::new();
+        let mut below = named.open(&named.files[1]).unwrap();
+        io::Read::read_to_string(&mut below, &mut text).unwrap();
+        assert_eq!(text, "d/below");
+    }
+
+    #[test]
+    fn named_file_behind_a_link_of_another_user_is_not_sent() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can give a folder away");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("bob")).unwrap();
+        std::os::unix::fs::chown(at("bob"), Some(1234), None).unwrap();
+        std::fs::write(at("private"), "private").unwrap();
+        std::fs::write(at("bob/file"), "of bob").unwrap();
+        std::os::unix::fs::symlink("../private", at("bob/link")).unwrap();
+        std::os::unix::fs::symlink("..", at("bob/above")).unwrap();
+        let mut named = Collected::new();
+        for name in ["bob/link", "bob/above", "bob/above/private"] {
+            let refused = named.collect(&at(name)).unwrap_err().to_string();
+            assert!(refused.contains("user 1234 owns"), "{refused}");
+        }
+        named.collect(&at("bob/file")).unwrap();
+        std::fs::remove_file(at("bob/file")).unwrap();
+        std::os::unix::fs::symlink("../private", at("bob/file")).unwrap();
+        assert!(named.open(&named.files[0]).is_err());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Node of the mesh shell: its start, the requests of the shell to it, and the display of its
 //! events.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -11,6 +10,7 @@ use super::super::error::CliError;
 use super::super::own_daemon::{OwnDaemon, OwnDaemonOptions, patient_client};
 use super::{MeshShellOptions, words};
 use crate::daemon::control::{Call, MeshInfo, Named, SendDone};
+use p2pfs_types::files::trusted_way::open_file;
 
 /// Folder of received files, in the directory in which the shell was started.
 const DOWNLOADS: &str = "downloads";
@@ -66,7 +66,7 @@ impl MeshNode {
     }
 
     pub(super) fn send(&self, path: &Path) -> Result<SendDone, CliError> {
-        let file = File::open(path)
+        let file = open_file(path)
             .map_err(|error| CliError::plain(format!("{}: {error}", path.display())))?;
         let mut client = self.daemon.client()?;
         let call = Call::Send {

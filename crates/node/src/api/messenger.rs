@@ -16,6 +16,7 @@ use tokio::time::sleep;
 
 use crate::{FileSender, Message, Parcel, PushError, Recipient, SendError};
 use p2pfs_proto::wire::native::tcp::GIVEN_MAX_BYTES;
+use p2pfs_types::files::trusted_way::open_file;
 
 /// Maximum size of one message of [`Messenger::send_bytes`]: 256 KiB.
 pub const MESSAGE_MAX_BYTES: usize = GIVEN_MAX_BYTES;
@@ -201,7 +202,7 @@ impl Messenger {
     ) -> Result<Delivery, SendError> {
         let path = path.as_ref().to_owned();
         let name = path.file_name().unwrap_or_default().as_bytes().to_vec();
-        let opened = spawn_blocking(move || File::open(path)).await;
+        let opened = spawn_blocking(move || open_file(&path).map_err(std::io::Error::from)).await;
         let file = opened.map_err(std::io::Error::other)??;
         self.send_open_file(file, &name, to).await
     }
