@@ -143,7 +143,7 @@ fn link_of_another_user_in_place_of_a_configured_share_is_never_followed() {
         assert!(!node.cli(&["ls"]).expect_ok().contains("diary"));
         let shares = node.cli(&["share", "--json"]).expect_json();
         let shares = shares["shares"].to_string();
-        assert!(!shares.contains("private\""), "{shares}");
+        assert!(!shares.contains(private.to_str().unwrap()), "{shares}");
     };
     // The missing share is tried again without a reload.
     symlink(&private, &shared).unwrap();
@@ -155,11 +155,9 @@ fn link_of_another_user_in_place_of_a_configured_share_is_never_followed() {
     lists_nothing(&node);
     let refused = node.cli(&["share", "add", shared.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(
-        refused.stderr.contains("user 1234 owns"),
-        "{}",
-        refused.stderr
-    );
+    let said = refused.stderr.split_whitespace().collect::<Vec<_>>();
+    let said = said.join(" ");
+    assert!(said.contains("user 1234 owns"), "{said}");
     // What replaces the share later is not followed either, with other settings at a reload too.
     fs::remove_file(&shared).unwrap();
     share_with_a_file(&shared, "of-bob");

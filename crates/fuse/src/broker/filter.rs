@@ -17,7 +17,7 @@ use seccompiler::{
 use crate::mounting::backing::{BACKING_CLOSE, BACKING_OPEN};
 
 /// System calls allowed without conditions: memory, waiting, the identity of this process, messages
-/// on open sockets, file status, opening files with any flags, creating directories, and mounting.
+/// on open sockets, file status and ACLs, opening files with any flags, creating directories, and mounting.
 const ALLOWED: &[libc::c_long] = &[
     libc::SYS_accept4,
     libc::SYS_brk,
@@ -29,11 +29,13 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_fstat,
     libc::SYS_futex,
     libc::SYS_getdents64,
+    libc::SYS_getegid,
     libc::SYS_geteuid,
     libc::SYS_getpid,
     libc::SYS_getrandom,
     libc::SYS_getsockopt,
     libc::SYS_gettid,
+    libc::SYS_getxattr,
     libc::SYS_lseek,
     libc::SYS_madvise,
     libc::SYS_memfd_create,

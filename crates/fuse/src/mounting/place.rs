@@ -264,6 +264,66 @@ mod tests {
     }
 
     #[test]
+    fn mount_point_behind_a_link_of_another_user_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can give a folder away");
+            return;
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let at = |name: &str| scratch.path().join(name);
+        fs::create_dir_all(at("private/p2p")).unwrap();
+        fs::create_dir(at("bob")).unwrap();
+        std::os::unix::fs::chown(at("bob"), Some(1234), None).unwrap();
+        std::os::unix::fs::symlink(at("private"), at("bob/above")).unwrap();
+        std::os::unix::fs::symlink(at("private/p2p"), at("bob/p2p")).unwrap();
+        for name in ["bob/p2p", "bob/above/p2p", "bob/above/new"] {
+            let refused = prepare(&at(name), direct::unmount).map(|_| ()).unwrap_err();
+            assert!(refused.to_string().contains("user 1234 owns"), "{refused}");
+        }
+        assert!(!at("private/new").exists());
+        // A link of root counts.
+        std::os::unix::fs::symlink(at("private"), at("own")).unwrap();
+        let point = prepare(&at("own/p2p"), direct::unmount).unwrap();
+        assert_eq!(point.dir(), at("private/p2p").canonicalize().unwrap());
+    }
+
+    #[test]
+    fn mount_lands_on_the_checked_directory_and_is_removed_if_that_was_moved() {
+        let scratch = tempfile::tempdir().unwrap();
+        let top = scratch.path().canonicalize().unwrap();
+        let at = |name: &str| top.join(name);
+        fs::create_dir_all(at("private/p2p")).unwrap();
+        for (replaced, link) in [("above/p2p", "private/p2p"), ("above", "private")] {
+            let point = prepare(&at("above/p2p"), direct::unmount).unwrap();
+            fs::rename(at(replaced), at("aside")).unwrap();
+            std::os::unix::fs::symlink(at(link), at(replaced)).unwrap();
+            let moved = if replaced == "above" {
+                "aside/p2p"
+            } else {
+                "aside"
+            };
+            assert_eq!(fs::read_link(point.target().unwrap()).unwrap(), at(moved));
+            let request = super::super::MountRequest {
+                dir: at("above/p2p"),
+                uid: 0,
+                gid: 0,
+                allow_other: false,
+            };
+            match direct::mount(point.target().unwrap(), point.dir(), &request) {
+                Ok(_device) => {
+                    assert!(mount_at(&at("private/p2p")).unwrap().is_none());
+                    assert!(mount_at(&at(moved)).unwrap().is_some());
+                    point.take_away();
+                    assert!(mount_at(&at(moved)).unwrap().is_none());
+                }
+                Err(error) => eprintln!("SKIPPED: it cannot mount: {error}"),
+            }
+            fs::remove_file(at(replaced)).unwrap();
+            fs::rename(at("aside"), at(replaced)).unwrap();
+        }
+    }
+
+    #[test]
     fn a_mount_point_that_would_hide_files_is_refused() {
         let scratch = tempfile::tempdir().unwrap();
         fs::write(scratch.path().join("file"), "x").unwrap();

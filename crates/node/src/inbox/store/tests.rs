@@ -197,3 +197,82 @@ fn a_file_has_no_open_writer_when_it_gets_its_name() {
     let bytes = std::fs::read(inbox.dir().join("a.txt")).unwrap();
     assert_eq!(bytes, b"hello");
 }
+
+#[test]
+fn link_in_place_of_the_inbox_or_above_it_takes_no_file_elsewhere() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (above, dir) = (
+        folder.path().join("above"),
+        folder.path().join("above/inbox"),
+    );
+    let settings = InboxSettings {
+        dir: dir.clone(),
+        budget_bytes: 1 << 30,
+        floor_bytes: 0,
+    };
+    let inbox = Inbox::open(settings).unwrap();
+    std::fs::create_dir(other.path().join("inbox")).unwrap();
+    let is_nothing_elsewhere = || {
+        let inside = other.path().join("inbox");
+        let names = [other.path(), &inside].map(|it| std::fs::read_dir(it).unwrap().count());
+        assert_eq!(names, [1, 0]);
+    };
+    let (hash, node) = (ContentHash::of(b"x"), NodeId::new([7; 32]));
+    for (replaced, target) in [
+        (&dir, other.path().join("inbox")),
+        (&above, other.path().into()),
+    ] {
+        // Files that began before the swap get their names in the folder that they began in.
+        let small = inbox.begin(origin(), 1).unwrap();
+        let large = inbox.begin_kept(origin(), &node, &hash, 1).unwrap();
+        let aside = replaced.with_extension("aside");
+        std::fs::rename(replaced, &aside).unwrap();
+        std::os::unix::fs::symlink(&target, replaced).unwrap();
+        for (file, name) in [(small, b"small"), (large, b"large")] {
+            file.write_at(0, b"x").unwrap();
+            file.publish(name, &bob(), "bob").unwrap();
+        }
+        for refused in [
+            inbox.begin(origin(), 1),
+            inbox.begin_kept(origin(), &node, &hash, 1),
+        ] {
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains("was replaced by a link"), "{refused}");
+        }
+        assert!(inbox.left(9).is_empty());
+        is_nothing_elsewhere();
+        std::fs::remove_file(replaced).unwrap();
+        std::fs::rename(&aside, replaced).unwrap();
+        let both = ["large", "small"].map(|name| std::fs::remove_file(dir.join(name)));
+        both.into_iter().for_each(Result::unwrap);
+    }
+    inbox.begin(origin(), 1).unwrap();
+}
+
+#[test]
+fn inbox_behind_a_link_of_another_user_is_not_opened() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can give a folder away");
+        return;
+    }
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let of_bob = folder.path().join("bob");
+    std::fs::create_dir(&of_bob).unwrap();
+    std::os::unix::fs::chown(&of_bob, Some(1234), None).unwrap();
+    std::os::unix::fs::symlink(other.path(), of_bob.join("link")).unwrap();
+    let open = |name: &str| {
+        Inbox::open(InboxSettings {
+            dir: of_bob.join(name),
+            budget_bytes: 1,
+            floor_bytes: 0,
+        })
+    };
+    for name in ["link", "link/inbox"] {
+        let refused = open(name).unwrap_err().to_string();
+        assert!(refused.contains("user 1234 owns"), "{refused}");
+    }
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
+    let inbox = open("new/inbox").unwrap();
+    let mode = std::fs::metadata(inbox.dir()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+}
