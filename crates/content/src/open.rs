@@ -106,10 +106,7 @@ impl ContentOpener {
     /// # Errors
     /// As [`ContentOpener::open_unchanging`].
     pub fn open(&self, file: &FileVersion) -> Result<Opened, FsError> {
-        let live = file
-            .own
-            .as_ref()
-            .and_then(|own| self.0.store.own_file(own));
+        let live = file.own.as_ref().and_then(|own| self.0.store.own_file(own));
         let is_live = live.is_some();
         let bytes = match live {
             Some(live) => OpenBytes::Live(Arc::new(live)),
@@ -226,7 +223,13 @@ impl OpenBytes {
 
 impl ContentHandle {
     /// Fetches a range of a content that is not here.
-    fn fetch(&self, fixed: &FixedBytes, range: ByteRange, ahead: bool, reply: ReadReply) -> ReadWait {
+    fn fetch(
+        &self,
+        fixed: &FixedBytes,
+        range: ByteRange,
+        ahead: bool,
+        reply: ReadReply,
+    ) -> ReadWait {
         let opener = &*self.opener.0;
         let (content, view) = (fixed.content, opener.store.view());
         let hash = content.hash;
@@ -443,9 +446,9 @@ impl FixedBytes {
         }
     }
 
-    /// Reads the bytes that are here, without waiting for the network: those of the cache, then
-    /// those of an own file that is as it was when it was hashed. A reader gets no proof, so a file
-    /// that was written since is no source, although [`ContentStore::prove`] may use it.
+    /// Reads the bytes that are here, without waiting for the network: those of the cache, even if
+    /// it has a part only, then those of an own file. [`ContentStore::prove`] prefers the own file to a
+    /// part in the cache, because it must keep one file for all ranges of a peer.
     fn read(&self, store: &ContentStore, offset: u64, buffer: &mut [u8]) -> ReadNow {
         let wanted = ByteRange::at(offset, buffer.len() as u64);
         if wanted.end > self.content.size_bytes {
@@ -458,12 +461,12 @@ impl FixedBytes {
             return ReadNow::Done(length);
         }
         let known = self.shared.load_full();
-        let read = known.map(|shared| read_unchanged(&shared, offset, buffer));
+        let read = known.map(|shared| read_shared(&shared, offset, buffer));
         if let Some(ReadNow::Done(length)) = read {
             return ReadNow::Done(length);
         }
         match self.find_shared(store) {
-            Some(shared) => read_unchanged(&shared, offset, buffer),
+            Some(shared) => read_shared(&shared, offset, buffer),
             None => ReadNow::Wait,
         }
     }
@@ -472,7 +475,7 @@ impl FixedBytes {
     /// version was opened.
     fn find_shared(&self, store: &ContentStore) -> Option<Arc<ShareFile>> {
         let ContentKey { hash, size_bytes } = self.content;
-        let found = store.unchanged_file(&hash)?;
+        let found = store.shared_file(&hash)?;
         let shared = of_size(found, size_bytes)?;
         self.shared.store(Some(shared.clone()));
         Some(shared)
@@ -495,11 +498,10 @@ fn of_size(found: Result<ShareFile, ShareError>, size_bytes: u64) -> Option<Arc<
     found.map(Arc::new)
 }
 
-/// Reads an own file with this content. The file is checked for changes after the read, so that
-/// bytes written in the meantime are not returned as this version.
-fn read_unchanged(shared: &ShareFile, offset: u64, buffer: &mut [u8]) -> ReadNow {
-    match shared.read_at(offset, buffer) {
-        Ok(length) if length == buffer.len() && shared.is_unchanged() => ReadNow::Done(length),
+/// Reads an own file with this content.
+fn read_shared(shared: &ShareFile, offset: u64, buffer: &mut [u8]) -> ReadNow {
+    match shared.read_content(offset, buffer) {
+        Ok(length) if length == buffer.len() => ReadNow::Done(length),
         _ => ReadNow::Wait,
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use arc_swap::Guard;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -15,8 +16,12 @@ use super::error::ProofError;
 use super::kept::{KeptFiles, ProvableFile, Purpose};
 use super::unverified::UnverifiedRoom;
 use p2pfs_cache::{Cache, CacheConfig, CacheError, CacheEvent, CacheFile};
+use p2pfs_catalogue::View;
+use p2pfs_fs::{LiveAttributes, LiveLook};
 use p2pfs_proto::wire::native::record::ShareIndex;
-use p2pfs_share::{ShareConfig, ShareError, ShareEvent, ShareLedger, ShareSet};
+use p2pfs_share::{
+    Attributes, ShareConfig, ShareError, ShareEvent, ShareFile, ShareLedger, ShareSet,
+};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::files::opened_anew;
@@ -80,13 +85,24 @@ impl StoreStart {
     }
 }
 
+/// Where the bytes of a content are on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An own file that is read in its present state, whatever its content.
+    Live,
+    /// An own shared file that is as it was when it was hashed.
+    Shared,
+    /// Verified bytes of other nodes in the cache, perhaps a part.
+    Cached,
+}
+
 /// How much of a content is here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Here {
+    /// Where its bytes are; `None` if nothing is here.
+    pub origin: Option<Origin>,
     /// Number of readable bytes.
     pub bytes: u64,
-    /// Whether an own shared file has the content.
-    pub is_shared: bool,
 }
 
 /// What can be proven of a content.
@@ -136,14 +152,18 @@ impl ContentStore {
 
     /// Returns how much of a content is here. Reads memory only.
     pub fn here(&self, content: &ContentKey) -> Here {
-        let is_shared = self.inner.shares.holds(&content.hash);
-        let bytes = if is_shared {
-            content.size_bytes
-        } else {
-            let cached_bytes = self.inner.cache.cached_bytes(&content.hash);
-            cached_bytes.min(content.size_bytes)
-        };
-        Here { bytes, is_shared }
+        if self.inner.shares.holds(&content.hash) {
+            return Here {
+                origin: Some(Origin::Shared),
+                bytes: content.size_bytes,
+            };
+        }
+        let cached_bytes = self.inner.cache.cached_bytes(&content.hash);
+        let bytes = cached_bytes.min(content.size_bytes);
+        Here {
+            origin: (bytes > 0).then_some(Origin::Cached),
+            bytes,
+        }
     }
 
     /// Returns whether all of a content is here. Reads memory only.
@@ -196,6 +216,49 @@ impl ContentStore {
     /// hashed. Blocking.
     pub fn has_unchanged_file(&self, hash: &ContentHash) -> bool {
         self.inner.shares.source(hash).is_ok()
+    }
+
+    /// Opens the sources of a content for a reader: the file of the cache, and an own file. Blocking.
+    pub(super) fn sources(
+        &self,
+        hash: &ContentHash,
+    ) -> (
+        Result<Option<CacheFile>, CacheError>,
+        Result<ShareFile, ShareError>,
+    ) {
+        let inner = &self.inner;
+        (inner.cache.existing(hash), inner.shares.provable(hash))
+    }
+
+    /// Opens an own file with a content. Returns `None` if no share lists the content, which is
+    /// known without the disk. Blocking.
+    pub(super) fn shared_file(&self, hash: &ContentHash) -> Option<Result<ShareFile, ShareError>> {
+        let shares = &self.inner.shares;
+        shares.holds(hash).then(|| shares.provable(hash))
+    }
+
+    /// Opens an own file in its present state. Blocking.
+    pub(super) fn own_file(&self, own: &(ShareIndex, SharedPath)) -> Option<File> {
+        self.inner.shares.own(own.0, &own.1).ok()
+    }
+
+    /// Returns the present attributes of an own file. Returns `None` if it no longer exists. It makes
+    /// at most one `stat`.
+    pub fn own_attributes(&self, own: &(ShareIndex, SharedPath)) -> Option<LiveAttributes> {
+        let now = self.inner.shares.stat(own.0, &own.1).ok()?;
+        Some(live_attributes(now))
+    }
+
+    /// Returns a function that reads the attributes of the own files in one directory, which is
+    /// opened once. Returns `None` if the directory no longer exists.
+    pub fn own_attributes_in(&self, share: ShareIndex, directory: &SharedPath) -> Option<LiveLook> {
+        let stat = self.inner.shares.stats_in(share, directory).ok()?;
+        Some(Box::new(move |name| stat(name).ok().map(live_attributes)))
+    }
+
+    /// Returns the present namespace.
+    pub(super) fn view(&self) -> Guard<Arc<View>> {
+        self.inner.names.view.load()
     }
 
     /// Returns the bytes of a range with their proof, from any source that has them. The file stays
@@ -302,7 +365,7 @@ impl ContentStore {
 impl StoreInner {
     /// Opens the file that can prove the most of a content: the whole one of the cache, then an own
     /// file, also one that was written since it was hashed, since the proof tells; then a part in
-    /// the cache. A reader of this machine has another order, because it reads without a proof.
+    /// the cache. A reader of this machine takes each range from the first source that has it.
     fn find(&self, hash: &ContentHash) -> Result<ProvableFile, ProofError> {
         let cached = || match self.cache.existing(hash)? {
             Some(file) => Ok(ProvableFile::Cached(file)),
@@ -333,6 +396,14 @@ impl StoreInner {
         drop(kept);
         drop(closed);
         swept
+    }
+}
+
+fn live_attributes(now: Attributes) -> LiveAttributes {
+    LiveAttributes {
+        size_bytes: now.size_bytes,
+        mtime: now.mtime,
+        executable: now.executable,
     }
 }
 

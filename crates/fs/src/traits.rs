@@ -1,7 +1,7 @@
 //! The interfaces that the filesystem needs from other crates, as five traits.
 //!
-//! The node implements [`Content`] and [`OpenContent`], and gives access to the
-//! [`ForeignFiles`], if there are any. `fuse` implements [`Invalidator`] and
+//! The node implements [`Content`], and gives access to the [`ForeignFiles`], if there are any.
+//! `content` implements [`OpenContent`]. `fuse` implements [`Invalidator`] and
 //! [`BackingFiles`].
 
 use std::fs::File;

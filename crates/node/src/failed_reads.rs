@@ -166,6 +166,8 @@ mod tests {
         for error in [FsError::Interrupted, FsError::Stopping, FsError::Denied] {
             assert_eq!(ReadFailure::of(error), None);
         }
+        let limit = ReadFailure::of(FsError::TooManyHandles);
+        assert_eq!(limit, Some(ReadFailure::Limit));
         let errno = |why: &ReadFailure| why.errno();
         let errnos: Vec<i32> = ReadFailure::ALL.iter().map(errno).collect();
         let [eio, estale, enfile] =

@@ -18,16 +18,14 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
-use super::content::NodeContent;
 use super::events::EventLog;
 use super::inbox::InboxHandle;
 use super::mailbox::Mailbox;
-use super::open_versions::OpenVersions;
 use super::parcel::{Parcel, PushError};
 use super::published::Outdated;
 use super::traffic::ForeignThrottle;
 use p2pfs_catalogue::{Change, View};
-use p2pfs_content::ContentStore;
+use p2pfs_content::{ContentOpener, ContentStore};
 use p2pfs_fs::ForeignFiles;
 use p2pfs_transfer::net::gossip::UdpPort;
 use p2pfs_transfer::net::peer::PeerNet;
@@ -144,10 +142,8 @@ pub struct OfferSources {
 /// The parts of a node for reading files.
 #[derive(Clone)]
 pub struct ForeignReads {
-    /// The content that offered files are read from.
-    pub content: Arc<NodeContent>,
-    /// The count of open versions, to which each open of a foreign file adds.
-    pub open_versions: OpenVersions,
+    /// Opens the offered files. Each open of a foreign file adds to its count of open versions.
+    pub opener: ContentOpener,
     /// How long a read may wait without progress.
     pub deadline: Duration,
 }

@@ -176,7 +176,7 @@ impl Node {
 
     /// Returns the peers of other protocols, if the node speaks to any.
     pub fn foreign(&self) -> Option<&Arc<dyn ForeignPeers>> {
-        self.files().content.foreign.as_ref()
+        self.files().namespace.foreign.as_ref()
     }
 
     /// Sets the content of `.p2pfs/status.json`.
@@ -194,7 +194,7 @@ impl Node {
     /// delay the status. The list of members is the one that the loop published last.
     pub fn status(&self) -> NodeStatus {
         let (events, published) = (self.events(), &self.membership.published);
-        let content = &self.files().content;
+        let opener = &self.files().opener;
         let foreign = self
             .foreign()
             .map_or(0, |foreign| foreign.dropped_datagrams());
@@ -220,8 +220,8 @@ impl Node {
             },
             epoch: self.membership.view().epochs().sealing().id(),
             reads: OpenReads {
-                waiting: content.waiting_reads(),
-                open_versions: content.open_versions(),
+                waiting: opener.waiting_reads(),
+                open_versions: opener.open_versions().count(),
             },
             dropped: DropTotals {
                 datagrams: published.dropped_datagrams() + foreign,

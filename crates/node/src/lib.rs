@@ -47,7 +47,7 @@
 //! # Inside
 //!
 //! The crate contains the start of a node, its event loop, and the source of the bytes that a
-//! filesystem reads ([`NodeContent`]). [`Machine`] is the part without sockets and clock: the
+//! filesystem reads ([`NodeNamespace`]). [`Machine`] is the part without sockets and clock: the
 //! membership, the catalogue and the pulls of logs. The crate does not depend on FUSE, the control
 //! socket or the configuration file. A [`NodeError`] ends the start and leaves nothing running. Any
 //! other problem becomes a [`Condition`] or a warning in the [`EventLog`], and the node continues.
@@ -58,7 +58,7 @@
 //! | the event loop, its state and its publications | `run`, `commands`, `own_thread`, `receivers`, `cache_news`, `wake`, `machine`, `pulls`; `persist`, `store`, `vacated`; `published`, `views`, `names` |
 //! | requests of other nodes answered outside of the loop | `prompt`, `claims`, `offers` |
 //! | the address of this node | `address`, `reach` |
-//! | the filesystem's reads | `content`, `fixed`, `open_versions` |
+//! | the filesystem's names and reads | `namespace`, `read_watch`, `failed_reads`, `remote_bytes` |
 //! | files and bytes pushed to and by other nodes | `giving`, `file_sender`, `parcel`, `mailbox`, `inbox` |
 //! | peers of other protocols | `foreign`, `traffic` |
 //! | misbehaviour, and two machines with one key | `offence`, `offenders`, `floods`, `copied` |
@@ -72,13 +72,11 @@ mod claims;
 mod commands;
 mod conditions;
 mod config;
-mod content;
 mod copied;
 mod error;
 mod events;
 mod failed_reads;
 mod file_sender;
-mod fixed;
 mod floods;
 mod foreign;
 mod generation;
@@ -89,11 +87,11 @@ mod limits;
 pub mod machine;
 mod mailbox;
 mod names;
+mod namespace;
 mod not_forgotten;
 mod offence;
 mod offenders;
 mod offers;
-mod open_versions;
 mod own_thread;
 mod parcel;
 mod persist;
@@ -101,11 +99,11 @@ mod prompt;
 mod published;
 mod pulls;
 mod reach;
-mod read_counters;
-mod read_end;
+mod read_watch;
 mod receivers;
 mod recovery;
 mod refused_joins;
+mod remote_bytes;
 mod run;
 mod sockets;
 mod start;
@@ -125,7 +123,6 @@ pub use api::{
 };
 pub use conditions::{CLOCK_CAUSE, Condition, ConditionText, Finding, Severity, StandingCondition};
 pub use config::{NetworkConfig, NodeConfig};
-pub use content::NodeContent;
 pub use copied::hostname;
 pub use error::NodeError;
 pub use events::{
@@ -141,10 +138,10 @@ pub use giving::GivingSettings;
 pub use handle::{Node, StopProblem};
 pub use machine::{Machine, MachineConfig};
 pub use mailbox::{Mailbox, Message};
+pub use namespace::NodeNamespace;
 pub use not_forgotten::NotForgotten;
 pub use offence::Offence;
 pub use offenders::Offenders;
-pub use open_versions::{OpenSlot, OpenVersions};
 pub use p2pfs_catalogue::Change;
 pub use p2pfs_membership::{GENERATION_AHEAD_MAX_S, Leave};
 pub use p2pfs_transfer::net::peer::Probed;
@@ -152,7 +149,7 @@ pub use p2pfs_transfer::net::{NetError, resolve_host};
 pub use parcel::{Parcel, PushError, Sha256};
 pub use published::MemberReport;
 pub use published::Outdated;
-pub use read_end::{ReadEnd, WatchedVersion};
+pub use read_watch::{ReadEnd, WatchedVersion};
 pub use sockets::Sockets;
 pub use state_dir::state_is_in_use;
 pub use traffic::{ForeignThrottle, PeerBytes};

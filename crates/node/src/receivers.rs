@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 
 use super::cache_news::CacheNews;
 use super::own_thread::OwnThread;
-use super::read_end::ReadEnd;
+use super::read_watch::ReadEnd;
 use super::run::{EventLoop, Inputs, LoopCommand};
 use p2pfs_content::shares::ShareEvent;
 use p2pfs_fetch::FetchEvent;

@@ -28,7 +28,7 @@ use super::own_thread::LoopTasks;
 use super::persist::{Persister, unix_now_s};
 use super::published::{MemberReport, MemberSchedule, Outdated, Published};
 use super::reach::DialBackSlots;
-use super::read_end::ReadEnd;
+use super::read_watch::ReadEnd;
 use super::store::StoreError;
 use super::traffic::Traffic;
 use super::vacated::VacatedShares;

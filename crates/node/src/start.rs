@@ -17,7 +17,6 @@ use super::checks::{check_cache, drop_marks, restore_responders, warn_of_what_wa
 use super::claims::holders_of;
 use super::commands::CommandSender;
 use super::config::NodeConfig;
-use super::content::NodeContent;
 use super::events::EventLog;
 use super::file_sender::FileSender;
 use super::floods::FloodMeter;
@@ -28,16 +27,16 @@ use super::handle::{LoopControl, Node};
 use super::inbox::{InboxHandle, SenderLookup};
 use super::machine::{Machine, MachineConfig};
 use super::names::Names;
+use super::namespace::NodeNamespace;
 use super::offenders::Offenders;
-use super::open_versions::OpenVersions;
 use super::own_thread::OwnThread;
 use super::persist::{Persister, unix_now_s};
 use super::prompt::answer_beside;
 use super::published::{Outdated, Published};
-use super::read_counters::ReadCounters;
-use super::read_end::ReadEnd;
+use super::read_watch::{NodeReadWatch, ReadEnd};
 use super::receivers::Receivers;
 use super::recovery::{self, StoredState};
+use super::remote_bytes::FetchedBytes;
 use super::run::{COMMANDS_MAX, EventLoop, LoopCommand, LoopParts, NodeHandles};
 use super::sockets::Sockets;
 use super::state_dir::StateDir;
@@ -46,7 +45,7 @@ use super::vacated::VacatedShares;
 use super::{address, cache_news, refused_joins};
 use p2pfs_catalogue::Catalogue;
 use p2pfs_content::shares::{Known, ShareConfig};
-use p2pfs_content::{ContentStore, PublishedNames, StoreStart};
+use p2pfs_content::{ContentOpener, ContentStore, PublishedNames, StoreStart};
 use p2pfs_fetch::FetchEvent;
 use p2pfs_membership::ClusterConfig;
 use p2pfs_proto::trust::{Invites, Keyring, KeyringFiles, NodeKey, TrustReader};
@@ -75,6 +74,13 @@ struct NodeChannels {
     commands: mpsc::Sender<LoopCommand>,
     control: LoopControl,
     inboxes: Vec<InboxHandle>,
+}
+
+/// The parts through which the programs of this machine read contents.
+struct Reading {
+    opener: ContentOpener,
+    namespace: Arc<NodeNamespace>,
+    batches: Batches,
 }
 
 /// The parts of a node that is being started.
@@ -195,7 +201,7 @@ impl NodeStart {
         let (stopped, stopping) = watch::channel(false);
         let unstored = Arc::new(Mutex::new(None));
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
-        let (content, reads) = self.content(&handles, &changes.0);
+        let (reading, read_ends) = self.reading(&handles, &changes.0);
         let giving = self.giving(&handles);
         if let Some(foreign) = &self.config.foreign {
             foreign.start(ForeignHost {
@@ -205,7 +211,10 @@ impl NodeStart {
                 udp: receivers.udp.clone(),
                 net: self.net.clone(),
                 offers: self.offers(&handles.published),
-                reads: self.foreign_reads(&content),
+                reads: ForeignReads {
+                    opener: reading.opener.clone(),
+                    deadline: self.config.read_deadline,
+                },
                 pushes: giving.foreign,
                 traffic: foreign_traffic(&handles),
                 events: handles.events.clone(),
@@ -240,7 +249,7 @@ impl NodeStart {
         let event_loop = EventLoop::new(machine, handles.clone(), parts);
         let senders = SenderLookup::new(giving.inboxes.clone(), self.contents.shares().clone());
         receivers.shares = senders.add_senders(receivers.shares);
-        receivers.feed(event_loop, fetches, reads, lan_events, command_queue);
+        receivers.feed(event_loop, fetches, read_ends, lan_events, command_queue);
         check_cache(self.contents.cache().clone(), stopping.clone());
         let channels = NodeChannels {
             commands,
@@ -252,7 +261,7 @@ impl NodeStart {
             },
             inboxes: giving.inboxes,
         };
-        self.into_node(handles, channels, content, giving.courier)
+        self.into_node(handles, channels, reading, giving.courier)
     }
 
     /// Returns the access to what this node knows of its cluster.
@@ -297,7 +306,7 @@ impl NodeStart {
         self,
         handles: NodeHandles,
         channels: NodeChannels,
-        content: Arc<NodeContent>,
+        reading: Reading,
         sender: FileSender,
     ) -> Node {
         let NodeChannels {
@@ -310,7 +319,7 @@ impl NodeStart {
         address::follow(configured, bound, advertised, &commands);
         let commands = CommandSender::new(commands);
         let nearby = control.lan.lock().as_ref().map(Lan::announced_nodes);
-        let pins = self.pins(&handles, content);
+        let pins = self.pins(&handles, reading);
         let trust = self.trust().clone();
         let membership = NodeMembership {
             name: self.config.name,
@@ -355,7 +364,7 @@ impl NodeStart {
     }
 
     /// Returns the pins, with the cache, the files and the names that they use.
-    fn pins(&self, handles: &NodeHandles, content: Arc<NodeContent>) -> NodePins {
+    fn pins(&self, handles: &NodeHandles, reading: Reading) -> NodePins {
         let store = &self.contents;
         let names = NameLookup {
             me: self.key.node_id(),
@@ -368,14 +377,15 @@ impl NodeStart {
         };
         let cache = NodeCache {
             store: store.clone(),
-            content: content.clone(),
+            batches: reading.batches,
             fetcher: handles.fetcher.clone(),
             view: handles.published.view.clone(),
         };
         let files = FileAccess {
             names,
             store: store.clone(),
-            content,
+            opener: reading.opener,
+            namespace: reading.namespace,
             fetcher: handles.fetcher.clone(),
         };
         NodePins {
@@ -386,28 +396,45 @@ impl NodeStart {
         }
     }
 
-    fn content(
+    /// Returns the parts through which this machine reads contents, and the ends of their reads.
+    fn reading(
         &self,
         handles: &NodeHandles,
         changes: &mpsc::Sender<Outdated>,
-    ) -> (Arc<NodeContent>, mpsc::Receiver<ReadEnd>) {
+    ) -> (Reading, mpsc::Receiver<ReadEnd>) {
         let (read_ends, read_ends_queue) = mpsc::channel(READ_ENDS_MAX);
-        let (net, contents) = (self.net.clone(), self.contents.clone());
-        let holders = holders_of(&handles.published, self.key.node_id());
-        let content = NodeContent {
-            names: handles.names.clone(),
-            published: handles.published.clone(),
-            changes: changes.clone(),
+        let (published, fetcher) = (&handles.published, &handles.fetcher);
+        let holders = holders_of(published, self.key.node_id());
+        let (net, store) = (self.net.clone(), self.contents.clone());
+        let batches = Batches::new(net, store.clone(), holders, fetcher.clone());
+        let watch = NodeReadWatch::new(
+            published.view.clone(),
+            handles.events.clone(),
+            fetcher.clone(),
             read_ends,
-            store: contents.clone(),
-            fetcher: handles.fetcher.clone(),
-            batches: Batches::new(net, contents, holders, handles.fetcher.clone()),
-            read_deadline: self.config.read_deadline,
-            open: OpenVersions::default(),
-            reads: ReadCounters::new(handles.events.clone()),
-            foreign: self.config.foreign.clone(),
+            changes.clone(),
+        );
+        let remote = FetchedBytes {
+            fetcher: fetcher.clone(),
+            batches: batches.clone(),
         };
-        (Arc::new(content), read_ends_queue)
+        let (remote, watch) = (Arc::new(remote), Arc::new(watch));
+        let opener = ContentOpener::new(store.clone(), remote, watch, self.config.read_deadline);
+        let namespace = Arc::new(NodeNamespace {
+            names: handles.names.clone(),
+            published: published.clone(),
+            store,
+            opener: opener.clone(),
+            fetcher: fetcher.clone(),
+            batches: batches.clone(),
+            foreign: self.config.foreign.clone(),
+        });
+        let reading = Reading {
+            opener,
+            namespace,
+            batches,
+        };
+        (reading, read_ends_queue)
     }
 
     /// Returns the parts of the node that decide which files are offered to foreign peers.
@@ -416,14 +443,6 @@ impl NodeStart {
             view: published.view.clone(),
             addresses: published.addresses.clone(),
             contents: self.contents.clone(),
-        }
-    }
-
-    fn foreign_reads(&self, content: &Arc<NodeContent>) -> ForeignReads {
-        ForeignReads {
-            content: content.clone(),
-            open_versions: content.open.clone(),
-            deadline: self.config.read_deadline,
         }
     }
 

@@ -50,7 +50,7 @@ impl Folder {
         pending: Option<PendingMount>,
     ) -> Result<Arc<Self>, MountError> {
         let (dir, options) = (config.mount.dir.clone(), options(config));
-        let (content, at) = (services.node.files().content(), dir.clone());
+        let (content, at) = (services.node.files().namespace(), dir.clone());
         let started = spawn_blocking(move || match pending {
             Some(pending) => pending.serve(content, &options),
             None => Mount::start(&at, content, &options),
@@ -150,7 +150,7 @@ impl Folder {
     }
 
     async fn try_to_mount_again(&self) -> Result<(), MountError> {
-        let (content, before) = (self.services.node.files().content(), self.current());
+        let (content, before) = (self.services.node.files().namespace(), self.current());
         let (dir, options) = (self.dir.clone(), self.options);
         let again = spawn_blocking(move || before.start_again(&dir, content, &options));
         let mount = Arc::new(again.await.map_err(panicked(&self.dir))??);

@@ -80,20 +80,28 @@ fn an_open_version_is_read_from_an_own_share_that_acquired_its_bytes() {
 }
 
 #[test]
-fn a_reader_waits_for_a_file_that_grew_although_its_bytes_can_be_proven() {
+fn version_of_a_growing_own_file_is_read_on_its_own_node() {
     let home = tempfile::tempdir().unwrap();
     let store = store_in(home.path(), empty_names());
     store.shares().all_added();
-    let bytes = vec![7; 100_000];
-    share(&store, home.path(), "log", &bytes);
-    let file = version_of(&bytes);
-    let opened = FixedBytes::open(&file, &store);
-    let mut page = [0; 4096];
-    assert_eq!(opened.read(&store, 0, &mut page), ReadNow::Done(4096));
-    let log = home.path().join("share/log");
-    let mut log = OpenOptions::new().append(true).open(log).unwrap();
-    log.write_all(b"one more line").unwrap();
-    assert_eq!(opened.read(&store, 0, &mut page), ReadNow::Wait);
-    let content = ContentKey::new(file.hash, file.size_bytes);
-    assert!(store.prove(&content, ByteRange::new(0, 4096)).is_ok());
+    for (name, bytes) in [("small", vec![7; 100_000]), ("large", vec![8; 3_000_000])] {
+        let home = home.path().join(name);
+        fs::create_dir(&home).unwrap();
+        share(&store, &home, "log", &bytes);
+        let file = version_of(&bytes);
+        let early = FixedBytes::open(&file, &store);
+        let log = home.join("share/log");
+        let mut log = OpenOptions::new().append(true).open(log).unwrap();
+        log.write_all(b"one more line").unwrap();
+        let late = FixedBytes::open(&file, &store);
+        for opened in [early, late] {
+            let mut page = [0; 4096];
+            let offset = file.size_bytes - 4096;
+            let read = opened.read(&store, offset, &mut page);
+            assert_eq!(read, ReadNow::Done(4096));
+            assert!(page == bytes[..4096] && !opened.is_partial());
+        }
+        drop(log);
+        assert!(store.shares().wait_settled(LONG));
+    }
 }

@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::discovery::Absence;
 use crate::wire::discovery::{MemberName, NameError};
 use p2pfs_catalogue::Change;
-use p2pfs_node::OpenVersions;
+use p2pfs_content::OpenVersions;
 
 pub use crate::discovery::{LegacyMember, Patience, Requester};
 pub use crate::wire::discovery::{Name, printable};

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use super::{CopyError, Legacy, LegacyAbsence, RemoteBytes, RemoteFile};
 use crate::discovery::{Absence, Requester, is_probe};
 use crate::wire::discovery::Name;
+use p2pfs_content::OpenSlot;
 use p2pfs_fs::{
     ForeignFile, ForeignFiles, FsError, LaterReply, OpenContent, ReadNow, ReadReply, ReadWait,
     Timestamp,
 };
-use p2pfs_node::OpenSlot;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::read::ReadSupplier;
 

@@ -25,7 +25,8 @@ use crate::discovery::{
 use crate::net::discovery::{Admission, LegacyError};
 use crate::wire::discovery::{MemberName, Name};
 use p2pfs_catalogue::Change;
-use p2pfs_node::{EventLog, ForeignHost, NodeContent, Outdated};
+use p2pfs_content::ContentOpener;
+use p2pfs_node::{EventLog, ForeignHost, Outdated};
 use p2pfs_node::{ForeignThrottle, resolve_host};
 use p2pfs_transfer::net::gossip::UdpPort;
 use p2pfs_transfer::net::is_own;
@@ -63,7 +64,7 @@ struct LegacyPlane {
     shared: Arc<PlaneState>,
     udp: UdpPort,
     files: RemoteFiles,
-    content: Arc<NodeContent>,
+    opener: ContentOpener,
     given: ForeignThrottle,
     events: EventLog,
     door: Admission,
@@ -122,7 +123,7 @@ pub(crate) fn start(
         shared: Arc::default(),
         lookup: settings.lookup,
         read_deadline: host.reads.deadline,
-        open_versions: host.reads.open_versions,
+        open_versions: host.reads.opener.open_versions().clone(),
         absent: AbsentNames::default(),
     };
     let inlet = LegacyInlet {
@@ -144,7 +145,7 @@ pub(crate) fn start(
         shared: legacy.shared.clone(),
         udp: host.udp,
         files,
-        content: host.reads.content,
+        opener: host.reads.opener,
         given: host.traffic.given,
         events: host.events,
         door: Admission::default(),
@@ -265,12 +266,12 @@ impl LegacyPlane {
         let Some(place) = self.door.enter(from.ip()) else {
             return;
         };
-        let (offered, content) = (self.indexing.offered.clone(), self.content.clone());
+        let (offered, opener) = (self.indexing.offered.clone(), self.opener.clone());
         tokio::spawn(serve::serve(
             (stream, from),
             place,
             offered,
-            content,
+            opener,
             self.given.clone(),
             self.events.clone(),
         ));

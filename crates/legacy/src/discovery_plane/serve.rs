@@ -10,9 +10,10 @@ use tokio::sync::oneshot;
 use super::offered::OfferedFiles;
 use crate::net::discovery::{Served, ServedPlace};
 use crate::wire::discovery::TransferHeader;
-use p2pfs_fs::{Content, FileVersion, FsError, OpenContent, ReadNow};
+use p2pfs_content::ContentOpener;
+use p2pfs_fs::{FileVersion, FsError, OpenContent, ReadNow};
 use p2pfs_node::ForeignThrottle;
-use p2pfs_node::{EventLog, Given, News, NodeContent};
+use p2pfs_node::{EventLog, Given, News};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
 /// Number of bytes read at once: the largest request between native nodes.
@@ -26,7 +27,7 @@ pub(super) async fn serve(
     (stream, peer): (TcpStream, SocketAddr),
     place: ServedPlace,
     offered: Arc<OfferedFiles>,
-    content: Arc<NodeContent>,
+    opener: ContentOpener,
     passage: ForeignThrottle,
     events: EventLog,
 ) {
@@ -48,7 +49,7 @@ pub(super) async fn serve(
             is_done,
         }));
     };
-    match give((&mut served, &passage), &file, content, &note).await {
+    match give((&mut served, &passage), &file, opener, &note).await {
         Ok(()) => note(true),
         Err(FsError::Interrupted) => tracing::debug!(%peer, "{} was not taken", file.path),
         Err(why) => offered.warn_unfinished(&file.path, why),
@@ -61,12 +62,12 @@ pub(super) async fn serve(
 async fn give(
     (served, passage): (&mut Served, &ForeignThrottle),
     file: &FileVersion,
-    content: Arc<NodeContent>,
+    opener: ContentOpener,
     note: &(dyn Fn(bool) + Sync),
 ) -> Result<(), FsError> {
     let header = TransferHeader::new(served.name.clone(), file.size_bytes);
     let header = header.map_err(|_| FsError::Fault)?;
-    let opened = content.open(file)?;
+    let opened = opener.open(file)?;
     note(false);
     send_all(served, passage, &header, &*opened.content).await
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::contents::Contents;
-use crate::NodeContent;
 use p2pfs_catalogue::View;
 use p2pfs_content::ContentStore;
 use p2pfs_content::cache::{
     CacheUsage, CachedFile, Cleared, Lack, Room, VerifyProgress, cost_bytes,
 };
 use p2pfs_transfer::Fetcher;
+use p2pfs_transfer::batches::Batches;
 use p2pfs_types::digest::{ContentHash, ContentKey};
 
 /// The cache of a node, and the room in it. [`Node::cache`](crate::Node::cache) returns it. Clones
@@ -20,7 +20,7 @@ use p2pfs_types::digest::{ContentHash, ContentKey};
 #[derive(Clone)]
 pub struct NodeCache {
     pub(crate) store: ContentStore,
-    pub(crate) content: Arc<NodeContent>,
+    pub(crate) batches: Batches,
     pub(crate) fetcher: Fetcher,
     pub(crate) view: Arc<ArcSwap<View>>,
 }
@@ -125,10 +125,10 @@ impl NodeCache {
     /// Returns a function that closes the files that are kept open although no reader uses them.
     /// Call the function on a thread that may block on the disk.
     pub(super) fn idle_closer(&self) -> impl Fn() + Send + 'static {
-        let (fetcher, content) = (self.fetcher.clone(), self.content.clone());
+        let (fetcher, batches) = (self.fetcher.clone(), self.batches.clone());
         move || {
             fetcher.close_idle();
-            content.close_idle();
+            batches.close_idle();
         }
     }
 

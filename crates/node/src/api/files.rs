@@ -12,9 +12,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::contents::Contents;
 use super::{FileError, NameLookup, Prefetch, Reader};
-use crate::NodeContent;
-use crate::read_counters::CacheOpens;
-use p2pfs_content::ContentStore;
+use crate::NodeNamespace;
+use p2pfs_content::{CacheOpens, ContentOpener, ContentStore};
 use p2pfs_fetch::FetchReport;
 use p2pfs_fs::{FileVersion, FsError};
 use p2pfs_transfer::Fetcher;
@@ -25,7 +24,8 @@ use p2pfs_types::path::SharedPath;
 pub struct FileAccess {
     pub(crate) names: NameLookup,
     pub(crate) store: ContentStore,
-    pub(crate) content: Arc<NodeContent>,
+    pub(crate) opener: ContentOpener,
+    pub(crate) namespace: Arc<NodeNamespace>,
     pub(crate) fetcher: Fetcher,
 }
 
@@ -48,9 +48,9 @@ impl FileAccess {
     /// returns only bytes of `version`, also for a file in an own share.
     ///
     /// # Errors
-    /// Those of [`NodeContent::open_unchanging`].
+    /// Those of [`ContentOpener::open_unchanging`].
     pub async fn open_version(&self, version: FileVersion) -> Result<Reader, FsError> {
-        Reader::open(self.content.clone(), version).await
+        Reader::open(self.opener.clone(), version).await
     }
 
     /// Copies a file to a local one and returns its length. The local file appears under its name
@@ -113,12 +113,12 @@ impl FileAccess {
     /// Returns how many opened versions of other nodes' files had the bytes of their first read in
     /// the cache, and how many did not, since the start.
     pub fn cache_opens(&self) -> CacheOpens {
-        self.content.cache_opens()
+        self.opener.cache_opens()
     }
 
-    /// Returns the source of the bytes that a mounted filesystem reads.
-    pub fn content(&self) -> Arc<NodeContent> {
-        self.content.clone()
+    /// Returns the names and contents of the node for a mounted filesystem.
+    pub fn namespace(&self) -> Arc<NodeNamespace> {
+        self.namespace.clone()
     }
 }
 

@@ -38,7 +38,6 @@ mod traffic;
 
 pub use super::config::defaults;
 pub use super::events::EventStream;
-pub use super::read_counters::CacheOpens;
 pub use builder::NodeBuilder;
 pub use cache::NodeCache;
 pub use contents::{Contents, FILES_MAX};
@@ -61,6 +60,7 @@ pub use super::names::in_history;
 
 // Types of other modules that this interface mentions.
 pub use p2pfs_catalogue::{Rule, Version};
+pub use p2pfs_content::CacheOpens;
 pub use p2pfs_content::cache::{
     CacheConfig, CacheError, CacheUsage, CachedFile, Cleared, Lack, VerifyProgress,
 };

@@ -16,8 +16,8 @@ use crate::foreign::ForeignPeers;
 use crate::names::Names;
 use crate::published::Published;
 use p2pfs_catalogue::{Child, Found, Rule, Version, View, hidden_by_owner};
-use p2pfs_content::ContentStore;
 use p2pfs_content::shares::LeftOut;
+use p2pfs_content::{ContentStore, Origin};
 use p2pfs_fs::{FileVersion, ForeignFile, ForeignNames, Hidden};
 use p2pfs_membership::MemberState;
 use p2pfs_proto::wire::native::record::{Kind, Timestamp};
@@ -441,7 +441,7 @@ impl NameLookup {
             return NextRead::NoFile;
         };
         let here = self.store.here(&ContentKey::new(hash, size_bytes));
-        if found.own.is_some() || here.is_shared {
+        if found.own.is_some() || here.origin == Some(Origin::Shared) {
             return NextRead::OwnShare;
         }
         if here.bytes >= size_bytes {

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::NodeContent;
+use p2pfs_content::{ContentHandle, ContentOpener};
 use p2pfs_fs::{FileVersion, FsError, OpenContent, ReadNow, ReadWait};
 use p2pfs_types::extent::{ByteRange, CHUNK_BYTES};
 
@@ -48,12 +48,9 @@ pub struct Reader {
 
 impl Reader {
     /// Opens one version of a file, even if its name shows another version by now.
-    pub(super) async fn open(
-        content: Arc<NodeContent>,
-        version: FileVersion,
-    ) -> Result<Self, FsError> {
+    pub(super) async fn open(opener: ContentOpener, version: FileVersion) -> Result<Self, FsError> {
         let size_bytes = version.size_bytes;
-        let opened = spawn_blocking(move || content.open_unchanging(&version)).await;
+        let opened = spawn_blocking(move || opener.open_unchanging(&version)).await;
         let opened = opened.map_err(|_| FsError::Fault)??;
         let file = Some(opened);
         Ok(Self {
@@ -185,7 +182,7 @@ fn io_error(error: FsError) -> io::Error {
 /// is dropped.
 struct ReaderFile {
     /// `Some` until drop.
-    file: Option<Arc<dyn OpenContent>>,
+    file: Option<Arc<ContentHandle>>,
 }
 
 impl Drop for ReaderFile {

@@ -13,7 +13,7 @@ use super::own_log::OwnLogAccess;
 use crate::not_forgotten::NotForgotten;
 use crate::offence::Offence;
 use crate::pulls::{LogPosition, Pulls};
-use crate::read_end::ReadEnd;
+use crate::read_watch::ReadEnd;
 use p2pfs_catalogue::{Applied, CatalogueError, HeadOutcome, LogPart, Pull, Withholding};
 use p2pfs_membership::Cluster;
 use p2pfs_proto::trust;

@@ -1,4 +1,5 @@
-//! Ends of reads of other nodes' versions, and what they show about the authors.
+//! What reads of other nodes' versions tell: failures for the log of events, and ends that show
+//! something about the authors.
 //!
 //! The catalogue ranks versions that cannot be had behind others. It receives only the ends that
 //! may change this ranking.
@@ -6,10 +7,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use super::events::{EventLog, Fetched};
+use super::failed_reads::ReadFailure;
+use super::published::Outdated;
 use p2pfs_catalogue::{NameAuthors, Portion, View, WithheldVersion, Withholding};
+use p2pfs_content::{OpenWatch, ReadWatch};
 use p2pfs_fetch::plan::PlanError;
 use p2pfs_fetch::{Supplier, Supply, TransferError};
+use p2pfs_fs::FsError;
 use p2pfs_proto::wire::native::tcp::BATCH_FILE_MAX_BYTES;
+use p2pfs_transfer::Fetcher;
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
@@ -168,4 +178,101 @@ impl WatchedVersion {
 fn givers_of(supply: &Supply) -> Vec<NodeId> {
     let givers = supply.suppliers.iter().filter(|it| it.received_bytes > 0);
     givers.map(|it| it.node).collect()
+}
+
+/// Watches the versions that this node opens.
+#[derive(Clone)]
+pub(super) struct NodeReadWatch(Arc<WatchContext>);
+
+struct WatchContext {
+    view: Arc<ArcSwap<View>>,
+    events: EventLog,
+    fetcher: Fetcher,
+    /// Queue to the event loop for the ends of reads that may change the ranking of versions.
+    read_ends: mpsc::Sender<ReadEnd>,
+    changes: mpsc::Sender<Outdated>,
+}
+
+impl NodeReadWatch {
+    pub(super) fn new(
+        view: Arc<ArcSwap<View>>,
+        events: EventLog,
+        fetcher: Fetcher,
+        read_ends: mpsc::Sender<ReadEnd>,
+        changes: mpsc::Sender<Outdated>,
+    ) -> Self {
+        Self(Arc::new(WatchContext {
+            view,
+            events,
+            fetcher,
+            read_ends,
+            changes,
+        }))
+    }
+}
+
+impl ReadWatch for NodeReadWatch {
+    fn opened(&self, path: &SharedPath, content: ContentKey) -> Arc<dyn OpenWatch> {
+        let view = self.0.view.load();
+        Arc::new(WatchedOpen {
+            context: self.0.clone(),
+            path: path.clone(),
+            version: WatchedVersion::new(&view, path, content, Instant::now()),
+        })
+    }
+}
+
+struct WatchedOpen {
+    context: Arc<WatchContext>,
+    /// The path under which the version was opened; the root if it was opened by its hash.
+    path: SharedPath,
+    version: WatchedVersion,
+}
+
+impl OpenWatch for WatchedOpen {
+    fn wait_ended(&self, outcome: Result<(), &TransferError>) {
+        let (context, view) = (&self.context, self.context.view.load());
+        let supply = || context.fetcher.supply(&self.version.content);
+        if let Some(end) = self.version.end_of(Instant::now(), outcome, &view, supply) {
+            // If the queue is full, the next read reports it.
+            let _busy = context.read_ends.try_send(end);
+        }
+    }
+
+    /// Records the failure, unless the reader itself or the end of the node ended the read.
+    fn failed(&self, error: FsError, why: Option<&TransferError>) {
+        let Some(failure) = ReadFailure::of(error) else {
+            return;
+        };
+        let ContentKey { hash, size_bytes } = self.version.content;
+        let details = match (failure, why) {
+            // Only the transfer knows what the disk said.
+            (ReadFailure::Disk, Some(why)) => why.to_string(),
+            _ => error.to_string(),
+        };
+        let last_name = || self.context.view.load().contents().last_name_of(&hash);
+        let fetched = || Fetched {
+            hash,
+            size_bytes,
+            name: Some(self.path.clone())
+                .filter(|path| !path.is_root())
+                .or_else(last_name),
+        };
+        let events = &self.context.events;
+        events.record_failed_read(fetched, hash, failure, &details);
+    }
+
+    fn closed(&self, is_partial: bool) {
+        let (context, content) = (&self.context, &self.version.content);
+        if is_partial {
+            // The fetched bytes change the file's block count.
+            let changed = Outdated::CachedBytes(content.hash);
+            let _busy = context.changes.try_send(changed);
+        }
+        let supply = || context.fetcher.supply(content);
+        if let Some(end) = self.version.closed(&context.view.load(), supply) {
+            // If the queue is full, the next version that is given whole reports it.
+            let _busy = context.read_ends.try_send(end);
+        }
+    }
 }
