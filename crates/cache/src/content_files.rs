@@ -78,12 +78,10 @@ impl Descriptors {
         size_bytes: u64,
         first: ByteRange,
     ) -> io::Result<Self> {
-        if let Some(shard) = paths.data.parent() {
-            context.disk.make_dir(shard)?;
-        }
-        // Leftover files of an earlier run are not valid data.
-        layout::remove(&context.disk, paths)?;
-        let data = context.disk.create(&paths.data)?;
+        // Leftover files of an earlier run are not valid data, and a leftover map would claim pages
+        // of the new file.
+        context.disk.remove(&paths.map)?;
+        let data = context.disk.create_empty(&paths.data)?;
         leave_descriptors(&data)?;
         if first.len() < size_bytes {
             context.disk.set_len(&data, size_bytes)?;
@@ -91,7 +89,7 @@ impl Descriptors {
         let outboard = match Grain::CHUNK.outboard_bytes(size_bytes) {
             0 => None,
             length_bytes => {
-                let outboard = context.disk.create(&paths.outboard)?;
+                let outboard = context.disk.create_empty(&paths.outboard)?;
                 context.disk.set_len(&outboard, length_bytes)?;
                 Some(outboard)
             }

@@ -15,7 +15,9 @@ use rustix::io::Errno;
 #[cfg(any(test, feature = "test-support"))]
 use super::faults::Faults;
 use super::map::SMALL_BYTES;
-use p2pfs_types::files::{make_private_dir, open_own, open_own_writable, open_private};
+use p2pfs_types::files::{
+    create_private, make_private_dir, open_own, open_own_writable, open_private,
+};
 
 /// Size of a trial write: about the size of one store.
 const TRIAL_BYTES: usize = 128 << 10;
@@ -52,6 +54,26 @@ impl Disk {
     pub(super) fn create(&self, path: &Path) -> io::Result<File> {
         self.allow_change()?;
         open_private(path)
+    }
+
+    /// Creates an empty file for reading and writing, in a directory that is created if it does not
+    /// exist. A file with this name is removed first. If there is neither, this is one system call.
+    pub(super) fn create_empty(&self, path: &Path) -> io::Result<File> {
+        let create = || {
+            self.allow_change()?;
+            create_private(path)
+        };
+        match create() {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                self.remove(path)?;
+                create()
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                path.parent().map_or(Ok(()), |dir| self.make_dir(dir))?;
+                create()
+            }
+            created => created,
+        }
     }
 
     pub(super) fn set_len(&self, file: &File, length_bytes: u64) -> io::Result<()> {

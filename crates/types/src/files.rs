@@ -151,6 +151,16 @@ pub fn open_private(path: &Path) -> io::Result<File> {
     open_regular(options.mode(PRIVATE_MODE), path)
 }
 
+/// Creates an empty file for reading and writing, private to its owner.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] if anything has the name; otherwise the error of the system.
+pub fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    options.mode(PRIVATE_MODE).open(path)
+}
+
 /// Opens an existing file of this program for reading. In a directory that another user can write
 /// to, that user may have planted something under this name. A symbolic link would make this
 /// program use another file, and opening a pipe without a writer would block for ever (open(2)).
