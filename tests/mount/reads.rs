@@ -15,7 +15,7 @@ use crate::support::mounted::{Mounted, errno};
 use crate::support::process::{HANG_LIMIT, eventually, run_with};
 use crate::support::promise::{Need, mount_as_root, promise};
 use macro_rules_attribute::apply;
-use p2pfs_cache::{Cache, CacheConfig, CacheError};
+use p2pfs_cache::{Cache, CacheConfig, CacheError, CachedBytes};
 use p2pfs_fs::FsError;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;

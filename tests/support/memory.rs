@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use p2pfs_cache::{Cache, ReadOutcome, Stored};
+use p2pfs_cache::{Cache, CachedBytes, ReadOutcome, Stored};
 use p2pfs_catalogue::View;
 use p2pfs_fs::{
     Content, FileVersion, ForeignFiles, FsError, LiveAttributes, OpenContent, Opened, PageDropper,

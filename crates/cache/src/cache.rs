@@ -66,24 +66,6 @@ impl Cache {
         ))
     }
 
-    /// Opens a cached file, or begins an empty one. The file is not evicted while a clone of the
-    /// handle lives.
-    ///
-    /// # Errors
-    /// [`CacheError::SizeConflict`], [`CacheError::ImpossibleSize`], [`CacheError::Io`]. The caller
-    /// continues uncached.
-    pub fn file(&self, hash: ContentHash, size_bytes: u64) -> Result<CacheFile, CacheError> {
-        self.core().file(hash, size_bytes)
-    }
-
-    /// Opens a file if the cache has an entry for it ([`Self::size_bytes`]).
-    ///
-    /// # Errors
-    /// [`CacheError::Io`].
-    pub fn existing(&self, hash: &ContentHash) -> Result<Option<CacheFile>, CacheError> {
-        self.core().existing(hash)
-    }
-
     /// Returns how many bytes of the file are cached. Reads memory only, never the disk.
     pub fn cached_bytes(&self, hash: &ContentHash) -> u64 {
         self.core().index.cached_bytes(hash)
@@ -310,5 +292,33 @@ impl Cache {
     /// hash.
     pub fn problems(&self) -> Vec<String> {
         self.core().problems.clone()
+    }
+}
+
+/// Opening of the cached files: the half of [`Cache`] that gives bytes. A crate that does not depend
+/// on this one cannot name the trait, so the [`Cache`] that it is handed is its administration only.
+pub trait CachedBytes {
+    /// Opens a cached file, or begins an empty one. The file is not evicted while a clone of the
+    /// handle lives.
+    ///
+    /// # Errors
+    /// [`CacheError::SizeConflict`], [`CacheError::ImpossibleSize`], [`CacheError::Io`]. The caller
+    /// continues uncached.
+    fn file(&self, hash: ContentHash, size_bytes: u64) -> Result<CacheFile, CacheError>;
+
+    /// Opens a file if the cache has an entry for it ([`Cache::size_bytes`]).
+    ///
+    /// # Errors
+    /// [`CacheError::Io`].
+    fn existing(&self, hash: &ContentHash) -> Result<Option<CacheFile>, CacheError>;
+}
+
+impl CachedBytes for Cache {
+    fn file(&self, hash: ContentHash, size_bytes: u64) -> Result<CacheFile, CacheError> {
+        self.core().file(hash, size_bytes)
+    }
+
+    fn existing(&self, hash: &ContentHash) -> Result<Option<CacheFile>, CacheError> {
+        self.core().existing(hash)
     }
 }

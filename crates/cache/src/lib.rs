@@ -82,7 +82,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 pub use budget::cost_bytes;
-pub use cache::Cache;
+pub use cache::{Cache, CachedBytes};
 pub use cached_file::{CacheFile, ReadOutcome, Stored};
 pub use damage::DamageListener;
 pub use error::CacheError;

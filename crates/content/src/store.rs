@@ -15,12 +15,12 @@ use super::admission::{self, Asker, PublishedNames};
 use super::error::ProofError;
 use super::kept::{KeptFiles, ProvableFile, Purpose};
 use super::unverified::UnverifiedRoom;
-use p2pfs_cache::{Cache, CacheConfig, CacheError, CacheEvent, CacheFile};
+use p2pfs_cache::{Cache, CacheConfig, CacheError, CacheEvent, CacheFile, CachedBytes};
 use p2pfs_catalogue::View;
 use p2pfs_fs::{LiveAttributes, LiveLook};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_share::{
-    Attributes, ShareConfig, ShareError, ShareEvent, ShareFile, ShareLedger, ShareSet,
+    Attributes, ShareConfig, ShareError, ShareEvent, ShareFile, ShareLedger, ShareSet, SharedBytes,
 };
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
@@ -238,7 +238,7 @@ impl ContentStore {
     }
 
     /// Opens an own file in its present state. Blocking.
-    pub(super) fn own_file(&self, own: &(ShareIndex, SharedPath)) -> Option<File> {
+    pub fn own_file(&self, own: &(ShareIndex, SharedPath)) -> Option<File> {
         self.inner.shares.own(own.0, &own.1).ok()
     }
 

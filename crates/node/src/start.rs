@@ -247,7 +247,7 @@ impl NodeStart {
             &kept.addresses,
         );
         let event_loop = EventLoop::new(machine, handles.clone(), parts);
-        let senders = SenderLookup::new(giving.inboxes.clone(), self.contents.shares().clone());
+        let senders = SenderLookup::new(giving.inboxes.clone(), self.contents.clone());
         receivers.shares = senders.add_senders(receivers.shares);
         receivers.feed(event_loop, fetches, read_ends, lan_events, command_queue);
         check_cache(self.contents.cache().clone(), stopping.clone());

@@ -27,7 +27,7 @@
 //! A share may have a place: a path in the listing below which its files appear. Inside this crate,
 //! every name is relative to the folder of its share. The place is put in front of a name where an
 //! event is made (`ShareListing::listed_path`), and taken off where a path of the listing arrives
-//! ([`ShareSet::own`] and its neighbours). So no file is read to announce a change of the place:
+//! ([`SharedBytes::own`] and its neighbours). So no file is read to announce a change of the place:
 //! each listed name is announced under its new path, and each path that is no longer listed as
 //! removed.
 //!
@@ -123,6 +123,6 @@ pub use ledger::{ShareLedger, open_sound};
 pub use left_out::{FILE_MAX_BYTES, LEFT_OUT_LIST_MAX, LeftOut, LeftOutWhy};
 pub use offer_rule::DefaultOfferRule;
 pub use place::{PLACE_MAX_BYTES, PLACE_MAX_DEPTH, PlaceError, SharePlace};
-pub use set::ShareSet;
+pub use set::{ShareSet, SharedBytes};
 pub use source::ShareFile;
 pub use status::SharedFor;

@@ -230,74 +230,16 @@ impl ShareSet {
         StatusView::of(&self.inner.shared.lock()).shared_for(hash)
     }
 
-    /// Opens a shared file with this content if its size and mtime are as when it was hashed. The
-    /// ctime may differ, for example after a chmod or rename. If there is none and a small file
-    /// with the content was replaced recently, returns its former content. A file that others may
-    /// no longer read is not returned, unless its share includes private files.
-    ///
-    /// # Errors
-    /// [`ShareError::NotHere`] if no file has the content, or others may no longer read it. An
-    /// error that [is a want](ShareError::is_want) if a file that may have the content could not be
-    /// opened for lack of resources, may be in a share that was not added yet, or may just have
-    /// been renamed.
-    pub fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
-        SourceSearch::new(&self.inner, hash, false).run()
-    }
-
-    /// As [`Self::source`], but if only a file that was written since it was hashed is found,
-    /// returns that file. A log that grew still begins with the content, and [`ShareFile::encode`]
-    /// proves that. Such a file must not be read with [`ShareFile::read_at`].
-    ///
-    /// # Errors
-    /// As [`Self::source`].
-    pub fn provable(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
-        SourceSearch::new(&self.inner, hash, true).run()
-    }
-
-    /// Opens one shared file if it looks as it did when it was hashed to this content.
-    ///
-    /// # Errors
-    /// As [`Self::own`]; [`ShareError::NotHere`] also if it is another file or version by
-    /// now.
-    pub fn own_with(
-        &self,
-        share: ShareIndex,
-        path: &SharedPath,
-        hash: &ContentHash,
-    ) -> Result<File, ShareError> {
-        let (dir, _, local) = self.share(share, path)?;
-        let opened = self.inner.shared.beneath.open_file(&dir, &local);
-        let (file, seen) = opened.map_err(not_here)?;
-        let is_it = source::is_as_hashed(&self.inner.shared.lock(), hash, &dir, &local, &seen);
-        is_it.then_some(file).ok_or(ShareError::NotHere)
-    }
-
     /// Returns the folder of the share of each file that may have a content, for at most 16 files.
     /// Reads memory only.
     pub fn dirs_with(&self, hash: &ContentHash) -> Vec<PathBuf> {
         source::dirs_with(&self.inner.shared.lock(), hash)
     }
 
-    /// Opens a shared file for live reads, whatever its current content is.
-    ///
-    /// # Errors
-    /// [`ShareError::NoSuchIndex`]; [`ShareError::NotHere`] if it is not a regular file, or others
-    /// may not read it and the share does not include private files; [`ShareError::Io`].
-    pub fn own(&self, share: ShareIndex, path: &SharedPath) -> Result<File, ShareError> {
-        let (dir, include_private, local) = self.share(share, path)?;
-        let opened = self.inner.shared.beneath.open_file(&dir, &local);
-        let (file, seen) = opened.map_err(not_here)?;
-        if include_private || seen.others_may_read() {
-            Ok(file)
-        } else {
-            Err(ShareError::NotHere)
-        }
-    }
-
     /// Returns the live attributes of a shared name. Does not follow a link.
     ///
     /// # Errors
-    /// As [`Self::own`].
+    /// As [`SharedBytes::own`].
     pub fn stat(&self, share: ShareIndex, path: &SharedPath) -> Result<Attributes, ShareError> {
         let parent = path.parent().ok_or(ShareError::NotHere)?;
         self.stats_in(share, &parent)?(path.file_name())
@@ -307,7 +249,7 @@ impl ShareSet {
     /// is opened once and stays the same even if it is renamed.
     ///
     /// # Errors
-    /// As [`Self::own`], also for the returned function.
+    /// As [`SharedBytes::own`], also for the returned function.
     pub fn stats_in(
         &self,
         share: ShareIndex,
@@ -392,6 +334,84 @@ impl ShareSet {
             .ok_or(ShareError::NoSuchIndex { index: index.0 })?;
         let local = share.spec.place.local(listed).ok_or(ShareError::NotHere)?;
         Ok((share.dir.clone(), share.spec.include_private, local))
+    }
+}
+
+/// Opening of the shared files: the half of [`ShareSet`] that gives bytes. A crate that does not
+/// depend on this one cannot name the trait, so the [`ShareSet`] that it is handed is its
+/// administration only.
+pub trait SharedBytes {
+    /// Opens a shared file with this content if its size and mtime are as when it was hashed. The
+    /// ctime may differ, for example after a chmod or rename. If there is none and a small file
+    /// with the content was replaced recently, returns its former content. A file that others may
+    /// no longer read is not returned, unless its share includes private files.
+    ///
+    /// # Errors
+    /// [`ShareError::NotHere`] if no file has the content, or others may no longer read it. An
+    /// error that [is a want](ShareError::is_want) if a file that may have the content could not be
+    /// opened for lack of resources, may be in a share that was not added yet, or may just have
+    /// been renamed.
+    fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError>;
+
+    /// As [`Self::source`], but if only a file that was written since it was hashed is found,
+    /// returns that file. A log that grew still begins with the content, and [`ShareFile::encode`]
+    /// proves that. Such a file must not be read with [`ShareFile::read_at`].
+    ///
+    /// # Errors
+    /// As [`Self::source`].
+    fn provable(&self, hash: &ContentHash) -> Result<ShareFile, ShareError>;
+
+    /// Opens one shared file if it looks as it did when it was hashed to this content.
+    ///
+    /// # Errors
+    /// As [`Self::own`]; [`ShareError::NotHere`] also if it is another file or version by
+    /// now.
+    fn own_with(
+        &self,
+        share: ShareIndex,
+        path: &SharedPath,
+        hash: &ContentHash,
+    ) -> Result<File, ShareError>;
+
+    /// Opens a shared file for live reads, whatever its current content is.
+    ///
+    /// # Errors
+    /// [`ShareError::NoSuchIndex`]; [`ShareError::NotHere`] if it is not a regular file, or others
+    /// may not read it and the share does not include private files; [`ShareError::Io`].
+    fn own(&self, share: ShareIndex, path: &SharedPath) -> Result<File, ShareError>;
+}
+
+impl SharedBytes for ShareSet {
+    fn source(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
+        SourceSearch::new(&self.inner, hash, false).run()
+    }
+
+    fn provable(&self, hash: &ContentHash) -> Result<ShareFile, ShareError> {
+        SourceSearch::new(&self.inner, hash, true).run()
+    }
+
+    fn own_with(
+        &self,
+        share: ShareIndex,
+        path: &SharedPath,
+        hash: &ContentHash,
+    ) -> Result<File, ShareError> {
+        let (dir, _, local) = self.share(share, path)?;
+        let opened = self.inner.shared.beneath.open_file(&dir, &local);
+        let (file, seen) = opened.map_err(not_here)?;
+        let is_it = source::is_as_hashed(&self.inner.shared.lock(), hash, &dir, &local, &seen);
+        is_it.then_some(file).ok_or(ShareError::NotHere)
+    }
+
+    fn own(&self, share: ShareIndex, path: &SharedPath) -> Result<File, ShareError> {
+        let (dir, include_private, local) = self.share(share, path)?;
+        let opened = self.inner.shared.beneath.open_file(&dir, &local);
+        let (file, seen) = opened.map_err(not_here)?;
+        if include_private || seen.others_may_read() {
+            Ok(file)
+        } else {
+            Err(ShareError::NotHere)
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::client::{Fetcher, ReadReply};
 use p2pfs_cache::faults::{Faults, cache_in_boot, cache_that_can_halt};
-use p2pfs_cache::{Cache, CacheConfig, Stored};
+use p2pfs_cache::{Cache, CacheConfig, CachedBytes, Stored};
 use p2pfs_content::ContentStore;
 use p2pfs_content::sample::store_of_cache;
 use p2pfs_fetch::TransferError;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arbitrary::{Result, Unstructured};
 use p2pfs::daemon::config::saved;
-use p2pfs_cache::{Cache, CacheConfig};
+use p2pfs_cache::{Cache, CacheConfig, CachedBytes};
 use p2pfs_proto::trust::{Keyring, NodeKey};
 use p2pfs_types::digest::{ContentHash, Outboard};
 use p2pfs_types::extent::ByteRange;

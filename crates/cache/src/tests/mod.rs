@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+use super::CachedBytes;
 use super::core::Tuning;
 use super::disk::Disk;
 use super::faults::Faults;

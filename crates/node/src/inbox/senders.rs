@@ -4,7 +4,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::attributes::sender_of;
 use super::opening::InboxHandle;
-use p2pfs_content::shares::{ShareEvent, ShareSet};
+use p2pfs_content::ContentStore;
+use p2pfs_content::shares::ShareEvent;
 use p2pfs_proto::wire::native::record::{Entry, Kind, Sender, ShareIndex};
 use p2pfs_types::path::SharedPath;
 
@@ -15,7 +16,7 @@ const SHARE_EVENTS_MAX: usize = 1024;
 #[derive(Clone)]
 pub(crate) struct SenderLookup {
     inboxes: Vec<InboxHandle>,
-    shares: ShareSet,
+    store: ContentStore,
 }
 
 /// A lookup of a file's sender, which may block.
@@ -23,9 +24,9 @@ trait FindSender: Send + 'static {
     fn sender(&self, share: ShareIndex, path: &SharedPath) -> Option<Sender>;
 }
 
-impl FindSender for ShareSet {
+impl FindSender for ContentStore {
     fn sender(&self, share: ShareIndex, path: &SharedPath) -> Option<Sender> {
-        let file = self.own(share, path).ok()?;
+        let file = self.own_file(&(share, path.clone()))?;
         sender_of(&file)
     }
 }
@@ -34,8 +35,8 @@ impl FindSender for ShareSet {
 type SenderQuestion = ((ShareIndex, SharedPath), oneshot::Sender<Option<Sender>>);
 
 impl SenderLookup {
-    pub(crate) fn new(inboxes: Vec<InboxHandle>, shares: ShareSet) -> Self {
-        Self { inboxes, shares }
+    pub(crate) fn new(inboxes: Vec<InboxHandle>, store: ContentStore) -> Self {
+        Self { inboxes, store }
     }
 
     /// Returns the events in their order, with the sender of each file that was pushed and has its
@@ -48,7 +49,7 @@ impl SenderLookup {
         self,
         events: mpsc::Receiver<ShareEvent>,
     ) -> mpsc::Receiver<ShareEvent> {
-        let Self { inboxes, shares } = self;
+        let Self { inboxes, store } = self;
         if !inboxes.iter().any(InboxHandle::is_set) {
             return events;
         }
@@ -56,7 +57,7 @@ impl SenderLookup {
             let mut open = inboxes.iter().filter_map(InboxHandle::get);
             open.any(|inbox| inbox.may_have_taken(name))
         };
-        forward(events, is_pushed, shares)
+        forward(events, is_pushed, store)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Cached ranges in doubt after a power cut: they are verified, and the right ones are used.
 
 use super::*;
+use p2pfs_cache::CachedBytes;
 
 const SIZE: u64 = 8 << 20;
 const HALF: ByteRange = ByteRange {
