@@ -27,12 +27,12 @@ const FILE_BYTES: usize = 300_000;
 /// A node with one of its directories on a disk of its own.
 struct OnDisk {
     node: Node,
-    /// Where the disk is mounted beside the node's directory, which the node's mount may hide.
+    /// Where the disk is mounted beside the node's directory.
     disk: PathBuf,
     _mounts: [Disk; 2],
 }
 
-/// Starts the node `name` with its directory `place` (`state`, `cache`, `share` or `mnt`) on a disk.
+/// Starts the node `name` with its directory `place` (`state`, `cache` or `share`) on a disk.
 fn start_on_disk(cluster: &mut Cluster, name: &str, place: &str) -> OnDisk {
     let folder = cluster.folder.path();
     let (at, disk) = (folder.join(name).join(place), folder.join("disk"));
@@ -40,8 +40,6 @@ fn start_on_disk(cluster: &mut Cluster, name: &str, place: &str) -> OnDisk {
         fs::create_dir_all(dir).unwrap();
     }
     let mounted = Disk::mount_image(&folder.join("disk.img"), &disk);
-    // A mount takes an empty directory.
-    fs::remove_dir(disk.join("lost+found")).unwrap();
     let bound = Disk::mount_bound(&disk, &at);
     let is_private = ["state", "cache"].contains(&place);
     set_mode(&at, if is_private { 0o700 } else { 0o755 });
@@ -190,7 +188,7 @@ fn a_killed_node_whose_expulsion_was_not_stored_never_made_it() {
 
 #[apply(promise)]
 fn a_hanging_disk_delays_no_statement_join_new_file_or_eviction() {
-    for place in ["cache", "share", "mnt"] {
+    for place in ["cache", "share"] {
         let mut cluster = Cluster::with_own_secrets();
         let one = cluster.start("one");
         let hung = start_on_disk(&mut cluster, "hung", place);
