@@ -614,41 +614,46 @@ fn an_overlay_over_the_mount_never_shows_wrong_bytes_after_a_change() {
     assert_eq!(names(merged), ["file", "own"]);
 }
 
-/// As a file whose date a program keeps, in a deployment with reproducible dates.
-#[apply(promise)]
-fn two_writes_of_one_date_within_a_second_are_seen_where_times_are_whole_seconds() {
+mod of_whole_seconds {
     use std::time::{Duration, SystemTime};
 
+    use super::*;
+
     const NEEDS: &[Need] = &[root, mount, images_can_be_mounted];
-    let mut cluster = Cluster::new();
-    let owner = cluster.start("owner");
-    let reader = cluster.start("reader");
-    let at = owner.share.join("disk");
-    fs::create_dir_all(&at).unwrap();
-    let image = owner.home.join("image");
-    // inodes of 128 bytes have no room for parts of seconds
-    make_image_of(&["mkfs.ext4", "-q", "-F", "-I", "128"], &image);
-    let _disk = Disk::mount_again(&image, &at);
-    let date = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-    let times = fs::FileTimes::new().set_accessed(date).set_modified(date);
-    let put = |name: &str, bytes: &[u8]| {
-        let mut options = fs::OpenOptions::new();
-        let file = options.create(true).truncate(false).write(true);
-        let file = file.open(at.join(name)).unwrap();
-        file.write_all_at(bytes, 0).unwrap();
-        file.set_times(times).unwrap();
-    };
-    for number in 0..4 {
-        let name = format!("{number}");
-        let seen = reader.mounted(&format!("disk/{name}"));
-        put(&name, b"first.");
-        eventually("the first bytes", HANG_LIMIT, || {
-            fs::read(&seen).is_ok_and(|bytes| bytes == b"first.")
-        });
-        put(&name, b"second");
-        eventually("the second bytes", HANG_LIMIT, || {
-            fs::read(&seen).is_ok_and(|bytes| bytes == b"second")
-        });
+
+    /// As a file whose date a program keeps, in a deployment with reproducible dates.
+    #[apply(promise)]
+    fn two_writes_of_one_date_within_a_second_are_seen_where_times_are_whole_seconds() {
+        let mut cluster = Cluster::new();
+        let owner = cluster.start("owner");
+        let reader = cluster.start("reader");
+        let at = owner.share.join("disk");
+        fs::create_dir_all(&at).unwrap();
+        let image = owner.home.join("image");
+        // inodes of 128 bytes have no room for parts of seconds
+        make_image_of(&["mkfs.ext4", "-q", "-F", "-I", "128"], &image);
+        let _disk = Disk::mount_again(&image, &at);
+        let date = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let times = fs::FileTimes::new().set_accessed(date).set_modified(date);
+        let put = |name: &str, bytes: &[u8]| {
+            let mut options = fs::OpenOptions::new();
+            let file = options.create(true).truncate(false).write(true);
+            let file = file.open(at.join(name)).unwrap();
+            file.write_all_at(bytes, 0).unwrap();
+            file.set_times(times).unwrap();
+        };
+        for number in 0..4 {
+            let name = format!("{number}");
+            let seen = reader.mounted(&format!("disk/{name}"));
+            put(&name, b"first.");
+            eventually("the first bytes", HANG_LIMIT, || {
+                fs::read(&seen).is_ok_and(|bytes| bytes == b"first.")
+            });
+            put(&name, b"second");
+            eventually("the second bytes", HANG_LIMIT, || {
+                fs::read(&seen).is_ok_and(|bytes| bytes == b"second")
+            });
+        }
     }
 }
 

@@ -40,7 +40,7 @@ fn every_line_of_the_security_page_names_an_existing_test() {
             let test = cell.trim_matches('`');
             test.len() < 10 || !sources.contains(&format!("fn {test}("))
         };
-        if tests.is_empty() || tests.iter().any(|cell| is_missing(cell)) {
+        if tests.is_empty() || tests.iter().any(is_missing) {
             missing.push(row);
         }
     }

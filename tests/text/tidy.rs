@@ -76,6 +76,10 @@ const PAUSES: &[(&str, &str)] = &[
         "packets that arrive apart; a reader that does not wake gives no event",
     ),
     (
+        "crates/share/src/tests/mod.rs",
+        "asks again, until a limit fails it",
+    ),
+    (
         "tests/support/process.rs",
         "asks again, until a limit fails it",
     ),

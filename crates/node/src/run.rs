@@ -238,6 +238,11 @@ impl EventLoop {
             }
         }
         self.settle(&udp);
+        self.finish();
+    }
+
+    /// Stores the last changes and tells the other parts that the loop has ended.
+    fn finish(mut self) {
         let responders = self.handles.fetcher.peer_records();
         let catalogue = self.machine.catalogue();
         if let Err(error) = self.parts.persister.finish(catalogue, responders) {

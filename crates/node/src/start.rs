@@ -24,7 +24,7 @@ use super::foreign::{ForeignHost, ForeignReads, ForeignTraffic, OfferSources};
 use super::generation::{next_generation, random_seed};
 use super::giving::{self, GivingContext, GivingSides};
 use super::handle::{LoopControl, Node};
-use super::inbox::{InboxHandle, SenderLookup};
+use super::inbox::{InboxHandle, Pushes, SenderLookup};
 use super::machine::{Machine, MachineConfig};
 use super::names::Names;
 use super::namespace::NodeNamespace;
@@ -211,10 +211,7 @@ impl NodeStart {
                 udp: receivers.udp.clone(),
                 net: self.net.clone(),
                 offers: self.offers(&handles.published),
-                reads: ForeignReads {
-                    opener: reading.opener.clone(),
-                    deadline: self.config.read_deadline,
-                },
+                reads: self.foreign_reads(&reading),
                 pushes: giving.foreign,
                 traffic: foreign_traffic(&handles),
                 events: handles.events.clone(),
@@ -231,14 +228,7 @@ impl NodeStart {
             foreign: self.config.foreign.clone(),
             mailbox: giving.courier.mailbox.clone(),
         };
-        let floods = FloodMeter::new(&handles.events);
-        let answer = answer_beside(
-            &handles.server,
-            &handles.traffic.sent,
-            giving.pushes,
-            floods,
-        );
-        self.net.set_answer_beside(answer);
+        self.answer_beside(&handles, giving.pushes);
         let machine = self.machine(
             kept.catalogue,
             keyring,
@@ -262,6 +252,21 @@ impl NodeStart {
             inboxes: giving.inboxes,
         };
         self.into_node(handles, channels, reading, giving.courier)
+    }
+
+    /// Answers requests of peers beside the event loop.
+    fn answer_beside(&self, handles: &NodeHandles, pushes: Pushes) {
+        let (server, floods) = (&handles.server, FloodMeter::new(&handles.events));
+        let answer = answer_beside(server, &handles.traffic.sent, pushes, floods);
+        self.net.set_answer_beside(answer);
+    }
+
+    /// Returns how a foreign protocol reads the contents of this node.
+    fn foreign_reads(&self, reading: &Reading) -> ForeignReads {
+        ForeignReads {
+            opener: reading.opener.clone(),
+            deadline: self.config.read_deadline,
+        }
     }
 
     /// Returns the access to what this node knows of its cluster.

@@ -105,6 +105,13 @@ impl AsRef<[u8]> for MadeAnswer {
     }
 }
 
+/// Makes an answer of proven bytes, which holds its turn until it is sent.
+fn made(bytes: Bytes, mut turn: ServeTurn) -> Response {
+    turn.mark_made();
+    let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
+    Response::Data { proof }
+}
+
 impl Server {
     /// Creates a server of a store of contents. To a node that may not have a content, it looks as
     /// if it were not here.
@@ -165,7 +172,7 @@ impl Server {
             }
             answer.send(incoming.reply);
         };
-        let Some(turn) = self.pass_at_once((lane, from), content, range) else {
+        let Some((turn, passed)) = self.pass_at_once((lane, from), content, range) else {
             tokio::spawn(async move {
                 let answering = server.answer_charged(from, lane, incoming.request);
                 tokio::select! {
@@ -175,12 +182,13 @@ impl Server {
             });
             return None;
         };
-        match self.make_at_once(content, range, turn) {
-            Ok(answer) => deliver(answer),
-            Err((turn, passed)) => drop(tokio::task::spawn_blocking(move || {
+        if let Some(bytes) = self.prove_at_once(&content, range) {
+            deliver(ChargedAnswer::new(made(bytes, turn), passed));
+        } else {
+            drop(tokio::task::spawn_blocking(move || {
                 let response = server.make(&content, range, turn);
                 deliver(ChargedAnswer::new(response, passed));
-            })),
+            }));
         }
         None
     }
@@ -254,26 +262,16 @@ impl Server {
         if !self.may_have(&from, &hash) {
             return None;
         }
-        let turn = self.pass_at_once((lane, from), content, range)?;
-        let answer = self.make_at_once(content, range, turn).ok()?;
-        Some(answer.taken())
+        let (turn, passed) = self.pass_at_once((lane, from), content, range)?;
+        let bytes = self.prove_at_once(&content, range)?;
+        Some(ChargedAnswer::new(made(bytes, turn), passed).taken())
     }
 
-    /// Makes a small answer if that needs no waiting. Otherwise returns the turn and its charge.
-    fn make_at_once(
-        &self,
-        content: ContentKey,
-        range: ByteRange,
-        (mut turn, passed): (ServeTurn, PassedBytes),
-    ) -> Result<ChargedAnswer, (ServeTurn, PassedBytes)> {
+    /// Returns a small proof if that needs no waiting. The turn must be held.
+    fn prove_at_once(&self, content: &ContentKey, range: ByteRange) -> Option<Bytes> {
         let is_small = range.len() <= ANSWERED_AT_ONCE_MAX_BYTES;
-        let prove = || self.inner.contents.prove_at_once(&content, range);
-        let Some(bytes) = is_small.then(prove).flatten() else {
-            return Err((turn, passed));
-        };
-        turn.mark_made();
-        let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
-        Ok(ChargedAnswer::new(Response::Data { proof }, passed))
+        let prove = || self.inner.contents.prove_at_once(content, range);
+        is_small.then(prove).flatten()
     }
 
     /// Returns the load of the server, from 0 to 255.
@@ -347,13 +345,9 @@ impl Server {
     }
 
     /// Makes an answer, even if the asker has cancelled it meanwhile. Reads and hashes. Blocking.
-    fn make(&self, content: &ContentKey, range: ByteRange, mut turn: ServeTurn) -> Response {
+    fn make(&self, content: &ContentKey, range: ByteRange, turn: ServeTurn) -> Response {
         match self.inner.contents.prove(content, range) {
-            Ok(bytes) => {
-                turn.mark_made();
-                let proof = Bytes::from_owner(MadeAnswer { bytes, _turn: turn });
-                Response::Data { proof }
-            }
+            Ok(bytes) => made(bytes, turn),
             Err(why) => unproven(why),
         }
     }

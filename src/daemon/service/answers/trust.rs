@@ -383,7 +383,7 @@ pub(super) fn trust(services: &Services) -> Trust {
     });
     trust.certificates = true;
     trust.members = trusted(services, ledger.members().cloned().collect());
-    trust.owners = owners(services, &ledger);
+    trust.owners = owners(services, ledger);
     trust.history = shown
         .map(|(signed, counts)| step(signed, *counts, &name))
         .collect();
