@@ -136,7 +136,9 @@ pub(super) fn run(options: ShareOptions, output: &mut Output) -> Result<(), CliE
         && is_gone
     {
         let dir = dir.as_local();
-        let reached = reach(dir);
+        // Only a link is followed: the disk of a folder may not answer.
+        let is_link = std::fs::read_link(dir).is_ok();
+        let reached = is_link.then(|| reach(dir).ok()).flatten();
         access::withdraw(reached.as_ref().map_or(dir, ReachedDir::path))?;
     }
     let shares = answer?;

@@ -14,7 +14,7 @@ use super::connection::AbortSwitch;
 use super::{FILESYSTEM_TYPE, FuseConnection, MountingError, Unmount, direct};
 use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 use p2pfs_types::files::path_of;
-use p2pfs_types::files::trusted_way::{ReachedDir, reach_above};
+use p2pfs_types::files::trusted_way::{ReachedDir, reach, reach_above};
 
 /// Maximum number of stale p2pfs mounts on top of each other: one for each killed daemon.
 const STALE_MOUNTS_MAX: usize = 64;
@@ -72,6 +72,17 @@ impl MountPoint {
         }
     }
 
+    /// Returns the mount point of this name in a directory, without opening it.
+    fn below(above: ReachedDir, name: &OsStr) -> Self {
+        let dir = above.path().join(name);
+        let target = Path::new(&path_of(above.dir())).join(name);
+        Self {
+            dir,
+            opened: above.into_dir(),
+            target,
+        }
+    }
+
     /// Returns its path without symbolic links.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
@@ -102,6 +113,9 @@ impl MountPoint {
 /// Prepares the mount point: creates it if it is missing, removes stale p2pfs mounts, and checks
 /// that it is an empty directory. Follows no link that another user could have put on its path.
 pub(super) fn prepare(dir: &Path, otherwise: Unmount) -> Result<MountPoint, MountingError> {
+    if let Some(point) = awaited(dir)? {
+        return Ok(point);
+    }
     let (above, name) = reach_above(dir, MODE).map_err(|why| MountingError::CannotCreate {
         dir: dir.to_owned(),
         why: why.into(),
@@ -113,13 +127,7 @@ pub(super) fn prepare(dir: &Path, otherwise: Unmount) -> Result<MountPoint, Moun
             // An automount point (systemd.automount(5)) waits for this very mount. Reading it would
             // wait for ourselves.
             Some(mount) if mount.filesystem == AUTOMOUNT => {
-                let target = Path::new(&path_of(above.dir())).join(&name);
-                let opened = above.into_dir();
-                return Ok(MountPoint {
-                    dir,
-                    opened,
-                    target,
-                });
+                return Ok(MountPoint::below(above, &name));
             }
             Some(mount) if mount.filesystem != FILESYSTEM_TYPE => {
                 return Err(MountingError::Busy {
@@ -134,6 +142,20 @@ pub(super) fn prepare(dir: &Path, otherwise: Unmount) -> Result<MountPoint, Moun
         dir,
         filesystem: FILESYSTEM_TYPE.to_owned(),
     })
+}
+
+/// Returns the mount point if it is an automount point. While a program waits there, even reading a
+/// link at its name waits for the mount, so only the directory above is opened.
+fn awaited(dir: &Path) -> Result<Option<MountPoint>, MountingError> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+        return Ok(None);
+    };
+    let Ok(above) = reach(parent) else {
+        return Ok(None);
+    };
+    let mount = mount_at(&above.path().join(name))?;
+    let is_awaited = mount.is_some_and(|mount| mount.filesystem == AUTOMOUNT);
+    Ok(is_awaited.then(|| MountPoint::below(above, name)))
 }
 
 /// Returns the connection of a p2pfs mount that is visible at `dir` or staged for it, if any.

@@ -17,6 +17,7 @@ use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{
     CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstatfs, mkdirat, openat, openat2,
@@ -110,10 +111,22 @@ pub struct ReachedDir {
     /// Opened with `O_PATH`.
     dir: File,
     path: PathBuf,
-    entries: Entries,
+    /// Entries of the directory above.
+    above: Entries,
+    /// Entries of this directory. They are looked up when the way goes on, because the disk of its
+    /// last directory may not answer.
+    entries: OnceLock<Entries>,
 }
 
 impl ReachedDir {
+    fn entries(&self) -> io::Result<&Entries> {
+        if let Some(entries) = self.entries.get() {
+            return Ok(entries);
+        }
+        let found = Entries::of(&self.path, &self.dir, &self.above)?;
+        Ok(self.entries.get_or_init(|| found))
+    }
+
     /// Returns the path of the directory, without links.
     pub fn path(&self) -> &Path {
         &self.path
@@ -129,7 +142,10 @@ impl ReachedDir {
     /// # Errors
     /// [`DirFault::Open`] for this directory or one above it.
     fn check(&self, usage: DirUse) -> Result<(), DirFault> {
-        match &self.entries {
+        let Ok(entries) = self.entries() else {
+            return Ok(());
+        };
+        match entries {
             Entries::Own => Ok(()),
             Entries::Sticky(_) if usage == DirUse::Socket => Ok(()),
             Entries::Sticky(open) => Err(DirFault::Open(self.path.clone(), *open)),
@@ -144,11 +160,11 @@ impl ReachedDir {
 
     fn top() -> Result<Self, WayError> {
         let dir = File::from(openat(CWD, "/", PASSED, Mode::empty())?);
-        let entries = Entries::of(Path::new("/"), &dir, &Entries::Own)?;
         Ok(Self {
             dir,
             path: PathBuf::from("/"),
-            entries,
+            above: Entries::Own,
+            entries: OnceLock::new(),
         })
     }
 
@@ -172,9 +188,13 @@ impl ReachedDir {
         let path = self.path.join(name);
         match entered {
             Ok(dir) => {
-                let dir = File::from(dir);
-                let entries = Entries::of(&path, &dir, &self.entries)?;
-                Ok(Step::Enters(Self { dir, path, entries }))
+                let above = self.entries()?.clone();
+                Ok(Step::Enters(Self {
+                    dir: dir.into(),
+                    path,
+                    above,
+                    entries: OnceLock::new(),
+                }))
             }
             Err(error @ (Errno::NOTDIR | Errno::LOOP)) => match self.link(name)? {
                 Some(target) => Ok(Step::Leads(target)),
@@ -192,7 +212,7 @@ impl ReachedDir {
             Err(Errno::INVAL | Errno::NOENT) => return Ok(None),
             target => PathBuf::from(OsString::from_vec(target?.into_bytes())),
         };
-        let (above, open) = match &self.entries {
+        let (above, open) = match self.entries()? {
             Entries::Own => return Ok(Some(target)),
             Entries::Sticky(open) => (self.path.clone(), *open),
             Entries::Open(above, open) => (above.clone(), *open),
@@ -320,7 +340,7 @@ pub fn open(path: &Path, flags: OFlags) -> Result<File, WayError> {
             return Ok(openat(dir, ".", flags, Mode::empty())?.into());
         };
         // The links of procfs are the files that a process has open, and have no other path.
-        let is_own = matches!(walk.here.entries, Entries::Own);
+        let is_own = matches!(walk.here.entries()?, Entries::Own);
         if is_own && walk.here.is_of_processes()? {
             return Ok(openat(&walk.here.dir, &name, flags, Mode::empty())?.into());
         }
