@@ -4,6 +4,7 @@ use std::fs;
 use std::io::SeekFrom;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -509,11 +510,19 @@ fn what_changed_last_is_stored_when_a_stop_ends() {
         let file = folder.join("one-share/file");
         fs::write(&file, noise(1, MIB)).unwrap();
         set_mode(&file, 0o644);
-        // The hash of a file that changed just before it was read is not used after a start.
+        // The hash of a file that changed just before it was read is not used after a start, by its
+        // mtime or by its ctime.
         let hour_ago = SystemTime::now() - Duration::from_secs(3600);
         let opened = fs::File::options().write(true).open(&file).unwrap();
         opened.set_modified(hour_ago).unwrap();
         drop(opened);
+        let changed = fs::metadata(&file).unwrap().ctime();
+        let at_rest = move || {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            now.unwrap().as_secs() as i64 > changed + 3
+        };
+        let wait = move || eventually("the file is at rest", HANG_LIMIT, at_rest);
+        tokio::task::spawn_blocking(wait).await.unwrap();
         let node = start_with_share(folder, &folder.join("one")).await;
         assert!(node.shares().hashed_bytes() >= MIB as u64);
         node.stop(Leave::Away).await;

@@ -124,7 +124,11 @@ fn restart_away_from_the_holder(nodes: &mut [Node]) {
     // A new request is refused at once.
     let unknown = run(&mut get(&reader[0]));
     assert_eq!(unknown.status.code(), Some(1));
-    assert!(unknown.stderr.contains("no node"), "{}", unknown.stderr);
+    assert!(
+        unknown.stderr.contains("no live node"),
+        "{}",
+        unknown.stderr
+    );
     let alone = reader[0].cli(&["wait", "--peers", "1", "--timeout", "1s"]);
     assert_eq!(alone.status.code(), Some(1));
 }

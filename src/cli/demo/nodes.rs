@@ -102,9 +102,8 @@ impl DemoCluster {
     }
 
     fn start_nodes(&mut self, count: usize) -> Result<(), DemoError> {
-        say!("p2pfs {VERSION}")?;
         say!(
-            "starting {count} nodes on loopback in {}",
+            "starting {count} nodes of p2pfs {VERSION} on loopback in {}",
             self.folder.display()
         )?;
         let secret = self.folder.join("secret");
