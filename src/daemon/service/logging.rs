@@ -74,7 +74,7 @@ fn journal() -> Option<&'static JournalSocket> {
     journal.as_ref()
 }
 
-/// Starts the log of this process. Its lines wait until [`begin_writing`].
+/// Starts the log of this process. Its lines wait until `begin_writing`.
 ///
 /// # Errors
 /// [`LogError`] if it was started before.
@@ -216,7 +216,7 @@ fn message_alone() -> impl for<'a> fmt::FormatFields<'a> {
 }
 
 /// Reports the reason of a failed start, and waits for the reader of the log for at most
-/// [`LAST_LINES_TIME`]. In the journal, it is a message with the priority of an error. A line that
+/// `LAST_LINES_TIME`. In the journal, it is a message with the priority of an error. A line that
 /// the process prints would have the priority of ordinary output, and no message ID. On standard
 /// error it is `printed`.
 pub fn report_failed_start(reason: &str, printed: &str) {
@@ -234,7 +234,7 @@ pub fn report_failed_start(reason: &str, printed: &str) {
 }
 
 /// Prints the last line of a process that a service manager may start again. Waits for the reader
-/// of standard error for at most [`LAST_LINES_TIME`].
+/// of standard error for at most `LAST_LINES_TIME`.
 pub fn print_last_words(text: &str) {
     static LAST_WORDS: RecordQueue = RecordQueue::new(QUEUE_MAX_BYTES);
     LAST_WORDS.push(format!("{text}\n").into_bytes());
