@@ -39,7 +39,7 @@ pub(super) enum ProvableFile {
     Shared(ShareFile),
 }
 
-/// What a provable file is wanted for.
+/// Purpose for which a provable file is opened.
 #[derive(Clone, Copy)]
 pub(super) enum Purpose {
     /// Proof of a range.

@@ -105,7 +105,7 @@ pub struct Here {
     pub bytes: u64,
 }
 
-/// What can be proven of a content.
+/// Ranges of a content that can be proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provable {
     /// Size of the whole content in bytes.

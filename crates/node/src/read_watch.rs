@@ -1,4 +1,4 @@
-//! What reads of other nodes' versions tell: failures for the log of events, and ends that show
+//! Results of reads of other nodes' versions: failures for the log of events, and ends that show
 //! something about the authors.
 //!
 //! The catalogue ranks versions that cannot be had behind others. It receives only the ends that

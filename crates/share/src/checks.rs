@@ -29,7 +29,7 @@ const WRITTEN_MAX: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 pub(super) struct NameCheck {
     pub(super) turn: EventSeq,
     pub(super) cause: Cause,
-    /// What the reports say about the bytes of the file.
+    /// Evidence of the reports about the bytes of the file.
     pub(super) told: Told,
     /// Whether a report said that a writer closed a file with this name.
     closed: bool,

@@ -54,7 +54,7 @@ pub(super) struct LedgerRow {
     pub(super) hash: ContentHash,
     /// Version time: the mtime, or the time when this version was first seen if that is earlier.
     pub(super) first_seen: FileTimestamp,
-    /// What proves that the file still has the hash.
+    /// Proof that the file still has the hash.
     pub(super) proof: HashProof,
 }
 

@@ -57,7 +57,7 @@ pub(super) struct KnownFile {
     pub(super) hash: ContentHash,
 }
 
-/// What the reports since the last check of a name say about its bytes.
+/// Evidence about the bytes of a name, from the reports since its last check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Told {
     /// Nothing. The name was found by a walk, or is checked because of another name.

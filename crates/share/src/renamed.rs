@@ -168,7 +168,7 @@ impl MovedContents {
     }
 }
 
-/// A name that is no longer in the tree and whose removal is not announced yet.
+/// A name that has left the tree. Its removal is not announced yet.
 #[derive(Clone, Copy)]
 struct LeavingName {
     content: ContentHash,

@@ -88,7 +88,7 @@ pub(super) enum InotifyReport {
     Overflow,
 }
 
-/// What a report says about the file of its name.
+/// Change of a name, or of its file, in a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NameChange {
     /// Its attributes changed.
