@@ -11,8 +11,9 @@ fn main() {
     let name = profile
         .and_then(Path::file_name)
         .and_then(|name| name.to_str());
+    // `cargo run` passes this variable on to the program, which would take `P2PFS_…` for a setting.
     println!(
-        "cargo:rustc-env=P2PFS_PROFILE={}",
+        "cargo:rustc-env=BUILD_PROFILE={}",
         name.unwrap_or("unknown")
     );
 }

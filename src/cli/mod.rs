@@ -63,7 +63,7 @@ use output::{LINE_COLUMNS, LongWords, Output};
 pub const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (",
-    env!("P2PFS_PROFILE"),
+    env!("BUILD_PROFILE"),
     " build)"
 );
 

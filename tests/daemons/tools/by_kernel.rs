@@ -129,7 +129,7 @@ $user timeout 60 "$2" daemon --config /dev/null --listen 127.0.0.1:0 --secret-fi
 $user cat mnt/a.txt mnt/a.txt || { $user stat . mnt mnt/a.txt; mount | grep "$1"; cat log; } >&2
 "$2" status --socket "$1/s" | grep ^warning
 cat mnt/a.txt; ls mnt
-kill $daemon; wait $daemon; grep -c WARN log
+kill $daemon; wait $daemon; grep WARN log
 "#;
 /// Starts the broker of a system service first. Its socket is closed to this user.
 const BESIDE_A_SERVICE: &str = r#"
@@ -178,7 +178,8 @@ fn without_the_right_the_daemon_reads_and_warns_once() {
     };
     assert_eq!(lines[..2], ["hello", "hello"], "{errors}");
     assert!(lines[2].contains("read through the daemon"), "{lines:?}");
-    assert_eq!(lines[3..], ["1"], "one warning in the log");
+    assert_eq!(lines.len(), 4, "one warning in the log: {lines:?}");
+    assert!(lines[3].contains("read through the daemon"), "{lines:?}");
 }
 
 #[apply(promise)]
