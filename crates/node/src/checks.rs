@@ -12,6 +12,7 @@ use super::run::NodeHandles;
 use super::store::{Responders, Store, StoreError};
 use p2pfs_catalogue::Catalogue;
 use p2pfs_content::cache::Cache;
+use p2pfs_content::shares::ShareSet;
 use p2pfs_proto::wire::native::record::EARLIEST_UNIX_S;
 
 /// Warning for a dropped secret of an earlier version.
@@ -19,10 +20,11 @@ const DROPPED_SECRET: &str = "the secret of an earlier version was dropped, sinc
     membership: this node has founded a cluster of its own; p2pfs invite on a node of the others, \
     and p2pfs join here";
 
-/// Returns the time of the wall clock, or `None` if it is before [`EARLIEST_UNIX_S`], so that the
-/// clock cannot have been set.
-pub(super) fn believable_now_s() -> Option<u64> {
-    Some(unix_now_s()).filter(|now| *now >= EARLIEST_UNIX_S)
+/// Returns the time of the clock that dates own versions, or `None` if it is before
+/// [`EARLIEST_UNIX_S`], so that the clock cannot have been set. Versions of all nodes are judged by
+/// this clock. By the system clock, own versions would seem to lie in the future while it is behind.
+pub(super) fn believable_now_s(shares: &ShareSet) -> Option<u64> {
+    Some(shares.version_time_s()).filter(|now| *now >= EARLIEST_UNIX_S)
 }
 
 /// Forgets the marks of private contents of which the cache has no bytes.

@@ -36,7 +36,7 @@ use super::views::ViewClock;
 use super::wake::sleep_until;
 use p2pfs_catalogue::Change;
 use p2pfs_content::cache::CacheEvent;
-use p2pfs_content::shares::ShareEvent;
+use p2pfs_content::shares::{ShareEvent, ShareSet};
 use p2pfs_fetch::FetchEvent;
 use p2pfs_membership::Leave;
 use p2pfs_proto::trust::TrustCommand;
@@ -114,6 +114,7 @@ pub(super) struct NodeHandles {
 /// The parts of a node that only its event loop uses.
 pub(super) struct LoopParts {
     pub persister: Persister,
+    pub shares: ShareSet,
     pub vacated: VacatedShares,
     pub changes: mpsc::Sender<Outdated>,
     pub stopped: watch::Sender<bool>,
@@ -177,7 +178,7 @@ impl EventLoop {
         let (mut shares_open, mut cache_news) = (true, Vec::new());
         loop {
             self.machine.tick(Instant::now(), unix_now_s());
-            self.machine.set_clock(believable_now_s());
+            self.machine.set_clock(believable_now_s(&self.parts.shares));
             self.settle(&udp);
             // Checked before the wait, because a node without living peers receives nothing more.
             if self.has_left {

@@ -221,6 +221,7 @@ impl NodeStart {
         }
         let parts = LoopParts {
             persister: Persister::start(kept.store, keyring_files, generation),
+            shares: self.contents.shares().clone(),
             vacated: VacatedShares::new(self.contents.shares().former_numbers()),
             changes: changes.0.clone(),
             stopped,

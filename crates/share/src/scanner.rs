@@ -166,6 +166,7 @@ impl Scanner {
         let shared = self.shared.clone();
         let mut state = shared.lock();
         state.listing.check_clock();
+        shared.set_clock(state.listing.clock);
         if now >= self.rescan_at {
             self.rescan_at = now + shared.intervals.rescan;
             self.tidying.allow();

@@ -302,7 +302,14 @@ impl ShareSet {
     /// Returns by how much the clock of this machine is behind the time that it showed before, if that
     /// is more than a minute. Until the clock is right, versions keep their times.
     pub fn clock_behind(&self) -> Option<Duration> {
-        self.inner.shared.lock().listing.clock.behind()
+        self.inner.shared.clock().behind()
+    }
+
+    /// Returns the time of the clock that dates versions, in seconds since 1970. It is the system
+    /// time, unless the clock of this machine is behind ([`Self::clock_behind`]). Reads memory only.
+    pub fn version_time_s(&self) -> u64 {
+        let now = self.inner.shared.clock().now();
+        u64::try_from(now.total_nanoseconds() / 1_000_000_000).unwrap_or(0)
     }
 
     /// Starts a new walk through every share.

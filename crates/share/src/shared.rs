@@ -14,6 +14,7 @@ use super::beneath::Beneath;
 use super::outboards::Outboards;
 use super::renamed::MissedContents;
 use super::state::ListingState;
+use super::version_clock::VersionClock;
 use p2pfs_types::digest::ContentHash;
 
 /// State shared by the threads. The hashers take files from the [`ListingState`] and add the
@@ -27,6 +28,9 @@ pub(super) struct SharedState {
     settling: Mutex<Settling>,
     settled: Condvar,
     missed: Mutex<MissedContents>,
+    /// The clock of the listing at the last check of the scanner. It has a lock of its own, because
+    /// the node reads it often and must not wait for the scanner.
+    clock: Mutex<VersionClock>,
     pub(super) waker: OwnedFd,
     pub(super) hashers: Hashers,
     stopping: AtomicBool,
@@ -64,6 +68,7 @@ impl SharedState {
         intervals: Intervals,
     ) -> std::io::Result<Self> {
         Ok(Self {
+            clock: Mutex::new(state.listing.clock),
             state: Mutex::new(state),
             hashing: Condvar::new(),
             settling: Mutex::default(),
@@ -81,6 +86,16 @@ impl SharedState {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, ListingState> {
         self.state.lock()
+    }
+
+    /// Returns the clock that dates versions, read now.
+    pub(super) fn clock(&self) -> VersionClock {
+        self.clock.lock().read()
+    }
+
+    /// Takes over the clock of the listing.
+    pub(super) fn set_clock(&self, clock: VersionClock) {
+        *self.clock.lock() = clock;
     }
 
     /// Wakes the scanner.

@@ -82,6 +82,13 @@ impl VersionClock {
         (behind >= TELL_MIN).then_some(behind)
     }
 
+    /// Returns the clock after a reading of the system clock. This clock stays as it is, so that its
+    /// next check still finds a step.
+    pub(super) fn read(mut self) -> Self {
+        self.check();
+        self
+    }
+
     /// Reads the system clock. Returns a step to a later time since the last call.
     pub(super) fn check(&mut self) -> Option<ClockStep> {
         self.advance(FileTimestamp::now(), boot_time())
