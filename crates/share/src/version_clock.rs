@@ -70,8 +70,14 @@ impl VersionClock {
         clock
     }
 
-    /// Returns the time.
+    /// Returns the time. The clocks are read for it, because a file that was written since the last
+    /// check must not seem to be of the future.
     pub(super) fn now(&self) -> FileTimestamp {
+        self.read().checked()
+    }
+
+    /// Returns the time at the last check.
+    fn checked(&self) -> FileTimestamp {
         FileTimestamp::from_nanoseconds(self.now)
     }
 
@@ -144,20 +150,29 @@ mod tests {
         let mut clock = VersionClock::at(at(0), at(0), 0);
         assert_eq!(clock.advance(at(10), 10 * SECOND), None);
         assert_eq!(clock.advance(at(-3580), 20 * SECOND), None);
-        assert_eq!(clock.now(), at(20));
+        assert_eq!(clock.checked(), at(20));
         assert_eq!(clock.behind(), Some(Duration::from_secs(3600)));
         assert_eq!(clock.advance(at(95), 95 * SECOND), None);
-        assert_eq!((clock.now(), clock.behind()), (at(95), None));
+        assert_eq!((clock.checked(), clock.behind()), (at(95), None));
+    }
+
+    #[test]
+    fn what_was_written_since_the_last_check_is_not_of_the_future() {
+        let clock = VersionClock::new(None);
+        for _ in 0..100 {
+            let written = FileTimestamp::now();
+            assert!(clock.now() >= written);
+        }
     }
 
     #[test]
     fn clock_goes_on_from_the_latest_time_of_an_earlier_run() {
         let clock = VersionClock::at(at(0), at(-3600), 7);
-        assert_eq!(clock.now(), at(0));
+        assert_eq!(clock.checked(), at(0));
         assert_eq!(clock.behind(), Some(Duration::from_secs(3600)));
         let day = i64::try_from(BEHIND_MAX.as_secs()).unwrap();
         let clock = VersionClock::at(at(day + 1), at(0), 7);
-        assert_eq!((clock.now(), clock.behind()), (at(0), None));
+        assert_eq!((clock.checked(), clock.behind()), (at(0), None));
     }
 
     #[test]
@@ -167,7 +182,7 @@ mod tests {
         let step = clock.advance(at(3620), 20 * SECOND).unwrap();
         assert_eq!((step.from, step.until), (at(0), at(20)));
         assert_eq!(step.corrected(at(5)), at(3605));
-        assert_eq!(clock.now(), at(3620));
+        assert_eq!(clock.checked(), at(3620));
         // a suspended machine
         assert_eq!(clock.advance(at(9620), 6020 * SECOND), None);
     }
