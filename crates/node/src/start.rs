@@ -230,13 +230,8 @@ impl NodeStart {
             mailbox: giving.courier.mailbox.clone(),
         };
         self.answer_beside(&handles, giving.pushes);
-        let machine = self.machine(
-            kept.catalogue,
-            keyring,
-            address,
-            generation,
-            &kept.addresses,
-        );
+        let (catalogue, addresses) = (kept.catalogue, &kept.addresses);
+        let machine = self.machine(catalogue, keyring, address, generation, addresses);
         let event_loop = EventLoop::new(machine, handles.clone(), parts);
         let senders = SenderLookup::new(giving.inboxes.clone(), self.contents.clone());
         receivers.shares = senders.add_senders(receivers.shares);
