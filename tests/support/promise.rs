@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 use parking_lot::Mutex;
@@ -73,17 +74,37 @@ fn found(need: Need) -> Option<String> {
     found.entry(need as usize).or_insert_with(need).clone()
 }
 
+/// Time that each test took that passed.
+static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+/// Number of slowest tests that are named at the end of a whole run.
+const SLOWEST: usize = 12;
+
+/// Names the tests that decide how long a whole run takes.
+fn tell_slowest() {
+    let mut took = TOOK.lock();
+    took.sort();
+    if took.len() > 10 * SLOWEST {
+        println!("\nslowest tests:");
+        for (time, name) in took.iter().rev().take(SLOWEST) {
+            println!("{:6.1} s  {name}", time.as_secs_f64());
+        }
+    }
+}
+
 /// Returns a test that is ignored if there is an obstacle.
 pub(crate) fn trial(
     name: String,
     obstacle: impl FnOnce() -> Option<String> + Send + 'static,
     attempt: impl FnOnce() + Send + 'static,
 ) -> Trial {
+    let own_name = name.clone();
     Trial::ignorable_test(name, || -> Result<Completion, Failed> {
         if let Some(reason) = obstacle() {
             return Ok(Completion::ignored_with(reason));
         }
+        let begun = Instant::now();
         attempt();
+        TOOK.lock().push((begun.elapsed(), own_name));
         Ok(Completion::Completed)
     })
 }
@@ -102,7 +123,9 @@ pub(crate) fn run(threads: Option<usize>, more: Vec<Trial>) -> Conclusion {
         test_threads: arguments.test_threads.or(threads),
         ..arguments
     };
-    libtest_mimic::run(&arguments, trials.collect())
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    tell_slowest();
+    conclusion
 }
 
 /// Spreads the promises of each module, and then of each top-level module, over the whole run.
