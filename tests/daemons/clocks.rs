@@ -1,6 +1,7 @@
 //! Messages of daemons on machines whose clocks disagree.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use macro_rules_attribute::apply;
@@ -19,6 +20,20 @@ fn set_clock(node: &mut Node, gap: &str) {
         ("FAKETIME", gap.to_owned()),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
     ];
+}
+
+/// Makes the next start of the node use a clock that differs from this machine's by the gap in the
+/// returned file, at first `gap`.
+fn settable_clock(node: &mut Node, gap: &str) -> PathBuf {
+    let clock = node.home.join("clock");
+    fs::write(&clock, format!("{gap}\n")).unwrap();
+    set_clock(node, "");
+    let environment = &mut node.options.environment;
+    environment.retain(|(name, _)| *name != "FAKETIME");
+    let file = clock.to_str().unwrap().to_owned();
+    environment.push(("FAKETIME_TIMESTAMP_FILE", file));
+    environment.push(("FAKETIME_NO_CACHE", "1".to_owned()));
+    clock
 }
 
 /// Returns two nodes that joined by token. The second has seen the file of the first, is stopped
@@ -70,6 +85,39 @@ fn a_start_with_a_clock_a_day_wrong_is_named_by_both_sides_even_without_a_seed()
             assert!(!doctor.text().contains("start p2pfs on one"), "{gap}");
         }
         two.stop();
+    }
+}
+
+#[apply(promise)]
+#[takes("faketime")]
+fn node_that_started_two_days_ahead_joins_once_its_clock_is_right() {
+    let mut cluster = Cluster::with_own_secrets();
+    let (one, mut two) = one_and_two(&mut cluster);
+    let clock = settable_clock(&mut two, "+2d");
+    two.write("of-tomorrow", b"first seen by the wrong clock");
+    let tomorrow = SystemTime::now() + Duration::from_secs(24 * 3600);
+    let file = fs::File::open(two.share.join("of-tomorrow")).unwrap();
+    file.set_modified(tomorrow).unwrap();
+    two.launch();
+    two.wait_for_file("of-tomorrow");
+    let is_named = || in_one_line(&one.cli(&["status"]).expect_ok()).contains("hours behind it");
+    eventually("status of one names the clock", HANG_LIMIT, is_named);
+    fs::write(&clock, "+0\n").unwrap();
+    for node in [&one, &two] {
+        node.cli(&["wait", "--peers", "1", "--timeout", "120s"])
+            .expect_ok();
+    }
+    one.wait_for_file("of-tomorrow");
+    for node in [&one, &two] {
+        let said = in_one_line(&node.cli(&["doctor"]).text());
+        let blames = [
+            "clock is",
+            "start more than a day",
+            "dated after now",
+            "firewall",
+        ];
+        let blamed = blames.iter().find(|it| said.contains(**it));
+        assert_eq!(blamed, None, "{}: {said}", node.name);
     }
 }
 
@@ -150,14 +198,7 @@ fn a_clock_20_years_behind_is_one_error() {
 fn files_dated_in_the_future_cause_a_warning_until_the_clock_is_set() {
     let mut cluster = Cluster::with_own_secrets();
     let (_one, mut two) = one_and_two(&mut cluster);
-    let clock = two.home.join("clock");
-    fs::write(&clock, "-2d\n").unwrap();
-    set_clock(&mut two, "");
-    let environment = &mut two.options.environment;
-    environment.retain(|(name, _)| *name != "FAKETIME");
-    let file = clock.to_str().unwrap().to_owned();
-    environment.push(("FAKETIME_TIMESTAMP_FILE", file));
-    environment.push(("FAKETIME_NO_CACHE", "1".to_owned()));
+    let clock = settable_clock(&mut two, "-2d");
     two.launch();
     let warns = || {
         let said = two.cli(&["status"]).expect_ok();

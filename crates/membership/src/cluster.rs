@@ -186,9 +186,18 @@ impl Cluster {
     }
 
     /// Sets the wall clock in seconds since 1970; `None` if it is unknown. A life with a generation
-    /// more than [`super::GENERATION_AHEAD_MAX_S`] above the clock is refused.
-    pub fn set_clock(&mut self, unix_s: Option<u64>) {
+    /// more than [`super::GENERATION_AHEAD_MAX_S`] above the clock is refused. If this node's own
+    /// life is, because the clock was wrong when it began, the node continues with a life of now.
+    pub fn set_clock(&mut self, now: Instant, unix_s: Option<u64>) {
         self.lives.admission.vouchers.set_clock(unix_s);
+        let Some(unix_s) = unix_s.filter(|_| self.leaving.is_none()) else {
+            return;
+        };
+        if (self.lives.roster).correct_generation(now, Generation(unix_s)) {
+            self.settle(now);
+            // Members that refused this node may have stopped greeting it.
+            self.seeds.start_over(now);
+        }
     }
 
     /// Sends the farewell at once and, while there are living members, twice more, 60 ms apart.

@@ -200,6 +200,11 @@ impl Roster {
         if !self.vouchers.knows(&sender) {
             return Err(PacketRefusal::Unintroduced);
         }
+        let known = self.generation_of(&from);
+        let is_corrected = |known| known > sender.generation && self.vouchers.is_ahead(known);
+        if known.is_some_and(is_corrected) {
+            self.remove(now, &from);
+        }
         let mut hearsay = Hearsay::examine(self, from, &told, is_member);
         if !self.make_room(now, &from, HostPrefix::of(at.ip())) {
             counters.excess.too_many_members += 1;
@@ -256,6 +261,19 @@ impl Roster {
         if let Some(next) = self.engine.me().moved_to(address) {
             self.become_life(now, next);
         }
+    }
+
+    /// Continues with this generation, if the present life is ahead of the clock, because the clock
+    /// was wrong when it began. Other nodes refuse it, and would refuse its successors. If the life
+    /// of a living member is not ahead, that member accepted this life, and the node keeps it.
+    pub(super) fn correct_generation(&mut self, now: Instant, generation: Generation) -> bool {
+        let me = self.engine.me().0;
+        let is_ahead = |life: &Contact| self.vouchers.is_ahead(life.generation);
+        let is_wrong = is_ahead(&me) && self.live_and_met().all(is_ahead);
+        if is_wrong {
+            self.become_life(now, MemberLife(Contact { generation, ..me }));
+        }
+        is_wrong
     }
 
     /// Marks this life as over without telling other members, because they learn of its end in

@@ -40,6 +40,19 @@ struct LifeTable {
     latest: Option<Generation>,
 }
 
+impl LifeTable {
+    fn is_ahead(&self, generation: Generation) -> bool {
+        self.latest.is_some_and(|latest| generation > latest)
+    }
+
+    /// Returns the latest known life of a node, unless the node began it while its clock was wrong.
+    /// Once this clock and that of the node are right, the node continues with an earlier life.
+    fn believable(&self, node: &NodeId) -> Option<&SignedContact> {
+        let known = self.known.get(node);
+        known.filter(|known| !self.is_ahead(known.contact.generation))
+    }
+}
+
 impl Vouchers {
     pub(super) fn new(key: Arc<NodeKey>) -> Self {
         let table = LifeTable {
@@ -106,9 +119,14 @@ impl Vouchers {
         if !self.holds(signed) && !is_signed(signed) {
             return Err(Offence::SpeaksForOthers);
         }
-        let latest = self.table.lock().latest;
-        let is_ahead = latest.is_some_and(|latest| signed.contact.generation > latest);
+        let is_ahead = self.is_ahead(signed.contact.generation);
         (!is_ahead).then_some(()).ok_or(Offence::AheadOfClock)
+    }
+
+    /// Returns whether a life with this generation is ahead of the clock. No node with this clock
+    /// accepts it.
+    pub(super) fn is_ahead(&self, generation: Generation) -> bool {
+        self.table.lock().is_ahead(generation)
     }
 
     fn holds(&self, signed: &SignedContact) -> bool {
@@ -120,7 +138,9 @@ impl Vouchers {
     pub(super) fn remember(&self, teller: NodeId, signed: SignedContact) {
         let mut table = self.table.lock();
         let node = signed.contact.node;
-        let known = table.known.get(&node).map(|known| known.contact.generation);
+        let known = table
+            .believable(&node)
+            .map(|known| known.contact.generation);
         if known.is_none_or(|known| known < signed.contact.generation) {
             table.known.insert(teller, node, signed);
         } else if teller == node {
@@ -140,14 +160,14 @@ impl Vouchers {
     /// `than`.
     pub(super) fn later(&self, than: &Contact) -> Option<SignedContact> {
         let table = self.table.lock();
-        let known = table.known.get(&than.node).copied();
+        let known = table.believable(&than.node).copied();
         known.filter(|known| is_beyond(&known.contact, than))
     }
 
     /// Returns whether a later life of the node is known.
     pub(super) fn is_over(&self, life: &Contact) -> bool {
         let table = self.table.lock();
-        let known = table.known.get(&life.node);
+        let known = table.believable(&life.node);
         known.is_some_and(|known| known.contact.generation > life.generation)
     }
 

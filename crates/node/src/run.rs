@@ -177,8 +177,9 @@ impl EventLoop {
         let mut share_events = Vec::with_capacity(SHARE_BATCH);
         let (mut shares_open, mut cache_news) = (true, Vec::new());
         loop {
-            self.machine.tick(Instant::now(), unix_now_s());
-            self.machine.set_clock(believable_now_s(&self.parts.shares));
+            let now = Instant::now();
+            self.machine.tick(now, unix_now_s());
+            (self.machine).set_clock(now, believable_now_s(&self.parts.shares));
             self.settle(&udp);
             // Checked before the wait, because a node without living peers receives nothing more.
             if self.has_left {

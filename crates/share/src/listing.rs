@@ -21,7 +21,7 @@ use super::proof::{HashProof, KnownFile, Told};
 use super::renamed::{DepartedFiles, LeavingNames, MovedContents};
 use super::shares::OfferedShares;
 use super::tree::{DirectoryBody, FileBody, NodeBody, Slot, SymlinkBody, Tree, TreeNode};
-use super::version_clock::{ClockStep, VersionClock};
+use super::version_clock::{ClockChange, ClockStep, VersionClock};
 use super::watch::Cause;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
 use p2pfs_types::digest::ContentHash;
@@ -457,8 +457,10 @@ impl ShareListing {
 
     /// Reads the system clock, and corrects the versions that a wrong clock has dated.
     pub(super) fn check_clock(&mut self) {
-        if let Some(step) = self.clock.check() {
-            self.correct_versions(&step);
+        if let Some(change) = self.clock.check() {
+            if let ClockChange::Late(step) = change {
+                self.correct_versions(&step);
+            }
             self.shares.scan_all();
         }
         self.ledger.record_time(self.clock.now());

@@ -44,6 +44,15 @@ pub(super) struct ClockStep {
     nanoseconds: i128,
 }
 
+/// A change of the clock after which versions have other times.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClockChange {
+    /// The system clock was set to a later time.
+    Late(ClockStep),
+    /// The clock went back by more than [`BEHIND_MAX`], as the system clock did.
+    Back,
+}
+
 impl ClockStep {
     /// Returns the right time when the clock showed `time`.
     pub(super) fn corrected(&self, time: FileTimestamp) -> FileTimestamp {
@@ -95,13 +104,13 @@ impl VersionClock {
         self
     }
 
-    /// Reads the system clock. Returns a step to a later time since the last call.
-    pub(super) fn check(&mut self) -> Option<ClockStep> {
+    /// Reads the system clock. Returns a change since the last call.
+    pub(super) fn check(&mut self) -> Option<ClockChange> {
         self.advance(FileTimestamp::now(), boot_time())
     }
 
     /// Takes these readings of the clocks.
-    pub(super) fn advance(&mut self, system: FileTimestamp, boot: i128) -> Option<ClockStep> {
+    pub(super) fn advance(&mut self, system: FileTimestamp, boot: i128) -> Option<ClockChange> {
         let system = system.total_nanoseconds();
         let passed = (boot - self.boot).max(0);
         let (before, step) = (self.system + passed, system - self.system - passed);
@@ -113,19 +122,26 @@ impl VersionClock {
         }
         // a clock that is back where it was before was wrong in between, and not before
         let is_late = system > self.now + STEP_MIN.as_nanos() as i128;
-        self.follow();
-        (step >= STEP_MIN.as_nanos() as i128 && is_late).then(|| ClockStep {
-            from: FileTimestamp::from_nanoseconds(from),
-            until: FileTimestamp::from_nanoseconds(before),
-            nanoseconds: step,
+        if self.follow() {
+            return Some(ClockChange::Back);
+        }
+        (step >= STEP_MIN.as_nanos() as i128 && is_late).then(|| {
+            ClockChange::Late(ClockStep {
+                from: FileTimestamp::from_nanoseconds(from),
+                until: FileTimestamp::from_nanoseconds(before),
+                nanoseconds: step,
+            })
         })
     }
 
-    /// Follows the system clock if it is ahead, or too far behind.
-    fn follow(&mut self) {
-        if self.system > self.now || self.now - self.system > BEHIND_MAX.as_nanos() as i128 {
+    /// Follows the system clock if it is ahead, or too far behind. Returns whether it was too far
+    /// behind.
+    fn follow(&mut self) -> bool {
+        let is_back = self.now - self.system > BEHIND_MAX.as_nanos() as i128;
+        if is_back || self.system > self.now {
             self.now = self.system;
         }
+        is_back
     }
 }
 
@@ -179,11 +195,22 @@ mod tests {
     fn step_to_a_later_time_corrects_the_times_of_the_wrong_clock() {
         let mut clock = VersionClock::at(at(0), at(0), 0);
         assert_eq!(clock.advance(at(10), 10 * SECOND), None);
-        let step = clock.advance(at(3620), 20 * SECOND).unwrap();
+        let change = clock.advance(at(3620), 20 * SECOND);
+        let Some(ClockChange::Late(step)) = change else {
+            panic!("{change:?}");
+        };
         assert_eq!((step.from, step.until), (at(0), at(20)));
         assert_eq!(step.corrected(at(5)), at(3605));
         assert_eq!(clock.checked(), at(3620));
         // a suspended machine
         assert_eq!(clock.advance(at(9620), 6020 * SECOND), None);
+    }
+
+    #[test]
+    fn clock_that_was_more_than_a_day_ahead_follows_the_system_clock_back() {
+        let day = i64::try_from(BEHIND_MAX.as_secs()).unwrap();
+        let mut clock = VersionClock::at(at(day + 1), at(day + 1), 0);
+        assert_eq!(clock.advance(at(5), 5 * SECOND), Some(ClockChange::Back));
+        assert_eq!((clock.now(), clock.behind()), (at(5), None));
     }
 }

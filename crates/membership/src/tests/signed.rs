@@ -172,21 +172,68 @@ fn a_dead_node_known_through_one_member_alone_is_given_up() {
     assert!(!table.seat(2).live().any(|member| member == who));
 }
 
-#[test]
-fn a_start_far_in_the_future_is_refused_and_reported() {
-    let now = Instant::now();
-    let mut early = cluster_at(1, address(1), &[], now);
-    early.set_clock(Some(0));
-    let config = ClusterConfig {
-        seeds: vec![address(1)],
-        ..ClusterConfig::default()
-    };
+/// Returns a node that starts with a clock of `unix_s`.
+fn started_at(n: u8, unix_s: u64, seeds: &[u8], now: Instant) -> Cluster {
+    let config = config_with_seeds(seeds);
     let trust = TestKeyring::in_memory(EpochSecret::new([1; 32])).reader();
-    let late = Generation(GENERATION_AHEAD_MAX_S + 1);
-    let late = Cluster::new(config, key(2), address(2), late, trust, 7, now);
+    let generation = Generation(unix_s);
+    let mut started = Cluster::new(config, key(n), address(n), generation, trust, 7, now);
+    started.set_clock(now, Some(unix_s));
+    started
+}
+
+const FUTURE_S: u64 = 1000 + GENERATION_AHEAD_MAX_S + 3600;
+
+#[test]
+fn a_start_far_in_the_future_is_refused_and_reported_until_the_clock_is_right() {
+    let now = Instant::now();
+    let early = started_at(1, 1000, &[], now);
+    let late = started_at(2, FUTURE_S, &[1], now);
     let seats = [(address(1), early), (address(2), late)].into();
     let mut table = Table::with(seats, now);
     table.run(Duration::from_secs(5));
     assert_eq!(table.seat(1).live().count(), 0);
     assert!(table.seat(1).counters().untrusted.ahead_of_clock > 0);
+    let now = table.now;
+    table.seat(2).set_clock(now, Some(1005));
+    assert_eq!(table.seat(2).me().generation, Generation(1005));
+    table.run(Duration::from_secs(5));
+    let expected = table.seat(2).me();
+    assert_eq!(table.seat(1).live().collect::<Vec<_>>(), [expected]);
+    assert_eq!(table.seat(2).live().count(), 1);
+}
+
+#[test]
+fn nodes_that_began_in_the_future_keep_together_once_their_clocks_are_right() {
+    let now = Instant::now();
+    let future = |n, seeds: &[u8]| (address(n), started_at(n, FUTURE_S, seeds, now));
+    let right = started_at(3, 1000, &[1], now);
+    let seats = [future(1, &[]), future(2, &[1]), (address(3), right)].into();
+    let mut table = Table::with(seats, now);
+    table.run(Duration::from_secs(5));
+    assert_eq!(table.seat(1).live().count(), 1);
+    for n in [1, 2] {
+        let now = table.now;
+        table.seat(n).set_clock(now, Some(1005));
+        table.run(Duration::from_secs(2));
+    }
+    table.run(Duration::from_secs(60));
+    for n in [1, 2, 3] {
+        assert_eq!(table.seat(n).live().count(), 2, "{n}");
+    }
+}
+
+#[test]
+fn a_node_keeps_its_life_if_its_clock_is_set_far_back() {
+    let now = Instant::now();
+    let old = started_at(1, 1000, &[], now);
+    let young = started_at(2, FUTURE_S, &[1], now);
+    let mut table = Table::with([(address(1), old), (address(2), young)].into(), now);
+    table.seat(1).set_clock(now, Some(FUTURE_S));
+    table.run(Duration::from_secs(5));
+    let (now, me) = (table.now, table.seat(2).me());
+    table.seat(2).set_clock(now, Some(1000));
+    table.run(Duration::from_secs(5));
+    assert_eq!(table.seat(2).me(), me);
+    assert_eq!(table.seat(1).live().count(), 1);
 }

@@ -315,8 +315,8 @@ impl Machine {
     }
 
     /// Sets the time of the wall clock, or `None` if it is not believable.
-    pub fn set_clock(&mut self, unix_s: Option<u64>) {
-        self.cluster.set_clock(unix_s);
+    pub fn set_clock(&mut self, now: Instant, unix_s: Option<u64>) {
+        self.cluster.set_clock(now, unix_s);
         if let Some(now_s) = unix_s {
             self.catalogue.set_clock(now_s.cast_signed());
         }

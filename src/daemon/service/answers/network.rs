@@ -676,7 +676,7 @@ fn silence(name: String, port: u16, gap: Option<&ClockGap>) -> Check {
                 gap.way,
                 gap.times()
             ),
-            "set the wrong clock (timedatectl set-ntp true), and restart p2pfs there",
+            "set the wrong clock: timedatectl set-ntp true",
         )
         .of_cause(CLOCK_CAUSE),
         None => Check::failed(
