@@ -33,6 +33,9 @@ pub(super) struct VersionClock {
     boot: i128,
     /// System time when this run began, or when the clock was last set.
     set_at: i128,
+    /// Whether a test sets the clock, and the clocks of this machine are not read.
+    #[cfg(test)]
+    is_set_by_test: bool,
 }
 
 /// A step of the system clock to a later time.
@@ -64,19 +67,30 @@ impl VersionClock {
     /// Starts from the latest time that the system clock showed in an earlier run.
     pub(super) fn new(latest: Option<FileTimestamp>) -> Self {
         let (system, boot) = (FileTimestamp::now(), boot_time());
-        Self::at(latest.unwrap_or(system), system, boot)
+        Self::starting(latest.unwrap_or(system), system, boot)
     }
 
     /// Starts from `latest` with these readings of the clocks.
-    pub(super) fn at(latest: FileTimestamp, system: FileTimestamp, boot: i128) -> Self {
+    fn starting(latest: FileTimestamp, system: FileTimestamp, boot: i128) -> Self {
         let mut clock = Self {
             now: latest.total_nanoseconds(),
             system: system.total_nanoseconds(),
             boot,
             set_at: system.total_nanoseconds(),
+            #[cfg(test)]
+            is_set_by_test: false,
         };
         clock.follow();
         clock
+    }
+
+    /// Returns a clock that only [`Self::advance`] changes.
+    #[cfg(test)]
+    pub(super) fn at(latest: FileTimestamp, system: FileTimestamp, boot: i128) -> Self {
+        Self {
+            is_set_by_test: true,
+            ..Self::starting(latest, system, boot)
+        }
     }
 
     /// Returns the time. The clocks are read for it, because a file that was written since the last
@@ -106,6 +120,10 @@ impl VersionClock {
 
     /// Reads the system clock. Returns a change since the last call.
     pub(super) fn check(&mut self) -> Option<ClockChange> {
+        #[cfg(test)]
+        if self.is_set_by_test {
+            return None;
+        }
         self.advance(FileTimestamp::now(), boot_time())
     }
 
