@@ -50,7 +50,7 @@ pub async fn obey(node: &Node, line: &str, tell: &impl Fn(String)) -> Result<boo
         }
         "/peers" => {
             if let Some(mesh) = LegacyPeers::of_node(node).and_then(LegacyPeers::mesh) {
-                let here = mesh.peers().await.into_iter().filter(|it| it.peer.is_up);
+                let here = mesh.peers().into_iter().filter(|it| it.peer.is_up);
                 here.for_each(|it| tell(format!("{} at {}", it.peer.name, it.peer.address)));
             }
         }

@@ -12,7 +12,7 @@ use p2pfs_types::limit::{Limit, LimitTests, LimitValue};
 use crate::generated::{assert_generated, wrapped};
 
 /// Limits without a test. The table gives the reason for each.
-const UNTRIED_LIMITS: [&str; 9] = [
+const UNTRIED_LIMITS: [&str; 8] = [
     "fetch::plan::URGENT_MAX_BYTES",
     "fetch::plan::link::WINDOW_MAX_BYTES",
     "legacy::discovery_plane::CONNECTIONS_MAX",
@@ -20,7 +20,6 @@ const UNTRIED_LIMITS: [&str; 9] = [
     "legacy::discovery_plane::files::COPIES_MAX",
     "legacy::discovery_plane::files::KNOWN_MAX",
     "legacy::discovery_plane::files::WINDOWS_MAX",
-    "legacy::mesh_plane::HEARD_MAX",
     "transfer::client::FETCH_EVENTS_MAX",
 ];
 

@@ -3,15 +3,14 @@
 //! these protocols; *legacy peers* are running instances of them.
 //!
 //! Start at [`LegacyPeers`]: it implements [`ForeignPeers`](p2pfs_node::ForeignPeers), so that a
-//! node has the peers of both protocols. [`discovery_plane`] and [`mesh_plane`] have the tasks,
-//! [`discovery`] and [`mesh`] the pure state machines that the tasks drive, [`wire`] the formats
-//! and their limits, and [`net`] the sockets.
+//! node has the peers of both protocols. [`mesh`] is the whole mesh but its formats. Of the
+//! discovery protocol, [`discovery_plane`] has the tasks, [`discovery`] the pure state machine that
+//! they drive, and [`net`] the sockets. [`wire`] has the formats of both and their limits.
 
 pub mod discovery;
 pub mod discovery_plane;
 mod limits;
 pub mod mesh;
-pub mod mesh_plane;
 pub mod net;
 mod peers;
 pub mod wire;

@@ -180,38 +180,12 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
-        name: "legacy::mesh::HANDSHAKES_MAX",
-        value: LimitValue::Count(crate::mesh::HANDSHAKES_MAX as u64),
-        text: "maximum number of accepted connections of the mesh in the handshake. Further ones \
-               are closed at once.",
+        name: "legacy::mesh::connection::LINES_MAX",
+        value: LimitValue::Count(crate::mesh::LINES_MAX as u64),
+        text: "maximum number of lines that wait to be written to a mesh peer. The connection to \
+               a peer for which more would wait is closed.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests/hostile.rs silent_strangers_take_few_places_and_for_ten_seconds",
-        ]),
-    },
-    Limit {
-        name: "legacy::mesh::LINES_BURST",
-        value: LimitValue::Count(crate::mesh::LINES_BURST as u64),
-        text: "burst limit for LINES_PER_S.",
-        tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests/hostile.rs a_peer_that_talks_at_its_limit_is_served_and_not_an_offender",
-            "crates/legacy/src/mesh/tests/hostile.rs a_flood_of_lines_ends_the_connection_and_names_its_sender",
-        ]),
-    },
-    Limit {
-        name: "legacy::mesh::LINES_PER_S",
-        value: LimitValue::Count(crate::mesh::LINES_PER_S as u64),
-        text: "lines per second that a mesh peer may send on a connection. More end the \
-               connection.",
-        tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests/hostile.rs a_peer_that_talks_at_its_limit_is_served_and_not_an_offender",
-        ]),
-    },
-    Limit {
-        name: "legacy::mesh::SILENCE_MAX",
-        value: LimitValue::Time(crate::mesh::SILENCE_MAX),
-        text: "how long a mesh peer may be silent before its connection is closed.",
-        tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests/hostile.rs a_peer_may_be_silent_for_the_limit_and_no_longer",
+            "crates/legacy/src/mesh/connection.rs a_peer_that_never_reads_is_dropped",
         ]),
     },
     Limit {
@@ -220,7 +194,7 @@ pub const LIMITS: &[Limit] = &[
         text: "maximum number of learned addresses that are dialled in one round, as in the \
                legacy programs.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests.rs learned_addresses_are_dialled_a_few_at_a_time_after_a_pause",
+            "crates/legacy/src/mesh/machine/tests.rs learned_addresses_are_dialled_a_few_at_a_time_after_a_pause",
         ]),
     },
     Limit {
@@ -228,8 +202,8 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::mesh::known::KNOWN_MAX as u64),
         text: "maximum number of addresses learned from mesh peers. Further ones are ignored.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests/hostile.rs ten_thousand_addresses_are_one_offence_and_few_are_stored",
-            "crates/legacy/src/mesh/tests/hostile.rs the_tables_agree_and_keep_their_limits_after_any_input",
+            "crates/legacy/src/mesh/machine/tests/hostile.rs ten_thousand_addresses_are_one_offence_and_few_are_stored",
+            "crates/legacy/src/mesh/machine/tests/hostile.rs the_tables_agree_and_keep_their_limits_after_any_input",
         ]),
     },
     Limit {
@@ -237,7 +211,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::mesh::known::KNOWN_OF_PEER_MAX as u64),
         text: "maximum number of addresses learned from one mesh peer.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests/hostile.rs ten_thousand_addresses_are_one_offence_and_few_are_stored",
+            "crates/legacy/src/mesh/machine/tests/hostile.rs ten_thousand_addresses_are_one_offence_and_few_are_stored",
         ]),
     },
     Limit {
@@ -245,7 +219,42 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Count(crate::mesh::known::TRIES_MAX as u64),
         text: "number of failed dials after which a learned address is forgotten.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/mesh/tests.rs a_learned_address_is_dropped_after_some_tries_and_a_configured_one_never",
+            "crates/legacy/src/mesh/machine/tests.rs a_learned_address_is_dropped_after_some_tries_and_a_configured_one_never",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::machine::HANDSHAKES_MAX",
+        value: LimitValue::Count(crate::mesh::machine::HANDSHAKES_MAX as u64),
+        text: "maximum number of accepted connections of the mesh in the handshake. Further ones \
+               are closed at once.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/machine/tests/hostile.rs silent_strangers_take_few_places_and_for_ten_seconds",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::machine::LINES_BURST",
+        value: LimitValue::Count(crate::mesh::machine::LINES_BURST as u64),
+        text: "burst limit for LINES_PER_S.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/machine/tests/hostile.rs a_peer_that_talks_at_its_limit_is_served_and_not_an_offender",
+            "crates/legacy/src/mesh/machine/tests/hostile.rs a_flood_of_lines_ends_the_connection_and_names_its_sender",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::machine::LINES_PER_S",
+        value: LimitValue::Count(crate::mesh::machine::LINES_PER_S as u64),
+        text: "lines per second that a mesh peer may send on a connection. More end the \
+               connection.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/machine/tests/hostile.rs a_peer_that_talks_at_its_limit_is_served_and_not_an_offender",
+        ]),
+    },
+    Limit {
+        name: "legacy::mesh::machine::SILENCE_MAX",
+        value: LimitValue::Time(crate::mesh::machine::SILENCE_MAX),
+        text: "how long a mesh peer may be silent before its connection is closed.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/mesh/machine/tests/hostile.rs a_peer_may_be_silent_for_the_limit_and_no_longer",
         ]),
     },
     Limit {
@@ -258,30 +267,12 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
-        name: "legacy::mesh_plane::HEARD_MAX",
-        value: LimitValue::Count(crate::mesh_plane::HEARD_MAX as u64),
-        text: "maximum number of messages from mesh connections that wait. A connection with a \
-               further one is not read until there is room.",
-        tests: LimitTests::Untried(
-            "the size of a channel between two tasks, on which the first waits",
-        ),
-    },
-    Limit {
         name: "legacy::net::discovery::SERVED_MAX",
         value: LimitValue::Count(crate::net::discovery::SERVED_MAX as u64),
         text: "maximum number of connections of legacy peers that are served at one time. Further \
                ones are closed at once.",
         tests: LimitTests::By(&[
             "crates/legacy/src/net/discovery/tests.rs connections_are_bounded_for_each_address_and_in_total",
-        ]),
-    },
-    Limit {
-        name: "legacy::net::mesh::LINES_MAX",
-        value: LimitValue::Count(crate::net::mesh::LINES_MAX as u64),
-        text: "maximum number of lines that wait to be written to a mesh peer. The connection to \
-               a peer for which more would wait is closed.",
-        tests: LimitTests::By(&[
-            "crates/legacy/src/net/mesh.rs a_peer_that_never_reads_is_dropped",
         ]),
     },
     Limit {

@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
 use crate::discovery_plane::{self, Legacy, LegacyInlet, LegacySettings, RemoteFiles};
-use crate::mesh_plane::{self, Mesh, MeshSettings};
-use crate::net::mesh::{adopt, listen};
+use crate::mesh::{Mesh, MeshSettings};
 use crate::wire::discovery::{MemberName, RECEIVED_MAX_BYTES, is_legacy_datagram};
 use crate::wire::mesh::is_about_file;
 use p2pfs_catalogue::Change;
 use p2pfs_fs::ForeignFiles;
 use p2pfs_node::api::defaults;
 use p2pfs_node::{ForeignHost, ForeignPeer, ForeignPeers, Later, Node, Parcel, PushError};
+use p2pfs_transfer::net::socket::{adopt_tcp, listen_tcp};
 
 /// Both legacy protocols, each if it is configured. A node uses them as its [`ForeignPeers`].
 pub struct LegacyPeers {
@@ -87,7 +87,7 @@ impl LegacyPeers {
     /// # Errors
     /// If the socket does not listen at this address.
     pub fn adopt_mesh(&self, socket: OwnedFd, at: SocketAddr) -> io::Result<()> {
-        *self.listener.lock() = Some(adopt(socket, at)?);
+        *self.listener.lock() = Some(adopt_tcp(socket, at)?);
         Ok(())
     }
 
@@ -98,7 +98,7 @@ impl LegacyPeers {
     /// The error of the system.
     pub fn open_mesh(&self, at: SocketAddr) -> io::Result<OwnedFd> {
         let mut listener = self.listener.lock();
-        let opened = listener.insert(listen(at)?);
+        let opened = listener.insert(listen_tcp(at)?);
         opened.as_fd().try_clone_to_owned()
     }
 
@@ -123,8 +123,8 @@ impl LegacyPeers {
     fn start_mesh(&self, settings: MeshSettings, host: ForeignHost) -> Result<(), String> {
         let at = settings.listen;
         let listener = self.listener.lock().take();
-        let listener = listener.map_or_else(|| listen(at), Ok);
-        let started = listener.and_then(|socket| mesh_plane::start(settings, socket, host));
+        let listener = listener.map_or_else(|| listen_tcp(at), Ok);
+        let started = listener.and_then(|socket| Mesh::start(settings, socket, host));
         let started = started.map_err(|error| {
             format!("cannot listen on {at}: {error}; give another port as mesh.listen")
         })?;
@@ -178,12 +178,7 @@ impl ForeignPeers for LegacyPeers {
     }
 
     fn recipients(&self) -> Later<'_, Vec<ForeignPeer>> {
-        Box::pin(async {
-            match self.mesh() {
-                Some(mesh) => mesh.recipients().await,
-                None => Vec::new(),
-            }
-        })
+        Box::pin(async { self.mesh().map(Mesh::recipients).unwrap_or_default() })
     }
 
     fn carries(&self, message: &[u8]) -> bool {
@@ -198,23 +193,21 @@ impl ForeignPeers for LegacyPeers {
     ) -> Later<'a, Result<(), PushError>> {
         Box::pin(async move {
             let mesh = self.mesh().ok_or(PushError::Gone)?;
-            mesh.target(id).await?.push(parcel, sent).await
+            mesh.output(id)?.push(parcel, sent).await
         })
     }
 
     fn send_bytes<'a>(&'a self, id: &'a str, bytes: Bytes) -> Later<'a, Result<(), PushError>> {
         Box::pin(async move {
             let mesh = self.mesh().ok_or(PushError::Gone)?;
-            mesh.target(id).await?.message(&bytes).await
+            mesh.output(id)?.message(&bytes).await
         })
     }
 
     fn say(&self, text: String, skip: Vec<String>) -> Later<'_, Vec<String>> {
-        Box::pin(async {
-            match self.mesh() {
-                Some(mesh) => mesh.say(text, skip).await,
-                None => Vec::new(),
-            }
+        Box::pin(async move {
+            let said = self.mesh().map(|mesh| mesh.say(&text, &skip));
+            said.unwrap_or_default()
         })
     }
 }

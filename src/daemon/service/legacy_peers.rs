@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::fd_store::Kept;
 use crate::daemon::config::{Config, Seed};
 use p2pfs_legacy::discovery_plane::LegacySettings;
-use p2pfs_legacy::mesh_plane::{MemberName, MeshSettings};
+use p2pfs_legacy::mesh::{MemberName, MeshSettings};
 use p2pfs_legacy::{LegacyPeers, LegacyPeersSettings};
 use p2pfs_node::ForeignPeers;
 

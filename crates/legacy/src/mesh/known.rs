@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::seq::IteratorRandom;
 use rand::{RngExt, SeedableRng};
 
-use super::{DIAL_JITTER, Who};
+use super::machine::Who;
 use crate::IsOwn;
 use crate::wire::discovery::MemberName;
 
@@ -20,6 +20,8 @@ pub const KNOWN_OF_PEER_MAX: usize = 64;
 pub const TRIES_MAX: u32 = 5;
 /// Maximum learned addresses that are dialled in one round, as in the original programs.
 pub const DIALS_AT_ONCE: usize = 3;
+/// Maximum random delay before learned addresses are dialled.
+pub const DIAL_JITTER: Duration = Duration::from_secs(5);
 /// Wait after the first failed dial of a configured address. Each further failure doubles the wait,
 /// up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_secs(1);
@@ -30,20 +32,17 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 const RETRY_RARELY: Duration = Duration::from_secs(600);
 
 struct KnownAddress {
-    is_configured: bool,
-    /// ID of the peer that sent the address in a list.
-    from: Option<String>,
+    origin: AddressOrigin,
     failures: u32,
-    next_try: Instant,
-    is_dialling: bool,
+    /// Time of the next dial; `None` while the address is being dialled.
+    next_try: Option<Instant>,
 }
 
-/// The known addresses, and the time of the next round in which learned ones are dialled.
-pub(super) struct AddressBook {
-    known: BTreeMap<MemberName, KnownAddress>,
-    is_own: IsOwn,
-    random: StdRng,
-    next_round: Option<Instant>,
+#[derive(PartialEq, Eq)]
+enum AddressOrigin {
+    Configured,
+    /// From a list of the peer with this ID; `None` for the former address of a peer.
+    Learned(Option<String>),
 }
 
 /// Result of a dial.
@@ -55,8 +54,16 @@ pub(super) enum DialResult {
     Failed,
     /// A peer that is already connected, or this node itself.
     Known,
-    /// A peer that rejects further connections.
+    /// A peer that rejects further connections, or one beyond this node's maximum.
     Full,
+}
+
+/// The known addresses, and the time of the next round in which learned ones are dialled.
+pub(super) struct AddressBook {
+    known: BTreeMap<MemberName, KnownAddress>,
+    is_own: IsOwn,
+    random: StdRng,
+    next_round: Option<Instant>,
 }
 
 impl AddressBook {
@@ -71,35 +78,32 @@ impl AddressBook {
     }
 
     pub(super) fn configure(&mut self, address: MemberName, now: Instant) {
-        let known = self.known.entry(plain(address)).or_insert(KnownAddress {
-            is_configured: true,
-            from: None,
+        let address = plain(address);
+        let before = self.known.get(&address);
+        let is_dialling = before.is_some_and(|known| known.next_try.is_none());
+        let known = KnownAddress {
+            origin: AddressOrigin::Configured,
             failures: 0,
-            next_try: now,
-            is_dialling: false,
-        });
-        known.is_configured = true;
-        known.next_try = now;
+            next_try: (!is_dialling).then_some(now),
+        };
+        self.known.insert(address, known);
     }
 
     /// Adds an address from a list of the peer `from`, or the former address of a peer if
     /// `from` is `None`. Returns false if the address was known already or there is no room.
     pub(super) fn learn(&mut self, address: MemberName, from: Option<&str>, now: Instant) -> bool {
         let address = plain(address);
-        if self.known.contains_key(&address) {
-            return false;
-        }
-        let learned = || self.known.values().filter(|known| !known.is_configured);
-        let of_peer = learned().filter(|known| known.from.as_deref() == from);
-        if learned().count() >= KNOWN_MAX || of_peer.count() >= KNOWN_OF_PEER_MAX {
+        let origin = AddressOrigin::Learned(from.map(str::to_owned));
+        let learned = self.known.values().filter(|known| known.is_learned());
+        let of_peer = learned.clone().filter(|known| known.origin == origin);
+        let has_room = of_peer.count() < KNOWN_OF_PEER_MAX && learned.count() < KNOWN_MAX;
+        if !has_room || self.known.contains_key(&address) {
             return false;
         }
         let known = KnownAddress {
-            is_configured: false,
-            from: from.map(str::to_owned),
+            origin,
             failures: 0,
-            next_try: now,
-            is_dialling: false,
+            next_try: Some(now),
         };
         self.known.insert(address, known);
         true
@@ -114,16 +118,11 @@ impl AddressBook {
         addresses: Vec<MemberName>,
     ) -> usize {
         let mut count = 0;
-        for address in addresses {
-            let address = plain(address);
-            if let MemberName::Address(at) = &address {
+        for address in addresses.into_iter().map(plain) {
+            let is_useless = matches!(&address, MemberName::Address(at) if (self.is_own)(*at)
                 // a loopback address of another machine cannot be dialled from here
-                let is_elsewhere = at.ip().is_loopback() && !from.address.ip().is_loopback();
-                if (self.is_own)(*at) || is_elsewhere {
-                    continue;
-                }
-            }
-            if self.learn(address, Some(&from.id), now) {
+                || (at.ip().is_loopback() && !from.address.ip().is_loopback()));
+            if !is_useless && self.learn(address, Some(&from.id), now) {
                 count += 1;
             }
         }
@@ -150,75 +149,71 @@ impl AddressBook {
         self.next_round.take_if(|at| *at <= now).is_some()
     }
 
-    /// Returns the configured addresses that are due and, if `learned`, up to [`DIALS_AT_ONCE`]
-    /// random ones of the learned addresses that are due. Marks them as being dialled.
+    /// Returns the configured addresses that are due and not in `connected` and, if `learned`, up
+    /// to [`DIALS_AT_ONCE`] random ones of the learned addresses. Marks them as being dialled.
     pub(super) fn take_due(
         &mut self,
         now: Instant,
         learned: bool,
-        is_connected: impl Fn(&MemberName) -> bool,
+        connected: &[MemberName],
     ) -> Vec<MemberName> {
-        let is_due = |address: &MemberName, known: &KnownAddress| {
-            !known.is_dialling && known.next_try <= now && !is_connected(address)
-        };
-        let due = |configured: bool| {
-            let all = self.known.iter();
-            all.filter(move |(address, known)| {
-                known.is_configured == configured && is_due(address, known)
-            })
-            .map(|(address, _)| address.clone())
-        };
-        let mut chosen: Vec<MemberName> = due(true).collect();
+        let due = self.known.iter_mut().filter(|(address, known)| {
+            known.next_try.is_some_and(|at| at <= now) && !connected.contains(address)
+        });
+        let (of_peers, mut chosen): (Vec<_>, Vec<_>) = due.partition(|(_, k)| k.is_learned());
         if learned {
-            chosen.extend(due(false).sample(&mut self.random, DIALS_AT_ONCE));
+            let of_peers = of_peers.into_iter();
+            chosen.extend(of_peers.sample(&mut self.random, DIALS_AT_ONCE));
         }
-        for address in &chosen {
-            if let Some(known) = self.known.get_mut(address) {
-                known.is_dialling = true;
-            }
-        }
-        chosen
+        let dialled = chosen.into_iter().map(|(address, known)| {
+            known.next_try = None;
+            address.clone()
+        });
+        dialled.collect()
     }
 
+    /// Records the result of a dial, which decides when the address is dialled again.
     pub(super) fn dialled(&mut self, now: Instant, address: &MemberName, how: DialResult) {
         let Some(known) = self.known.get_mut(address) else {
             return;
         };
-        known.is_dialling = false;
-        let doubled = |base: Duration, times: u32| base * 2_u32.pow(times.min(10));
-        known.next_try = now
-            + match how {
-                DialResult::Connected => {
-                    known.failures = 0;
-                    RETRY_MIN
-                }
-                DialResult::Known => RETRY_RARELY,
-                DialResult::Full => RETRY_MAX,
-                DialResult::Failed => {
-                    known.failures += 1;
-                    let times = known.failures - 1;
-                    if known.is_configured {
-                        doubled(RETRY_MIN, times).min(RETRY_MAX)
-                    } else {
-                        doubled(RETRY_MAX, times).min(RETRY_RARELY)
-                    }
-                }
-            };
-        if !known.is_configured && known.failures >= TRIES_MAX {
+        let (base, most) = match known.is_learned() {
+            true => (RETRY_MAX, RETRY_RARELY),
+            false => (RETRY_MIN, RETRY_MAX),
+        };
+        let wait = match how {
+            DialResult::Connected => RETRY_MIN,
+            DialResult::Known => RETRY_RARELY,
+            DialResult::Full => RETRY_MAX,
+            DialResult::Failed => (base * 2_u32.pow(known.failures.min(10))).min(most),
+        };
+        match how {
+            DialResult::Connected => known.failures = 0,
+            DialResult::Failed => known.failures += 1,
+            DialResult::Known | DialResult::Full => {}
+        }
+        known.next_try = Some(now + wait);
+        if known.is_learned() && known.failures >= TRIES_MAX {
             self.known.remove(address);
         }
     }
 
-    /// Returns when the next unconnected configured address is due.
-    pub(super) fn next_due(&self, is_connected: impl Fn(&MemberName) -> bool) -> Option<Instant> {
-        let waiting = self.known.iter().filter(|(address, known)| {
-            known.is_configured && !known.is_dialling && !is_connected(address)
-        });
-        waiting.map(|(_, known)| known.next_try).min()
+    /// Returns when the next configured address that is not in `connected` is due.
+    pub(super) fn next_due(&self, connected: &[MemberName]) -> Option<Instant> {
+        let waiting = self.known.iter();
+        let waiting =
+            waiting.filter(|(address, known)| !known.is_learned() && !connected.contains(address));
+        waiting.filter_map(|(_, known)| known.next_try).min()
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = &MemberName> {
         self.known.keys()
+    }
+}
+
+impl KnownAddress {
+    fn is_learned(&self) -> bool {
+        self.origin != AddressOrigin::Configured
     }
 }
 

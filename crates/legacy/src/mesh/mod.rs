@@ -1,513 +1,398 @@
-//! The legacy peers' mesh protocol as a state machine: connections, peers and chat.
+//! The mesh protocol, beside the native one: chat and pushed files. [`Mesh`] is its handle for the
+//! rest of the node.
 //!
-//! [`MeshMachine`] has the handshakes, the peers and the addresses learned from them, keepalive and
-//! timeouts, chat, and the offences of each peer. It is pure: it receives connections, lines and
-//! the time, and returns the bytes to send, the addresses to dial, the connections to close and its
-//! next deadline. It opens no socket and holds no byte of a file. Every table has a named limit.
+//! ```text
+//!            Mesh: a state machine behind a lock
+//!              ▲ items                  │ lines, events
+//!              │                        ▼
+//!    session: reading task    MeshSender ─▶ writing task     two for each connection
+//!              │                        ▲
+//!              ▼ files                  │ files
+//!           Receiving ─▶ inbox      MeshOutput ◀─ the node sends a file
+//! ```
 //!
-//! Two further machines work on files: [`Receiving`] sorts the bytes that a connection pushes into
-//! files, and [`Pace`] limits the rate of the messages that this node pushes to a peer.
+//! [`MeshMachine`] decides about connections, peers, addresses and chat (`machine`, `known`). Each
+//! connection has a reading task (`session`) and a writing task (`connection`). A reading task calls
+//! the machine itself, under the lock; then the bytes that the machine returns are queued on their
+//! connections. One more task accepts connections, and one calls the machine at its deadlines. The
+//! mesh exists only if it is configured.
 
-mod event;
+mod connection;
 pub mod known;
-mod offence;
-mod outbox;
-mod pace;
-mod peers;
+pub mod machine;
+mod meter;
+mod push;
 pub mod receive;
+mod session;
 
-#[cfg(test)]
-mod tests;
-
+use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::TryRng;
+use rand::rngs::SysRng;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::IsOwn;
-use crate::wire::discovery::MemberName;
-use crate::wire::mesh::{
-    DUPLICATE, Hello, Line, MAX_PEERS, PING, PONG, REQUEST_PEERS, encode_chat, encode_hello,
-    encode_listen,
+pub use crate::wire::discovery::MemberName;
+pub use connection::LINES_MAX;
+use connection::{MeshEnd, dial};
+pub use known::KNOWN_MAX;
+use machine::HANDSHAKES_MAX;
+pub use machine::{ConnId, MeshConfig, MeshEvent, MeshMachine, MeshPeer, Who};
+use p2pfs_node::inbox::InboxHandle;
+use p2pfs_node::{
+    EventLog, ForeignHost, ForeignPeer, ForeignThrottle, Mailbox, News, PushError, foreign_id,
 };
+use p2pfs_transfer::net::is_own;
+use push::MeshOutput;
+use session::attend;
 
-pub use event::{DownWhy, MeshEvent, Rejection, Who};
-pub use known::{DIALS_AT_ONCE, KNOWN_MAX, KNOWN_OF_PEER_MAX, TRIES_MAX};
-pub use offence::{Culprit, MeshOffence, OFFENDERS_MAX};
-pub use pace::{Pace, QUEUE_WANTED};
-pub use peers::MeshPeer;
-pub use receive::{Begun, FILE_PATIENCE, FileId, OPEN_MAX, Receiving, Refused};
+/// Pause after accept failed, for example for lack of descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Number of accepted connections that may be closing, in addition to the peers and running
+/// handshakes.
+const LEAVING_MAX: usize = 32;
+/// Maximum number of peers with closed connections whose counters are kept.
+const PAST_MAX: usize = 256;
 
-use known::{AddressBook, DialResult};
-use offence::MeshOffenders;
-use outbox::MeshOutbox;
-use peers::{Conn, MeshPeers, RemovedConn, Stage};
-
-/// Timeout of each step of a handshake, as in the original programs.
-pub const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Interval between two pings of every peer.
-pub const PING_PERIOD: Duration = Duration::from_secs(15);
-/// How long a peer may be silent before this node closes its connections.
-pub const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Interval between two rounds of asking every peer for addresses and dialling learned ones.
-pub const DISCOVER_PERIOD: Duration = Duration::from_secs(30);
-/// Maximum random delay before learned addresses are dialled.
-pub const DIAL_JITTER: Duration = Duration::from_secs(5);
-/// Maximum accepted connections in the handshake. Further ones are closed at once.
-pub const HANDSHAKES_MAX: usize = 32;
-/// Maximum accepted connections in the handshake from one address.
-pub const HANDSHAKES_OF_ADDRESS: usize = 16;
-/// Maximum burst of lines from one peer.
-pub const LINES_BURST: u32 = 256;
-/// Maximum sustained lines per second from one peer.
-pub const LINES_PER_S: u32 = 32;
-
-/// Number of a connection. The owner of the machine assigns it and never reuses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub u64);
-
-/// Configuration of the state machine.
-#[derive(Clone, Debug)]
-pub struct MeshConfig {
-    /// ID of this node: letters, digits, `-`, `_` and `.`.
-    pub id: String,
-    /// Display name of this node.
-    pub name: String,
-    /// Port on which this node listens, on every address at which other nodes reach it.
-    pub port: u16,
-    /// Maximum connected peers.
+/// Settings of the mesh; see `[mesh]` in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshSettings {
+    /// IPv4 address to which mesh peers connect.
+    pub listen: SocketAddr,
+    /// The configured peers, which are dialled whenever they are not connected.
+    pub peers: Vec<MemberName>,
+    /// Maximum number of peers at once.
     pub max_peers: usize,
-    /// Addresses that are dialled whenever they are not connected.
-    pub configured: Vec<MemberName>,
 }
 
-/// The state machine of the mesh protocol.
-pub struct MeshMachine {
-    config: MeshConfig,
-    peers: MeshPeers,
-    addresses: AddressBook,
-    offenders: MeshOffenders,
-    next_ping: Instant,
-    next_discovery: Instant,
-    outbox: MeshOutbox,
+/// One peer with its transfer counters.
+#[derive(Clone, Debug)]
+pub struct MeshReport {
+    /// State of the peer in the state machine.
+    pub peer: MeshPeer,
+    /// Bytes of files received from the peer.
+    pub received_bytes: u64,
+    /// Bytes of files sent to the peer.
+    pub sent_bytes: u64,
+    /// Receive rate in bytes per second when files last arrived on an open connection of the peer.
+    pub rate_bytes_per_s: Option<f64>,
 }
 
-impl MeshMachine {
-    /// Creates a machine that dials the configured addresses at once. `is_own` tells which
-    /// addresses belong to this node.
-    pub fn new(config: MeshConfig, is_own: IsOwn, seed: u64, now: Instant) -> Self {
-        let mut addresses = AddressBook::new(is_own, seed);
-        for address in &config.configured {
-            addresses.configure(address.clone(), now);
-        }
-        Self {
-            config,
-            peers: MeshPeers::default(),
-            addresses,
-            offenders: MeshOffenders::new(now),
-            next_ping: now + PING_PERIOD,
-            next_discovery: now + DISCOVER_PERIOD,
-            outbox: MeshOutbox::default(),
-        }
+/// Handle of the mesh for the rest of the node. Clones share their state.
+#[derive(Clone)]
+pub struct Mesh(Arc<MeshShared>);
+
+struct MeshShared {
+    address: SocketAddr,
+    inbox: InboxHandle,
+    events: EventLog,
+    mailbox: Mailbox,
+    taken: ForeignThrottle,
+    given: ForeignThrottle,
+    /// `None` once the node stops.
+    state: Mutex<Option<MeshState>>,
+    /// Notified after each use of the state, because its next deadline may have changed.
+    used: Notify,
+}
+
+struct MeshState {
+    machine: MeshMachine,
+    links: BTreeMap<ConnId, MeshLink>,
+    next_conn: u64,
+    /// Bytes of files received and sent on closed connections, by the ID of the peer.
+    past: HashMap<String, (u64, u64)>,
+}
+
+/// The shell's part of a connection. Dropping it closes the connection.
+struct MeshLink {
+    output: Arc<MeshOutput>,
+    /// ID of the peer, once the handshake is complete.
+    peer: Option<String>,
+    _closing: oneshot::Sender<()>,
+}
+
+impl Mesh {
+    /// Starts the mesh, which ends with the node. `listener` accepts the connections of mesh peers.
+    pub(crate) fn start(
+        settings: MeshSettings,
+        listener: TcpListener,
+        host: ForeignHost,
+    ) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let places = settings.max_peers + HANDSHAKES_MAX + LEAVING_MAX;
+        let config = MeshConfig {
+            id: foreign_id(&host.me),
+            name: host.name.to_string(),
+            port: address.port(),
+            max_peers: settings.max_peers,
+            configured: settings.peers,
+        };
+        let is_ours = move |at: SocketAddrV4| is_own(address, at);
+        let seed = SysRng.try_next_u64().map_err(io::Error::other)?;
+        let state = MeshState {
+            machine: MeshMachine::new(config, Box::new(is_ours), seed, Instant::now()),
+            links: BTreeMap::new(),
+            next_conn: 0,
+            past: HashMap::new(),
+        };
+        let stopped = host.stopped();
+        let mesh = Self(Arc::new(MeshShared {
+            address,
+            inbox: host.pushes.inbox,
+            events: host.events,
+            mailbox: host.pushes.mailbox,
+            taken: host.traffic.taken,
+            given: host.traffic.given,
+            state: Mutex::new(Some(state)),
+            used: Notify::new(),
+        }));
+        let running = mesh.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = running.accept_all(listener, places) => {}
+                () = running.keep_time() => {}
+                () = stopped => {}
+            }
+            // dropping the links closes the connections
+            drop(running.0.state.lock().take());
+        });
+        Ok(mesh)
     }
 
-    /// Returns the peers, then the offenders that are gone.
-    pub fn peers(&self) -> Vec<MeshPeer> {
-        self.peers.reports(&self.offenders)
+    /// Returns the address to which mesh peers connect.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
     }
 
-    /// Returns the connection in use of each peer.
-    pub fn in_use(&self) -> Vec<(ConnId, Who)> {
-        let in_use = self.peers.in_use();
-        in_use.map(|(id, conn)| (id, conn.who())).collect()
+    /// Returns the peers, and those that broke the rules; empty if the node is stopping.
+    pub fn peers(&self) -> Vec<MeshReport> {
+        self.enter(|state, _| state.reports())
     }
 
-    /// Returns the addresses that are known and not connected.
+    /// Returns the known addresses that are not connected.
     pub fn known(&self) -> Vec<MemberName> {
-        let connected = self.peers.addresses();
-        let unconnected = self.addresses.all().filter(|a| !connected.contains(a));
-        unconnected.cloned().collect()
+        self.enter(|state, _| state.machine.known())
     }
 
-    /// Adds a configured address, which is dialled now and whenever it is not connected.
-    pub fn configure(&mut self, now: Instant, address: MemberName) {
-        self.addresses.configure(address, now);
-        self.dial_due(now, false);
+    /// Connects to an address, now and whenever it is not connected.
+    pub fn connect(&self, address: MemberName) {
+        self.enter(|state, now| state.machine.configure(now, address));
     }
 
-    /// Records an accepted connection. Closes it at once if too many accepted connections are in
-    /// the handshake.
-    pub fn accepted(&mut self, now: Instant, conn: ConnId, remote: SocketAddr) {
-        if self.peers.has_handshake_room(remote.ip()) {
-            let made = Conn::new(now, Stage::Hello, remote, None);
-            self.peers.insert(conn, made);
-        } else {
-            self.outbox.report(MeshEvent::Close(conn));
-        }
+    /// Asks every peer for addresses.
+    pub fn discover(&self) {
+        self.enter(|state, now| state.machine.discover(now));
     }
 
-    /// Records that a connection for [`MeshEvent::Dial`] was made between `local` and `remote`, and
-    /// starts the handshake.
-    pub fn dialled(
-        &mut self,
-        now: Instant,
-        conn: ConnId,
-        address: MemberName,
-        local: SocketAddr,
-        remote: SocketAddr,
-    ) {
-        let mut hello = encode_hello(&self.config.id, &self.config.name);
-        if let SocketAddr::V4(local) = local {
-            let listen = SocketAddrV4::new(*local.ip(), self.config.port);
-            hello.extend(encode_listen(listen));
-        }
-        let made = Conn::new(now, Stage::Reply, remote, Some(address));
-        self.peers.insert(conn, made);
-        self.outbox.send(conn, hello);
+    /// Sends a chat message to every peer except those with an ID in `skip`. Returns the names of
+    /// the recipients.
+    pub(crate) fn say(&self, text: &str, skip: &[String]) -> Vec<String> {
+        let is_skipped = |id: &str| skip.iter().any(|skipped| skipped == id);
+        self.enter(|state, _| state.machine.send_chat(text, &is_skipped))
     }
 
-    /// Records that no connection for [`MeshEvent::Dial`] could be made.
-    pub fn dial_failed(&mut self, now: Instant, address: &MemberName) {
-        self.addresses.dialled(now, address, DialResult::Failed);
+    /// Returns the peers to which files can be pushed now.
+    pub(crate) fn recipients(&self) -> Vec<ForeignPeer> {
+        self.enter(|state, _| {
+            let in_use = state.machine.in_use().into_values();
+            let peers = in_use.filter_map(|conn| state.machine.peer_of(conn));
+            peers.map(shown).collect()
+        })
     }
 
-    /// Processes the first line of a connection.
-    pub fn hello(&mut self, now: Instant, conn: ConnId, line: &[u8]) {
-        let Some(stage) = self.peers.get(conn).map(Conn::stage) else {
-            return;
-        };
-        match (stage, Hello::parse(line)) {
-            (Stage::Hello, Some(Hello::Peer { id, name })) => {
-                self.admit(now, conn, id, name);
-            }
-            (Stage::Reply, Some(Hello::Peer { id, name })) => {
-                self.answered(now, conn, id, name);
-            }
-            (Stage::Reply, Some(Hello::Duplicate)) => {
-                self.rejected(now, conn, Rejection::Duplicate);
-            }
-            (Stage::Reply, Some(Hello::MaxPeers)) => {
-                self.rejected(now, conn, Rejection::MaxPeers);
-            }
-            (Stage::Hello | Stage::Reply, _) => self.offended_by(now, conn, MeshOffence::NoHello),
-            _ => {}
-        }
+    /// Returns the connection to the peer with this ID.
+    ///
+    /// # Errors
+    /// [`PushError::Gone`] if it is not connected.
+    pub(crate) fn output(&self, id: &str) -> Result<Arc<MeshOutput>, PushError> {
+        let output = self.enter(|state, _| {
+            let conn = *state.machine.in_use().get(id)?;
+            Some(state.links.get(&conn)?.output.clone())
+        });
+        output.ok_or(PushError::Gone)
     }
 
-    /// Processes a line other than the first.
-    pub fn line(&mut self, now: Instant, conn: ConnId, line: Line) {
-        let Some(made) = self.peers.get_mut(conn) else {
-            return;
-        };
-        if !made.take_line(now) {
-            return self.offended_by(now, conn, MeshOffence::Flood);
-        }
-        match made.stage() {
-            Stage::Listen => {
-                // a line other than `LISTEN` is ignored here, as in the original programs
-                if let Line::Listen { port, .. } = line {
-                    made.set_listen(port);
-                }
-                self.establish_accepted(now, conn);
-            }
-            Stage::Up => {
-                let who = made.who();
-                self.process_line(now, conn, who, line);
-            }
-            Stage::Hello | Stage::Reply => {}
-        }
-    }
-
-    /// Processes a payload that is not part of a file; `bytes` is `None` if the payload is too long
-    /// to be passed on. A payload counts as a line in [`LINES_PER_S`].
-    pub fn binary(&mut self, now: Instant, conn: ConnId, length_bytes: u64, bytes: Option<Bytes>) {
-        let Some(made) = self.peers.get_mut(conn) else {
-            return;
-        };
-        if !made.take_line(now) {
-            return self.offended_by(now, conn, MeshOffence::Flood);
-        }
-        if made.stage() == Stage::Up {
-            let who = made.who();
-            self.alive(now, conn);
-            self.outbox
-                .report(MeshEvent::Binary(who, length_bytes, bytes));
-        }
-    }
-
-    /// Records that bytes of a file arrived, so that a peer that pushes a file does not count as
-    /// silent.
-    pub fn alive(&mut self, now: Instant, conn: ConnId) {
-        self.peers.record_heard(now, conn);
-    }
-
-    /// Records that a connection ended, or that no more is read from it.
-    pub fn closed(&mut self, now: Instant, conn: ConnId) {
-        self.end(now, conn, DownWhy::Closed);
-    }
-
-    /// Records an offence after which the connection is useless, and ends the connection.
-    pub fn offended_by(&mut self, now: Instant, conn: ConnId, what: MeshOffence) {
-        self.blame(now, conn, what);
-        if self.peers.get(conn).is_some() {
-            self.outbox.report(MeshEvent::Close(conn));
-        }
-        self.end(now, conn, DownWhy::Offended(what));
-    }
-
-    /// Counts an offence of a peer, and reports it if a report is due. The connection stays open.
-    pub fn blame(&mut self, now: Instant, conn: ConnId, what: MeshOffence) {
-        let Some(culprit) = self.peers.get(conn).map(Conn::culprit) else {
-            return;
-        };
-        if self.offenders.record(now, &culprit, what) {
-            self.outbox.report(MeshEvent::Offended(culprit, what));
-        }
-    }
-
-    /// Runs everything that is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        for (conn, stage) in self.peers.late_handshakes(now) {
-            match stage {
-                // a peer that sends no second line is accepted without an address
-                Stage::Listen => self.establish_accepted(now, conn),
-                _ => self.offended_by(now, conn, MeshOffence::TooSlow),
-            }
-        }
-        if self.next_ping <= now {
-            self.next_ping = now + PING_PERIOD;
-            for conn in self.peers.silent(now) {
-                self.outbox.report(MeshEvent::Close(conn));
-                self.end(now, conn, DownWhy::Silent);
-            }
-            self.peers.record_pings(now);
-            let peers = self.peers.in_use().map(|(conn, _)| conn);
-            self.outbox.send_to_all(peers, PING);
-        }
-        if self.next_discovery <= now {
-            self.next_discovery = now + DISCOVER_PERIOD;
-            self.discover(now);
-        }
-        let learned = self.addresses.begin_round(now);
-        self.dial_due(now, learned);
-    }
-
-    /// Asks every peer for addresses, and schedules dials of learned ones.
-    pub fn discover(&mut self, now: Instant) {
-        let peers = self.peers.in_use().map(|(conn, _)| conn);
-        self.outbox.send_to_all(peers, REQUEST_PEERS);
-        self.addresses.dial_soon(now);
-    }
-
-    /// Sends a chat message to every peer except those whose ID makes `skip` return true. Returns
-    /// the number of recipients.
-    pub fn send_chat(&mut self, text: &str, skip: &dyn Fn(&str) -> bool) -> usize {
-        let Some(line) = encode_chat(text) else {
-            return 0;
-        };
-        let heard = self.peers.in_use().filter(|(_, conn)| !skip(conn.id()));
-        let heard: Vec<ConnId> = heard.map(|(conn, _)| conn).collect();
-        let count = heard.len();
-        self.outbox.send_to_all(heard, &line);
-        count
-    }
-
-    /// Returns the next bytes to send.
-    pub fn poll_transmit(&mut self) -> Option<(ConnId, Vec<u8>)> {
-        self.outbox.next_transmit()
-    }
-
-    /// Returns the next event.
-    pub fn poll_event(&mut self) -> Option<MeshEvent> {
-        self.outbox.next_event()
-    }
-
-    /// Returns when [`Self::handle_timeout`] must be called next.
-    pub fn poll_timeout(&self) -> Instant {
-        let is_room = self.peers.count() < self.config.max_peers;
-        let is_connected = |address: &MemberName| self.peers.is_connected(address);
-        let configured = self.addresses.next_due(is_connected);
-        let handshakes = self.peers.next_handshake_end().into_iter();
-        handshakes
-            .chain(configured.filter(|_| is_room))
-            .chain(self.addresses.next_round())
-            .chain([self.next_ping, self.next_discovery])
-            .min()
-            .unwrap_or(self.next_ping)
-    }
-
-    fn dial_due(&mut self, now: Instant, learned: bool) {
-        if self.peers.count() >= self.config.max_peers {
-            return;
-        }
-        let connected = self.peers.addresses();
-        let is_connected = |address: &MemberName| connected.contains(address);
-        for address in self.addresses.take_due(now, learned, is_connected) {
-            self.outbox.report(MeshEvent::Dial(address));
-        }
-    }
-
-    fn process_line(&mut self, now: Instant, conn: ConnId, who: Who, line: Line) {
-        self.alive(now, conn);
-        match line {
-            Line::Ping => self.outbox.send(conn, PONG.to_vec()),
-            Line::Pong => self.peers.record_pong(now, &who.id),
-            Line::RequestPeers => {
-                if let Some(list) = self.peers.list_for(conn) {
-                    self.outbox.send(conn, list);
-                }
-            }
-            Line::Peers {
-                addresses, over, ..
-            } => {
-                if over > 0 {
-                    self.blame(now, conn, MeshOffence::ManyAddresses);
-                }
-                let count = self.addresses.learn_from(now, &who, addresses);
-                if count > 0 {
-                    self.outbox.report(MeshEvent::Learned(who, count));
-                }
-            }
-            Line::Listen { text, .. } | Line::Chat(text) => {
-                if !text.is_empty() {
-                    self.outbox.report(MeshEvent::Chat(who, text));
-                }
+    async fn accept_all(&self, listener: TcpListener, places: usize) {
+        let places = Arc::new(Semaphore::new(places));
+        // Further connections wait in the kernel's queue.
+        while let Ok(place) = places.clone().acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, from)) => self.attend(stream, Some(place), |machine, now, conn| {
+                    machine.accepted(now, conn, from);
+                }),
+                Err(_) => tokio::time::sleep(ACCEPT_RETRY).await,
             }
         }
     }
 
-    /// Processes the first line of an accepted connection: rejects the peer, or waits for its
-    /// second line.
-    fn admit(&mut self, now: Instant, conn: ConnId, id: String, name: String) {
-        let is_own = id == self.config.id;
-        let refusal = if self.peers.is_up(&id) {
-            Some(DUPLICATE)
-        } else if self.peers.count() >= self.config.max_peers {
-            Some(MAX_PEERS)
-        } else {
-            None
-        };
-        let Some(made) = self.peers.get_mut(conn) else {
-            return;
-        };
-        made.introduce(id, name);
-        match refusal {
-            _ if is_own => self.close(conn, None),
-            Some(_) => self.close(conn, refusal),
-            None => made.expect_listen(now),
-        }
-    }
-
-    /// Answers an accepted connection after its second line or the timeout for that line:
-    /// establishes the connection, or rejects the peer.
-    fn establish_accepted(&mut self, now: Instant, conn: ConnId) {
-        let Some(id) = self.peers.get(conn).map(Conn::id) else {
-            return;
-        };
-        if !self.peers.may_be_accepted(id) {
-            return self.close(conn, Some(DUPLICATE));
-        }
-        if !self.peers.is_up(id) && self.peers.count() >= self.config.max_peers {
-            return self.close(conn, Some(MAX_PEERS));
-        }
-        let hello = encode_hello(&self.config.id, &self.config.name);
-        self.outbox.send(conn, hello);
-        self.establish(now, conn);
-    }
-
-    /// Processes the first line of a dialled peer: establishes or closes the connection.
-    fn answered(&mut self, now: Instant, conn: ConnId, id: String, name: String) {
-        let own = id == self.config.id;
-        let is_full = !self.peers.is_up(&id) && self.peers.count() >= self.config.max_peers;
-        let may_be_dialled = self.peers.may_be_dialled(&id);
-        let Some(made) = self.peers.get_mut(conn) else {
-            return;
-        };
-        made.introduce(id, name);
-        let how = if own || !may_be_dialled {
-            DialResult::Known
-        } else if is_full {
-            DialResult::Full
-        } else {
-            DialResult::Connected
-        };
-        if let Some(address) = made.dialled() {
-            self.addresses.dialled(now, address, how);
-        }
-        if how == DialResult::Connected {
-            self.establish(now, conn);
-            self.outbox.send(conn, REQUEST_PEERS.to_vec());
-        } else {
-            self.close(conn, None);
-        }
-    }
-
-    fn rejected(&mut self, now: Instant, conn: ConnId, why: Rejection) {
-        if let Some(address) = self.peers.get(conn).and_then(Conn::dialled).cloned() {
-            let how = match why {
-                Rejection::Duplicate => DialResult::Known,
-                Rejection::MaxPeers => DialResult::Full,
-                Rejection::Silent => DialResult::Failed,
+    /// Calls the state machine at its deadlines, until the node stops.
+    async fn keep_time(&self) {
+        loop {
+            let due = {
+                let state = self.0.state.lock();
+                state.as_ref().map(|state| state.machine.poll_timeout())
             };
-            self.addresses.dialled(now, &address, how);
-            self.outbox.report(MeshEvent::Rejected(address, why));
+            let Some(due) = due else {
+                return;
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => {
+                    self.enter(|state, now| state.machine.handle_timeout(now));
+                }
+                () = self.0.used.notified() => {}
+            }
         }
-        self.close(conn, None);
     }
 
-    fn establish(&mut self, now: Instant, conn: ConnId) {
-        let Some(made) = self.peers.establish(now, conn, &self.config.id) else {
+    /// Starts the tasks of a connection, and reports it to the state machine.
+    fn attend(
+        &self,
+        stream: TcpStream,
+        place: Option<OwnedSemaphorePermit>,
+        report: impl FnOnce(&mut MeshMachine, Instant, ConnId),
+    ) {
+        self.enter(|state, now| {
+            state.next_conn += 1;
+            let conn = ConnId(state.next_conn);
+            let link = attend(self, conn, stream, place);
+            state.links.insert(conn, link);
+            report(&mut state.machine, now, conn);
+        });
+    }
+
+    async fn dial(self, address: MemberName) {
+        let ends = dial(&address.to_string()).await.and_then(|stream| {
+            let (local, remote) = (stream.local_addr()?, stream.peer_addr()?);
+            Ok((stream, local, remote))
+        });
+        match ends {
+            Ok((stream, local, remote)) => self.attend(stream, None, |machine, now, conn| {
+                machine.dialled(now, conn, address, local, remote);
+            }),
+            Err(error) => {
+                tracing::debug!(%address, "no mesh peer answers: {error}");
+                self.enter(|state, now| state.machine.dial_failed(now, &address));
+            }
+        }
+    }
+
+    /// Uses the state, then sends all messages of the state machine and handles its events. Returns
+    /// an empty result if the node is stopping.
+    fn enter<T: Default>(&self, action: impl FnOnce(&mut MeshState, Instant) -> T) -> T {
+        let mut locked = self.0.state.lock();
+        let Some(state) = locked.as_mut() else {
+            return T::default();
+        };
+        let now = Instant::now();
+        let result = action(state, now);
+        while let Some((conn, bytes)) = state.machine.poll_transmit() {
+            let sent = state
+                .links
+                .get(&conn)
+                .map(|link| link.output.sender.send(bytes));
+            if let Some(Err(MeshEnd::Offence(offence))) = sent {
+                state.machine.offended_by(now, conn, offence);
+            }
+        }
+        while let Some(event) = state.machine.poll_event() {
+            self.handle_event(state, event);
+        }
+        drop(locked);
+        self.0.used.notify_one();
+        result
+    }
+
+    fn handle_event(&self, state: &mut MeshState, event: MeshEvent) {
+        let events = &self.0.events;
+        match event {
+            MeshEvent::Dial(address) => drop(tokio::spawn(self.clone().dial(address))),
+            MeshEvent::Close(conn) => state.forget(conn),
+            MeshEvent::Established(conn, who) => {
+                let link = state.links.get_mut(&conn);
+                link.into_iter()
+                    .for_each(|link| link.peer = Some(who.id.clone()));
+            }
+            MeshEvent::PeerUp { who, dialled } => {
+                let who = shown(who);
+                events.record(News::ForeignUp { who, dialled });
+            }
+            MeshEvent::PeerDown(who, why) => {
+                events.record(News::ForeignDown(shown(who), why.to_string()));
+            }
+            MeshEvent::Rejected(address, why) => {
+                let (address, why) = (address.to_string(), why.to_string());
+                events.record(News::ForeignRejected(address, why));
+            }
+            MeshEvent::Chat(who, text) => {
+                let from = who.name;
+                events.record(News::Chat { from, text });
+            }
+            MeshEvent::Binary(who, length_bytes, bytes) => {
+                self.0.mailbox.deliver(who.name, length_bytes, bytes);
+            }
+            MeshEvent::Learned(who, count) => {
+                let from = shown(who);
+                events.record(News::ForeignLearned { from, count });
+            }
+            MeshEvent::Offended(culprit, what) => {
+                let ip = culprit.ip;
+                let who = match culprit.name.as_str() {
+                    "" => ip.to_string(),
+                    name => format!("{name:?} at {ip}"),
+                };
+                events.warn(format!("the mesh peer {who} {what}"));
+            }
+        }
+    }
+}
+
+impl MeshState {
+    fn reports(&self) -> Vec<MeshReport> {
+        let report = |peer: MeshPeer| {
+            let links = self.links.values();
+            let links = links.filter(|link| link.peer.as_ref() == Some(&peer.id));
+            let past = self.past.get(&peer.id).copied().unwrap_or_default();
+            let moved = links.clone().map(|link| link.output.moved.bytes());
+            let sum = |a: (u64, u64), b: (u64, u64)| (a.0 + b.0, a.1 + b.1);
+            let (received_bytes, sent_bytes) = moved.fold(past, sum);
+            let rate_bytes_per_s = links
+                .map(|link| link.output.moved.rate())
+                .find_map(|rate| rate);
+            MeshReport {
+                peer,
+                received_bytes,
+                sent_bytes,
+                rate_bytes_per_s,
+            }
+        };
+        self.machine.peers().into_iter().map(report).collect()
+    }
+
+    /// Drops the link of a connection, and keeps its counters.
+    fn forget(&mut self, conn: ConnId) {
+        let Some(link) = self.links.remove(&conn) else {
             return;
         };
-        self.outbox
-            .report(MeshEvent::Established(conn, made.who.clone()));
-        if made.is_first {
-            self.outbox.report(MeshEvent::PeerUp {
-                who: made.who,
-                dialled: made.is_dialled,
-            });
-        }
-        if let Some(list) = self.peers.list_for(conn) {
-            self.outbox.send(conn, list);
+        let (received, sent) = link.output.moved.bytes();
+        let is_room = |id: &String| self.past.len() < PAST_MAX || self.past.contains_key(id);
+        let peer = link.peer.filter(|id| received + sent > 0 && is_room(id));
+        if let Some(id) = peer {
+            let past = self.past.entry(id).or_default();
+            *past = (past.0 + received, past.1 + sent);
         }
     }
+}
 
-    /// Ends a connection in the handshake, without [`MeshEvent::PeerDown`]. Sends the peer the
-    /// reason before, if there is one.
-    fn close(&mut self, conn: ConnId, refusal: Option<&[u8]>) {
-        if let Some(refusal) = refusal {
-            self.outbox.send(conn, refusal.to_vec());
-        }
-        if self.peers.remove(conn).is_some() {
-            self.outbox.report(MeshEvent::Close(conn));
-        }
-    }
-
-    /// Removes a connection in any stage, which has ended or is about to be closed.
-    fn end(&mut self, now: Instant, conn: ConnId, why: DownWhy) {
-        let Some(RemovedConn {
-            conn: gone,
-            was_last,
-        }) = self.peers.remove(conn)
-        else {
-            return;
-        };
-        if gone.stage() == Stage::Reply
-            && let Some(address) = gone.dialled()
-        {
-            // a rejection may have been lost with the connection
-            self.addresses.dialled(now, address, DialResult::Failed);
-            let rejected = MeshEvent::Rejected(address.clone(), Rejection::Silent);
-            self.outbox.report(rejected);
-        }
-        if !was_last {
-            return;
-        }
-        if let Some(listen) = gone.accepted_listen() {
-            // the peer listened there and may come back
-            self.addresses.learn(MemberName::Address(listen), None, now);
-        }
-        self.outbox.report(MeshEvent::PeerDown(gone.who(), why));
-        self.addresses.dial_soon(now);
+/// Describes a peer for the rest of the node.
+fn shown(who: Who) -> ForeignPeer {
+    ForeignPeer {
+        id: who.id,
+        name: who.name,
+        address: who.address,
     }
 }

@@ -1,4 +1,3 @@
-//! Sockets of the two legacy protocols.
+//! Sockets of the discovery protocol.
 
 pub mod discovery;
-pub mod mesh;

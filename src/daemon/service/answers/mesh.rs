@@ -7,7 +7,7 @@ use crate::daemon::control::{
     Failure, FailureKind, MeshInfo, MeshPeerSeen, PeerInfo, PeerState, Plane,
 };
 use p2pfs_legacy::LegacyPeers;
-use p2pfs_legacy::mesh_plane::{MemberName, Mesh, MeshReport};
+use p2pfs_legacy::mesh::{MemberName, Mesh, MeshReport};
 
 /// Digits of a node's key that form its ID in the mesh.
 const MESH_ID_DIGITS: usize = 32;
@@ -27,13 +27,13 @@ pub(super) async fn mesh(
             Failure::new(FailureKind::Invalid, message)
                 .with_remedy("write HOST:PORT, such as 192.0.2.1:18001")
         })?;
-        mesh.connect(address).await;
+        mesh.connect(address);
     }
     if discover {
-        mesh.discover().await;
+        mesh.discover();
     }
-    let known = mesh.known().await;
-    let peers = mesh.peers().await;
+    let known = mesh.known();
+    let peers = mesh.peers();
     Ok(MeshInfo {
         address: mesh.address().to_string(),
         max_peers: services.settings.at_start.mesh.max_peers,
@@ -51,7 +51,7 @@ pub(super) async fn mesh_peers(services: &Services, native: &[PeerInfo]) -> Vec<
         let id = &report.peer.id;
         id.len() == MESH_ID_DIGITS && native.iter().any(|peer| peer.node.starts_with(&**id))
     };
-    let reports = mesh.peers().await.into_iter();
+    let reports = mesh.peers().into_iter();
     reports
         .filter(|report| !is_native(report))
         .map(mesh_peer)

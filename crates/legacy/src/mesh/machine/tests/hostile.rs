@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::mesh::known::{KNOWN_MAX, KNOWN_OF_PEER_MAX};
 
 fn offences(world: &MeshWorld) -> Vec<(String, u64, MeshOffence)> {
     let peers = world.machine.peers();
@@ -232,12 +233,11 @@ proptest! {
                 MeshAction::Close(n) => world.machine.closed(world.now, conn(n)),
                 MeshAction::Pass(n) => world.pass(seconds(u64::from(n))),
             }
-            prop_assert!(world.machine.peers.count() <= 4);
+            prop_assert!(world.machine.in_use().len() <= 4);
             prop_assert!(world.machine.known().len() <= KNOWN_MAX + 1);
             let (peers, conns) = (world.machine.peers(), world.machine.in_use());
             for peer in peers.iter().filter(|peer| peer.is_up) {
-                let is_in_use = conns.iter().any(|(_, who)| who.id == peer.id);
-                prop_assert!(is_in_use, "{}", peer.id);
+                prop_assert!(conns.contains_key(&*peer.id), "{}", peer.id);
             }
             prop_assert!(world.machine.poll_timeout() > world.now || world.machine.addresses.next_round().is_some()
                 || world.machine.poll_timeout() <= world.now + seconds(31));

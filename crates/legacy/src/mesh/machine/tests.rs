@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::mesh::known::{DIAL_JITTER, DIALS_AT_ONCE, TRIES_MAX};
 use crate::wire::mesh::{Decoder, Item};
 
 mod hostile;
@@ -93,7 +94,7 @@ impl MeshWorld {
         };
         let local = "10.0.0.1:45678".parse().unwrap();
         self.machine
-            .dialled(self.now, conn, known::plain(member(address)), local, remote);
+            .dialled(self.now, conn, plain(member(address)), local, remote);
         conn
     }
 
@@ -371,8 +372,8 @@ fn simultaneous_dials_keep_one_session_and_close_none() {
     assert_eq!(closes(&mut world), 0);
     assert_eq!(world.up(), ["bob"]);
     // this node's ID is smaller, so both sides use the connection that it dialled
-    let in_use: Vec<ConnId> = world.machine.in_use().iter().map(|(c, _)| *c).collect();
-    assert_eq!(in_use, [ours]);
+    let in_use = world.machine.in_use().into_values();
+    assert_eq!(in_use.collect::<Vec<_>>(), [ours]);
     world.machine.closed(world.now, ours);
     assert_eq!(world.up(), ["bob"], "the other one is still there");
     world.machine.closed(world.now, theirs);
@@ -385,11 +386,14 @@ fn talk_reaches_every_peer_except_the_excluded_ones() {
     let bob = world.join("10.0.0.2:40001", BOB, "bob", 18002);
     let carol = world.join("10.0.0.3:40001", CAROL, "carol", 18003);
     world.sent();
-    assert_eq!(world.machine.send_chat("BYTES:3", &|_| false), 2);
+    assert_eq!(
+        world.machine.send_chat("BYTES:3", &|_| false),
+        ["bob", "carol"]
+    );
     let said = "\\BYTES:3\n".to_owned();
     assert_eq!(world.sent(), [(bob, said.clone()), (carol, said)]);
-    assert_eq!(world.machine.send_chat("hi", &|id| id == BOB), 1);
-    assert_eq!(world.machine.send_chat("  ", &|_| false), 0);
+    assert_eq!(world.machine.send_chat("hi", &|id| id == BOB), ["carol"]);
+    assert!(world.machine.send_chat("  ", &|_| false).is_empty());
     world.events();
     world.hear(bob, false, "LISTEN:x\nhello\x1b[2J\n\n");
     let bob_is = who(BOB, "bob", "10.0.0.2:18002");

@@ -1,36 +1,36 @@
 //! TCP of the mesh protocol: reading and writing one connection. [`open`] splits a connection into
 //! a [`MeshReader`], a [`MeshWriter`] and the queue of the writer, [`MeshSender`].
 //!
-//! This module has the deadlines of the sockets and the queues to a peer. A peer cannot occupy this
+//! This module has the deadlines of the sockets and the queue to a peer. A peer cannot occupy this
 //! node for long by what it sends or withholds, and a peer that does not read is dropped. No other
 //! message interrupts a message that is being written.
 
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use super::machine::MeshOffence;
 use crate::wire::mesh::{DecodeError, Decoder, Item};
-use p2pfs_transfer::net::socket::{adopt_tcp, listen_tcp};
 
 /// Timeout of dialling, as in the original programs.
 const DIAL: Duration = Duration::from_secs(10);
 /// How long the next [`PACE_BYTES`] of an incomplete message, or its end, may take to arrive.
-pub const PACE: Duration = Duration::from_secs(20);
+const PACE: Duration = Duration::from_secs(20);
 /// Minimum bytes of an incomplete message that arrive in each [`PACE`].
-pub const PACE_BYTES: usize = 16 << 10;
+const PACE_BYTES: usize = 16 << 10;
 /// How long a peer may accept none of the bytes that wait for it.
-pub const WRITE_PATIENCE: Duration = Duration::from_secs(30);
+const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 /// Maximum calls of [`MeshSender::send`] whose lines wait to be written. A peer for which more
 /// would wait does not read.
 pub const LINES_MAX: usize = 256;
+/// Maximum items that are returned at once.
+const BATCH_MAX: usize = 1024;
 /// How long this node reads on from a connection that it closes. A close with unread bytes would
 /// destroy the last lines to the peer, for example a rejection.
 const LINGER: Duration = Duration::from_secs(2);
@@ -38,158 +38,131 @@ const LINGER: Duration = Duration::from_secs(2);
 const STEP_BYTES: usize = 256 << 10;
 
 /// Why a connection is unusable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MeshEnd {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MeshEnd {
     /// The peer or the network closed it.
-    #[error("the connection ended")]
     Closed,
-    /// The received bytes are not valid.
-    #[error(transparent)]
-    Garbled(#[from] DecodeError),
-    /// A message arrived too slowly.
-    #[error("a message came too slowly")]
-    TooSlow,
-    /// The peer does not read.
-    #[error("the peer does not read")]
-    NeverReads,
+    /// The peer broke the rules.
+    Offence(MeshOffence),
 }
 
-/// A message whose bytes the caller gives piece by piece. If it is dropped before all are given,
-/// the rest is sent as zeros, because no other message can start before its end.
-#[derive(Debug)]
-pub struct StreamedMessage {
-    pieces: mpsc::Sender<Bytes>,
-}
-
-/// A [`StreamedMessage`] on the writer's side.
-struct QueuedMessage {
-    head: Bytes,
-    /// Number of bytes after the head.
-    length_bytes: u64,
-    pieces: mpsc::Receiver<Bytes>,
-}
-
-/// Listens on an IPv4 address.
-///
-/// # Errors
-/// The error of the system call.
-pub fn listen(at: SocketAddr) -> io::Result<TcpListener> {
-    listen_tcp(at)
-}
-
-/// Adopts the listening socket of an earlier process.
-///
-/// # Errors
-/// If the socket does not listen on this address.
-pub fn adopt(socket: OwnedFd, at: SocketAddr) -> io::Result<TcpListener> {
-    adopt_tcp(socket, at)
+impl From<DecodeError> for MeshEnd {
+    fn from(error: DecodeError) -> Self {
+        Self::Offence(match error {
+            DecodeError::EndlessLine => MeshOffence::EndlessLine,
+            DecodeError::BadBytes { .. } => MeshOffence::BadBytes,
+        })
+    }
 }
 
 /// Connects to an address of the form `host:port`.
 ///
 /// # Errors
 /// The error of the system call, or a timeout.
-pub async fn dial(address: &str) -> io::Result<TcpStream> {
+pub(super) async fn dial(address: &str) -> io::Result<TcpStream> {
     let dialled = timeout(DIAL, TcpStream::connect(address)).await;
     dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
+/// Splits a connection into its halves and the queue of the writing half.
+pub(super) fn open(stream: TcpStream) -> (MeshReader, MeshWriter, MeshSender) {
+    let _slower = stream.set_nodelay(true);
+    let (reading, writing) = stream.into_split();
+    let (sender, queue) = mpsc::channel(LINES_MAX);
+    let reader = MeshReader {
+        stream: reading,
+        decoder: Decoder::default(),
+        failure: None,
+        left: PACE,
+        brought: 0,
+    };
+    let writer = MeshWriter {
+        stream: writing,
+        queue,
+    };
+    (reader, writer, MeshSender(sender))
+}
+
 /// Reading half of a connection.
-pub struct MeshReader {
+pub(super) struct MeshReader {
     stream: OwnedReadHalf,
     decoder: Decoder,
+    /// Error behind the items that were returned last.
+    failure: Option<MeshEnd>,
     /// Remaining time in which [`PACE_BYTES`] of the incomplete message must arrive.
     left: Duration,
     /// Bytes that have arrived of these [`PACE_BYTES`].
     brought: usize,
 }
 
-/// Queue of a connection's output. When all clones are dropped and the output is written, the
-/// connection is closed for writing.
-#[derive(Debug, Clone)]
-pub struct MeshSender {
-    lines: mpsc::Sender<Vec<u8>>,
-    messages: mpsc::Sender<QueuedMessage>,
-}
-
-/// Writing half of a connection.
-pub struct MeshWriter {
-    stream: OwnedWriteHalf,
-    lines: mpsc::Receiver<Vec<u8>>,
-    messages: mpsc::Receiver<QueuedMessage>,
-}
-
-/// Splits a connection into its halves and the queue of the writing half.
-pub fn open(stream: TcpStream) -> (MeshReader, MeshWriter, MeshSender) {
-    let _slower = stream.set_nodelay(true);
-    let (reading, writing) = stream.into_split();
-    let (lines, line_queue) = mpsc::channel(LINES_MAX);
-    let (messages, message_queue) = mpsc::channel(1);
-    let reader = MeshReader {
-        stream: reading,
-        decoder: Decoder::default(),
-        left: PACE,
-        brought: 0,
-    };
-    let writer = MeshWriter {
-        stream: writing,
-        lines: line_queue,
-        messages: message_queue,
-    };
-    (reader, writer, MeshSender { lines, messages })
-}
-
 impl MeshReader {
-    /// Returns the next item. Cancel-safe: dropping the future loses nothing.
+    /// Returns the next items, at least one: all that have arrived, so that many small pieces of a
+    /// file are not written to the disk one by one. Cancel-safe: dropping the future loses nothing.
     ///
     /// # Errors
     /// [`MeshEnd`]; the connection is then unusable.
-    pub async fn next(&mut self) -> Result<Item, MeshEnd> {
+    pub(super) async fn next(&mut self) -> Result<Vec<Item>, MeshEnd> {
         loop {
-            if let Some(item) = self.buffered()? {
-                return Ok(item);
+            if let Some(failure) = self.failure {
+                return Err(failure);
             }
-            let is_inside = self.decoder.is_inside();
-            let buffer = self.decoder.buffer();
-            buffer.reserve(STEP_BYTES);
-            let begun = Instant::now();
-            let reading = self.stream.read_buf(buffer);
-            let read = if is_inside {
-                timeout(self.left, reading).await
-            } else {
-                // between messages, the state machine limits the silence of the peer
-                Ok(reading.await)
-            };
-            let count = match read {
-                Err(_) => return Err(MeshEnd::TooSlow),
-                Ok(Err(_) | Ok(0)) => return Err(MeshEnd::Closed),
-                Ok(Ok(count)) => count,
-            };
-            if is_inside {
-                self.left = self.left.saturating_sub(begun.elapsed());
+            let items = self.decode();
+            if !items.is_empty() {
+                return Ok(items);
             }
-            self.brought += count;
-            if self.brought >= PACE_BYTES {
+            if self.failure.is_none() {
+                self.read().await?;
+            }
+        }
+    }
+
+    fn decode(&mut self) -> Vec<Item> {
+        let mut items = Vec::new();
+        while items.len() < BATCH_MAX {
+            match self.decoder.next_item() {
+                Ok(Some(item)) => items.push(item),
+                Ok(None) => break,
+                Err(error) => {
+                    self.failure = Some(error.into());
+                    break;
+                }
+            }
+            if !self.decoder.is_inside() {
                 (self.left, self.brought) = (PACE, 0);
             }
         }
+        items
     }
 
-    /// Returns the next item if the bytes read so far contain it. Does not read from the
-    /// connection.
-    ///
-    /// # Errors
-    /// [`MeshEnd::Garbled`]; the connection is then unusable.
-    pub fn buffered(&mut self) -> Result<Option<Item>, MeshEnd> {
-        let item = self.decoder.next_item()?;
-        if item.is_some() && !self.decoder.is_inside() {
+    async fn read(&mut self) -> Result<(), MeshEnd> {
+        let is_inside = self.decoder.is_inside();
+        let buffer = self.decoder.buffer();
+        buffer.reserve(STEP_BYTES);
+        let begun = Instant::now();
+        let reading = self.stream.read_buf(buffer);
+        let read = if is_inside {
+            timeout(self.left, reading).await
+        } else {
+            // between messages, the state machine limits the silence of the peer
+            Ok(reading.await)
+        };
+        let count = match read {
+            Err(_) => return Err(MeshEnd::Offence(MeshOffence::TooSlow)),
+            Ok(Err(_) | Ok(0)) => return Err(MeshEnd::Closed),
+            Ok(Ok(count)) => count,
+        };
+        if is_inside {
+            self.left = self.left.saturating_sub(begun.elapsed());
+        }
+        self.brought += count;
+        if self.brought >= PACE_BYTES {
             (self.left, self.brought) = (PACE, 0);
         }
-        Ok(item)
+        Ok(())
     }
 
     /// Reads and discards bytes until the peer closes the connection, for at most two seconds.
-    pub async fn linger(mut self) {
+    pub(super) async fn linger(mut self) {
         let drain = async {
             let mut rest = vec![0; 4096];
             while self
@@ -203,14 +176,38 @@ impl MeshReader {
     }
 }
 
+/// Queue of a connection's output. When all clones are dropped and the output is written, the
+/// connection is closed for writing.
+#[derive(Debug, Clone)]
+pub(super) struct MeshSender(mpsc::Sender<Output>);
+
+#[derive(Debug)]
+struct Output {
+    /// Whole lines, or the beginning of a message.
+    head: Bytes,
+    /// Number of bytes of the message after the head.
+    length_bytes: u64,
+    pieces: Option<mpsc::Receiver<Bytes>>,
+}
+
+/// A message whose bytes the caller gives piece by piece. If it is dropped before all are given,
+/// the rest is sent as zeros, because no other message can start before its end.
+#[derive(Debug)]
+pub(super) struct StreamedMessage(mpsc::Sender<Bytes>);
+
 impl MeshSender {
     /// Queues one or more lines without waiting.
     ///
     /// # Errors
-    /// [`MeshEnd::NeverReads`] if [`LINES_MAX`] already wait, [`MeshEnd::Closed`].
-    pub fn send(&self, lines: Vec<u8>) -> Result<(), MeshEnd> {
-        self.lines.try_send(lines).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => MeshEnd::NeverReads,
+    /// [`MeshOffence::NeverReads`] if [`LINES_MAX`] already wait, [`MeshEnd::Closed`].
+    pub(super) fn send(&self, lines: Vec<u8>) -> Result<(), MeshEnd> {
+        let output = Output {
+            head: lines.into(),
+            length_bytes: 0,
+            pieces: None,
+        };
+        self.0.try_send(output).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => MeshEnd::Offence(MeshOffence::NeverReads),
             mpsc::error::TrySendError::Closed(_) => MeshEnd::Closed,
         })
     }
@@ -220,16 +217,20 @@ impl MeshSender {
     ///
     /// # Errors
     /// [`MeshEnd::Closed`].
-    pub async fn begin(&self, head: Bytes, length_bytes: u64) -> Result<StreamedMessage, MeshEnd> {
+    pub(super) async fn begin(
+        &self,
+        head: Bytes,
+        length_bytes: u64,
+    ) -> Result<StreamedMessage, MeshEnd> {
         let (sender, pieces) = mpsc::channel(1);
-        let begun = QueuedMessage {
+        let output = Output {
             head,
             length_bytes,
-            pieces,
+            pieces: Some(pieces),
         };
-        let sent = self.messages.send(begun).await;
+        let sent = self.0.send(output).await;
         sent.map_err(|_| MeshEnd::Closed)?;
-        Ok(StreamedMessage { pieces: sender })
+        Ok(StreamedMessage(sender))
     }
 }
 
@@ -238,10 +239,16 @@ impl StreamedMessage {
     ///
     /// # Errors
     /// [`MeshEnd::Closed`].
-    pub async fn give(&self, bytes: Bytes) -> Result<(), MeshEnd> {
-        let sent = self.pieces.send(bytes).await;
+    pub(super) async fn give(&self, bytes: Bytes) -> Result<(), MeshEnd> {
+        let sent = self.0.send(bytes).await;
         sent.map_err(|_| MeshEnd::Closed)
     }
+}
+
+/// Writing half of a connection.
+pub(super) struct MeshWriter {
+    stream: OwnedWriteHalf,
+    queue: mpsc::Receiver<Output>,
 }
 
 impl MeshWriter {
@@ -249,37 +256,30 @@ impl MeshWriter {
     ///
     /// # Errors
     /// [`MeshEnd`] if not all of it was written.
-    pub async fn run(mut self) -> Result<(), MeshEnd> {
-        loop {
-            tokio::select! {
-                biased;
-                Some(lines) = self.lines.recv() => self.write(&lines).await?,
-                Some(message) = self.messages.recv() => self.write_message(message).await?,
-                else => break,
+    pub(super) async fn run(mut self) -> Result<(), MeshEnd> {
+        while let Some(output) = self.queue.recv().await {
+            self.write(&output.head).await?;
+            let (mut left, mut pieces) = (output.length_bytes, output.pieces);
+            while left > 0 {
+                let piece = match &mut pieces {
+                    Some(pieces) => pieces.recv().await,
+                    None => None,
+                };
+                let zeros = || Bytes::from(vec![0; left.min(STEP_BYTES as u64) as usize]);
+                let piece = piece.unwrap_or_else(zeros);
+                let piece = &piece[..left.min(piece.len() as u64) as usize];
+                self.write(piece).await?;
+                left -= piece.len() as u64;
             }
         }
         let _gone = self.stream.shutdown().await;
         Ok(())
     }
 
-    /// Writes a message to its end, because nothing may interrupt it.
-    async fn write_message(&mut self, mut message: QueuedMessage) -> Result<(), MeshEnd> {
-        self.write(&message.head).await?;
-        let mut left = message.length_bytes;
-        while left > 0 {
-            let zeros = || Bytes::from(vec![0; left.min(STEP_BYTES as u64) as usize]);
-            let piece = message.pieces.recv().await.unwrap_or_else(zeros);
-            let piece = &piece[..left.min(piece.len() as u64) as usize];
-            self.write(piece).await?;
-            left -= piece.len() as u64;
-        }
-        Ok(())
-    }
-
     async fn write(&mut self, mut bytes: &[u8]) -> Result<(), MeshEnd> {
         while !bytes.is_empty() {
             match timeout(WRITE_PATIENCE, self.stream.write(bytes)).await {
-                Err(_) => return Err(MeshEnd::NeverReads),
+                Err(_) => return Err(MeshEnd::Offence(MeshOffence::NeverReads)),
                 Ok(Err(_) | Ok(0)) => return Err(MeshEnd::Closed),
                 Ok(Ok(count)) => bytes = &bytes[count..],
             }
@@ -290,14 +290,29 @@ impl MeshWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
     use crate::wire::mesh::Line;
+    use tokio::net::TcpListener;
 
     async fn pair() -> (TcpStream, TcpStream) {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap().to_string();
         let (near, far) = tokio::join!(dial(&at), listener.accept());
         (near.unwrap(), far.unwrap().0)
+    }
+
+    /// Reads items one by one.
+    struct Items(MeshReader, VecDeque<Item>);
+
+    impl Items {
+        async fn next(&mut self) -> Result<Item, MeshEnd> {
+            while self.1.is_empty() {
+                self.1 = self.0.next().await?.into();
+            }
+            Ok(self.1.pop_front().unwrap())
+        }
     }
 
     #[tokio::test]
@@ -305,7 +320,8 @@ mod tests {
         let (near, far) = pair().await;
         let (_, writer, sender) = open(near);
         let _writing = tokio::spawn(writer.run());
-        let (mut reader, ..) = open(far);
+        let (reader, ..) = open(far);
+        let mut reader = Items(reader, VecDeque::new());
         sender.send(b"id:x\n".to_vec()).unwrap();
         let head = Bytes::from_static(b"BYTES:17\nFILECHUNK:a\n");
         let message = sender.begin(head, 5).await.unwrap();
@@ -330,7 +346,8 @@ mod tests {
         let (near, far) = pair().await;
         let (_, writer, sender) = open(near);
         let writing = tokio::spawn(writer.run());
-        let (mut reader, ..) = open(far);
+        let (reader, ..) = open(far);
+        let mut reader = Items(reader, VecDeque::new());
         sender.send(b"id:x\n".to_vec()).unwrap();
         let head = Bytes::from_static(b"BYTES:14\nFILECHUNK:a\n");
         let message = sender.begin(head, 2).await.unwrap();
@@ -364,7 +381,10 @@ mod tests {
                 }
             }
         });
-        assert_eq!(reader.next().await, Err(MeshEnd::TooSlow));
+        assert_eq!(
+            reader.next().await,
+            Err(MeshEnd::Offence(MeshOffence::TooSlow))
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -374,12 +394,18 @@ mod tests {
         let writing = tokio::spawn(writer.run());
         let large = Bytes::from(vec![0; 64 << 20]);
         sender.begin(large, 0).await.unwrap();
-        assert_eq!(writing.await.unwrap(), Err(MeshEnd::NeverReads));
+        assert_eq!(
+            writing.await.unwrap(),
+            Err(MeshEnd::Offence(MeshOffence::NeverReads))
+        );
         drop(far);
         let (near, _far) = pair().await;
         let (_, _unread, sender) = open(near);
         let lines = 0..=LINES_MAX;
         let sent: Vec<_> = lines.map(|_| sender.send(b"PING\n".to_vec())).collect();
-        assert_eq!(sent.last(), Some(&Err(MeshEnd::NeverReads)));
+        assert_eq!(
+            sent.last(),
+            Some(&Err(MeshEnd::Offence(MeshOffence::NeverReads)))
+        );
     }
 }
