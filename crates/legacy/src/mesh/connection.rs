@@ -26,8 +26,8 @@ const PACE: Duration = Duration::from_secs(20);
 const PACE_BYTES: usize = 16 << 10;
 /// How long a peer may accept none of the bytes that wait for it.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
-/// Maximum calls of [`MeshSender::send`] whose lines wait to be written. A peer for which more
-/// would wait does not read.
+/// Maximum pieces of text that wait to be written to a peer. A peer for which more would wait does
+/// not read.
 pub const LINES_MAX: usize = 256;
 /// Maximum items that are returned at once.
 const BATCH_MAX: usize = 1024;
