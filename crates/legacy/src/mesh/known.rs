@@ -177,9 +177,10 @@ impl AddressBook {
         let Some(known) = self.known.get_mut(address) else {
             return;
         };
-        let (base, most) = match known.is_learned() {
-            true => (RETRY_MAX, RETRY_RARELY),
-            false => (RETRY_MIN, RETRY_MAX),
+        let (base, most) = if known.is_learned() {
+            (RETRY_MAX, RETRY_RARELY)
+        } else {
+            (RETRY_MIN, RETRY_MAX)
         };
         let wait = match how {
             DialResult::Connected => RETRY_MIN,

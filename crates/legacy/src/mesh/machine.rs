@@ -667,10 +667,12 @@ impl MeshMachine {
     /// Handles the first line of a dialled peer: establishes or closes the connection.
     fn introduce_dialled(&mut self, now: Instant, conn: ConnId, id: &str) {
         let is_known = id == self.config.id || self.conns_of(id).any(Conn::is_dialled);
-        let how = match self.is_full_for(id) {
-            _ if is_known => DialResult::Known,
-            true => DialResult::Full,
-            false => DialResult::Connected,
+        let how = if is_known {
+            DialResult::Known
+        } else if self.is_full_for(id) {
+            DialResult::Full
+        } else {
+            DialResult::Connected
         };
         if let Some(address) = &self.conns[&conn].dialled {
             self.addresses.dialled(now, address, how);

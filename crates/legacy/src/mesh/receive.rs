@@ -232,9 +232,15 @@ mod tests {
 
     use super::*;
 
-    /// A store in memory, with the published files and the reasons of failures.
+    /// A store in memory.
     #[derive(Clone, Default)]
-    struct Memory(Rc<RefCell<(Vec<(String, Vec<u8>)>, Vec<String>)>>);
+    struct Memory(Rc<RefCell<Outcomes>>);
+
+    #[derive(Default)]
+    struct Outcomes {
+        published: Vec<(String, Vec<u8>)>,
+        failures: Vec<String>,
+    }
 
     impl FileStore for Memory {
         type Part = RefCell<Vec<u8>>;
@@ -253,13 +259,16 @@ mod tests {
 
         fn publish(&self, part: Self::Part, name: &[u8]) -> Result<Vec<u8>, String> {
             let text = String::from_utf8(name.to_vec()).unwrap();
-            self.0.borrow_mut().0.push((text, part.into_inner()));
+            self.0
+                .borrow_mut()
+                .published
+                .push((text, part.into_inner()));
             Ok(name.to_vec())
         }
 
         fn report(&self, _: &[u8], _: u64, stage: PushStage) {
             if let PushStage::Failed(why) = stage {
-                self.0.borrow_mut().1.push(why);
+                self.0.borrow_mut().failures.push(why);
             }
         }
     }
@@ -305,11 +314,11 @@ mod tests {
         }
 
         fn published(&self) -> Vec<(String, Vec<u8>)> {
-            self.store.0.borrow().0.clone()
+            self.store.0.borrow().published.clone()
         }
 
         fn failures(&self) -> Vec<String> {
-            self.store.0.borrow().1.clone()
+            self.store.0.borrow().failures.clone()
         }
     }
 
@@ -424,6 +433,10 @@ mod tests {
         sender.start("b", b"x");
         let store = sender.store.clone();
         drop(sender);
-        assert_eq!(store.0.borrow().1.len(), 3, "a cut-off file is reported");
+        assert_eq!(
+            store.0.borrow().failures.len(),
+            3,
+            "a cut-off file is reported"
+        );
     }
 }
