@@ -155,6 +155,12 @@ impl Cache {
         index.sizes(|entry| entry.unchecked || entry.summary.in_doubt)
     }
 
+    /// Returns how many events were lost because their queue was full. Unlike [`Cache::usage`], its
+    /// cost does not depend on the number of open files.
+    pub fn events_lost(&self) -> u64 {
+        self.core().context.events_lost()
+    }
+
     /// Returns the current usage. Reads memory only.
     pub fn usage(&self) -> CacheUsage {
         let core = self.core();
@@ -169,7 +175,6 @@ impl Cache {
             pinned_cost_bytes: tally.pinned_cost_bytes,
             files: index.iter().len(),
             complete_files: tally.complete_files,
-            events_lost: core.context.events_lost(),
             disk_errors: core.context.disk_errors(),
             damaged_bytes: damage.bytes,
             damaged_at: damage.at,

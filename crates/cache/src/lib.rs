@@ -171,8 +171,6 @@ pub struct CacheUsage {
     pub files: usize,
     /// Number of complete files among them.
     pub complete_files: usize,
-    /// Number of events dropped because they were not read in time, since the start.
-    pub events_lost: u64,
     /// Number of changes, such as writes, that the disk refused since the start, and of failed
     /// measurements of its free space.
     pub disk_errors: u64,

@@ -27,7 +27,7 @@ pub(super) trait CacheSource: Send + 'static {
 
 impl CacheSource for Cache {
     fn events_lost(&self) -> u64 {
-        self.usage().events_lost
+        Cache::events_lost(self)
     }
 
     fn complete(&self) -> Vec<(ContentHash, u64)> {
