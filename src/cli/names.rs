@@ -1,5 +1,5 @@
-//! Path arguments of the user. A path is any bytes. An absolute path leads through the mount point
-//! or begins at the root of the shared folder. A relative path begins at the current directory if
+//! Path arguments of the user. A path is any bytes. An absolute path leads through the mount point,
+//! or through a bind mount of a folder of the mount, or begins at the root of the shared folder. A relative path begins at the current directory if
 //! this is inside the mount, otherwise at the root of the shared folder.
 
 use std::env;
@@ -10,16 +10,55 @@ use std::path::{Component, Path, PathBuf};
 use super::error::CliError;
 use super::text::escape;
 use crate::daemon::control::{Call, Client, ClientError, Named, Status};
+use p2pfs_types::files::mountinfo::{self, MOUNTINFO};
 
 /// Maximum number of links followed in a row, as in the kernel (path_resolution(7)).
 const LINKS_MAX: usize = 40;
 
 /// Converts arguments to names of the shared folder, with one request to the daemon for all.
 pub(super) struct PathArguments {
-    /// Real path of the mount point.
-    mount: PathBuf,
+    entrances: Vec<Entrance>,
     /// Current directory within the mount; `None` if it is elsewhere.
     here: Option<PathBuf>,
+}
+
+/// A place of this machine at which a folder of the shared folder is mounted.
+#[derive(Debug, PartialEq, Eq)]
+struct Entrance {
+    /// Real path of the mount point.
+    point: PathBuf,
+    /// The mounted folder, within the shared folder.
+    folder: PathBuf,
+}
+
+impl Entrance {
+    /// Returns the part of a real path within the shared folder, if the path leads through here.
+    fn within(&self, path: &Path) -> Option<PathBuf> {
+        Some(self.folder.join(path.strip_prefix(&self.point).ok()?))
+    }
+}
+
+/// Returns the mount point and the bind mounts of its file system in a list as in
+/// proc_pid_mountinfo(5), those that are beneath others first.
+fn entrances(mount: PathBuf, mounts: &[u8]) -> Vec<Entrance> {
+    let lines = || mounts.split(|byte| *byte == b'\n');
+    let is_mount = |line: &&[u8]| mountinfo::point(line).as_ref() == Some(&mount);
+    // the last file system that was mounted at a point covers the others
+    let device = lines().rfind(is_mount).and_then(mountinfo::device);
+    let bound = lines().filter(|line| device.is_some() && mountinfo::device(line) == device);
+    let bound = bound.filter_map(|line| {
+        Some(Entrance {
+            point: mountinfo::point(line)?,
+            folder: mountinfo::root(line)?.strip_prefix("/").ok()?.to_owned(),
+        })
+    });
+    let mut entrances: Vec<_> = bound.filter(|it| it.point != mount).collect();
+    entrances.push(Entrance {
+        point: mount,
+        folder: PathBuf::new(),
+    });
+    entrances.sort_by_key(|it| std::cmp::Reverse(it.point.components().count()));
+    entrances
 }
 
 impl PathArguments {
@@ -28,10 +67,11 @@ impl PathArguments {
     pub(super) fn ask(client: &mut Client) -> Result<Self, ClientError> {
         let status: Status = client.call(&Call::Status {})?;
         client.wait_for_others(status.peers.alive);
-        let mount = real_path(status.mount.dir.as_local(), None);
+        let mount = real_path(status.mount.dir.as_local(), &[]);
+        let entrances = entrances(mount, &std::fs::read(MOUNTINFO).unwrap_or_default());
         let here = env::current_dir().ok();
-        let here = here.and_then(|here| Some(here.strip_prefix(&mount).ok()?.to_owned()));
-        Ok(Self { mount, here })
+        let here = here.and_then(|here| entrances.iter().find_map(|it| it.within(&here)));
+        Ok(Self { entrances, here })
     }
 
     /// Returns the name that an argument means. With the mount point `/mnt/p2p`, the name `docs/a`
@@ -59,19 +99,19 @@ impl PathArguments {
         }
     }
 
-    /// Returns the part of a path below the mount point, also if the path leads there through
-    /// links. Returns `None` if the path does not lead into the mount.
+    /// Returns the part of a path below the mount point or a bind mount, also if the path leads there
+    /// through links. Returns `None` if the path does not lead into the mount.
     fn beneath_mount(&self, path: &Path) -> Option<PathBuf> {
-        if let Ok(rest) = path.strip_prefix(&self.mount) {
-            return Some(rest.to_owned());
+        let within = |path: &Path| self.entrances.iter().find_map(|it| it.within(path));
+        if let Some(direct) = within(path) {
+            return Some(direct);
         }
         // Resolves the shortest ancestor first and stops at the mount point. A longer path would
         // need an answer from the server of the mounted filesystem.
         let above: Vec<&Path> = path.ancestors().collect();
         above.into_iter().rev().find_map(|top| {
             let rest = path.strip_prefix(top).ok()?;
-            let real = real_path(top, Some(&self.mount));
-            Some(real.strip_prefix(&self.mount).ok()?.join(rest))
+            Some(within(&real_path(top, &self.entrances))?.join(rest))
         })
     }
 }
@@ -81,10 +121,10 @@ pub(super) fn shared_name(client: &mut Client, argument: &OsStr) -> Result<Named
     PathArguments::ask(client)?.of(argument)
 }
 
-/// Resolves links in the path, except those below `mount`. The last component is not opened, but
+/// Resolves links in the path, except those below one of `entrances`. The last component is not opened, but
 /// only read as a link. If it is a mount point, the kernel answers this without the server of the
 /// mounted filesystem.
-fn real_path(path: &Path, mount: Option<&Path>) -> PathBuf {
+fn real_path(path: &Path, entrances: &[Entrance]) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         let real = path.parent().and_then(|parent| parent.canonicalize().ok());
@@ -96,7 +136,7 @@ fn real_path(path: &Path, mount: Option<&Path>) -> PathBuf {
             Ok(target) => path = parent.join(target),
             Err(_) => return named,
         }
-        if mount.is_some_and(|mount| path.starts_with(mount)) {
+        if entrances.iter().any(|it| path.starts_with(&it.point)) {
             return path;
         }
     }
@@ -146,7 +186,7 @@ mod tests {
 
     fn names(here: Option<&str>) -> PathArguments {
         PathArguments {
-            mount: PathBuf::from("/nowhere/p2p"),
+            entrances: entrances("/nowhere/p2p".into(), b""),
             here: here.map(PathBuf::from),
         }
     }
@@ -186,7 +226,7 @@ mod tests {
         link("loop", "loop");
         std::os::unix::fs::symlink(dir.join("real/p2p/docs"), dir.join("into")).unwrap();
         let by_link = PathArguments {
-            mount: real_path(&dir.join("itself"), None),
+            entrances: entrances(real_path(&dir.join("itself"), &[]), b""),
             here: None,
         };
         let of = |given: &str| by_link.of(dir.join(given).as_os_str()).unwrap();
@@ -201,6 +241,28 @@ mod tests {
         }
         assert_eq!(of("itself"), Named::new(""));
         assert_ne!(of("loop/docs/a"), Named::new("docs/a"));
+    }
+
+    #[test]
+    fn a_path_through_a_bind_mount_of_a_folder_leads_into_the_shared_folder() {
+        let mounts = b"41 22 0:46 / /nowhere/p2p rw - fuse.p2pfs p2pfs rw\n\
+            42 22 0:46 /my\\040docs /nowhere/bound rw - fuse.p2pfs p2pfs rw\n\
+            43 41 0:46 /other /nowhere/p2p/my\\040docs/sub rw - fuse.p2pfs p2pfs rw\n\
+            44 22 0:47 /docs /nowhere/elsewhere rw - fuse.p2pfs p2pfs rw\n";
+        let bound = PathArguments {
+            entrances: entrances("/nowhere/p2p".into(), mounts),
+            here: None,
+        };
+        for (given, meant) in [
+            ("/nowhere/p2p/a", "a"),
+            ("/nowhere/bound/a", "my docs/a"),
+            ("/nowhere/bound", "my docs"),
+            ("/nowhere/p2p/my docs/sub/a", "other/a"),
+            ("/nowhere/elsewhere/a", "nowhere/elsewhere/a"),
+        ] {
+            let of = bound.of(OsStr::new(given)).unwrap();
+            assert_eq!(of, Named::new(meant), "{given}");
+        }
     }
 
     #[test]

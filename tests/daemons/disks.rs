@@ -132,6 +132,25 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[apply(promise)]
+fn a_path_through_a_bind_mount_of_a_folder_names_its_entry() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    fs::create_dir(node.share.join("docs")).unwrap();
+    fs::write(node.share.join("docs/file"), "in").unwrap();
+    (node.cli(&["wait", "--file", "docs/file", "--timeout", "60s"])).expect_ok();
+    let bound = node.home.join("bound");
+    fs::create_dir(&bound).unwrap();
+    let _bound = Disk::mount_bound(&node.mounted("docs"), &bound);
+    let file = bound.join("file");
+    assert_eq!(fs::read(&file).unwrap(), b"in");
+    let said = node.cli(&["why", file.to_str().unwrap()]).expect_ok();
+    assert!(said.contains("docs/file: listed"), "{said}");
+    let mut within = node.cli_command(&["why", "file"]);
+    let said = run(within.current_dir(&bound)).expect_ok();
+    assert!(said.contains("docs/file: listed"), "{said}");
+}
+
+#[apply(promise)]
 fn a_disk_mounted_below_a_share_is_listed_while_mounted() {
     let mut cluster = Cluster::new();
     let owner = cluster.start("owner");

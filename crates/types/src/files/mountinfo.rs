@@ -10,7 +10,22 @@ pub const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// Returns the mount point of a line.
 pub fn point(line: &[u8]) -> Option<PathBuf> {
-    let field = line.split(|byte| *byte == b' ').nth(4)?;
+    path(line, 4)
+}
+
+/// Returns the directory of the file system that a line mounts, as a path from the root of the file
+/// system. Only bind mounts have another one than `/`.
+pub fn root(line: &[u8]) -> Option<PathBuf> {
+    path(line, 3)
+}
+
+/// Returns the device number of the file system of a line, as text.
+pub fn device(line: &[u8]) -> Option<&[u8]> {
+    line.split(|byte| *byte == b' ').nth(2)
+}
+
+fn path(line: &[u8], field: usize) -> Option<PathBuf> {
+    let field = line.split(|byte| *byte == b' ').nth(field)?;
     Some(PathBuf::from(OsString::from_vec(unescape(field))))
 }
 
@@ -57,6 +72,8 @@ mod tests {
     fn a_path_with_a_space_is_found_in_the_mount_list() {
         let line = b"41 22 0:46 / /mnt/a\\040b rw shared:1 master:2 - fuse.p2pfs p2pfs rw";
         assert_eq!(point(line), Some(PathBuf::from("/mnt/a b")));
+        assert_eq!(root(line), Some(PathBuf::from("/")));
+        assert_eq!(device(line), Some(&b"0:46"[..]));
         assert_eq!(filesystem(line), Some((&b"fuse.p2pfs"[..], &b"p2pfs"[..])));
     }
 
