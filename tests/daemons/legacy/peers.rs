@@ -203,7 +203,11 @@ fn a_legacy_peers_file_is_listed_and_explained_under_the_name_of_a_departed_node
     let node = start(&mut cluster, "lab", &[&peer], "");
     let mut departed = cluster.start("departed");
     departed.write("theirs", b"of a node");
-    node.wait_for_file("theirs");
+    // the peer's file has the name already
+    eventually("the node's file has the name", HANG_LIMIT, || {
+        let listed = node.cli(&["ls", "--json"]).expect_json();
+        listed["entries"][0]["plane"] == "native"
+    });
     departed.kill();
     eventually("no node shares it", HANG_LIMIT, || {
         let why = node.cli(&["why", "theirs", "--json"]).expect_json();
