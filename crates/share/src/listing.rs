@@ -519,7 +519,9 @@ impl ShareListing {
         let mut contents: Vec<ContentHash> = contents.collect();
         contents.dedup();
         for hash in contents {
-            self.recheck_links(identity, &hash);
+            for slot in self.links_to_recheck(identity, &hash) {
+                self.recheck_told(slot, Cause::Walk, Told::Linked);
+            }
         }
     }
 

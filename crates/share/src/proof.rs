@@ -15,7 +15,8 @@
 //! reported since the hash was made. This holds whatever the times are, so a rename, a link and a
 //! new mode cost no read. It holds if every name of the file is *witnessed*: the name is listed,
 //! and since then no report said that its file was written or that the name became one of another
-//! file ([`Told`]). A walk that finds new times without a report proves nothing.
+//! file ([`Told`]). A walk that finds new times without a report proves nothing. A change is reported
+//! under one name alone, so the others are checked once that one is listed ([`Told::Linked`]).
 //!
 //! A store through a mapping is not reported before the close, and changes the mtime. A new mtime
 //! without a report of a write is therefore a `touch` only if no process has the file open for
@@ -63,6 +64,8 @@ pub(super) enum Told {
     /// Nothing. The name was found by a walk, or is checked because of another name.
     #[default]
     Nothing,
+    /// Another name of the file was listed with new times. All reports until then have been read.
+    Linked,
     /// The attributes changed.
     Attributes,
     /// The name is new. It may be another name of a file that is listed.
@@ -80,9 +83,11 @@ impl Told {
     pub(super) fn then(self, later: Self) -> Self {
         match (self, later) {
             (_, Self::Nothing)
-            | (Self::Created | Self::Moved(_) | Self::Removed | Self::Written, Self::Attributes) => {
-                self
-            }
+            | (Self::Attributes, Self::Linked)
+            | (
+                Self::Created | Self::Moved(_) | Self::Removed | Self::Written,
+                Self::Linked | Self::Attributes,
+            ) => self,
             _ => later,
         }
     }
@@ -90,7 +95,7 @@ impl Told {
     /// Returns whether the name still leads to the file that it led to before, and that file was
     /// not written.
     pub(super) fn keeps_file(self) -> bool {
-        matches!(self, Self::Nothing | Self::Attributes)
+        matches!(self, Self::Nothing | Self::Linked | Self::Attributes)
     }
 }
 
@@ -140,6 +145,8 @@ pub(super) fn judge(
     }
     let known = match told {
         Told::Attributes => listing.witnessed(slot),
+        // if the other name is gone again, it cannot bear witness
+        Told::Linked => listing.witnessed(slot).filter(|_| seen.links > 1),
         Told::Moved(known) => Some(known),
         Told::Created => row.and_then(|row| listing.witnesses_of(slot, &row.known()).next()),
         Told::Nothing | Told::Removed | Told::Written => None,
