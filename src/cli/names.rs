@@ -1,6 +1,7 @@
 //! Path arguments of the user. A path is any bytes. An absolute path leads through the mount point,
-//! or through a bind mount of a folder of the mount, or begins at the root of the shared folder. A relative path begins at the current directory if
-//! this is inside the mount, otherwise at the root of the shared folder.
+//! or through a bind mount of a folder of the mount, or begins at the root of the shared folder. A
+//! relative path begins at the current directory if this is inside the mount, otherwise at the root
+//! of the shared folder.
 
 use std::env;
 use std::ffi::OsStr;
@@ -121,9 +122,9 @@ pub(super) fn shared_name(client: &mut Client, argument: &OsStr) -> Result<Named
     PathArguments::ask(client)?.of(argument)
 }
 
-/// Resolves links in the path, except those below one of `entrances`. The last component is not opened, but
-/// only read as a link. If it is a mount point, the kernel answers this without the server of the
-/// mounted filesystem.
+/// Resolves links in the path, except those below one of `entrances`. The last component is not
+/// opened, but only read as a link. If it is a mount point, the kernel answers this without the
+/// server of the mounted filesystem.
 fn real_path(path: &Path, entrances: &[Entrance]) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {

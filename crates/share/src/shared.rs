@@ -88,9 +88,9 @@ impl SharedState {
         self.state.lock()
     }
 
-    /// Returns the clock that dates versions, read now.
+    /// Returns the clock that dates versions.
     pub(super) fn clock(&self) -> VersionClock {
-        self.clock.lock().read()
+        *self.clock.lock()
     }
 
     /// Takes over the clock of the listing.

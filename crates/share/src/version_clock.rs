@@ -96,24 +96,20 @@ impl VersionClock {
     /// Returns the time. The clocks are read for it, because a file that was written since the last
     /// check must not seem to be of the future.
     pub(super) fn now(&self) -> FileTimestamp {
-        self.read().checked()
+        FileTimestamp::from_nanoseconds(self.read().now)
     }
 
-    /// Returns the time at the last check.
-    fn checked(&self) -> FileTimestamp {
-        FileTimestamp::from_nanoseconds(self.now)
-    }
-
-    /// Returns by how much the system clock is behind, if the owner must be told.
+    /// Returns by how much the system clock is behind now, if the owner must be told.
     pub(super) fn behind(&self) -> Option<Duration> {
-        let behind = self.now - self.system;
+        let read = self.read();
+        let behind = read.now - read.system;
         let behind = Duration::from_nanos(u64::try_from(behind).unwrap_or(0));
         (behind >= TELL_MIN).then_some(behind)
     }
 
     /// Returns the clock after a reading of the system clock. This clock stays as it is, so that its
     /// next check still finds a step.
-    pub(super) fn read(mut self) -> Self {
+    fn read(mut self) -> Self {
         self.check();
         self
     }
@@ -184,10 +180,10 @@ mod tests {
         let mut clock = VersionClock::at(at(0), at(0), 0);
         assert_eq!(clock.advance(at(10), 10 * SECOND), None);
         assert_eq!(clock.advance(at(-3580), 20 * SECOND), None);
-        assert_eq!(clock.checked(), at(20));
+        assert_eq!(clock.now(), at(20));
         assert_eq!(clock.behind(), Some(Duration::from_secs(3600)));
         assert_eq!(clock.advance(at(95), 95 * SECOND), None);
-        assert_eq!((clock.checked(), clock.behind()), (at(95), None));
+        assert_eq!((clock.now(), clock.behind()), (at(95), None));
     }
 
     #[test]
@@ -202,11 +198,11 @@ mod tests {
     #[test]
     fn clock_goes_on_from_the_latest_time_of_an_earlier_run() {
         let clock = VersionClock::at(at(0), at(-3600), 7);
-        assert_eq!(clock.checked(), at(0));
+        assert_eq!(clock.now(), at(0));
         assert_eq!(clock.behind(), Some(Duration::from_secs(3600)));
         let day = i64::try_from(BEHIND_MAX.as_secs()).unwrap();
         let clock = VersionClock::at(at(day + 1), at(0), 7);
-        assert_eq!((clock.checked(), clock.behind()), (at(0), None));
+        assert_eq!((clock.now(), clock.behind()), (at(0), None));
     }
 
     #[test]
@@ -219,7 +215,7 @@ mod tests {
         };
         assert_eq!((step.from, step.until), (at(0), at(20)));
         assert_eq!(step.corrected(at(5)), at(3605));
-        assert_eq!(clock.checked(), at(3620));
+        assert_eq!(clock.now(), at(3620));
         // a suspended machine
         assert_eq!(clock.advance(at(9620), 6020 * SECOND), None);
     }
