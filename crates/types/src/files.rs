@@ -17,6 +17,7 @@ mod own_dir;
 mod refused;
 pub mod socket_place;
 pub mod trusted_way;
+pub mod written;
 
 pub use own_dir::{DirUse, OpenTo, open_own_dir};
 pub use refused::stays_refused;
