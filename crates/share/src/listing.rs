@@ -29,7 +29,7 @@ use p2pfs_types::path::SharedPath;
 
 /// Maximum names of one content that are searched for other names of a changed file. The rescan
 /// finds the rest.
-const LINKS_LOOKED_AT_MAX: usize = 256;
+pub(super) const LINKS_LOOKED_AT_MAX: usize = 256;
 
 /// A name to check.
 #[derive(Clone, Debug)]

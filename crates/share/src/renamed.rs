@@ -235,8 +235,8 @@ impl LeavingNames {
     }
 
     /// Returns the names that are kept because of files that left `moved` since the last call.
-    pub(super) fn kept_for_ended(&self, moved: &mut MovedContents) -> Vec<NameInShare> {
-        let mut names = Vec::new();
+    pub(super) fn kept_for_ended(&self, moved: &mut MovedContents) -> BTreeSet<NameInShare> {
+        let mut names = BTreeSet::new();
         for known in moved.take_ended() {
             if self.by_name.is_empty() {
                 continue;

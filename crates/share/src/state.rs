@@ -15,7 +15,7 @@ use super::exclude::Exclude;
 use super::identity::{FileIdentity, NameStat};
 use super::ledger::ShareLedger;
 use super::left_out::LeftOutWhy;
-use super::listing::ShareListing;
+use super::listing::{LINKS_LOOKED_AT_MAX, ShareListing};
 use super::name_state::{ListingChange, NameFacts, NameState, Observation};
 use super::observe::{NameUpdate, ObservedName};
 use super::offered::OfferedShare;
@@ -330,14 +330,39 @@ impl ListingState {
         let change = self.apply(slot, Observation::Read(outcome), seen.identity, now);
         if change == ListingChange::List {
             let is_quiet = !read.overtaken && again.is_none_or(|cause| cause == Cause::Walk);
-            let is_witnessed = is_quiet && trust.begins_witness();
+            let contradicted = self.contradicted(slot, &seen, &hash);
+            let is_witnessed = is_quiet && trust.begins_witness() && contradicted.is_empty();
             self.become_file(slot);
             if let Some(bytes) = read.bytes {
                 self.listing.kept.put(hash, bytes);
             }
             self.listing
                 .list_file(slot, &seen, hash, trust.proof(), is_witnessed);
+            self.suspect_names(contradicted);
         }
+    }
+
+    /// Returns the other names of a file that are listed with the same attributes and another hash
+    /// than its latest read gave. The file was written within one clock tick, and the kernel
+    /// reported that under one name alone, so either hash may be the outdated one. Returns nothing
+    /// if the read gave the listed hash again: that change was handled when it was listed.
+    fn contradicted(&self, slot: Slot, seen: &NameStat, hash: &ContentHash) -> Vec<Slot> {
+        let listed = self.listing.tree.file(slot).filter(|file| file.listed);
+        let row = self
+            .listing
+            .ledger
+            .get(seen.identity.dev, seen.identity.ino);
+        let row = row.filter(|row| seen.links > 1 && row.hash != *hash);
+        let Some(row) = row.filter(|_| listed.is_none_or(|file| file.hash != *hash)) else {
+            return Vec::new();
+        };
+        let names = self.listing.tree.with_content(&row.hash);
+        let is_same = |slot: &Slot| {
+            let file = self.listing.tree.file(*slot);
+            file.is_some_and(|file| file.identity == seen.identity)
+        };
+        let others = names.take(LINKS_LOOKED_AT_MAX).filter(|it| *it != slot);
+        others.filter(is_same).collect()
     }
 
     fn become_file(&mut self, slot: Slot) {
@@ -352,7 +377,6 @@ impl ListingState {
     /// Has every listed file with a content hashed again after changed bytes were found. The files
     /// stay listed until then, but are no longer sources of the content.
     pub(super) fn suspect(&mut self, hash: &ContentHash) {
-        self.listing.order.step();
         self.listing.moved.forget(hash);
         // if a file grew from this content and was not read whole, its hash assumes the old bytes
         // too
@@ -360,6 +384,14 @@ impl ListingState {
         let former = former.filter(|slot| self.queue.notes(*slot).is_extended);
         self.listing.former.forget(hash);
         let slots: Vec<Slot> = self.listing.tree.with_content(hash).chain(former).collect();
+        self.suspect_names(slots);
+    }
+
+    /// Has listed files hashed again that may no longer have their listed contents.
+    fn suspect_names(&mut self, slots: Vec<Slot>) {
+        if !slots.is_empty() {
+            self.listing.order.step();
+        }
         for slot in slots {
             let Some(file) = self.listing.tree.file(slot) else {
                 continue;

@@ -478,7 +478,7 @@ fn a_closed_file_is_listed_although_it_was_written_once_more_before_hashing() {
     rounds.run();
     drop(begin_writing(&rounds.at("f"), b"22"));
     rounds.hash_until_read(1);
-    rounds.run();
+    rounds.run_and_hash();
     rounds.told_at(|event| is_put(event, "f", holds(b"2211")));
 }
 
