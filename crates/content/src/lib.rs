@@ -50,6 +50,7 @@ pub use counters::{CacheOpens, OPEN_VERSIONS_MAX, OpenSlot, OpenVersions};
 pub use error::ProofError;
 pub use open::{ContentHandle, ContentOpener, OpenWatch, ReadWatch, RemoteBytes, SupplyReply};
 pub use p2pfs_cache::{CacheFile, ReadOutcome, Reservation, Stored};
+pub use p2pfs_share::WritableFolder;
 pub use store::{ContentStore, Here, Origin, Provable, StoreStart};
 pub use unverified::UnverifiedRoom;
 

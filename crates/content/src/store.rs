@@ -21,6 +21,7 @@ use p2pfs_fs::{LiveAttributes, LiveLook};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_share::{
     Attributes, ShareConfig, ShareError, ShareEvent, ShareFile, ShareLedger, ShareSet, SharedBytes,
+    WritableFolder,
 };
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
@@ -143,6 +144,11 @@ impl ContentStore {
     /// Returns the shared folders, for their administration.
     pub fn shares(&self) -> &ShareSet {
         &self.inner.shares
+    }
+
+    /// Returns the folders that the mount writes into, deepest place first. Reads memory only.
+    pub fn writable_folders(&self) -> Arc<[WritableFolder]> {
+        self.inner.shares.writable_folders()
     }
 
     /// Returns the room for bytes that nothing verifies.

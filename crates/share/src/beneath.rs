@@ -27,6 +27,8 @@ const FILE: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY
 /// Access to shared names, with the paths that must never be entered.
 pub(super) struct Beneath {
     refused: Vec<PathBuf>,
+    /// Folders within the refused paths that may be shared.
+    allowed: Vec<PathBuf>,
     inboxes: Vec<PathBuf>,
     mounts: Mutex<MountTable>,
     filesystems: Arc<Filesystems>,
@@ -36,6 +38,7 @@ impl Beneath {
     pub(super) fn new(refused: Vec<PathBuf>) -> Self {
         Self {
             refused,
+            allowed: Vec::new(),
             inboxes: Vec::new(),
             mounts: Mutex::new(MountTable::new(Arc::default())),
             filesystems: Arc::default(),
@@ -56,11 +59,20 @@ impl Beneath {
         Self { inboxes, ..self }
     }
 
-    /// Returns the protected path at or below which `path` lies, if any.
+    /// Sets the folders within the refused paths that may be shared.
+    pub(super) fn with_allowed(self, allowed: Vec<PathBuf>) -> Self {
+        Self { allowed, ..self }
+    }
+
+    /// Returns the protected path at or below which `path` lies, if any. A path in an allowed folder
+    /// is protected only by a path within that folder.
     pub(super) fn refusal(&self, path: &Path) -> Option<PathBuf> {
         let mut mounts = self.mounts.lock();
         let mut all = self.refused.iter().chain(mounts.points());
-        all.find(|refused| path.starts_with(refused)).cloned()
+        let allowed = self.allowed.iter().find(|it| path.starts_with(it));
+        let is_allowed = |refused: &Path| allowed.is_some_and(|it| it.starts_with(refused));
+        all.find(|refused| path.starts_with(refused) && !is_allowed(refused))
+            .cloned()
     }
 
     /// Returns whether a filesystem at, above or below `dir` may wait for a server.

@@ -41,6 +41,8 @@ pub struct ShareConfig {
     /// Paths at or beneath which nothing is ever shared or opened: the node's own mounts, state and
     /// cache. The state directory is always added.
     pub refuse_beneath: Vec<PathBuf>,
+    /// Folders within `refuse_beneath` that may be shared all the same.
+    pub allow_beneath: Vec<PathBuf>,
     /// Folders that receive files from other nodes. An incomplete file there is not part of the
     /// share yet, and is not reported as left out either.
     pub inboxes: Vec<PathBuf>,
@@ -60,6 +62,7 @@ impl ShareConfig {
             hash_threads: HASH_THREADS_DEFAULT,
             watch_limit: usize::MAX,
             refuse_beneath: Vec::new(),
+            allow_beneath: Vec::new(),
             inboxes: Vec::new(),
             known: Vec::new(),
         }
@@ -103,6 +106,8 @@ pub struct ShareSpec {
     pub exclude: Vec<String>,
     /// Exclude [`super::EXCLUDED_BY_DEFAULT`] too; `exclude` can revert that.
     pub default_excludes: bool,
+    /// Whether what programs write into the mount at or below the place goes into this folder.
+    pub writable: bool,
 }
 
 /// A configured folder that could not be added yet.
@@ -127,6 +132,7 @@ impl ShareSpec {
             readers: None,
             exclude: Vec::new(),
             default_excludes: true,
+            writable: false,
         }
     }
 }

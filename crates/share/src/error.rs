@@ -81,6 +81,14 @@ pub enum ShareError {
         /// Existing share that overlaps it.
         other: PathBuf,
     },
+    /// The mount cannot write into the folder; the owner must fix it.
+    #[error("cannot write into {dir:?}: {why}")]
+    NotWritable {
+        /// Folder that was to be written.
+        dir: PathBuf,
+        /// Cause and remedy.
+        why: String,
+    },
     /// An exclude pattern is not valid; the owner must fix it.
     #[error("exclude: {why}")]
     BadPattern {

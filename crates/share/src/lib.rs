@@ -3,8 +3,8 @@
 //! This crate owns the listing of the local shares, the events that describe its changes
 //! ([`ShareEvent`]), the hashes that are kept across restarts, and the outboards of shared files.
 //! It opens shared names only beneath their folder, without following symbolic links and without
-//! entering mounts of p2pfs (`openat2`). It never writes into a share, never reads a fifo or a
-//! device, and does not depend on the network.
+//! entering mounts of p2pfs (`openat2`). It never reads a fifo or a device, and does not
+//! depend on the network. It writes into a share only to try whether the mount can (`writable`).
 //!
 //! The `scanner` is one thread. It reads the kernel's `reports`, checks the reported names
 //! (`checking`), and has the `walker` read the directories. It passes each finding to the
@@ -107,6 +107,7 @@ mod walk;
 mod walker;
 mod watch;
 mod watch_warning;
+mod writable;
 
 #[cfg(test)]
 mod tests;
@@ -126,3 +127,4 @@ pub use place::{PLACE_MAX_BYTES, PLACE_MAX_DEPTH, PlaceError, SharePlace};
 pub use set::{ShareSet, SharedBytes};
 pub use source::ShareFile;
 pub use status::SharedFor;
+pub use writable::WritableFolder;

@@ -23,6 +23,7 @@ use super::shares::OfferedShares;
 use super::tree::{DirectoryBody, FileBody, NodeBody, Slot, SymlinkBody, Tree, TreeNode};
 use super::version_clock::{ClockChange, ClockStep, VersionClock};
 use super::watch::Cause;
+use super::writable::WriteAccess;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
@@ -38,6 +39,14 @@ pub(super) struct Recheck {
     pub(super) name: Box<[u8]>,
     pub(super) cause: Cause,
     pub(super) told: Told,
+}
+
+/// The own directory of a share, as it was when it was walked.
+pub(super) struct OpenRoot {
+    pub(super) index: u16,
+    pub(super) dir: Arc<Path>,
+    pub(super) inode: (u64, u64),
+    pub(super) access: WriteAccess,
 }
 
 /// The names of all shares, the contents that are served for them, and the order of their events.
@@ -249,13 +258,17 @@ impl ShareListing {
         }
     }
 
-    /// Returns the number, the path and the inode of each share that has not vanished and is not
-    /// being walked.
-    pub(super) fn open_roots(&self) -> Vec<(u16, Arc<Path>, (u64, u64))> {
+    /// Returns each share that has not vanished and is not being walked.
+    pub(super) fn open_roots(&self) -> Vec<OpenRoot> {
         let open = self.shares.by_index.iter().filter_map(|(index, share)| {
             let root = self.tree.directory(share.root)?;
             let is_open = !share.problems.vanished && !share.walk.is_running;
-            is_open.then(|| (*index, share.dir.clone(), (root.dev, root.ino)))
+            is_open.then(|| OpenRoot {
+                index: *index,
+                dir: share.dir.clone(),
+                inode: (root.dev, root.ino),
+                access: share.access.clone(),
+            })
         });
         open.collect()
     }

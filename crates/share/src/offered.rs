@@ -8,6 +8,7 @@ use super::config::{ShareProgress, ShareSpec, ShareTotals};
 use super::exclude::Exclude;
 use super::left_out::{LeftOut, LeftOutWhy, remedy_of_private};
 use super::tree::Slot;
+use super::writable::WriteAccess;
 
 /// Maximum warnings about left-out names of one share, from the start of a walk to the start of the
 /// next. The status counts all left-out names.
@@ -28,6 +29,8 @@ pub(super) struct OfferedShare {
     pub(super) root: Slot,
     pub(super) walk: WalkProgress,
     pub(super) problems: ShareProblems,
+    /// Whether the mount writes into it.
+    pub(super) access: WriteAccess,
     pub(super) totals: ShareTotals,
     pub(super) left_out: BTreeSet<(LeftOutWhy, Slot)>,
     pub(super) left_out_counts: BTreeMap<LeftOutWhy, u64>,
@@ -76,6 +79,7 @@ impl OfferedShare {
                 warning: None,
                 warnings_left: WARNINGS_PER_WALK_MAX,
             },
+            access: WriteAccess::Off,
             totals: ShareTotals::default(),
             left_out: BTreeSet::new(),
             left_out_counts: BTreeMap::new(),
@@ -91,10 +95,12 @@ impl OfferedShare {
                  {include}"
             )
         };
+        let not_writable = |why| format!("writing into the mount does not work here: {why}");
         self.problems
             .warning
             .clone()
             .or_else(|| self.problems.private.then(private))
+            .or_else(|| self.access.refusal().map(not_writable))
     }
 
     /// Returns whether the share may list less than it has: it cannot be read as a whole at

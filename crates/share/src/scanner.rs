@@ -138,25 +138,29 @@ impl Scanner {
     }
 
     /// Schedules a walk of each share on a local disk that cannot be opened at its path, or that is
-    /// another directory there. The kernel reports no change of a directory above a share: that
-    /// this process may no longer pass it, or that it was renamed. A share on another disk waits
-    /// for the rescan, because its disk may not answer.
+    /// another directory there, or whose file system became read-only or writable. The kernel
+    /// reports no change of a directory above a share: that this process may no longer pass it, or
+    /// that it was renamed. A share on another disk waits for the rescan, because its disk may not
+    /// answer.
     fn check_roots(&self) {
         let roots = self.shared.lock().listing.open_roots();
         let beneath = &self.shared.beneath;
-        for (index, dir, inode) in roots {
-            if beneath.is_far(&dir) {
+        for root in roots {
+            if beneath.is_far(&root.dir) {
                 continue;
             }
-            let seen = beneath.open_share(&dir).and_then(fstat);
-            let is_same = match seen.map(|seen| NameStat::of(&seen).identity) {
-                Ok(FileIdentity { dev, ino, .. }) => {
-                    (dev, ino) == inode || beneath.making_up().contains(&{ dev })
+            let folder = beneath.open_share(&root.dir);
+            let seen = folder.and_then(|folder| Ok((fstat(&folder)?, folder)));
+            let is_same = match seen {
+                Ok((seen, folder)) => {
+                    let FileIdentity { dev, ino, .. } = NameStat::of(&seen).identity;
+                    let is_it = (dev, ino) == root.inode || beneath.making_up().contains(&{ dev });
+                    is_it && !root.access.differs(&folder)
                 }
                 Err(error) => is_want(error),
             };
             if !is_same {
-                self.shared.lock().listing.shares.scan(index);
+                self.shared.lock().listing.shares.scan(root.index);
             }
         }
     }

@@ -8,8 +8,8 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, FileType, statat};
-use tokio::sync::mpsc;
+use rustix::fs::{AtFlags, FileType, fstat, statat};
+use tokio::sync::{mpsc, watch};
 
 use super::beneath::{self, Beneath};
 use super::config::{
@@ -28,6 +28,7 @@ use super::shared::{Intervals, SharedState};
 use super::source::{self, ShareFile, SourceSearch};
 use super::state::ListingState;
 use super::status::{SharedFor, StatusView};
+use super::writable::{WritableFolder, WriteAccess};
 use super::{folder, hasher};
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
@@ -110,6 +111,10 @@ impl ShareSet {
         let shared = &self.inner.shared;
         // before the lock: a disk that does not answer blocks only this call
         let dir = folder::check(&shared.beneath, &spec)?;
+        let access = match shared.beneath.open_share(&dir) {
+            Ok(folder) if spec.writable => shared.write_access(&dir).again(folder),
+            _ => WriteAccess::Off,
+        };
         let _alone = self.inner.changing.lock();
         let exclude = Exclude::new(&spec.exclude, spec.default_excludes);
         let exclude = exclude.map_err(|why| ShareError::BadPattern { why })?;
@@ -140,10 +145,41 @@ impl ShareSet {
         drop(state);
         let index = ledger.share_index(&dir, &spec.dir, &in_use)?;
         let mut state = shared.lock();
-        state.add_share(index, &dir, &spec, Arc::new(exclude));
+        state.add_share(index, &dir, &spec, Arc::new(exclude), access);
+        shared.writable.update(&state.listing.shares);
         drop(state);
         shared.wake();
         Ok(ShareIndex(index))
+    }
+
+    /// Tries whether the mount could write into the folder of a share with these settings. Blocks on
+    /// the disk.
+    ///
+    /// # Errors
+    /// [`ShareError::NotWritable`], and the errors of [`Self::add`] about the folder.
+    pub fn try_to_write(&self, spec: &ShareSpec) -> Result<(), ShareError> {
+        let beneath = &self.inner.shared.beneath;
+        let dir = folder::check(beneath, spec)?;
+        let folder = beneath.open_share(&dir)?;
+        let seen = NameStat::of(&fstat(&folder)?);
+        if !spec.include_private && !seen.others_may_read() {
+            let why = "others may not read it, so nothing in it is shared; chmod o+rx".to_owned();
+            return Err(ShareError::NotWritable { dir, why });
+        }
+        match WriteAccess::to(folder) {
+            WriteAccess::Refused { why, .. } => Err(ShareError::NotWritable { dir, why }),
+            WriteAccess::Off | WriteAccess::Open(_) => Ok(()),
+        }
+    }
+
+    /// Returns the folders that the mount writes into, deepest place first. Reads memory only.
+    pub fn writable_folders(&self) -> Arc<[WritableFolder]> {
+        self.inner.shared.writable.present()
+    }
+
+    /// Returns a receiver of the folders that the mount writes into, and of each change.
+    pub fn watch_writable(&self) -> watch::Receiver<Arc<[WritableFolder]>> {
+        self.inner.shared.writable.watch()
     }
 
     /// Stops sharing a folder. Each of its entries gets its [`ShareEvent::Removed`]. Also works for
@@ -174,6 +210,7 @@ impl ShareSet {
         let index = offered.map(|(index, _)| *index);
         let index = index.or_else(|| state.listing.ledger.known_share(dir));
         let removed = index.is_some_and(|index| state.remove_share(index));
+        shared.writable.update(&state.listing.shares);
         drop(state);
         shared.wake();
         removed
@@ -436,7 +473,9 @@ pub(super) fn open_shared(
         let real = reach(path).map(|reached| reached.path().to_owned());
         real.unwrap_or_else(|_| without_links_above(path))
     });
+    let allowed = config.allow_beneath.iter();
     let beneath = Beneath::new(refused.collect())
+        .with_allowed(allowed.map(|path| without_links_above(path)).collect())
         .with_inboxes(inboxes.collect())
         .with_filesystems(ledger.filesystems());
     let numbers = ledger.share_numbers()?;

@@ -2,6 +2,7 @@
 
 use std::hash::Hash;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use super::outboards::Outboards;
 use super::renamed::MissedContents;
 use super::state::ListingState;
 use super::version_clock::VersionClock;
+use super::writable::{WritableFolders, WriteAccess};
 use p2pfs_types::digest::ContentHash;
 
 /// State shared by the threads. The hashers take files from the [`ListingState`] and add the
@@ -31,6 +33,7 @@ pub(super) struct SharedState {
     /// The clock of the listing at the last check of the scanner. It has a lock of its own, because
     /// the node reads it often and must not wait for the scanner.
     clock: Mutex<VersionClock>,
+    pub(super) writable: WritableFolders,
     pub(super) waker: OwnedFd,
     pub(super) hashers: Hashers,
     stopping: AtomicBool,
@@ -74,6 +77,7 @@ impl SharedState {
             settling: Mutex::default(),
             settled: Condvar::new(),
             missed: Mutex::new(MissedContents::new()),
+            writable: WritableFolders::default(),
             waker: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             hashers: Hashers::default(),
             stopping: AtomicBool::new(false),
@@ -96,6 +100,14 @@ impl SharedState {
     /// Takes over the clock of the listing.
     pub(super) fn set_clock(&self, clock: VersionClock) {
         *self.clock.lock() = clock;
+    }
+
+    /// Returns whether the mount writes into the share of a folder.
+    pub(super) fn write_access(&self, dir: &Path) -> WriteAccess {
+        let state = self.lock();
+        let mut shares = state.listing.shares.by_index.values();
+        let share = shares.find(|share| *share.dir == *dir);
+        share.map_or(WriteAccess::Off, |share| share.access.clone())
     }
 
     /// Wakes the scanner.

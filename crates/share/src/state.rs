@@ -25,6 +25,7 @@ use super::proof::{KnownFile, Told};
 use super::queue::{DequeuedFile, HashQueue};
 use super::tree::{DirectoryBody, LeftOutBody, NodeBody, Slot};
 use super::watch::Cause;
+use super::writable::WriteAccess;
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
 
@@ -61,6 +62,7 @@ impl ListingState {
         dir: &Path,
         spec: &ShareSpec,
         exclude: Arc<Exclude>,
+        access: WriteAccess,
     ) {
         // before any later event of this share
         self.listing.shares.outbox.push(ShareEvent::Readers {
@@ -77,16 +79,17 @@ impl ListingState {
                     ..spec.clone()
                 };
                 share.exclude = exclude;
+                share.access = access;
             });
             if let Some(root) = moved {
                 self.listing.move_share(index, root, &spec.place);
             }
         } else {
             let root = self.listing.tree.insert_root(index);
-            self.listing
-                .shares
-                .by_index
-                .insert(index, OfferedShare::new(dir, spec, exclude, root));
+            let share = OfferedShare::new(dir, spec, exclude, root);
+            self.listing.shares.by_index.insert(index, share);
+            let shares = &mut self.listing.shares;
+            shares.change(index, |share| share.access = access);
             self.listing.order.step();
             let known = self.absent.take(index);
             self.listing.restore(root, &spec.place, known);
@@ -160,6 +163,7 @@ impl ListingState {
                 share.problems.vanished = true;
                 share.problems.private = false;
                 share.problems.warning = Some(why.to_owned());
+                share.access = WriteAccess::Off;
             });
         }
         self.listing.order.step();
@@ -167,9 +171,15 @@ impl ListingState {
         self.listing.drop_watch(root);
     }
 
-    /// Records that the share's own directory was opened. Returns false if others may not enter it,
-    /// so that nothing in it is shared.
-    pub(super) fn enter_share(&mut self, index: u16, seen: &NameStat) -> bool {
+    /// Records that the share's own directory was opened, and whether the mount may write into it
+    /// if that was checked. Returns false if others may not enter it, so that nothing in it is
+    /// shared.
+    pub(super) fn enter_share(
+        &mut self,
+        index: u16,
+        seen: &NameStat,
+        access: Option<WriteAccess>,
+    ) -> bool {
         let Some(share) = self.listing.shares.by_index.get(&index) else {
             return false;
         };
@@ -184,6 +194,9 @@ impl ListingState {
             share.problems.vanished = false;
             share.problems.warning = None;
             share.problems.private = private;
+            if let Some(access) = access.filter(|_| share.spec.writable) {
+                share.access = access;
+            }
         });
         if private {
             self.listing.order.step();

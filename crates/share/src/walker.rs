@@ -23,6 +23,7 @@ use super::tree::Slot;
 use super::walk::{DirectoryWalk, ObservedNames, OpenShareDirectory, ShareDirectory};
 use super::watch::{Cause, Unwatched, Watches};
 use super::watch_warning::WatchWarning;
+use super::writable::WriteAccess;
 
 /// Maximum steps through new directories before all other work continues.
 const FRESH_STEPS_MAX: usize = 64;
@@ -31,6 +32,8 @@ const FRESH_STEPS_MAX: usize = 64;
 struct OpenAttempt {
     /// Attributes of the share's own directory, if that is the directory to read.
     share: Option<NameStat>,
+    /// Whether the mount may write into the share, if its own directory is the one to read.
+    access: Option<WriteAccess>,
     open: Result<OpenShareDirectory, Errno>,
     /// Attributes of the directory, if it was left out as unreadable until now.
     seen: Option<NameStat>,
@@ -41,10 +44,19 @@ impl OpenAttempt {
     ///
     /// # Errors
     /// The share's own directory cannot be opened.
-    fn at(disk: &DiskAccess<'_>, place: ShareDirectory) -> Result<Self, Errno> {
+    fn at(
+        disk: &DiskAccess<'_>,
+        place: ShareDirectory,
+        access: Option<WriteAccess>,
+    ) -> Result<Self, Errno> {
         let share = disk.beneath.open_share(&place.dir)?;
         disk.step();
         let of_share = place.path.is_root().then(|| seen(&share)).flatten();
+        let access = match (access, share.try_clone()) {
+            (Some(access), Ok(folder)) => Some(access.again(folder)),
+            _ => None,
+        };
+        disk.step();
         let is_new = place.number.is_none();
         let open = OpenShareDirectory::open(disk.beneath, place, share);
         disk.step();
@@ -52,6 +64,7 @@ impl OpenAttempt {
         let seen = opened.and_then(|open| seen(&open.fd));
         Ok(Self {
             share: of_share,
+            access,
             open,
             seen,
         })
@@ -321,14 +334,15 @@ impl Walker {
         if place.index != visit.index {
             return None;
         }
-        let asked = place.clone();
-        let opened = context
-            .disk
-            .run(place.index, &place.dir, |disk| OpenAttempt::at(disk, asked))?;
+        let (asked, access) = (place.clone(), self.access_to_check(&place));
+        let opened = context.disk.run(place.index, &place.dir, |disk| {
+            OpenAttempt::at(disk, asked, access)
+        })?;
         let opened = opened
             .map_err(|error| self.lose_share(&place, error, context.disk))
             .ok()?;
-        let private = place.path.is_root() && !self.enter_share(&mut place, opened.share);
+        let is_root = place.path.is_root();
+        let private = is_root && !self.enter_share(&mut place, opened.share, opened.access);
         let mut open = opened
             .open
             .map_err(|error| self.lose_directory(&place, error))
@@ -357,10 +371,25 @@ impl Walker {
             .ok()
     }
 
-    fn enter_share(&self, place: &mut ShareDirectory, share: Option<NameStat>) -> bool {
+    /// Returns what is known of the mount's access to a writable share, if its own directory is the
+    /// one to read.
+    fn access_to_check(&self, place: &ShareDirectory) -> Option<WriteAccess> {
+        let state = self.shared.lock();
+        let share = state.listing.shares.by_index.get(&place.index)?;
+        let is_checked = place.path.is_root() && share.spec.writable;
+        is_checked.then(|| share.access.clone())
+    }
+
+    fn enter_share(
+        &self,
+        place: &mut ShareDirectory,
+        share: Option<NameStat>,
+        access: Option<WriteAccess>,
+    ) -> bool {
         let Some(seen) = share else { return false };
         let mut state = self.shared.lock();
-        let open = state.enter_share(place.index, &seen);
+        let open = state.enter_share(place.index, &seen, access);
+        self.shared.writable.update(&state.listing.shares);
         place.number = state.listing.tree.directory(place.slot).map(|d| d.number);
         open
     }
@@ -408,6 +437,7 @@ impl Walker {
         };
         let mut state = self.shared.lock();
         state.vanish(place.index, &why);
+        self.shared.writable.update(&state.listing.shares);
         if denied {
             state.listing.kept.clear();
         }

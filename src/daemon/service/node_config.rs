@@ -82,5 +82,6 @@ pub(super) fn share_spec(settings: &ShareSettings, groups: &[Group]) -> ShareSpe
         readers: readers_of(settings.readers.as_deref(), groups),
         exclude: settings.exclude.clone(),
         default_excludes: settings.default_excludes,
+        writable: false,
     }
 }

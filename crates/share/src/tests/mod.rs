@@ -16,6 +16,7 @@ mod rounds;
 mod serving;
 mod speed;
 mod watching;
+mod writable;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -17,6 +17,7 @@ use crate::reports::note_report;
 use crate::state::ListingState;
 use crate::tree::{FileBody, LeftOutBody, Slot};
 use crate::watch::{Cause, InotifyReport, NameChange};
+use crate::writable::WriteAccess;
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const MODEL_QUIET: Duration = Duration::from_secs(2);
@@ -148,7 +149,7 @@ impl NameModel {
         let mut state = ListingState::new(ledger, MODEL_QUIET, Vec::new());
         let exclude = Arc::new(Exclude::new(&[], false).unwrap());
         let spec = ShareSpec::new(home.path().to_owned());
-        state.add_share(0, home.path(), &spec, exclude);
+        state.add_share(0, home.path(), &spec, exclude, WriteAccess::Off);
         let root = state.listing.shares.by_index[&0].root;
         let directory = state.listing.tree.directory_mut(root).unwrap();
         (directory.watch, directory.is_local) = (Some(1), true);

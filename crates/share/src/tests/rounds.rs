@@ -20,6 +20,7 @@ use crate::shared::SharedState;
 use crate::state::ListingState;
 use crate::tidying::LEDGER_SLACK_ROWS;
 use crate::tree::Slot;
+use crate::writable::WriteAccess;
 use p2pfs_types::files::make_private_dir;
 
 /// A share with a scanner that runs only on demand.
@@ -58,7 +59,9 @@ impl Rounds {
         let shared = Arc::new(open_shared(config, ledger).unwrap());
         let exclude = Arc::new(Exclude::new(&[], false).unwrap());
         let spec = ShareSpec::new(dir.clone());
-        shared.lock().add_share(0, &dir, &spec, exclude);
+        shared
+            .lock()
+            .add_share(0, &dir, &spec, exclude, WriteAccess::Off);
         let root = shared.lock().listing.shares.by_index[&0].root;
         let (sender, events) = mpsc::channel(EVENT_QUEUE_EVENTS);
         let mut rounds = Self {
