@@ -91,6 +91,7 @@ fn file(number: usize) -> Entry {
         mtime: time,
         version_time: time,
         sent_by: None,
+        replaces: Vec::new(),
     }
 }
 

@@ -214,6 +214,7 @@ fn a_new_mtime_keeps_the_inode_and_is_seen() {
             mtime,
             version_time: MTIME,
             sent_by: None,
+            replaces: Vec::new(),
         },
     );
     mounted.publish();

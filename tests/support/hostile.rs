@@ -104,6 +104,7 @@ fn entry(name: &str, kind: Kind, seconds: i64) -> Fact {
             mtime: time,
             version_time: time,
             sent_by: None,
+            replaces: Vec::new(),
         },
     }
 }

@@ -138,6 +138,7 @@ impl Memory {
             mtime: MTIME,
             version_time: MTIME,
             sent_by: None,
+            replaces: Vec::new(),
         };
         self.put_entry(name.as_bytes(), entry);
     }
@@ -168,6 +169,7 @@ impl Memory {
             mtime: MTIME,
             version_time: MTIME,
             sent_by: None,
+            replaces: Vec::new(),
         };
         let mut state = self.state.lock();
         state

@@ -157,6 +157,7 @@ fn records() -> Vec<Record> {
             mtime: time,
             version_time: time,
             sent_by: None,
+            replaces: Vec::new(),
         },
     };
     let facts = [

@@ -22,11 +22,16 @@ use p2pfs_types::id::NodeId;
 pub const AUTHOR_MAX_BYTES: u64 = 768 << 20;
 /// Maximum directories of one author. A home directory with all its installed software has fewer.
 pub const AUTHOR_MAX_DIRECTORIES: u64 = 500_000;
+/// Maximum contents that the records of one author replace and delete. A record counts each content
+/// that it names. The deletion of a file that one node lists counts once.
+pub const AUTHOR_MAX_REPLACED: u64 = 1 << 20;
 /// Maximum estimated memory for the names of all other nodes together, in bytes.
 pub const TOTAL_MAX_BYTES: u64 = 2 << 30;
 /// Maximum directories of all other nodes together. A directory that several nodes have counts once
 /// for each.
 pub const TOTAL_MAX_DIRECTORIES: u64 = 1_500_000;
+/// Maximum contents that the records of all other nodes together replace and delete.
+pub const TOTAL_MAX_REPLACED: u64 = 4 << 20;
 /// Maximum dropped logs that wait to be reported. If there are more, the oldest is never reported.
 const DROPPED_MAX: usize = super::NODES_MAX;
 /// Bytes of a row, without its name and the data behind the name: its facts, its reference count,
@@ -44,17 +49,22 @@ pub struct Cost {
     pub bytes: u64,
     /// Number of directories with rows of the author at any depth.
     pub directories: u64,
+    /// Number of contents that records of the author replace or delete.
+    pub replaced: u64,
 }
 
 impl Cost {
     pub(super) fn is_over(self, limit: Self) -> bool {
-        self.bytes > limit.bytes || self.directories > limit.directories
+        self.bytes > limit.bytes
+            || self.directories > limit.directories
+            || self.replaced > limit.replaced
     }
 
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
             bytes: self.bytes + other.bytes,
             directories: self.directories + other.directories,
+            replaced: self.replaced + other.replaced,
         }
     }
 }
@@ -74,10 +84,12 @@ impl Default for Budgets {
             author: Cost {
                 bytes: AUTHOR_MAX_BYTES,
                 directories: AUTHOR_MAX_DIRECTORIES,
+                replaced: AUTHOR_MAX_REPLACED,
             },
             total: Cost {
                 bytes: TOTAL_MAX_BYTES,
                 directories: TOTAL_MAX_DIRECTORIES,
+                replaced: TOTAL_MAX_REPLACED,
             },
         }
     }
@@ -125,12 +137,16 @@ impl Costs {
 
     /// Adds the cost of a row.
     pub(crate) fn add_row(&mut self, row: &Row) {
-        self.of_mut(row.author).bytes += row_bytes(row);
+        let cost = self.of_mut(row.author);
+        cost.bytes += row_bytes(row);
+        cost.replaced += row.replaces().len() as u64;
     }
 
     /// Subtracts the cost of a row.
     pub(crate) fn drop_row(&mut self, row: &Row) {
-        self.of_mut(row.author).bytes -= row_bytes(row);
+        let cost = self.of_mut(row.author);
+        cost.bytes -= row_bytes(row);
+        cost.replaced -= row.replaces().len() as u64;
     }
 
     /// Adds the cost of a directory to an author if `is_held`. Otherwise subtracts it.
@@ -156,18 +172,29 @@ fn row_bytes(row: &Row) -> u64 {
 pub(super) fn cost_of_own(fact: &Fact) -> Option<Cost> {
     // The estimate assumes that none of its directories exists yet.
     Some(match fact {
-        Fact::Removed { .. } | Fact::HaveNot { .. } | Fact::SealedRemoved { .. } => {
+        Fact::Removed { .. }
+        | Fact::HaveNot { .. }
+        | Fact::SealedRemoved { .. }
+        | Fact::Terms { open: false, .. } => {
             return None;
         }
         // An entry was checked before it was sealed.
         Fact::Readers { .. } | Fact::Sealed { .. } => Cost {
             bytes: ROW_BYTES + estimated_bytes(fact) as u64,
-            directories: 0,
+            ..Cost::default()
         },
-        Fact::Have { .. } => Cost {
+        Fact::Have { .. } | Fact::Terms { .. } => Cost {
             bytes: ROW_BYTES,
-            directories: 0,
+            ..Cost::default()
         },
+        Fact::Gone { path, replaces, .. } => {
+            let directories = path.components().count() as u64 - 1;
+            Cost {
+                bytes: ROW_BYTES + estimated_bytes(fact) as u64 + directories * DIRECTORY_BYTES,
+                directories,
+                replaced: replaces.len() as u64,
+            }
+        }
         Fact::Entry { share, path, entry } => {
             let is_below = u64::from(entry.kind != Kind::Directory);
             let directories = path.components().count() as u64 - is_below;
@@ -176,10 +203,12 @@ pub(super) fn cost_of_own(fact: &Fact) -> Option<Cost> {
             } else {
                 0
             };
-            let text_bytes = (path.as_bytes().len() + sealed_bytes) as u64;
+            let replaces_bytes = size_of_val(&entry.replaces[..]);
+            let text_bytes = (path.as_bytes().len() + sealed_bytes + replaces_bytes) as u64;
             Cost {
                 bytes: ROW_BYTES + text_bytes + directories * DIRECTORY_BYTES,
                 directories,
+                replaced: entry.replaces.len() as u64,
             }
         }
     })

@@ -11,10 +11,11 @@ use super::digest::SetDigest;
 use super::facts::check_fact;
 use super::log::Log;
 use super::logs::NodeLogs;
-use super::row::NodeIndex;
+use super::row::{NO_SHARE, NodeIndex};
 use super::row_facts::fact_of;
 use super::{CatalogueError, LogPart, PART_MAX_RECORDS, Pull, RECORDS_PER_AUTHOR_MAX};
 use p2pfs_proto::wire::native::record::{Fact, Head, Record};
+use p2pfs_types::path::SharedPath;
 
 /// Hash of a name or a content.
 type Subject = [u8; 16];
@@ -95,7 +96,9 @@ impl LogSum {
 /// Returns the number of steps that a record can cost.
 pub(super) fn steps_of(fact: &Fact) -> usize {
     match fact {
-        Fact::Entry { path, .. } | Fact::Removed { path, .. } => path.components().count(),
+        Fact::Entry { path, .. } | Fact::Removed { path, .. } | Fact::Gone { path, .. } => {
+            path.components().count()
+        }
         _ => 1,
     }
 }
@@ -103,7 +106,10 @@ pub(super) fn steps_of(fact: &Fact) -> usize {
 fn is_tombstone(fact: &Fact) -> bool {
     matches!(
         fact,
-        Fact::Removed { .. } | Fact::HaveNot { .. } | Fact::SealedRemoved { .. }
+        Fact::Removed { .. }
+            | Fact::HaveNot { .. }
+            | Fact::SealedRemoved { .. }
+            | Fact::Terms { open: false, .. }
     )
 }
 
@@ -112,6 +118,8 @@ fn subject_of(fact: &Fact) -> Subject {
         Fact::Entry { share, path, .. } | Fact::Removed { share, path } => {
             (0, share.0, path.as_bytes())
         }
+        Fact::Gone { path, .. } => (0, NO_SHARE.0, path.as_bytes()),
+        Fact::Terms { share, .. } => (3, share.0, &[]),
         Fact::Have { hash, .. } | Fact::HaveNot { hash } => (1, 0, hash.as_bytes()),
         Fact::Readers { number, .. } => (2, number.0, &[]),
         Fact::Sealed { number, path, .. } | Fact::SealedRemoved { number, path } => {
@@ -126,15 +134,15 @@ fn subject_of(fact: &Fact) -> Subject {
 /// Returns the fact that a log has now about the name or content of another fact.
 fn said_before(logs: &NodeLogs, index: NodeIndex, fact: &Fact) -> Option<Fact> {
     let merge = &logs.merge;
+    let row_at = |path: &SharedPath, share| {
+        let dir = merge.state().find_dir(&path.parent()?)?;
+        let dir = merge.state().dir(dir);
+        dir.row_of(path.file_name(), index, share).cloned()
+    };
     let row = match fact {
-        Fact::Entry { share, path, .. } | Fact::Removed { share, path } => {
-            let dir = merge.state().find_dir(&path.parent()?)?;
-            merge
-                .state()
-                .dir(dir)
-                .row_of(path.file_name(), index, *share)
-                .cloned()
-        }
+        Fact::Entry { share, path, .. } | Fact::Removed { share, path } => row_at(path, *share),
+        Fact::Gone { path, .. } => row_at(path, NO_SHARE),
+        Fact::Terms { share, .. } => merge.state().terms.get(&(index, *share)).cloned(),
         Fact::Have { hash, .. } | Fact::HaveNot { hash } => {
             merge.state().contents.cached_row(*hash, index)
         }

@@ -7,7 +7,7 @@
 use imbl::OrdSet;
 
 use super::orders::{Alias, Before, ByName, DirRef, ListedRow, Named, OwnName};
-use super::row::{DirId, NodeIndex, Row};
+use super::row::{DirId, NO_SHARE, NodeIndex, Row};
 use super::sorted::SortedSet;
 use p2pfs_proto::wire::native::record::{ShareIndex, Timestamp};
 
@@ -34,6 +34,8 @@ pub(super) struct Dir {
     /// All other candidates, such as directory records, tombstones, losing versions, and versions
     /// that no live node can give.
     pub rest: OrdSet<ByName>,
+    /// Deletions of versions of names.
+    pub gone: OrdSet<ByName>,
     /// The losing versions that have conflict names.
     pub aliases: OrdSet<Alias>,
     /// Its listed subdirectories.
@@ -53,6 +55,7 @@ impl Dir {
             newest: NEVER,
             listed: SortedSet::new(),
             rest: OrdSet::new(),
+            gone: OrdSet::new(),
             aliases: OrdSet::new(),
             dirs: OrdSet::new(),
             absent_dirs: OrdSet::new(),
@@ -79,7 +82,13 @@ impl Dir {
             .chain(others)
     }
 
-    /// Returns one author's row of a name, including tombstones.
+    /// Returns the deletions of versions of a name.
+    pub(crate) fn gone_at<'a>(&'a self, name: &[u8]) -> impl Iterator<Item = &'a Row> {
+        let rows = self.gone.range(Before(name)..).map(|row| &row.0);
+        rows.take_while(move |row| row.name() == name)
+    }
+
+    /// Returns one author's row of a name, including tombstones and deletions.
     pub(crate) fn row_of(&self, name: &[u8], author: NodeIndex, share: ShareIndex) -> Option<&Row> {
         let listed = self.listed.get(&Named(name)).map(|row| &row.0);
         listed
@@ -90,7 +99,12 @@ impl Dir {
                     author,
                     share,
                 };
-                self.rest.get(&name).map(|row| &row.0)
+                let rows = if share == NO_SHARE {
+                    &self.gone
+                } else {
+                    &self.rest
+                };
+                rows.get(&name).map(|row| &row.0)
             })
     }
 
@@ -109,6 +123,7 @@ impl Dir {
     pub(crate) fn is_empty(&self) -> bool {
         self.listed.is_empty()
             && self.rest.is_empty()
+            && self.gone.is_empty()
             && self.dirs.is_empty()
             && self.absent_dirs.is_empty()
     }

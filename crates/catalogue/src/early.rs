@@ -14,7 +14,7 @@ use p2pfs_proto::wire::native::record::Timestamp;
 #[derive(Default)]
 pub(super) struct FutureDated {
     pub rows: BTreeMap<(Timestamp, NodeIndex, u64), Row>,
-    /// Number of waiting rows that are versions of files and symlinks.
+    /// Number of waiting rows that are versions of files and symlinks, or deletions of such.
     versions: usize,
 }
 
@@ -50,7 +50,7 @@ impl FutureDated {
 }
 
 fn is_version(row: &Row) -> bool {
-    matches!(row.class, Class::File | Class::Symlink)
+    matches!(row.class, Class::File | Class::Symlink | Class::Gone)
 }
 
 fn place(row: &Row) -> (Timestamp, NodeIndex, u64) {

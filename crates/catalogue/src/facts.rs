@@ -3,7 +3,7 @@
 use super::CatalogueError;
 use p2pfs_proto::wire::native::link::link_stays_inside;
 use p2pfs_proto::wire::native::record::{
-    EntitledReader, Entry, FILE_MAX_BYTES, Fact, Kind, PATH_MAX_DEPTH, READERS_MAX,
+    EntitledReader, Entry, FILE_MAX_BYTES, Fact, Kind, PATH_MAX_DEPTH, READERS_MAX, REPLACES_MAX,
     SEALED_MAX_BYTES, SENDER_MAX_BYTES, SHARES_MAX, Sender, ShareIndex, Timestamp,
 };
 use p2pfs_types::digest::ContentHash;
@@ -24,8 +24,10 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
     // name in every share.
     let is_share = |share: &ShareIndex| usize::from(share.0) < SHARES_MAX;
     let sound = match fact {
-        Fact::Entry { share, .. } | Fact::Removed { share, .. } => is_share(share),
-        Fact::Have { .. } | Fact::HaveNot { .. } => true,
+        Fact::Entry { share, .. } | Fact::Removed { share, .. } | Fact::Terms { share, .. } => {
+            is_share(share)
+        }
+        Fact::Have { .. } | Fact::HaveNot { .. } | Fact::Gone { .. } => true,
         Fact::Readers {
             number,
             share,
@@ -68,6 +70,7 @@ pub(super) fn check_in_clear(fact: &Fact) -> Result<(), CatalogueError> {
                     mtime,
                     version_time,
                     sent_by,
+                    replaces,
                 },
             ..
         } => {
@@ -85,8 +88,18 @@ pub(super) fn check_in_clear(fact: &Fact) -> Result<(), CatalogueError> {
                 None => true,
             };
             let times_fit = time_is_sound(mtime) && time_is_sound(version_time);
-            path_fits(path) && kind_fits && sender_fits && times_fit
+            let replaces_fit = replaces.is_empty() || is_file && replaces.len() <= REPLACES_MAX;
+            path_fits(path) && kind_fits && sender_fits && times_fit && replaces_fit
         }
+        Fact::Gone {
+            path,
+            replaces,
+            time,
+        } => {
+            let replaces_fit = (1..=REPLACES_MAX).contains(&replaces.len());
+            path_fits(path) && replaces_fit && time_is_sound(time)
+        }
+        Fact::Terms { share, .. } => !share.is_sealed(),
         Fact::Removed { path, .. } => path_fits(path),
         Fact::Have { hash, size_bytes } => may_be_of(hash, *size_bytes),
         Fact::HaveNot { .. } => true,
@@ -115,7 +128,10 @@ pub(super) fn estimated_bytes(fact: &Fact) -> usize {
                         Some(Sender::Peer(name)) => name.len(),
                         None => 0,
                     }
+                    + size_of_val(&entry.replaces[..])
             }
+            Fact::Gone { path, replaces, .. } => path.as_bytes().len() + size_of_val(&replaces[..]),
+            Fact::Terms { .. } => 0,
             Fact::Removed { path, .. } => path.as_bytes().len(),
             Fact::Have { .. } | Fact::HaveNot { .. } => 32,
             Fact::Readers { readers, .. } => readers.len() * size_of::<EntitledReader>(),

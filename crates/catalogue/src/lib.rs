@@ -28,7 +28,7 @@
 //! | names of the other versions | `aliases`, `conflicts`, `labels` |
 //! | shares with readers | `sealed`, `audience`, `private` |
 //! | limits of memory | `budget` |
-//! | queries | `view`, `dir`, `contents`, `peers`, `change` |
+//! | queries | `view`, `dir`, `contents`, `peers`, `change`; for writing: `writing` |
 //! | containers of rows and names | `orders`, `sorted`, `held` |
 
 #![cfg_attr(
@@ -80,6 +80,7 @@ mod versions;
 mod view;
 mod withheld;
 mod writes;
+mod writing;
 
 #[cfg(test)]
 mod tests;
@@ -91,8 +92,8 @@ use p2pfs_types::id::NodeId;
 
 pub use audience::{MARKS_MAX, MARKS_MAX_PER_AUTHOR, Mark};
 pub use budget::{
-    AUTHOR_MAX_BYTES, AUTHOR_MAX_DIRECTORIES, Budgets, Cost, DropCause, Dropped, TOTAL_MAX_BYTES,
-    TOTAL_MAX_DIRECTORIES,
+    AUTHOR_MAX_BYTES, AUTHOR_MAX_DIRECTORIES, AUTHOR_MAX_REPLACED, Budgets, Cost, DropCause,
+    Dropped, TOTAL_MAX_BYTES, TOTAL_MAX_DIRECTORIES, TOTAL_MAX_REPLACED,
 };
 pub use catalogue::Catalogue;
 pub use change::Change;
@@ -109,12 +110,13 @@ pub use owners::{PathOwners, hidden_by_owner};
 pub use peers::PeerFiles;
 pub use rules::{Rule, conflict_name};
 pub use unserved::{UNSERVED_MAX, UNSERVED_PER_AUTHOR, UnservedContents};
-pub use versions::{NameAuthors, Version};
+pub use versions::{NameAuthors, Supersession, Version};
 pub use view::{Child, Found, View};
 pub use withheld::{
     Portion, WITHHELD_NAMES_MAX, WITHHELD_NAMES_PER_AUTHOR, WithheldVersion, Withholding,
 };
 pub use writes::{CatalogueStorage, LogState, LogWrite};
+pub use writing::{ConflictName, ContentsAt, OwnFile, Standing};
 
 /// Maximum records in one part of a log.
 pub const PART_MAX_RECORDS: usize = 4096;

@@ -125,6 +125,17 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
+        name: "catalogue::budget::AUTHOR_MAX_REPLACED",
+        value: LimitValue::Count(crate::budget::AUTHOR_MAX_REPLACED),
+        text: "maximum number of contents that the records of one author replace and delete. This \
+               node refuses its own deletions beyond it.",
+        tests: LimitTests::By(&[
+            "crates/catalogue/src/tests/limits.rs default_budgets_match_the_manual",
+            "crates/catalogue/src/tests/replacing.rs a_log_without_room_refuses_a_deletion",
+            "crates/catalogue/src/tests/replacing.rs a_member_that_floods_with_deletions_is_dropped_whole_and_named",
+        ]),
+    },
+    Limit {
         name: "catalogue::budget::TOTAL_MAX_BYTES",
         value: LimitValue::Bytes(crate::budget::TOTAL_MAX_BYTES),
         text: "maximum estimated memory for the names of all other nodes together.",
@@ -140,6 +151,16 @@ pub const LIMITS: &[Limit] = &[
         tests: LimitTests::By(&[
             "crates/catalogue/src/tests/limits.rs default_budgets_match_the_manual",
             "crates/catalogue/src/tests/budgets.rs over_the_total_the_longest_departed_nodes_are_dropped_first",
+        ]),
+    },
+    Limit {
+        name: "catalogue::budget::TOTAL_MAX_REPLACED",
+        value: LimitValue::Count(crate::budget::TOTAL_MAX_REPLACED),
+        text: "maximum number of contents that the records of all other nodes together replace and \
+               delete.",
+        tests: LimitTests::By(&[
+            "crates/catalogue/src/tests/limits.rs default_budgets_match_the_manual",
+            "crates/catalogue/src/tests/replacing.rs a_member_that_floods_with_deletions_is_dropped_whole_and_named",
         ]),
     },
     Limit {

@@ -51,6 +51,8 @@ pub(super) struct LogTotals {
     /// Number of rows that are not tombstones.
     pub count: u64,
     pub tombstones: u64,
+    /// Number of rows that releases which speak `p2pfs/3` or less cannot decode.
+    pub of_later_form: u64,
     pub digest: SetDigest,
     /// Whether `digest` is not updated for each row, because it is set to a known value once the
     /// rows that arrive now are added.
@@ -111,6 +113,7 @@ impl Log {
                 self.totals.digest.add(fact);
             }
         }
+        self.totals.of_later_form += u64::from(!row.is_of_first_form());
         self.pending.touch(row.sequence);
         self.rows.push(row);
     }
@@ -122,6 +125,7 @@ impl Log {
             return;
         }
         self.rows.remove(row.sequence);
+        self.totals.of_later_form -= u64::from(!row.is_of_first_form());
         self.pending.touch(row.sequence);
         if row.is_tombstone() {
             self.totals.tombstones -= 1;
@@ -146,6 +150,7 @@ impl Log {
         self.pull.base = 0;
         self.totals.count = 0;
         self.totals.tombstones = 0;
+        self.totals.of_later_form = 0;
         self.totals.digest = SetDigest::default();
         self.pull.complete = false;
         self.totals.is_summed = false;

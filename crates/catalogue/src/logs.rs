@@ -101,6 +101,14 @@ impl NodeLogs {
         })
     }
 
+    /// Returns whether nodes that speak `p2pfs/3` or less can decode all records of a log.
+    pub fn is_of_first_form(&self, author: &NodeId) -> bool {
+        let log = self
+            .index_of(author)
+            .and_then(|index| self.logs.get(&index));
+        log.is_none_or(|log| log.totals.of_later_form == 0)
+    }
+
     fn records_after(&self, log: &Log, after: u64, limit: usize) -> (Vec<Record>, bool) {
         let mut rows = log.rows.after(after).peekable();
         let (mut records, mut part_bytes) = (Vec::new(), 0);
@@ -257,6 +265,9 @@ impl NodeLogs {
             Class::Have | Class::HaveNot => {
                 self.merge.state().contents.cached_row(row.hash(), index)
             }
+            Class::Open | Class::Closed => {
+                self.merge.state().terms.get(&(index, row.share)).cloned()
+            }
             _ => self
                 .merge
                 .state()
@@ -274,6 +285,9 @@ impl NodeLogs {
         log.push(row.clone(), fact);
         log.sequence = sequence;
         self.merge.change(known.as_ref(), Some(&row));
+        if row.is_terms() {
+            self.settle_changed_terms(self.merge.settling.step_records);
+        }
     }
 
     /// Discards all rows of a log. [`Self::advance`] unlists and removes them in steps. Only rows
@@ -350,6 +364,7 @@ impl NodeLogs {
         let mut left = limit;
         left -= self.merge.refresh_if_many(left).min(left);
         left -= self.merge.node_names().reassign_renamed(left).min(left);
+        left -= self.settle_changed_terms(left).min(left);
         left -= self.merge.settler().settle_waiting(left).min(left);
         if left == 0 {
             return true;
@@ -408,6 +423,30 @@ impl NodeLogs {
         1 + ended + self.merge.settling.steps_since(looks)
     }
 
+    /// Queues the names of about `limit` rows of shares with changed terms. Returns the steps taken.
+    fn settle_changed_terms(&mut self, limit: usize) -> usize {
+        let mut steps = 0;
+        while steps < limit {
+            let Some(((author, share), after)) = self.merge.settling.changed_terms.pop_first()
+            else {
+                break;
+            };
+            let Some(log) = self.logs.get(&author) else {
+                continue;
+            };
+            let (mut rows, end) = rows_after(log, after, limit - steps);
+            steps += 1 + rows.len();
+            if end < u64::MAX {
+                let places = &mut self.merge.settling.changed_terms;
+                places.insert((author, share), end);
+            }
+            let state = self.merge.state();
+            rows.retain(|row| row.has_name() && [row.share, state.share_of(row)].contains(&share));
+            self.merge.settler().settle_rows(rows);
+        }
+        steps
+    }
+
     /// Finishes the sweep of a node.
     fn finish_sweep(&mut self, index: NodeIndex) {
         while self.merge.state().node(index).sweep.is_some() {
@@ -420,18 +459,7 @@ impl NodeLogs {
         let Some(done) = self.merge.state().node(index).sweep else {
             return 0;
         };
-        let log = self.log_mut(index);
-        let next = |rows: &Rows| -> Vec<Row> { rows.after(done).take(limit).cloned().collect() };
-        let mut rows = next(&log.rows);
-        // A truncated list shows nothing about the sequences beyond its end.
-        let mut end = u64::MAX;
-        for part in [&log.rows, &log.old] {
-            let last = part.after(done).nth(limit.saturating_sub(1));
-            end = end.min(last.map_or(u64::MAX, |row| row.sequence));
-        }
-        rows.extend(next(&log.old));
-        rows.retain(|row| row.sequence <= end);
-        rows.sort_by_key(|row| row.sequence);
+        let (rows, end) = rows_after(self.log_mut(index), done, limit);
         let (looks, mut steps) = (self.merge.settling.looks, 0);
         for same in rows.chunk_by(|a, b| a.sequence == b.sequence) {
             if steps + self.merge.settling.steps_since(looks) >= limit {
@@ -470,4 +498,22 @@ impl NodeLogs {
         let early: Vec<Row> = early.cloned().collect();
         self.merge.settler().hide_early(early);
     }
+}
+
+/// Returns about `limit` rows of a log after a sequence in its order, including those of its
+/// earlier life. Also returns the sequence up to which the rows are complete, or the highest one if
+/// no row follows.
+fn rows_after(log: &Log, done: u64, limit: usize) -> (Vec<Row>, u64) {
+    let next = |rows: &Rows| -> Vec<Row> { rows.after(done).take(limit).cloned().collect() };
+    let mut rows = next(&log.rows);
+    // A truncated list shows nothing about the sequences beyond its end.
+    let mut end = u64::MAX;
+    for part in [&log.rows, &log.old] {
+        let last = part.after(done).nth(limit.saturating_sub(1));
+        end = end.min(last.map_or(u64::MAX, |row| row.sequence));
+    }
+    rows.extend(next(&log.old));
+    rows.retain(|row| row.sequence <= end);
+    rows.sort_by_key(|row| row.sequence);
+    (rows, end)
 }

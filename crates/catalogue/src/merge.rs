@@ -20,6 +20,7 @@ use super::row::{Class, DirId, NodeIndex, Row};
 use super::sealed::SealedRecords;
 use super::settle::{NameSettler, Unsettled};
 use super::tracked::TrackedState;
+use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{NodeId, NodeName};
 
@@ -84,6 +85,9 @@ impl Merge {
     /// Removes the row `gone` and adds the row `new`. Both are about the same name or content of
     /// the same author.
     pub(crate) fn change(&mut self, gone: Option<&Row>, new: Option<&Row>) {
+        if new.or(gone).is_some_and(|row| row.is_terms()) {
+            return self.change_terms(gone, new);
+        }
         let opened = gone.filter(|row| !row.is_opaque());
         if new.or(gone).is_some_and(|row| row.is_opaque()) {
             // The old record under this seal could be opened, and the new one cannot.
@@ -116,6 +120,33 @@ impl Merge {
         }
     }
 
+    /// Replaces the terms of a share. If they differ, queues the names of the share.
+    fn change_terms(&mut self, gone: Option<&Row>, new: Option<&Row>) {
+        let terms = Arc::make_mut(&mut self.tracked.state.terms);
+        let is_open = |row: Option<&Row>| row.is_some_and(|row| row.class == Class::Open);
+        if let Some(row) = gone {
+            terms.remove(&(row.author, row.share));
+            self.costs.drop_row(row);
+        }
+        if let Some(row) = new {
+            terms.insert((row.author, row.share), row.clone());
+            self.costs.add_row(row);
+        }
+        if let Some(row) = new.or(gone).filter(|_| is_open(gone) != is_open(new)) {
+            self.tracked.dirty = true;
+            let place = (row.author, row.share);
+            self.settling.changed_terms.insert(place, 0);
+        }
+    }
+
+    /// Queues the names sealed under a number whose share became known or unknown, if the terms of
+    /// the share make a difference.
+    fn queue_sealed_names(&mut self, author: NodeIndex, number: ShareIndex, share: ShareIndex) {
+        if self.tracked.state.terms.contains_key(&(author, share)) {
+            self.settling.changed_terms.insert((author, number), 0);
+        }
+    }
+
     /// Replaces an opaque row by another with the same sealed path.
     fn change_opaque(&mut self, gone: Option<&Row>, new: Option<&Row>) {
         if let Some(gone) = gone {
@@ -125,19 +156,23 @@ impl Merge {
                 self.tracked.dirty = true;
                 let audiences = Arc::make_mut(&mut self.tracked.state.audiences);
                 let audience = audiences.remove(&(gone.author, gone.share));
-                audience.inspect(|it| self.sealed.count_list(gone.author, it.share, false));
+                if let Some(audience) = audience {
+                    self.sealed.count_list(gone.author, audience.share, false);
+                    self.queue_sealed_names(gone.author, gone.share, audience.share);
+                }
             }
         }
         let Some(new) = new else { return };
         self.sealed.insert_opaque(new);
         self.costs.add_row(new);
         if let Some(list) = list_of(new) {
-            let state = &mut self.tracked.state;
+            let state = &self.tracked.state;
             let (me, author) = (state.node(state.me).id, *state.node_of(new));
             let audience = self.sealed.audience_of(&me, &author, (new.share, list));
             self.tracked.dirty = true;
             self.sealed.count_list(new.author, audience.share, true);
-            let audiences = Arc::make_mut(&mut state.audiences);
+            self.queue_sealed_names(new.author, new.share, audience.share);
+            let audiences = Arc::make_mut(&mut self.tracked.state.audiences);
             audiences.insert((new.author, new.share), Arc::new(audience));
         }
     }
@@ -215,6 +250,9 @@ impl Merge {
             if !again {
                 self.settler().settle(row.dir, row.name());
             }
+            if row.class == Class::Gone {
+                self.settler().retime_directories(row.dir, row.name());
+            }
             settled = Some(row);
         }
     }
@@ -268,6 +306,10 @@ impl Merge {
         }
         self.settling.early.remove(row);
         let dir = self.tracked.dir_mut(row.dir);
+        if row.class == Class::Gone {
+            dir.gone.remove(&ByName(row.clone()));
+            return;
+        }
         if dir
             .listed
             .get(&Named(row.name()))
@@ -301,10 +343,13 @@ impl Merge {
         if self.tracked.state.is_early(row) {
             self.settling.note_dated_ahead(row);
         }
-        self.tracked
-            .dir_mut(row.dir)
-            .rest
-            .insert(ByName(row.clone()));
+        let dir = self.tracked.dir_mut(row.dir);
+        let rows = if row.class == Class::Gone {
+            &mut dir.gone
+        } else {
+            &mut dir.rest
+        };
+        rows.insert(ByName(row.clone()));
         if row.class == Class::Directory {
             self.tracked.child_of(row.dir, row.name());
             self.tracked.retime_directory(row);
@@ -315,7 +360,7 @@ impl Merge {
         let row = |row: Option<&Row>| row.filter(|row| row.has_name()).cloned();
         for (row, more) in [(row(new), true), (row(gone), false)] {
             let Some(row) = row else { continue };
-            if !row.is_tombstone() {
+            if row.is_named_object() {
                 self.count_up(&row, row.dir, Counted::Names, more);
             }
             let recorded = self.tracked.state.dir(row.dir).child(row.name());

@@ -74,6 +74,8 @@ pub(super) struct Merged {
     pub owners: PathOwners,
     /// Readers of the records sealed under each author's numbers.
     pub audiences: Arc<BTreeMap<(NodeIndex, ShareIndex), Arc<Audience>>>,
+    /// The terms of the shares of each author, with the tombstones of terms.
+    pub terms: Arc<BTreeMap<(NodeIndex, ShareIndex), Row>>,
     pub marks: Marks,
     /// Private contents that the own cache holds completely, with their sizes. They are not
     /// announced to other nodes.
@@ -101,6 +103,7 @@ impl Merged {
             horizon: None,
             owners: PathOwners::default(),
             audiences: Arc::default(),
+            terms: Arc::default(),
             marks: Marks::default(),
             kept: OrdMap::new(),
             unserved: Unserved::default(),
@@ -248,12 +251,48 @@ impl Merged {
 
     /// Returns whether a row makes a directory listed at its name.
     pub(crate) fn lists_directory(&self, row: &Row) -> bool {
-        row.class == Class::Directory && self.is_live(row) && self.may_have(row, row.name())
+        row.class == Class::Directory
+            && self.is_live(row)
+            && self.may_have(row, row.name())
+            && self.deletion_of(row).is_none()
     }
 
-    /// Returns whether a file or link is dated so far ahead of the clock that it must wait.
+    /// Returns the deletion that hides a file, link or directory. If there are several, the latest.
+    pub(crate) fn deletion_of<'a>(&'a self, row: &Row) -> Option<&'a Row> {
+        let here = self.dir(row.dir);
+        // A deletion is not sealed, so it counts in no sealed share.
+        if here.gone.is_empty() || row.share.is_sealed() {
+            return None;
+        }
+        let content = row.content()?;
+        let counts = |gone: &&Row| {
+            gone.version_time() >= row.version_time()
+                && gone.replaces().contains(content.as_bytes())
+                && self.admits_change(row, gone)
+                && self.may_have(gone, gone.name())
+                && !self.is_early(gone)
+        };
+        let rows = here.gone_at(row.name()).filter(counts);
+        rows.max_by_key(|gone| (gone.version_time(), self.node_of(gone)))
+    }
+
+    /// Returns whether the replacements and deletions that another row states count against a row:
+    /// both have one author, or the share of the row is open.
+    pub(crate) fn admits_change(&self, row: &Row, by: &Row) -> bool {
+        row.author == by.author || self.is_open(row)
+    }
+
+    /// Returns whether a row is in a share in which the replacements and deletions of other nodes
+    /// count.
+    pub(crate) fn is_open(&self, row: &Row) -> bool {
+        let terms = self.terms.get(&(row.author, self.share_of(row)));
+        terms.is_some_and(|terms| terms.class == Class::Open)
+    }
+
+    /// Returns whether a file, link or deletion is dated so far ahead of the clock that it must
+    /// wait.
     pub(crate) fn is_early(&self, row: &Row) -> bool {
-        matches!(row.class, Class::File | Class::Symlink) && self.is_ahead(row)
+        matches!(row.class, Class::File | Class::Symlink | Class::Gone) && self.is_ahead(row)
     }
 
     /// Returns whether the time of a row of any class is ahead of the clock by more than the

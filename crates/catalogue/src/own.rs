@@ -1,16 +1,18 @@
 //! This node's own log: the records about its shares and its cache, and its head.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::budget::{Cost, cost_of_own};
 use super::facts::check_in_clear;
 use super::logs::NodeLogs;
 use super::private;
-use super::row::Class;
+use super::row::{Class, NO_SHARE, Row};
 use super::unserved::{UnservedContents, UnservedMarks};
 use super::{CatalogueError, HeadOutcome, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX};
 use p2pfs_proto::wire::native::link::link_stays_inside;
-use p2pfs_proto::wire::native::record::{Entry, Fact, Head, Kind, ShareIndex, SignedHead};
+use p2pfs_proto::wire::native::record::{
+    Entry, Fact, Head, Kind, REPLACES_MAX, ShareIndex, SignedHead, Timestamp,
+};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeName;
 use p2pfs_types::path::SharedPath;
@@ -223,6 +225,9 @@ impl OwnLog<'_> {
             entry.sent_by.clone_from(&known.sent_by);
         }
         let number = self.state.number_of(share);
+        if !number.is_sealed() {
+            self.drop_private(&mut entry.replaces);
+        }
         if self.records().entry_under(number, path).as_ref() == Some(&entry) {
             return Ok(false);
         }
@@ -244,6 +249,73 @@ impl OwnLog<'_> {
             was_there |= known && self.record(Fact::Removed { share, path }).is_ok();
         }
         was_there
+    }
+
+    /// Records that versions of a path with these contents are deleted, in addition to those of an
+    /// earlier deletion of this node. The newest [`REPLACES_MAX`] contents are kept. The time of
+    /// the deletion is `now`, or later if a version is newer, but never so late that the deletion
+    /// waits for the clock. Returns whether the log changed. It does not change for contents that
+    /// only some nodes may have, because a deletion counts in no share with readers.
+    ///
+    /// # Errors
+    /// [`CatalogueError::OverBudget`] and [`CatalogueError::TooManyRecords`] at the limits.
+    /// [`CatalogueError::BadFact`] for the root. After an error the log is unchanged.
+    pub fn delete(
+        &mut self,
+        path: &SharedPath,
+        mut replaces: Vec<ContentHash>,
+        now: Timestamp,
+    ) -> Result<bool, CatalogueError> {
+        self.drop_private(&mut replaces);
+        let state = self.logs.merge.state();
+        let parent = path.parent().ok_or(CatalogueError::BadFact)?;
+        if replaces.is_empty() {
+            return Ok(false);
+        }
+        let mut time = now;
+        if let Some(here) = state.find_dir(&parent).map(|dir| state.dir(dir)) {
+            let name = path.file_name();
+            let former = here.row_of(name, self.logs.me, NO_SHARE);
+            let is_named = |row: &Row| row.content().is_some_and(|it| replaces.contains(&it));
+            let named = here.candidates(name).filter(|row| is_named(row));
+            let past = named.chain(former).filter(|row| !state.is_ahead(row));
+            let newest = past.map(Row::version_time).max();
+            time = newest.map_or(now, |newest| now.max(newest.next()));
+            let former = former.into_iter().flat_map(Row::replaces);
+            replaces.extend(former.copied().map(ContentHash::new));
+        }
+        time = state.horizon.map_or(time, |horizon| time.min(horizon));
+        let mut seen = BTreeSet::new();
+        replaces.retain(|hash| seen.insert(*hash));
+        replaces.truncate(REPLACES_MAX);
+        let path = path.clone();
+        self.record(Fact::Gone {
+            path,
+            replaces,
+            time,
+        })?;
+        Ok(true)
+    }
+
+    /// Records whether the replacements and deletions of other nodes count in a share of this node.
+    /// Returns whether the log changed.
+    ///
+    /// # Errors
+    /// [`CatalogueError::OverBudget`] and [`CatalogueError::TooManyRecords`] at the limits.
+    pub fn set_open(&mut self, share: ShareIndex, open: bool) -> Result<bool, CatalogueError> {
+        let terms = &self.logs.merge.state().terms;
+        let known = terms.get(&(self.logs.me, share));
+        if known.is_some_and(|row| row.class == Class::Open) == open {
+            return Ok(false);
+        }
+        self.record(Fact::Terms { share, open })?;
+        Ok(true)
+    }
+
+    /// Removes the hashes of contents that only some nodes may have from a list that all nodes can
+    /// read. With such a hash, every node could check a guess of the content.
+    pub(super) fn drop_private(&self, hashes: &mut Vec<ContentHash>) {
+        hashes.retain(|hash| !private::is_private(self.logs.merge.state(), *hash));
     }
 
     /// Records that the own cache holds a content completely. A private content is not announced,

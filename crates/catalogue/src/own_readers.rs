@@ -150,10 +150,13 @@ impl ReaderLists<'_> {
             .log
             .state
             .number_of(self.log.logs.merge.state().share_of(row));
-        let Some(entry) = row.to_entry().filter(|_| now != row.share) else {
+        let Some(mut entry) = row.to_entry().filter(|_| now != row.share) else {
             return;
         };
         let path = self.log.logs.merge.state().path_of(row.dir, row.name());
+        if !now.is_sealed() {
+            self.log.drop_private(&mut entry.replaces);
+        }
         if self.log.records().entry_under(now, &path).is_none() {
             let again = Fact::Entry {
                 share: now,

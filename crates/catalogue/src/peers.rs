@@ -181,7 +181,7 @@ fn names_of(merged: &Merged, node: NodeIndex, dir: DirId) -> Vec<&[u8]> {
     let here = merged.dir(dir);
     let rows = here.rows();
     let rows = rows
-        .filter(|row| row.author == node && !row.is_tombstone())
+        .filter(|row| row.author == node && row.is_named_object())
         .map(Row::name);
     let dirs = here.all_dirs();
     let dirs = dirs

@@ -8,7 +8,7 @@ use std::ops::Deref;
 
 use triomphe::ThinArc;
 
-use p2pfs_proto::wire::native::record::{Entry, Kind, Sender, ShareIndex, Timestamp};
+use p2pfs_proto::wire::native::record::{Entry, Kind, SHARES_MAX, Sender, ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
 
 /// Number of a node, valid in this catalogue only.
@@ -38,7 +38,16 @@ pub(super) enum Class {
     Sealed,
     /// The tombstone of a sealed entry or of a list of readers.
     SealedRemoved,
+    /// A deletion of versions of a name.
+    Gone,
+    /// A share in which the replacements and deletions of other nodes count.
+    Open,
+    /// The tombstone of [`Class::Open`].
+    Closed,
 }
+
+/// Share number of all deletions, which belong to no share. No entry can have it.
+pub(super) const NO_SHARE: ShareIndex = ShareIndex(SHARES_MAX as u16);
 
 /// The fixed part of a row. It is kept to 64 bytes, because there may be millions of rows.
 #[derive(Clone, Debug)]
@@ -52,19 +61,22 @@ pub(super) struct Facts {
     pub share: ShareIndex,
     pub class: Class,
     name_bytes: u8,
-    /// The low 44 bits are the size, the others are the marks below.
+    /// The low 43 bits are the size, the others are the marks below.
     size_and_marks: [u8; 6],
 }
 
-const SIZE_BITS: u32 = 44;
+const SIZE_BITS: u32 = 43;
 /// Mark: the file is executable.
 const EXECUTABLE: u64 = 1 << SIZE_BITS;
 /// Mark: the version time differs from the mtime and is behind the name. Hardly any row has it.
 const OWN_VERSION: u64 = 1 << (SIZE_BITS + 1);
 /// Mark: the mtime is before 1970 or after May 2514, and is behind the name.
 const OWN_MTIME: u64 = 1 << (SIZE_BITS + 2);
-/// Mark: the size exceeds 44 bits and is behind the name.
+/// Mark: the size exceeds 43 bits and is behind the name.
 const OWN_SIZE: u64 = 1 << (SIZE_BITS + 3);
+/// Mark: the row names contents that it replaces or deletes. Their number, in one byte, and their
+/// hashes are behind the values of [`BEHIND`].
+const REPLACES: u64 = 1 << (SIZE_BITS + 4);
 /// The values that may be behind the name, in this order, with their lengths in bytes.
 const BEHIND: [(u64, usize); 3] = [
     (OWN_VERSION, TIME_BYTES),
@@ -74,11 +86,12 @@ const BEHIND: [(u64, usize); 3] = [
 
 const TIME_BYTES: usize = 12;
 const SIZE_BYTES: usize = 8;
+const HASH_BYTES: usize = 32;
 /// Bytes of the two lengths at the end of a seal.
 const SEAL_LENGTHS_BYTES: usize = 4;
 
-/// A row. The slice is the name, then the values of [`BEHIND`]. Then follows the target of a link
-/// or the encoded sender of a file. The last part is the [`seal`], if the entry is in a sealed
+/// A row. The slice is the name, then the values of [`BEHIND`], then the contents that the row
+/// replaces or deletes. Then follows the target of a link or the encoded sender of a file. The last part is the [`seal`], if the entry is in a sealed
 /// share. The slice of an opaque row has only its sealed path and the rest of its received form.
 #[derive(Clone)]
 pub(super) struct Row(ThinArc<Facts, u8>);
@@ -133,13 +146,7 @@ impl Row {
             facts.mark(OWN_VERSION);
             behind.extend(time_bytes(entry.version_time));
         }
-        match entry.mtime.packed() {
-            Some(mtime) => facts.mtime = mtime,
-            None => {
-                facts.mark(OWN_MTIME);
-                behind.extend(time_bytes(entry.mtime));
-            }
-        }
+        behind.extend(facts.set_mtime(entry.mtime).into_iter().flatten());
         match &entry.kind {
             Kind::File {
                 hash,
@@ -150,6 +157,7 @@ impl Row {
                 facts.hash = *hash.as_bytes();
                 facts.mark(u64::from(*executable) * EXECUTABLE);
                 behind.extend(facts.set_size(*size_bytes).into_iter().flatten());
+                facts.set_replaces(&entry.replaces, &mut behind);
                 if let Some(sender) = &entry.sent_by {
                     behind.extend(postcard::to_stdvec(sender).expect("a sender always encodes"));
                 }
@@ -190,6 +198,31 @@ impl Row {
             facts,
             &[name, seal].concat(),
         ))
+    }
+
+    /// Creates the row of a deletion.
+    pub(crate) fn gone(
+        stamp: Stamp,
+        (dir, name): (DirId, &[u8]),
+        replaces: &[ContentHash],
+        time: Timestamp,
+    ) -> Self {
+        let mut facts = Self::blank(stamp, Class::Gone);
+        facts.share = NO_SHARE;
+        facts.dir = dir;
+        facts.name_bytes = name.len() as u8;
+        let mut text = name.to_vec();
+        text.extend(facts.set_mtime(time).into_iter().flatten());
+        facts.set_replaces(replaces, &mut text);
+        Self(ThinArc::from_header_and_slice(facts, &text))
+    }
+
+    /// Creates the row of the terms of a share.
+    pub(crate) fn terms(stamp: Stamp, share: ShareIndex, open: bool) -> Self {
+        let class = if open { Class::Open } else { Class::Closed };
+        let mut facts = Self::blank(stamp, class);
+        facts.share = share;
+        Self(ThinArc::from_header_and_slice(facts, &[]))
     }
 
     /// Creates an opaque row: a sealed entry that this node cannot open, its tombstone, or a list
@@ -257,7 +290,38 @@ impl Row {
             path.len() + entry.len() + SEAL_LENGTHS_BYTES
         });
         let behind = self.behind(0);
-        &behind[..behind.len() - seal_bytes]
+        let replaces_bytes = match self.replaces().len() {
+            0 => 0,
+            count => 1 + count * HASH_BYTES,
+        };
+        &behind[replaces_bytes..behind.len() - seal_bytes]
+    }
+
+    /// Returns the contents that a file replaces or that a deletion deletes, the newest first.
+    pub(crate) fn replaces(&self) -> &[[u8; HASH_BYTES]] {
+        if !self.has(REPLACES) {
+            return &[];
+        }
+        let (count, hashes) = self.behind(0).split_first().expect("its mark says so");
+        &hashes.as_chunks().0[..usize::from(*count)]
+    }
+
+    /// Returns whether releases that speak `p2pfs/3` or less can decode the fact of the row.
+    pub(crate) fn is_of_first_form(&self) -> bool {
+        match self.class {
+            Class::Gone | Class::Open | Class::Closed => false,
+            Class::File => self.share.is_sealed() || !self.has(REPLACES),
+            _ => true,
+        }
+    }
+
+    /// Returns the hash by which records name the object of a file, link or directory
+    /// ([`Kind::content`]).
+    pub(crate) fn content(&self) -> Option<ContentHash> {
+        match self.class {
+            Class::File => Some(self.hash()),
+            _ => Some(self.kind()?.content()),
+        }
     }
 
     /// Returns the sealed path and the sealed entry of a row of a sealed share, or `None` for
@@ -323,7 +387,7 @@ impl Row {
     pub(crate) fn is_tombstone(&self) -> bool {
         matches!(
             self.class,
-            Class::Removed | Class::HaveNot | Class::SealedRemoved
+            Class::Removed | Class::HaveNot | Class::SealedRemoved | Class::Closed
         )
     }
 
@@ -336,9 +400,20 @@ impl Row {
     }
 
     /// Returns whether the row is about a name, and so belongs to a directory. Other rows are
-    /// opaque or about a cached content.
+    /// opaque, about a cached content, or about the terms of a share.
     pub(crate) fn has_name(&self) -> bool {
-        !matches!(self.class, Class::Have | Class::HaveNot) && !self.is_opaque()
+        let is_of_content = matches!(self.class, Class::Have | Class::HaveNot);
+        !is_of_content && !self.is_terms() && !self.is_opaque()
+    }
+
+    /// Returns whether the row states the terms of a share.
+    pub(crate) fn is_terms(&self) -> bool {
+        matches!(self.class, Class::Open | Class::Closed)
+    }
+
+    /// Returns whether the row states that the author has something under a name.
+    pub(crate) fn is_named_object(&self) -> bool {
+        matches!(self.class, Class::File | Class::Symlink | Class::Directory)
     }
 
     /// Returns whether the author offers the bytes of a hash by this row.
@@ -366,6 +441,12 @@ impl Row {
             mtime: self.mtime(),
             version_time: self.version_time(),
             sent_by: self.sent_by(),
+            replaces: self
+                .replaces()
+                .iter()
+                .copied()
+                .map(ContentHash::new)
+                .collect(),
         })
     }
 
@@ -382,6 +463,7 @@ impl Row {
             },
             Class::Removed | Class::Have | Class::HaveNot => return None,
             Class::Readers | Class::Sealed | Class::SealedRemoved => return None,
+            Class::Gone | Class::Open | Class::Closed => return None,
         })
     }
 }
@@ -400,7 +482,31 @@ impl Facts {
         u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
     }
 
-    /// Sets the size of a row without one. If the size needs more than 44 bits, returns the bytes
+    /// Sets the mtime. If it does not fit the fixed part, returns the bytes to store behind the name.
+    #[must_use]
+    fn set_mtime(&mut self, mtime: Timestamp) -> Option<[u8; TIME_BYTES]> {
+        match mtime.packed() {
+            Some(packed) => {
+                self.mtime = packed;
+                None
+            }
+            None => {
+                self.mark(OWN_MTIME);
+                Some(time_bytes(mtime))
+            }
+        }
+    }
+
+    /// Appends the contents that a row replaces to the data behind its name.
+    fn set_replaces(&mut self, replaces: &[ContentHash], behind: &mut Vec<u8>) {
+        if !replaces.is_empty() {
+            self.mark(REPLACES);
+            behind.push(replaces.len() as u8);
+            behind.extend(replaces.iter().flat_map(ContentHash::as_bytes));
+        }
+    }
+
+    /// Sets the size of a row without one. If the size needs more than 43 bits, returns the bytes
     /// to store behind the name.
     #[must_use]
     fn set_size(&mut self, size_bytes: u64) -> Option<[u8; SIZE_BYTES]> {

@@ -10,6 +10,7 @@ use super::merged::Merged;
 use super::row::{Class, NodeIndex, Row, Stamp, seal};
 use p2pfs_proto::trust::ShareKey;
 use p2pfs_proto::wire::native::record::{Entry, Fact, ShareIndex};
+use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
 /// Creates the rows of facts. Before it creates the row of a name, it creates the missing
@@ -51,6 +52,18 @@ impl RowBuilder<'_> {
                 entry,
             } => self.sealed_row(stamp, *number, path, Some(entry)),
             Fact::SealedRemoved { number, path } => self.sealed_row(stamp, *number, path, None),
+            Fact::Gone {
+                path,
+                replaces,
+                time,
+            } => {
+                let dir = self
+                    .merge
+                    .tracked
+                    .dir_of(&path.parent().unwrap_or_default());
+                Row::gone(stamp, (dir, path.file_name()), replaces, *time)
+            }
+            Fact::Terms { share, open } => Row::terms(stamp, *share, *open),
         }
     }
 
@@ -176,6 +189,20 @@ pub(super) fn fact_of(state: &Merged, row: &Row) -> Fact {
             size_bytes: row.size_bytes(),
         },
         (Class::HaveNot, _) => Fact::HaveNot { hash: row.hash() },
+        (Class::Gone, _) => Fact::Gone {
+            path: path(),
+            replaces: row
+                .replaces()
+                .iter()
+                .copied()
+                .map(ContentHash::new)
+                .collect(),
+            time: row.version_time(),
+        },
+        (Class::Open | Class::Closed, _) => Fact::Terms {
+            share: row.share,
+            open: row.class == Class::Open,
+        },
         (_, Some(entry)) => Fact::Entry {
             share: row.share,
             path: path(),

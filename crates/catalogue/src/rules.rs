@@ -7,18 +7,19 @@
 //!
 //! A rule is one entry of a table. [`UNLISTING`] has the rules that leave a version without any
 //! name, and [`DEMOTING`] those that put a version behind others. The versions that neither table
-//! orders are ordered by time and content. The rule about directories is in `settle`, because a
-//! directory can be listed without a record.
+//! orders are ordered by time and content. Two rules are in neither table. The rule about
+//! directories is in `settle`, because a directory can be listed without a record. The rule about
+//! replaced versions compares the versions that no other rule unlists ([`Replacements`]).
 //!
 //! Candidates of the same content are one version, with the attributes of the first. Between them,
 //! the smaller NodeId precedes, then the lower share number. Two shares of one node follow the same
 //! rules as two nodes.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::merged::Merged;
-use super::row::Row;
+use super::row::{NodeIndex, Row};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::NAME_MAX_BYTES;
 
@@ -36,6 +37,10 @@ pub enum Rule {
     Givable,
     /// A listed directory keeps the name.
     Directory,
+    /// A version that another node deleted is not listed.
+    Deleted,
+    /// A version is not listed beside a version that replaces it.
+    Replaced,
     /// A version precedes those that proved unserved. Their holders left a reader without them, or
     /// their author left several other versions unserved, or left readers without its former
     /// versions of the name.
@@ -55,10 +60,11 @@ pub enum Rule {
 type Fault = fn(&Merged, &Row) -> bool;
 
 /// The rules that leave a version without any name, whatever the other versions are.
-const UNLISTING: [(Rule, Fault); 3] = [
+const UNLISTING: [(Rule, Fault); 4] = [
     (Rule::Owner, |state, row| !state.may_have(row, row.name())),
     (Rule::Clock, Merged::is_early),
     (Rule::Givable, |state, row| !state.is_givable(row)),
+    (Rule::Deleted, |state, row| state.deletion_of(row).is_some()),
 ];
 
 /// The rules that put a version behind all versions without the fault.
@@ -71,6 +77,88 @@ const DEMOTING: [(Rule, Fault); 2] = [
 pub(super) fn unlisting_rule(state: &Merged, row: &Row) -> Option<Rule> {
     let broken = UNLISTING.iter().find(|(_, fault)| fault(state, row));
     broken.map(|(rule, _)| *rule)
+}
+
+/// Versions of one name that replace others, by the contents that they replace.
+///
+/// A version replaces another if it names its content and is newer. A version that can be replaced
+/// by one in a closed share is of the same author, and a sealed version is replaced by a sealed one
+/// only. Of two versions with the same version time, both of which name contents, the one that
+/// ranks behind replaces nothing of the other. Otherwise versions that replace each other would all
+/// be unlisted.
+///
+/// A version that proved unserved replaces nothing, so that readers get what it replaced.
+#[derive(Default)]
+pub(super) struct Replacements<'a> {
+    /// The first version by rank that names a content, among all versions, those of one author,
+    /// and the sealed ones of either.
+    first: HashMap<([u8; 32], ReplacementScope), &'a Row>,
+    /// Number of examined contents.
+    pub looks: usize,
+    state: Option<&'a Merged>,
+}
+
+/// The versions that are searched for a replacement.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct ReplacementScope {
+    /// The only author. `None` stands for all.
+    author: Option<NodeIndex>,
+    is_sealed: bool,
+}
+
+impl<'a> Replacements<'a> {
+    /// Returns the replacements among the versions that the rules of [`UNLISTING`] leave.
+    pub(super) fn of(state: &'a Merged, versions: &[&'a Row]) -> Self {
+        let mut all = Self::default();
+        let replacing = versions.iter().filter(|row| !row.replaces().is_empty());
+        for row in replacing.filter(|row| !state.is_unserved(row)) {
+            all.state = Some(state);
+            all.looks += row.replaces().len();
+            for content in row.replaces().iter().filter(|it| **it != row.hash) {
+                all.insert(content, row);
+            }
+        }
+        all
+    }
+
+    fn insert(&mut self, content: &[u8; 32], row: &'a Row) {
+        for author in [None, Some(row.author)] {
+            for is_sealed in [false, true] {
+                if is_sealed && !row.share.is_sealed() {
+                    continue;
+                }
+                let scope = ReplacementScope { author, is_sealed };
+                let first = self.first.entry((*content, scope)).or_insert(row);
+                if newest_first(row, first).is_lt() {
+                    *first = row;
+                }
+            }
+        }
+    }
+
+    /// Returns the version that replaces another, if there is one.
+    pub(super) fn of_row(&self, row: &Row) -> Option<&'a Row> {
+        let state = self.state?;
+        let content = *row.content()?.as_bytes();
+        let is_sealed = row.share.is_sealed();
+        let first = |author| {
+            let scope = ReplacementScope { author, is_sealed };
+            let first = self.first.get(&(content, scope)).copied();
+            first.filter(|by| match by.version_time().cmp(&row.version_time()) {
+                Ordering::Less => false,
+                Ordering::Equal => row.replaces().is_empty() || content_order(by, row).is_lt(),
+                Ordering::Greater => true,
+            })
+        };
+        let of_any = state.is_open(row).then(|| first(None)).flatten();
+        of_any.or_else(|| first(Some(row.author)))
+    }
+}
+
+/// Orders two versions by time, then by content.
+fn newest_first(a: &Row, b: &Row) -> Ordering {
+    let by_time = b.version_time().cmp(&a.version_time());
+    by_time.then_with(|| content_order(a, b))
 }
 
 /// Orders two listable candidates of a name, the preceding one first, and returns the rule that
@@ -125,6 +213,24 @@ pub(super) struct DecidedVersion {
     pub(super) has_name: bool,
     /// The reason why it has the name or not.
     pub(super) rule: Rule,
+    /// The version that replaces it, or the deletion that hides it.
+    pub(super) superseded_by: Option<Row>,
+}
+
+/// Returns the rule that leaves a candidate without any name, and the row that supersedes it.
+fn unlisting_of(
+    state: &Merged,
+    replacements: &Replacements<'_>,
+    row: &Row,
+) -> Option<(Rule, Option<Row>)> {
+    match unlisting_rule(state, row) {
+        Some(Rule::Deleted) => Some((Rule::Deleted, state.deletion_of(row).cloned())),
+        Some(rule) => Some((rule, None)),
+        None => {
+            let by = replacements.of_row(row)?;
+            Some((Rule::Replaced, Some(by.clone())))
+        }
+    }
 }
 
 /// Decides about the files and links of a name, in the order of their rank. Those that are not
@@ -134,14 +240,23 @@ pub(super) fn decide(
     candidates: impl Iterator<Item = Row>,
     directory_has_it: bool,
 ) -> Vec<DecidedVersion> {
-    let is_listable = |row: &Row| unlisting_rule(state, row).is_none();
-    let (listable, unlisted): (Vec<Row>, Vec<Row>) = candidates.partition(is_listable);
+    let candidates: Vec<Row> = candidates.collect();
+    let left = candidates.iter();
+    let left = left.filter(|row| unlisting_rule(state, row).is_none());
+    let replacements = Replacements::of(state, &left.collect::<Vec<_>>());
+    let unlisting = |row: &Row| unlisting_of(state, &replacements, row);
+    let (listable, unlisted): (Vec<Row>, Vec<Row>) =
+        (candidates.iter().cloned()).partition(|row| unlisting(row).is_none());
     let (ranked, mut unlisted) = (rank(state, listable), rank(state, unlisted));
     unlisted.retain(|row| !ranked.iter().any(|listed| listed.same_content(row)));
-    let unlisted = unlisted.into_iter().map(|row| DecidedVersion {
-        rule: unlisting_rule(state, &row).unwrap_or(Rule::Only),
-        has_name: false,
-        row,
+    let unlisted = unlisted.into_iter().map(|row| {
+        let (rule, superseded_by) = unlisting(&row).unwrap_or((Rule::Only, None));
+        DecidedVersion {
+            row,
+            has_name: false,
+            rule,
+            superseded_by,
+        }
     });
     let unlisted: Vec<DecidedVersion> = unlisted.collect();
     let rule_of = |at: usize| match at {
@@ -155,6 +270,7 @@ pub(super) fn decide(
         row,
         has_name: at == 0 && !directory_has_it,
         rule,
+        superseded_by: None,
     });
     listed.chain(unlisted).collect()
 }
@@ -167,8 +283,17 @@ fn rule_of_winner(state: &Merged, ranked: &[Row], unlisted: &[DecidedVersion]) -
     }
     let others = ranked.iter().skip(1);
     let mut rules = others.map(|other| compare(state, &ranked[0], other).1);
-    let second = rules.next().unwrap_or(Rule::Only);
+    let replaces = |it: &DecidedVersion| {
+        let by = it
+            .superseded_by
+            .as_ref()
+            .filter(|_| it.rule == Rule::Replaced);
+        by.is_some_and(|by| by.same_content(&ranked[0]))
+    };
+    let replaced = unlisted.iter().any(replaces).then_some(Rule::Replaced);
+    let second = rules.next().or(replaced).unwrap_or(Rule::Only);
     rules
+        .chain(replaced)
         .filter(|rule| *rule < Rule::Newest)
         .fold(second, Rule::min)
 }

@@ -9,5 +9,6 @@ pub fn directory(time: Timestamp) -> Entry {
         mtime: time,
         version_time: time,
         sent_by: None,
+        replaces: Vec::new(),
     }
 }

@@ -13,9 +13,9 @@ use super::early::FutureDated;
 use super::merged::Merged;
 use super::orders::{ByHash, ByName, DirRef, HashFrom, ListedRow, Named};
 use super::row::{Class, DirId, NodeIndex, Row};
-use super::rules;
+use super::rules::{self, Replacements};
 use super::tracked::TrackedState;
-use p2pfs_proto::wire::native::record::Timestamp;
+use p2pfs_proto::wire::native::record::{ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
 
 /// Number of examined candidates that count as one step, like the application of a record.
@@ -28,6 +28,9 @@ pub(super) struct Unsettled {
     /// Contents with names that still need to be settled, and the last name of each that was
     /// settled. The names after it still need to be settled, or all names if it is `None`.
     pub(super) unsettled_contents: BTreeMap<ContentHash, Option<ByHash>>,
+    /// Shares with changed terms, and numbers of sealed records with a changed share. The names of
+    /// rows above the sequence still need to be settled.
+    pub(super) changed_terms: BTreeMap<(NodeIndex, ShareIndex), u64>,
     /// Number of candidates examined so far. One name may have very many.
     pub(super) looks: usize,
     /// Records of one step: [`SWEEP_STEP_RECORDS`], or fewer in tests.
@@ -45,6 +48,7 @@ impl Default for Unsettled {
         Self {
             unsettled: Vec::new(),
             unsettled_contents: BTreeMap::new(),
+            changed_terms: BTreeMap::new(),
             looks: 0,
             step_records: SWEEP_STEP_RECORDS,
             early: FutureDated::default(),
@@ -64,7 +68,9 @@ impl Unsettled {
 
     /// Returns whether no names wait to be settled.
     pub(crate) fn is_done(&self) -> bool {
-        self.unsettled.is_empty() && self.unsettled_contents.is_empty()
+        self.unsettled.is_empty()
+            && self.unsettled_contents.is_empty()
+            && self.changed_terms.is_empty()
     }
 
     /// Converts the candidates examined since `looks` into steps.
@@ -84,7 +90,11 @@ impl Unsettled {
         let rows = state.dir(dir).candidates(name);
         let rows = rows.inspect(|_| looks += 1);
         let rows = rows.filter(|row| !leaving(row) && state.is_listable(row));
-        (rows.collect(), looks)
+        let mut rows: Vec<&Row> = rows.collect();
+        let replacements = Replacements::of(state, &rows);
+        looks += replacements.looks;
+        rows.retain(|row| replacements.of_row(row).is_none());
+        (rows, looks)
     }
 }
 
@@ -123,13 +133,30 @@ impl NameSettler<'_> {
     /// many.
     pub(super) fn settle_rows(&mut self, rows: Vec<Row>) {
         // A directory that becomes listed or unlisted changes the time of the directory around it.
-        let is_record = |row: &&Row| row.class == Class::Directory;
-        for row in rows.iter().filter(is_record) {
-            self.tracked.retime_directory(row);
+        for row in &rows {
+            match row.class {
+                Class::Directory => self.tracked.retime_directory(row),
+                Class::Gone => self.retime_directories(row.dir, row.name()),
+                _ => {}
+            }
         }
         let at_once = rows.len().min(self.settling.step_records);
         self.settling.unsettled.extend(rows);
         self.settle_waiting(at_once);
+    }
+
+    /// Updates the time of a directory after a deletion of directories in it was added or removed.
+    pub(super) fn retime_directories(&mut self, dir: DirId, name: &[u8]) {
+        let here = self.tracked.state.dir(dir);
+        // Without a directory of this name there are no records of it.
+        if here.child(name).is_none() {
+            return;
+        }
+        let records = here.candidates(name);
+        let records = records.filter(|row| row.class == Class::Directory);
+        for row in records.cloned().collect::<Vec<Row>>() {
+            self.tracked.retime_directory(&row);
+        }
     }
 
     /// Settles the names of the waiting rows that are no longer dated ahead of the clock.

@@ -33,6 +33,21 @@ pub struct Version {
     pub has_name: bool,
     /// The reason why it has the name or not. If several rules decided, the first of them.
     pub rule: Rule,
+    /// The version or deletion that hides it, if the rule is [`Rule::Replaced`] or [`Rule::Deleted`].
+    pub superseded_by: Option<Supersession>,
+    /// Contents that the candidate which ranks first replaces, the newest first.
+    pub replaces: Vec<ContentHash>,
+}
+
+/// The version that replaces another, or the deletion of a version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Supersession {
+    /// Author of the version or of the deletion.
+    pub author: NodeId,
+    /// Version time, or time of the deletion.
+    pub time: Timestamp,
+    /// The content of the replacing version. `None` for a deletion.
+    pub hash: Option<ContentHash>,
 }
 
 /// The authors of the versions of a name that has versions of several authors.
@@ -131,6 +146,8 @@ impl<'a> NameVersions<'a> {
             listed_as: Some(merged.path_of(self.dir, self.name)),
             has_name: true,
             rule: if is_only { Rule::Only } else { Rule::Directory },
+            superseded_by: None,
+            replaces: Vec::new(),
         })
     }
 }
@@ -159,6 +176,17 @@ fn version(merged: &Merged, decided: &DecidedVersion, all: &[Row]) -> Option<Ver
         listed_as: listed_path(merged, row),
         has_name: decided.has_name,
         rule: decided.rule,
+        superseded_by: decided.superseded_by.as_ref().map(|by| Supersession {
+            author: *merged.node_of(by),
+            time: by.version_time(),
+            hash: (by.class == Class::File).then(|| by.hash()),
+        }),
+        replaces: row
+            .replaces()
+            .iter()
+            .copied()
+            .map(ContentHash::new)
+            .collect(),
     })
 }
 

@@ -214,14 +214,19 @@ impl View {
     }
 
     /// Returns whether any log has a record of a name at or below a path, listed or not, even a
-    /// tombstone.
+    /// tombstone or a deletion.
     pub fn is_known(&self, path: &SharedPath) -> bool {
         if path.is_root() || self.merged.find_dir(path).is_some() {
             return true;
         }
         let dir = path.parent().and_then(|dir| self.merged.find_dir(&dir));
-        let candidates = |dir| self.merged.dir(dir).candidates(path.file_name()).count();
-        dir.is_some_and(|dir| candidates(dir) > 0)
+        dir.is_some_and(|dir| {
+            let (here, name) = (self.merged.dir(dir), path.file_name());
+            here.candidates(name)
+                .chain(here.gone_at(name))
+                .next()
+                .is_some()
+        })
     }
 
     /// Passes all listed directories, the root first, and all listed links with their targets to

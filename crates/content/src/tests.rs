@@ -116,6 +116,7 @@ fn a_file_announced_to_all_stays_open_until_its_readers_are_known() {
         mtime: at,
         version_time: at,
         sent_by: None,
+        replaces: Vec::new(),
     };
     let path = SharedPath::new(b"it".to_vec()).unwrap();
     assert!(

@@ -41,6 +41,7 @@ impl Names {
             mtime: Timestamp::default(),
             version_time: Timestamp::default(),
             sent_by: None,
+            replaces: Vec::new(),
         };
         let path = SharedPath::new(name.as_bytes()).unwrap();
         self.0

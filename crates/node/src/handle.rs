@@ -16,6 +16,7 @@ use super::api::{
     OpenReads, Resignation,
 };
 use super::config::NodeConfig;
+use super::deletions::Deletions;
 use super::events::{Audience, EventLog};
 use super::foreign::ForeignPeers;
 use super::published::Outdated;
@@ -68,6 +69,7 @@ pub struct Node {
     /// The pins, with the cache, the files and the names that they use.
     pub(super) pins: NodePins,
     pub(super) shares: NodeShares,
+    pub(super) deletions: Deletions,
     pub(super) peers: NodePeers,
     pub(super) traffic: NodeTraffic,
     pub(super) messenger: Messenger,
@@ -142,6 +144,11 @@ impl Node {
     /// Returns the shared folders.
     pub fn shares(&self) -> &NodeShares {
         &self.shares
+    }
+
+    /// Returns the deletions of versions of other nodes, for the threads of a mount.
+    pub fn deletions(&self) -> &Deletions {
+        &self.deletions
     }
 
     /// Returns the other nodes.

@@ -73,6 +73,7 @@ mod commands;
 mod conditions;
 mod config;
 mod copied;
+mod deletions;
 mod error;
 mod events;
 mod failed_reads;
@@ -124,6 +125,7 @@ pub use api::{
 pub use conditions::{CLOCK_CAUSE, Condition, ConditionText, Finding, Severity, StandingCondition};
 pub use config::{NetworkConfig, NodeConfig};
 pub use copied::hostname;
+pub use deletions::{DeletionError, Deletions};
 pub use error::NodeError;
 pub use events::{
     Audience, EventLog, EventStream, Fetched, Given, News, Noted, Push, PushStage, Who,

@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 
 use super::cache_news::CacheNews;
+use super::deletions::DeletionRequest;
 use super::own_thread::OwnThread;
 use super::read_watch::ReadEnd;
 use super::run::{EventLoop, Inputs, LoopCommand};
@@ -32,6 +33,7 @@ impl Receivers {
         reads: mpsc::Receiver<ReadEnd>,
         lan: mpsc::Receiver<LanEvent>,
         commands: mpsc::Receiver<LoopCommand>,
+        deletions: mpsc::UnboundedReceiver<DeletionRequest>,
     ) {
         let inputs = Inputs {
             incoming: self.incoming,
@@ -41,6 +43,7 @@ impl Receivers {
             reads,
             lan,
             commands,
+            deletions,
             trust: self.trust,
         };
         self.own_thread.start(|udp| event_loop.run(inputs, udp));

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::mpsc::error::TrySendError;
@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::cache_news::CacheNews;
 use super::checks::believable_now_s;
 use super::conditions::{Condition, Finding};
+use super::deletions::{DELETION_BATCH, DeletionReply, DeletionRequest};
 use super::events::EventLog;
 use super::foreign::ForeignPeers;
 use super::machine::{AddressNews, Machine, NodeEvent, Outgoing, RequestId};
@@ -94,6 +95,8 @@ pub(super) struct Inputs {
     pub reads: mpsc::Receiver<ReadEnd>,
     pub lan: mpsc::Receiver<LanEvent>,
     pub commands: mpsc::Receiver<LoopCommand>,
+    /// Deletions of versions of other nodes.
+    pub deletions: mpsc::UnboundedReceiver<DeletionRequest>,
     /// Commands on the ledger, of users and of connections.
     pub trust: mpsc::Receiver<TrustCommand>,
 }
@@ -132,6 +135,8 @@ pub(super) struct EventLoop {
     parts: LoopParts,
     pending: PendingWork,
     views: ViewClock,
+    /// Recorded deletions that the published view does not show yet.
+    unshown: Vec<DeletionReply>,
     roll: MemberSchedule,
     /// Whether steps of a large change are left. The loop does one step in each round.
     is_sweeping: bool,
@@ -165,6 +170,7 @@ impl EventLoop {
                 offers: OfferLookups::new(),
             },
             views: ViewClock::new(Instant::now()),
+            unshown: Vec::new(),
             roll: MemberSchedule::default(),
             is_sweeping: true,
             has_left: false,
@@ -176,6 +182,7 @@ impl EventLoop {
         let mut datagram = vec![0; self.buffer_bytes()];
         let mut share_events = Vec::with_capacity(SHARE_BATCH);
         let (mut shares_open, mut cache_news) = (true, Vec::new());
+        let mut deletions = Vec::new();
         loop {
             let now = Instant::now();
             self.machine.tick(now, unix_now_s());
@@ -200,6 +207,9 @@ impl EventLoop {
                 }
                 1.. = inputs.cache.recv_many(&mut cache_news, CACHE_BATCH) => {
                     cache_news.drain(..).for_each(|news| self.handle_cache(news));
+                }
+                1.. = inputs.deletions.recv_many(&mut deletions, DELETION_BATCH) => {
+                    deletions.drain(..).for_each(|request| self.handle_deletion(request));
                 }
                 Some(event) = inputs.fetches.recv() => self.handle_fetch(event),
                 Some(command) = inputs.trust.recv() => {
@@ -298,8 +308,16 @@ impl EventLoop {
             from,
             request,
             reply,
+            has_replacements,
             ..
         } = incoming;
+        // A peer of an earlier release cannot decode such a log. It keeps what it has of the log.
+        if let Request::Log { author, .. } = &request
+            && !has_replacements
+            && !self.machine.known().logs().is_of_first_form(author)
+        {
+            return reply.send(Response::NotHere);
+        }
         if request == Request::Reach {
             let (handles, tasks) = (&self.handles, &mut self.pending.tasks);
             return (self.pending.reaching).answer(
@@ -355,6 +373,25 @@ impl EventLoop {
                 events.end(Condition::ShareUnreadable, &subject);
                 events.end(Condition::ShareProblem, &subject);
             }
+        }
+    }
+
+    /// Records a deletion. The reply follows with the view that shows it.
+    fn handle_deletion(&mut self, request: DeletionRequest) {
+        let now = Instant::now();
+        let DeletionRequest {
+            path,
+            replaces,
+            reply,
+        } = request;
+        let time = SystemTime::now().into();
+        match self.machine.own().gone(now, time, &path, replaces) {
+            Ok(true) => {
+                self.unshown.push(reply);
+                self.views.expedite(now);
+            }
+            Ok(false) => reply.send(Ok(())),
+            Err(error) => reply.send(Err(error.into())),
         }
     }
 
@@ -623,6 +660,8 @@ impl EventLoop {
         let changes: Vec<Change> =
             std::iter::from_fn(|| self.machine.catalogue().poll_change()).collect();
         let before = self.handles.published.view.swap(view.clone());
+        let shown = self.unshown.drain(..);
+        shown.for_each(|reply| reply.send(Ok(())));
         // After the view is published, so that a program that receives the event of a name can
         // already look up the name.
         self.handles.events.record_changes(&changes, &before, &view);

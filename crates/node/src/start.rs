@@ -17,10 +17,11 @@ use super::checks::{check_cache, drop_marks, restore_responders, warn_of_what_wa
 use super::claims::holders_of;
 use super::commands::CommandSender;
 use super::config::NodeConfig;
+use super::deletions::Deletions;
 use super::events::EventLog;
 use super::file_sender::FileSender;
 use super::floods::FloodMeter;
-use super::foreign::{ForeignHost, ForeignReads, ForeignTraffic, OfferSources};
+use super::foreign::{ForeignHost, ForeignPushes, ForeignReads, ForeignTraffic, OfferSources};
 use super::generation::{next_generation, random_seed};
 use super::giving::{self, GivingContext, GivingSides};
 use super::handle::{LoopControl, Node};
@@ -50,6 +51,7 @@ use p2pfs_fetch::FetchEvent;
 use p2pfs_membership::ClusterConfig;
 use p2pfs_proto::trust::{Invites, Keyring, KeyringFiles, NodeKey, TrustReader};
 use p2pfs_transfer::batches::Batches;
+use p2pfs_transfer::net::gossip::UdpPort;
 use p2pfs_transfer::net::lan::{Lan, LanEvent};
 use p2pfs_transfer::net::peer::{ConnectionLimits, ConnectionTimes, PeerLimits, PeerNet};
 use p2pfs_transfer::net::{LedgerHandle, PortPair};
@@ -72,6 +74,7 @@ fn foreign_traffic(handles: &NodeHandles) -> ForeignTraffic {
 /// The channels between the handle of the node, the event loop and the inboxes.
 struct NodeChannels {
     commands: mpsc::Sender<LoopCommand>,
+    deletions: Deletions,
     control: LoopControl,
     inboxes: Vec<InboxHandle>,
 }
@@ -197,28 +200,21 @@ impl NodeStart {
         warn_of_what_was_found(dropped_secret, &kept.warnings, cache, &handles.events);
         restore_responders(&kept.responders, &handles, &mut kept.catalogue);
         let (commands, command_queue) = mpsc::channel(COMMANDS_MAX);
+        let (deletions, deletion_queue) = Deletions::new();
         let changes = mpsc::channel(CHANGES_MAX);
         let (stopped, stopping) = watch::channel(false);
         let unstored = Arc::new(Mutex::new(None));
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
         let (reading, read_ends) = self.reading(&handles, &changes.0);
         let giving = self.giving(&handles);
-        if let Some(foreign) = &self.config.foreign {
-            foreign.start(ForeignHost {
-                me: self.key.node_id(),
-                name: self.config.name.clone(),
-                address,
-                udp: receivers.udp.clone(),
-                net: self.net.clone(),
-                offers: self.offers(&handles.published),
-                reads: self.foreign_reads(&reading),
-                pushes: giving.foreign,
-                traffic: foreign_traffic(&handles),
-                events: handles.events.clone(),
-                changes: changes.0.clone(),
-                stopping: stopping.clone(),
-            });
-        }
+        let pushes = giving.foreign;
+        self.start_foreign(
+            &handles,
+            &receivers.udp,
+            &reading,
+            pushes,
+            (&changes.0, &stopping),
+        );
         let parts = LoopParts {
             persister: Persister::start(kept.store, keyring_files, generation),
             shares: self.contents.shares().clone(),
@@ -235,10 +231,18 @@ impl NodeStart {
         let event_loop = EventLoop::new(machine, handles.clone(), parts);
         let senders = SenderLookup::new(giving.inboxes.clone(), self.contents.clone());
         receivers.shares = senders.add_senders(receivers.shares);
-        receivers.feed(event_loop, fetches, read_ends, lan_events, command_queue);
+        receivers.feed(
+            event_loop,
+            fetches,
+            read_ends,
+            lan_events,
+            command_queue,
+            deletion_queue,
+        );
         check_cache(self.contents.cache().clone(), stopping.clone());
         let channels = NodeChannels {
             commands,
+            deletions,
             control: LoopControl {
                 stopping,
                 unstored,
@@ -248,6 +252,34 @@ impl NodeStart {
             inboxes: giving.inboxes,
         };
         self.into_node(handles, channels, reading, giving.courier)
+    }
+
+    /// Starts the peers of another protocol, if there are any.
+    fn start_foreign(
+        &self,
+        handles: &NodeHandles,
+        udp: &UdpPort,
+        reading: &Reading,
+        pushes: ForeignPushes,
+        (changes, stopping): (&mpsc::Sender<Outdated>, &watch::Receiver<bool>),
+    ) {
+        let Some(foreign) = &self.config.foreign else {
+            return;
+        };
+        foreign.start(ForeignHost {
+            me: self.key.node_id(),
+            name: self.config.name.clone(),
+            address: **handles.published.own_address.load(),
+            udp: udp.clone(),
+            net: self.net.clone(),
+            offers: self.offers(&handles.published),
+            reads: self.foreign_reads(reading),
+            pushes,
+            traffic: foreign_traffic(handles),
+            events: handles.events.clone(),
+            changes: changes.clone(),
+            stopping: stopping.clone(),
+        });
     }
 
     /// Answers requests of peers beside the event loop.
@@ -312,6 +344,7 @@ impl NodeStart {
     ) -> Node {
         let NodeChannels {
             commands,
+            deletions,
             control,
             inboxes,
         } = channels;
@@ -352,6 +385,7 @@ impl NodeStart {
             membership,
             pins,
             shares,
+            deletions,
             peers: NodePeers {
                 commands,
                 handles: handles.clone(),

@@ -152,6 +152,16 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
+        name: "proto::wire::native::record::REPLACES_MAX",
+        value: LimitValue::Count(crate::wire::native::record::REPLACES_MAX as u64),
+        text: "maximum number of contents that one version replaces, or that one deletion deletes. \
+               Of more, the newest are named.",
+        tests: LimitTests::By(&[
+            "crates/catalogue/src/tests/limits.rs a_fact_is_accepted_at_each_limit_and_refused_beyond",
+            "crates/catalogue/src/tests/replacing.rs a_deletion_keeps_its_newest_contents",
+        ]),
+    },
+    Limit {
         name: "proto::wire::native::record::SEALED_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::native::record::SEALED_MAX_BYTES as u64),
         text: "the longest path that is sealed, and the longest entry: what they are sealed \

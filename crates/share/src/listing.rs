@@ -121,6 +121,7 @@ impl ShareListing {
             mtime: mtime.into(),
             version_time: version.into(),
             sent_by: None,
+            replaces: Vec::new(),
         })
     }
 

@@ -57,6 +57,7 @@ fn entry(choose: &mut Unstructured<'_>) -> Result<Entry> {
         mtime: time(choose)?,
         version_time: time(choose)?,
         sent_by: None,
+        replaces: Vec::new(),
     })
 }
 

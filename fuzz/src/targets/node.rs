@@ -268,6 +268,7 @@ fn file(content: &[u8], seconds: i64) -> Entry {
         mtime: time,
         version_time: time,
         sent_by: None,
+        replaces: Vec::new(),
     }
 }
 

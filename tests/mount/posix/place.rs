@@ -338,6 +338,7 @@ fn list(content: &Memory, tree: &Path) {
             mtime,
             version_time: MTIME,
             sent_by: None,
+            replaces: Vec::new(),
         };
         content.put_entry(name, entry);
         content.turn(hash, Behaviour::Here(Arc::new(bytes.to_vec())));

@@ -260,6 +260,7 @@ impl World {
             mtime,
             version_time: time(state.clock % 8),
             sent_by: None,
+            replaces: Vec::new(),
         };
         state.near.own_mut().put(OWN, path, entry).unwrap();
         format!("own {path:?} hashed, {} bytes", bytes.len())
@@ -390,6 +391,7 @@ fn random_entry(random: &mut StdRng) -> Entry {
         mtime: time(random.random_range(0..4)),
         version_time: time(random.random_range(0..8)),
         sent_by: None,
+        replaces: Vec::new(),
     }
 }
 

@@ -95,8 +95,9 @@ fn remembered(world: &World, author: &NodeId) -> Said {
                 }
                 Fact::Have { hash, .. } => drop(said.haves.insert(hash)),
                 Fact::Removed { .. } | Fact::HaveNot { .. } => {}
-                // These nodes have no restricted shares.
+                // These nodes have no restricted shares, and replace and delete nothing.
                 Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {}
+                Fact::Gone { .. } | Fact::Terms { .. } => {}
             }
         }
     }

@@ -233,6 +233,7 @@ impl World {
             mtime: time,
             version_time: time,
             sent_by: None,
+            replaces: Vec::new(),
         }
     }
 

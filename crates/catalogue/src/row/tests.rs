@@ -26,6 +26,7 @@ fn the_seal_of_a_name_is_kept_with_it() {
             nanoseconds: 2,
         },
         sent_by: None,
+        replaces: Vec::new(),
     };
     let place = (DirId(9), &b"name"[..]);
     let row = Row::entry_sealed(stamp, number, place, &entry, &seal(b"path", b"entry"));
@@ -86,15 +87,50 @@ fn an_entry_round_trips_through_a_row() {
             .clone()
             .flat_map(|a| times.clone().map(move |b| (a, b)))
         {
+            let replaces = match kind {
+                Kind::File { .. } => vec![large; usize::try_from(mtime.seconds % 33).unwrap_or(0)],
+                _ => Vec::new(),
+            };
             let entry = Entry {
                 kind: kind.clone(),
                 mtime,
                 version_time,
                 sent_by: sent_by.clone(),
+                replaces,
             };
             let row = Row::entry(stamp, ShareIndex(2), DirId(9), &[0xff; 255], &entry);
-            assert_eq!(row.to_entry(), Some(entry));
+            assert_eq!(row.is_of_first_form(), entry.replaces.is_empty());
+            assert_eq!(row.to_entry(), Some(entry.clone()));
             assert_eq!(row.name(), [0xff; 255]);
+            let (number, place) = (ShareIndex::FIRST_SEALED, (DirId(9), &b"name"[..]));
+            let seal = seal(b"path", b"entry");
+            let sealed = Row::entry_sealed(stamp, number, place, &entry, &seal);
+            assert_eq!(sealed.to_entry(), Some(entry));
+            assert_eq!(sealed.seal(), Some((&b"path"[..], &b"entry"[..])));
         }
     }
+}
+
+#[test]
+fn a_deletion_and_the_terms_of_a_share_round_trip_through_a_row() {
+    let stamp = Stamp {
+        author: NodeIndex(3),
+        sequence: 7,
+    };
+    let hashes = [ContentHash::of(b"a"), ContentHash::of(b"b")];
+    for seconds in [-5, 5, 1 << 40] {
+        let time = Timestamp {
+            seconds,
+            nanoseconds: 6,
+        };
+        let gone = Row::gone(stamp, (DirId(9), b"name"), &hashes, time);
+        assert_eq!((gone.name(), gone.version_time()), (&b"name"[..], time));
+        assert_eq!(gone.replaces(), hashes.map(|hash| *hash.as_bytes()));
+        assert!(gone.has_name() && !gone.is_named_object() && !gone.is_tombstone());
+        assert_eq!((gone.to_entry(), gone.content()), (None, None));
+    }
+    let open = Row::terms(stamp, ShareIndex(4), true);
+    let closed = Row::terms(stamp, ShareIndex(4), false);
+    assert!(!open.has_name() && !open.is_tombstone() && closed.is_tombstone());
+    assert_eq!(open.share, ShareIndex(4));
 }

@@ -6,6 +6,7 @@ use crate::{Budgets, CatalogueError, Cost, DropCause, Dropped};
 const ENDLESS: Cost = Cost {
     bytes: u64::MAX,
     directories: u64::MAX,
+    replaced: u64::MAX,
 };
 
 fn directories(directories: u64) -> Cost {

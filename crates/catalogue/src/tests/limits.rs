@@ -5,8 +5,8 @@ use crate::facts::check_fact;
 use crate::{Budgets, Cost, PART_MAX_BYTES, PART_MAX_RECORDS, budget};
 use p2pfs_proto::wire::native::link::LINK_TARGET_MAX_BYTES;
 use p2pfs_proto::wire::native::record::{
-    EntitledReader, FILE_MAX_BYTES, Fact, PATH_MAX_DEPTH, READERS_MAX, SEALED_MAX_BYTES,
-    SENDER_MAX_BYTES, SHARES_MAX, Sender,
+    EntitledReader, FILE_MAX_BYTES, Fact, PATH_MAX_DEPTH, READERS_MAX, REPLACES_MAX,
+    SEALED_MAX_BYTES, SENDER_MAX_BYTES, SHARES_MAX, Sender,
 };
 
 fn entry(name: &str, kind: Kind, sent_by: Option<Sender>) -> Fact {
@@ -15,6 +15,7 @@ fn entry(name: &str, kind: Kind, sent_by: Option<Sender>) -> Fact {
         mtime: time(1),
         version_time: time(1),
         sent_by,
+        replaces: Vec::new(),
     };
     Fact::Entry {
         share: SHARE,
@@ -66,6 +67,33 @@ fn a_fact_is_accepted_at_each_limit_and_refused_beyond() {
         let path = path("f");
         let removed = Fact::Removed { share, path };
         assert_eq!(check_fact(&removed).is_ok(), fits, "share {number}");
+        let terms = Fact::Terms { share, open: true };
+        assert_eq!(check_fact(&terms).is_ok(), fits, "share {number}");
+    }
+    for (count, fits) in around(REPLACES_MAX) {
+        let replaces = vec![hash("x"); count];
+        let gone = Fact::Gone {
+            path: path("f"),
+            replaces: replaces.clone(),
+            time: time(1),
+        };
+        assert_eq!(check_fact(&gone).is_ok(), fits, "{count} deleted contents");
+        for (kind, may_replace) in [(sized(1), true), (Kind::Directory, false)] {
+            let mut fact = entry("f", kind, None);
+            if let Fact::Entry { entry, .. } = &mut fact {
+                entry.replaces.clone_from(&replaces);
+            }
+            let fits = fits && may_replace;
+            assert_eq!(check_fact(&fact).is_ok(), fits, "{count} replaced contents");
+        }
+    }
+    for (name, replaces) in [("", vec![hash("x")]), ("f", Vec::new())] {
+        let gone = Fact::Gone {
+            path: SharedPath::new(name.as_bytes()).unwrap(),
+            replaces,
+            time: time(1),
+        };
+        assert!(check_fact(&gone).is_err());
     }
     for (size_bytes, fits) in [
         (FILE_MAX_BYTES - 1, true),
@@ -144,10 +172,12 @@ fn default_budgets_match_the_manual() {
     let one = Cost {
         bytes: budget::AUTHOR_MAX_BYTES,
         directories: budget::AUTHOR_MAX_DIRECTORIES,
+        replaced: budget::AUTHOR_MAX_REPLACED,
     };
     let all = Cost {
         bytes: budget::TOTAL_MAX_BYTES,
         directories: budget::TOTAL_MAX_DIRECTORIES,
+        replaced: budget::TOTAL_MAX_REPLACED,
     };
     assert_eq!((author, total), (one, all));
 }

@@ -16,6 +16,7 @@ mod persistence;
 mod private;
 mod pulls;
 mod readers;
+mod replacing;
 mod turns;
 mod unserved;
 mod worlds;
@@ -77,6 +78,7 @@ pub(super) fn file(content: &str, seconds: i64) -> Entry {
         mtime: time(seconds),
         version_time: time(seconds),
         sent_by: None,
+        replaces: Vec::new(),
     }
 }
 
@@ -92,6 +94,7 @@ pub(super) fn link(target: &'static str, seconds: i64) -> Entry {
         mtime: time(seconds),
         version_time: time(seconds),
         sent_by: None,
+        replaces: Vec::new(),
     }
 }
 

@@ -520,6 +520,7 @@ fn an_invalid_size_link_or_depth_is_refused_on_receipt() {
             mtime: Timestamp::default(),
             version_time: Timestamp::default(),
             sent_by: None,
+            replaces: Vec::new(),
         },
     };
     let file = |size_bytes: u64| Kind::File {
@@ -572,6 +573,7 @@ fn put_kind(author: &mut Catalogue, name: &str, kind: Kind) {
         mtime: Timestamp::default(),
         version_time: Timestamp::default(),
         sent_by: None,
+        replaces: Vec::new(),
     };
     author.own_mut().put(SHARE, &path(name), entry).unwrap();
 }

@@ -114,6 +114,7 @@ fn entries() -> impl Strategy<Value = Entry> {
         mtime: time(mtime),
         version_time: time(version),
         sent_by: None,
+        replaces: Vec::new(),
     })
 }
 

@@ -373,6 +373,7 @@ mod tests {
                 mtime: at,
                 version_time: at,
                 sent_by: None,
+                replaces: Vec::new(),
             };
             if is_there {
                 assert!(

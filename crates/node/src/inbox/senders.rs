@@ -158,6 +158,7 @@ mod tests {
                 mtime: time,
                 version_time: time,
                 sent_by: None,
+                replaces: Vec::new(),
             },
         }
     }

@@ -8,10 +8,10 @@ use std::time::Instant;
 use super::events::{MachineEvents, NodeEvent};
 use super::{PUBLISH_AFTER, PUBLISH_SPACING, UNSAID_MAX};
 use crate::names::member_meant;
-use p2pfs_catalogue::Catalogue;
+use p2pfs_catalogue::{Catalogue, CatalogueError};
 use p2pfs_content::OwnReaders;
 use p2pfs_proto::trust::{NodeKey, TrustView};
-use p2pfs_proto::wire::native::record::{Entry, Fact, ShareIndex, SignedHead};
+use p2pfs_proto::wire::native::record::{Entry, Fact, ShareIndex, SignedHead, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
@@ -24,6 +24,8 @@ pub(super) struct OwnLog {
     /// Own facts that are not in the log yet. They are recorded together with the next head,
     /// because other nodes cannot pull a log that has more records than its head states.
     pub(super) unsaid: Vec<Fact>,
+    /// The newest head, if it was signed before it is due, and is not spread yet.
+    unspread: Option<SignedHead>,
     /// The readers of each own share, as configured.
     configured: BTreeMap<ShareIndex, Option<Vec<String>>>,
     readers: Arc<OwnReaders>,
@@ -36,6 +38,7 @@ impl OwnLog {
             due: Some(now),
             not_before: None,
             unsaid: Vec::new(),
+            unspread: None,
             configured: BTreeMap::new(),
             readers: Arc::default(),
         }
@@ -62,6 +65,36 @@ impl OwnLogAccess<'_> {
     pub fn remove(&mut self, now: Instant, share: ShareIndex, path: &SharedPath) {
         let path = path.clone();
         self.queue(now, Fact::Removed { share, path });
+    }
+
+    /// Records whether the replacements and deletions of other nodes count in a share of this node.
+    pub fn terms(&mut self, now: Instant, share: ShareIndex, open: bool) {
+        self.queue(now, Fact::Terms { share, open });
+    }
+
+    /// Records that versions of a path with these contents are deleted, in addition to those of an
+    /// earlier deletion of this node. `time` is the time of the wall clock. Returns whether the
+    /// namespace may have changed.
+    ///
+    /// # Errors
+    /// Those of [`OwnLog::delete`](p2pfs_catalogue::OwnLog::delete). Then nothing was recorded.
+    pub fn gone(
+        &mut self,
+        now: Instant,
+        time: Timestamp,
+        path: &SharedPath,
+        replaces: Vec<ContentHash>,
+    ) -> Result<bool, CatalogueError> {
+        self.record();
+        let mut own = self.catalogue.own_mut();
+        let is_changed = own.delete(path, replaces, time)?;
+        if is_changed {
+            // A program may delete many files one after the other. Without a new head, no other node
+            // could pull the log in the meantime.
+            self.sign_current();
+            self.publish_soon(now);
+        }
+        Ok(is_changed)
     }
 
     /// Records that the cache has this complete content, or no longer has it if `size_bytes` is
@@ -133,8 +166,17 @@ impl OwnLogAccess<'_> {
                 Fact::HaveNot { hash } => {
                     own.have_not(hash);
                 }
-                // Only the catalogue makes reader lists and sealed entries.
-                Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {}
+                Fact::Terms { share, open } => {
+                    if own.set_open(share, open).is_err() {
+                        self.count_refused_name();
+                    }
+                }
+                // Only the catalogue makes reader lists and sealed entries, and deletions are not
+                // queued.
+                Fact::Readers { .. }
+                | Fact::Sealed { .. }
+                | Fact::SealedRemoved { .. }
+                | Fact::Gone { .. } => {}
             }
         }
         // Cached contents for which the log has no room are not announced.
@@ -159,20 +201,26 @@ impl OwnLogAccess<'_> {
         self.log.due.get_or_insert(due);
     }
 
-    /// Records the queued facts and signs the log. Returns the new head, or `None` if nothing
-    /// changed.
+    /// Records the queued facts and signs the log. Returns the head, or `None` if it was returned
+    /// before.
     pub(super) fn sign(&mut self, now: Instant) -> Option<SignedHead> {
         self.log.due = None;
         self.record();
-        if !self.catalogue.own().needs_signature() {
-            return None;
+        if self.catalogue.own().needs_signature() {
+            self.sign_current();
         }
+        let signed = self.log.unspread.take()?;
         self.log.not_before = Some(now + PUBLISH_SPACING);
+        Some(signed)
+    }
+
+    /// Signs the current head. [`Self::sign`] returns it when it is due.
+    fn sign_current(&mut self) {
         let head = self.catalogue.own().head();
         let signature = self.key.sign(&head.signed_bytes());
         let signed = SignedHead { head, signature };
         self.catalogue.own_mut().sign(signed.clone());
-        Some(signed)
+        self.log.unspread = Some(signed);
     }
 
     /// Resolves the configured readers of all shares to members, and applies the result.

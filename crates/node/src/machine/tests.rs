@@ -88,6 +88,7 @@ fn file(content: &str) -> Entry {
         mtime: Timestamp::default(),
         version_time: Timestamp::default(),
         sent_by: None,
+        replaces: Vec::new(),
     }
 }
 
@@ -264,6 +265,7 @@ fn names_over_budget_are_not_published_and_reported_once() {
         author: Cost {
             bytes: u64::MAX,
             directories: 3,
+            replaced: u64::MAX,
         },
         ..Budgets::default()
     };
@@ -290,6 +292,7 @@ fn the_first_refused_name_is_reported_although_other_facts_were_refused_before()
         author: Cost {
             bytes: 0,
             directories: 0,
+            replaced: 0,
         },
         ..Budgets::default()
     };
@@ -337,6 +340,7 @@ fn a_member_over_its_budget_is_named_once_and_not_pulled_again_at_once() {
         author: Cost {
             bytes: u64::MAX,
             directories: 3,
+            replaced: u64::MAX,
         },
         ..Budgets::default()
     };

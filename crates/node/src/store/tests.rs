@@ -43,6 +43,7 @@ fn put(node: &mut Catalogue, path: &str, content: &str) {
                 mtime: time,
                 version_time: time,
                 sent_by: None,
+                replaces: Vec::new(),
             },
         )
         .unwrap();

@@ -27,6 +27,7 @@ fn put(text: &str, kind: Kind) -> ShareEvent {
         mtime: FileTimestamp::default().into(),
         version_time: FileTimestamp::default().into(),
         sent_by: None,
+        replaces: Vec::new(),
     };
     let (share, path) = (ShareIndex(0), name(text));
     ShareEvent::Put { share, path, entry }

@@ -507,16 +507,35 @@ fn decision_in_words(versions: &[Version], name_of: impl Fn(&NodeId) -> String) 
     let Some((first, behind)) = versions.split_first() else {
         return rule_sentence(Rule::Only, true).to_owned();
     };
-    let decided = rule_sentence(first.rule, first.has_name);
+    let decided = superseded_in_words(first, &name_of)
+        .unwrap_or_else(|| rule_sentence(first.rule, first.has_name).to_owned());
+    let hidden = behind.iter();
+    let hidden = hidden.filter_map(|version| {
+        let author = name_of(&version.authors.first()?.0);
+        let why = superseded_in_words(version, &name_of)?;
+        Some(format!("that of {author} is not listed: {why}"))
+    });
     let waiting = behind.iter().find(|version| version.rule == Rule::Clock);
-    match waiting.and_then(|version| version.authors.first()) {
-        Some((author, _)) => format!(
-            "{decided}; beside it, that of {} is from ahead of this node's clock and waits for its \
-             time",
+    let waiting = waiting.and_then(|version| version.authors.first());
+    let waiting = waiting.map(|(author, _)| {
+        format!(
+            "beside it, that of {} is from ahead of this node's clock and waits for its time",
             name_of(author)
-        ),
-        None => decided.to_owned(),
-    }
+        )
+    });
+    let all = [decided].into_iter().chain(hidden).chain(waiting);
+    all.collect::<Vec<String>>().join("; ")
+}
+
+/// Describes what hides a version that was replaced or deleted.
+fn superseded_in_words(version: &Version, name_of: impl Fn(&NodeId) -> String) -> Option<String> {
+    let by = version.superseded_by.as_ref()?;
+    let (author, time) = (name_of(&by.author), calendar_time(by.time));
+    Some(if by.hash.is_some() {
+        format!("the version of {author} from {time} replaces it")
+    } else {
+        format!("{author} deleted it at {time}")
+    })
 }
 
 /// Describes the rule of the first version of a name, which has the name or is not listed.
@@ -530,6 +549,9 @@ fn rule_sentence(rule: Rule, has_name: bool) -> &'static str {
         Rule::Served => "no holder gave the versions that would precede it",
         Rule::Clock => "its time is ahead of this node's clock: it waits until then",
         Rule::Givable => "no live node can give it",
+        Rule::Replaced if has_name => "it replaces the other versions",
+        Rule::Replaced => "another version replaces it",
+        Rule::Deleted => "it was deleted",
         Rule::Owner if has_name => "its author owns the path: no other version is listed",
         Rule::Owner => {
             "another node owns the path, or one below this link: this version is not listed"
@@ -552,6 +574,8 @@ mod tests {
             listed_as: None,
             has_name: number == 0 && *rule != Rule::Clock,
             rule: *rule,
+            superseded_by: None,
+            replaces: Vec::new(),
         };
         let versions: Vec<Version> = (0..).zip(rules).map(version).collect();
         decision_in_words(&versions, |node| format!("n{}", node.as_bytes()[0]))

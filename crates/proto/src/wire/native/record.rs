@@ -45,6 +45,15 @@ impl Timestamp {
         fits.then_some(seconds << NANOSECOND_BITS | u64::from(self.nanoseconds))
     }
 
+    /// Returns the time one nanosecond later.
+    pub fn next(self) -> Self {
+        let is_last = self.nanoseconds >= 999_999_999;
+        Self {
+            seconds: self.seconds.saturating_add(i64::from(is_last)),
+            nanoseconds: if is_last { 0 } else { self.nanoseconds + 1 },
+        }
+    }
+
     /// Unpacks a time that [`Self::packed`] returned.
     pub fn unpacked(time: u64) -> Self {
         Self {
@@ -91,6 +100,10 @@ pub const READERS_MAX: usize = 1024;
 /// sealing adds.
 pub const SEALED_MAX_BYTES: usize = 5120;
 
+/// Maximum number of contents that one version or one deletion names. A path that more nodes
+/// replace at once is a lock file.
+pub const REPLACES_MAX: usize = 32;
+
 /// One reader of a share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EntitledReader {
@@ -122,6 +135,16 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Returns the hash by which [`Entry::replaces`] and [`Fact::Gone`] name this object: the
+    /// content of a file, and for a link or a directory a hash that no file can be made to have.
+    pub fn content(&self) -> ContentHash {
+        match self {
+            Self::File { hash, .. } => *hash,
+            Self::Directory => named_content(DIRECTORY_CONTEXT, &[]),
+            Self::Symlink { target } => named_content(LINK_CONTEXT, target),
+        }
+    }
+
     /// Returns whether both are files with the same content.
     pub fn is_same_file(&self, other: &Self) -> bool {
         match (self, other) {
@@ -129,6 +152,14 @@ impl Kind {
             _ => false,
         }
     }
+}
+
+/// Key derivation contexts that separate these hashes from those of contents and from each other.
+const DIRECTORY_CONTEXT: &str = "p2pfs record replaced directory 1";
+const LINK_CONTEXT: &str = "p2pfs record replaced link 1";
+
+fn named_content(context: &str, bytes: &[u8]) -> ContentHash {
+    ContentHash::new(blake3::derive_key(context, bytes))
 }
 
 /// The sender of a file to the node that shares it, according to that node.
@@ -142,6 +173,7 @@ pub enum Sender {
 
 /// One name in a node's share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "EncodedEntry", into = "EncodedEntry")]
 pub struct Entry {
     /// The object that the name stands for.
     pub kind: Kind,
@@ -152,6 +184,96 @@ pub struct Entry {
     pub version_time: Timestamp,
     /// The sender, if it is a file that another node or program sent to the author.
     pub sent_by: Option<Sender>,
+    /// Contents that this version of a file replaces at its path, the newest first, at most
+    /// [`REPLACES_MAX`]. Empty for a link or a directory.
+    pub replaces: Vec<ContentHash>,
+}
+
+/// The encoded form of an [`Entry`]. An entry that replaces nothing has the same bytes as before
+/// entries could replace others.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename = "Entry")]
+struct EncodedEntry {
+    kind: EncodedKind,
+    mtime: Timestamp,
+    version_time: Timestamp,
+    sent_by: Option<Sender>,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename = "Kind")]
+enum EncodedKind {
+    File {
+        hash: ContentHash,
+        size_bytes: u64,
+        executable: bool,
+    },
+    Directory,
+    Symlink {
+        target: bytes::Bytes,
+    },
+    /// An object that replaces contents.
+    Replacing {
+        kind: Kind,
+        replaces: Vec<ContentHash>,
+    },
+}
+
+impl From<Entry> for EncodedEntry {
+    fn from(entry: Entry) -> Self {
+        let kind = match entry.kind {
+            kind if !entry.replaces.is_empty() => EncodedKind::Replacing {
+                kind,
+                replaces: entry.replaces,
+            },
+            Kind::File {
+                hash,
+                size_bytes,
+                executable,
+            } => EncodedKind::File {
+                hash,
+                size_bytes,
+                executable,
+            },
+            Kind::Directory => EncodedKind::Directory,
+            Kind::Symlink { target } => EncodedKind::Symlink { target },
+        };
+        Self {
+            kind,
+            mtime: entry.mtime,
+            version_time: entry.version_time,
+            sent_by: entry.sent_by,
+        }
+    }
+}
+
+impl From<EncodedEntry> for Entry {
+    fn from(encoded: EncodedEntry) -> Self {
+        let (kind, replaces) = match encoded.kind {
+            EncodedKind::File {
+                hash,
+                size_bytes,
+                executable,
+            } => (
+                Kind::File {
+                    hash,
+                    size_bytes,
+                    executable,
+                },
+                Vec::new(),
+            ),
+            EncodedKind::Directory => (Kind::Directory, Vec::new()),
+            EncodedKind::Symlink { target } => (Kind::Symlink { target }, Vec::new()),
+            EncodedKind::Replacing { kind, replaces } => (kind, replaces),
+        };
+        Self {
+            kind,
+            mtime: encoded.mtime,
+            version_time: encoded.version_time,
+            sent_by: encoded.sent_by,
+            replaces,
+        }
+    }
 }
 
 /// The content of a record.
@@ -215,6 +337,37 @@ pub enum Fact {
         /// The sealed path, as in the removed record.
         path: bytes::Bytes,
     },
+    /// Versions of a path with these contents are deleted, unless their version time is later. It
+    /// is independent of the author's own entries at the path.
+    Gone {
+        /// The path, never the root.
+        path: SharedPath,
+        /// The deleted contents ([`Kind::content`]), the newest first; at least one and at most
+        /// [`REPLACES_MAX`].
+        replaces: Vec<ContentHash>,
+        /// Time of the deletion.
+        time: Timestamp,
+    },
+    /// Whether the versions that other nodes state to replace or delete in a share of the author
+    /// are so. Without a record they are not. A record with `open` false is a tombstone.
+    Terms {
+        /// Number of the author's share.
+        share: ShareIndex,
+        /// Whether other nodes may replace and delete.
+        open: bool,
+    },
+}
+
+impl Fact {
+    /// Returns whether nodes that speak `p2pfs/3` or less can decode the fact. A sealed entry is
+    /// opaque to the format, so its content does not matter.
+    pub fn is_of_first_form(&self) -> bool {
+        match self {
+            Self::Entry { entry, .. } => entry.replaces.is_empty(),
+            Self::Gone { .. } | Self::Terms { .. } => false,
+            _ => true,
+        }
+    }
 }
 
 /// One step of a node's log.
@@ -291,6 +444,67 @@ mod tests {
             signature: [[255; 32]; 2],
         };
         assert!(postcard::to_stdvec(&signed).unwrap().len() <= HEAD_MAX_BYTES);
+    }
+
+    fn entry(kind: Kind, replaces: Vec<ContentHash>) -> Entry {
+        Entry {
+            kind,
+            mtime: Timestamp {
+                seconds: 5,
+                nanoseconds: 6,
+            },
+            version_time: Timestamp {
+                seconds: 7,
+                nanoseconds: 8,
+            },
+            sent_by: Some(Sender::Peer("p".to_owned())),
+            replaces,
+        }
+    }
+
+    fn kinds() -> [Kind; 3] {
+        let file = Kind::File {
+            hash: ContentHash::new([9; 32]),
+            size_bytes: 300,
+            executable: true,
+        };
+        let link = Kind::Symlink {
+            target: bytes::Bytes::from_static(b"t"),
+        };
+        [file, Kind::Directory, link]
+    }
+
+    #[test]
+    fn an_entry_without_replacements_has_the_bytes_of_the_first_form() {
+        let times_and_sender = [10, 6, 14, 8, 1, 1, 1, b'p'];
+        let of_file = [&[0][..], &[9; 32], &[0xac, 0x02, 1]].concat();
+        let firsts = [of_file, vec![1], vec![2, 1, b't']];
+        for (kind, first) in kinds().into_iter().zip(firsts) {
+            let entry = entry(kind, Vec::new());
+            let bytes = postcard::to_stdvec(&entry).unwrap();
+            assert_eq!(bytes, [&first[..], &times_and_sender].concat());
+            assert_eq!(postcard::from_bytes::<Entry>(&bytes), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn replacements_survive_encoding_and_the_first_form_does_not_know_them() {
+        for kind in kinds() {
+            let replaces = vec![ContentHash::new([1; 32]), ContentHash::new([2; 32])];
+            let entry = entry(kind, replaces);
+            let bytes = postcard::to_stdvec(&entry).unwrap();
+            assert_eq!(bytes[0], 3, "a kind that earlier releases refuse");
+            assert_eq!(postcard::from_bytes::<Entry>(&bytes), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn objects_of_different_kinds_have_different_contents() {
+        let [file, directory, link] = kinds().map(|kind| kind.content());
+        assert_eq!(file, ContentHash::new([9; 32]));
+        assert_ne!(directory, ContentHash::of(b""));
+        assert_ne!(link, ContentHash::of(b"t"));
+        assert_ne!(directory, link);
     }
 
     #[test]

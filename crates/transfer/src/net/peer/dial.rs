@@ -276,7 +276,7 @@ pub(super) fn not_proven(reason: DropReason, address: SocketAddr) -> NetError {
 }
 
 fn speaks_otherwise(address: SocketAddr) -> NetError {
-    let why = "it speaks no protocol from p2pfs/1 to p2pfs/3".to_owned();
+    let why = "it speaks no protocol from p2pfs/1 to p2pfs/4".to_owned();
     NetError::WrongNode { address, why }
 }
 

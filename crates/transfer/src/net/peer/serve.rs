@@ -21,7 +21,7 @@ use super::request_room::TakenRoom;
 use super::send_budget::QueueTarget;
 use super::split::SplitConnection;
 use super::tcp_info::TcpGauge;
-use super::tls::peer_of;
+use super::tls::{has_replacements, peer_of};
 use crate::pace::PassedBytes;
 use p2pfs_proto::wire::canonical;
 use p2pfs_proto::wire::native::tcp::{Frame, FrameKind, Lane, Phase, Request, Response};
@@ -45,6 +45,8 @@ pub struct Incoming {
     pub lane: Lane,
     /// Request to answer.
     pub request: Request,
+    /// Whether the peer can decode records of replacements and deletions (`p2pfs/4` and later).
+    pub has_replacements: bool,
     /// Handle for sending the answer.
     pub reply: ReplyTo,
 }
@@ -194,6 +196,7 @@ where
         from,
         addr,
         lane,
+        has_replacements: has_replacements(&stream),
     };
     let reason = session.run(stream).await;
     shared.blame(from, addr, reason);
@@ -233,6 +236,7 @@ struct ServedConnection<'a> {
     from: NodeId,
     addr: SocketAddr,
     lane: Lane,
+    has_replacements: bool,
 }
 
 /// Cancels the request with this id, or answers the ping.
@@ -338,6 +342,7 @@ impl ServedConnection<'_> {
                 addr: self.addr,
                 lane: self.lane,
                 request,
+                has_replacements: self.has_replacements,
                 reply,
             };
             let beside = self.shared.beside.load();

@@ -26,8 +26,10 @@ use p2pfs_records::{HandshakeError, Side, TlsStream};
 use p2pfs_types::id::NodeId;
 
 /// Application protocols (RFC 7301), in order of preference. `p2pfs/2` is `p2pfs/1` with batches of
-/// small files. `p2pfs/3` is `p2pfs/2` with the names of received files.
-const PROTOCOLS: [&[u8]; 3] = [WITH_KEPT_NAMES, WITH_BATCHES, FIRST];
+/// small files. `p2pfs/3` is `p2pfs/2` with the names of received files. `p2pfs/4` is `p2pfs/3` with
+/// records of replacements and deletions in logs.
+const PROTOCOLS: [&[u8]; 4] = [WITH_REPLACEMENTS, WITH_KEPT_NAMES, WITH_BATCHES, FIRST];
+const WITH_REPLACEMENTS: &[u8] = b"p2pfs/4";
 const WITH_KEPT_NAMES: &[u8] = b"p2pfs/3";
 const WITH_BATCHES: &[u8] = b"p2pfs/2";
 const FIRST: &[u8] = b"p2pfs/1";
@@ -139,7 +141,7 @@ pub(super) struct KnownRequests {
 impl KnownRequests {
     pub(super) fn of<S>(stream: &TlsStream<S>) -> Self {
         let protocol = stream.alpn_protocol();
-        let kept_names = protocol == Some(WITH_KEPT_NAMES);
+        let kept_names = protocol == Some(WITH_KEPT_NAMES) || has_replacements(stream);
         Self {
             batches: kept_names || protocol == Some(WITH_BATCHES),
             kept_names,
@@ -153,6 +155,11 @@ impl KnownRequests {
             _ => true,
         }
     }
+}
+
+/// Returns whether the peer of a connection can decode records of replacements and deletions.
+pub(super) fn has_replacements<S>(stream: &TlsStream<S>) -> bool {
+    stream.alpn_protocol() == Some(WITH_REPLACEMENTS)
 }
 
 fn protocols(batches: bool) -> Vec<Vec<u8>> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::list;
 use crate::wire::WireError;
 use crate::wire::native::link::LINK_TARGET_MAX_BYTES;
-use crate::wire::native::record::{Fact, Kind, Record, SignedHead};
+use crate::wire::native::record::{Fact, Kind, REPLACES_MAX, Record, SignedHead, Timestamp};
 
 /// Maximum number of records in one part.
 pub const LOG_RECORDS_MAX: usize = 4096;
@@ -84,8 +84,8 @@ pub fn pack_records<'a>(
 ///
 /// # Errors
 /// [`WireError`] if the bytes are not such a result, have more than [`LOG_RECORDS_MAX`] records, or
-/// contain an invalid [`Fact::Entry`]: a link target that is too long, a full second of nanoseconds
-/// or more, or the root as its path.
+/// contain an invalid [`Fact::Entry`] or [`Fact::Gone`]: a link target that is too long, a full
+/// second of nanoseconds or more, the root as its path, or more than [`REPLACES_MAX`] contents.
 pub fn unpack_records(packed: &[u8]) -> Result<Vec<Record>, WireError> {
     const WHAT: &str = "a list of records";
     if packed.len() > LOG_MAX_BYTES {
@@ -101,17 +101,24 @@ pub fn unpack_records(packed: &[u8]) -> Result<Vec<Record>, WireError> {
 }
 
 fn is_well_formed(record: &Record) -> bool {
-    let Fact::Entry { entry, path, .. } = &record.fact else {
-        return true;
+    let times_fit = |times: &[Timestamp]| times.iter().all(|time| time.nanoseconds < NANOSECONDS);
+    let (entry, path) = match &record.fact {
+        Fact::Entry { entry, path, .. } => (entry, path),
+        Fact::Gone {
+            path,
+            replaces,
+            time,
+        } => return replaces.len() <= REPLACES_MAX && times_fit(&[*time]) && !path.is_root(),
+        _ => return true,
     };
     let target_fits = match &entry.kind {
         Kind::Symlink { target } => target.len() <= LINK_TARGET_MAX_BYTES,
         Kind::File { .. } | Kind::Directory => true,
     };
-    let times_fit = [entry.mtime, entry.version_time]
-        .iter()
-        .all(|time| time.nanoseconds < NANOSECONDS);
-    target_fits && times_fit && !path.is_root()
+    target_fits
+        && times_fit(&[entry.mtime, entry.version_time])
+        && entry.replaces.len() <= REPLACES_MAX
+        && !path.is_root()
 }
 
 fn too_long(length_bytes: usize) -> WireError {

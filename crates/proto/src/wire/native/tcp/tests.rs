@@ -410,6 +410,7 @@ fn a_record_that_breaks_its_own_rules_is_refused() {
             mtime: time,
             version_time: time,
             sent_by: None,
+            replaces: Vec::new(),
         };
         let path = SharedPath::new(path).unwrap();
         let fact = Fact::Entry {
