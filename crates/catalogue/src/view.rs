@@ -252,7 +252,7 @@ impl View {
         row.class == Class::File && row.hash() == *hash && self.merged.is_live(row)
     }
 
-    fn listed_dir(&self, path: &SharedPath) -> Option<DirId> {
+    pub(super) fn listed_dir(&self, path: &SharedPath) -> Option<DirId> {
         path.components().try_fold(DirId::ROOT, |dir, name| {
             self.merged.dir(dir).dirs.get(&Named(name)).map(DirRef::id)
         })

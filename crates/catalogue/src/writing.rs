@@ -2,7 +2,7 @@
 //! decide whether a new version or a deletion counts there.
 
 use super::dir::Dir;
-use super::orders::Named;
+use super::orders::{Alias, DirRef, Named};
 use super::row::{Class, DirId, Row};
 use super::rules::Replacements;
 use super::view::View;
@@ -33,6 +33,8 @@ pub struct Standing {
     pub closed: bool,
     /// Whether another node has a version that is listed under some name, or a directory.
     pub others: bool,
+    /// Whether one of these is in a share with readers.
+    pub for_readers: bool,
 }
 
 /// The version under a conflict name.
@@ -63,6 +65,8 @@ pub struct OwnFile {
     pub mtime: Timestamp,
     /// Time by which the version is ranked.
     pub version_time: Timestamp,
+    /// Contents that the version replaces.
+    pub replaces: Vec<ContentHash>,
 }
 
 impl View {
@@ -123,6 +127,7 @@ impl View {
             .filter(|row| row.author != state.me)
         {
             standing.others = true;
+            standing.for_readers |= row.share.is_sealed();
             standing.closed |= row.share.is_sealed() || !state.is_open(row);
         }
         standing
@@ -158,7 +163,50 @@ impl View {
             size_bytes: row.size_bytes(),
             mtime: row.mtime(),
             version_time: row.version_time(),
+            replaces: row
+                .replaces()
+                .iter()
+                .copied()
+                .map(ContentHash::new)
+                .collect(),
         })
+    }
+
+    /// Returns the contents of the versions of a path that are listed under conflict names.
+    pub fn contents_beside(&self, path: &SharedPath) -> Vec<ContentHash> {
+        let Some((_, here, name)) = self.known_place(path) else {
+            return Vec::new();
+        };
+        let beside = here.aliases.iter().map(Alias::row);
+        let beside = beside.filter(|row| row.name() == name);
+        beside.filter_map(Row::content).collect()
+    }
+
+    /// Returns whether a path is a listed directory of this node in which no other node has a
+    /// listed name or directory. Its cost grows with the number of names.
+    pub fn is_own_only(&self, path: &SharedPath) -> bool {
+        let Some(top) = path.parent().and_then(|above| self.listed_dir(&above)) else {
+            return false;
+        };
+        let top = self.merged.dir(top).dirs.get(&Named(path.file_name()));
+        let mut waiting: Vec<_> = top.map(DirRef::id).into_iter().collect();
+        if waiting.is_empty() || self.standing(path).others {
+            return false;
+        }
+        while let Some(id) = waiting.pop() {
+            let dir = self.merged.dir(id);
+            let mut listed = dir.listed.iter().map(|row| &row.0);
+            if listed.any(|row| row.author != self.merged.me) {
+                return false;
+            }
+            let names = dir.rest.iter().map(|row| row.0.name());
+            let mut names = names.map(|name| self.merged.path_of(id, name));
+            if names.any(|path| self.standing(&path).others) {
+                return false;
+            }
+            waiting.extend(dir.dirs.iter().map(DirRef::id));
+        }
+        true
     }
 
     /// Returns the directory around a path if any log has it, and the name in it.

@@ -381,7 +381,7 @@ fn the_standing_of_a_path_names_what_decides_a_write_there() {
     let closed = Standing {
         others: true,
         closed: true,
-        owned_elsewhere: false,
+        ..Standing::default()
     };
     assert_eq!(standing(&mut a, "f"), closed);
     assert_eq!(standing(&mut a, "own"), Standing::default());
@@ -413,6 +413,8 @@ fn a_conflict_name_leads_to_the_path_that_its_version_lost() {
     };
     assert_eq!(behind, Some(expected));
     assert_eq!(a.view().behind_conflict_name(&path("f")), None);
+    assert_eq!(a.view().contents_beside(&path("f")), [hash("one")]);
+    assert_eq!(a.view().contents_beside(&path("f~a")), []);
     let own = a.view().own_file(&path("f")).unwrap();
     assert_eq!(
         (own.hash, own.share, own.path),
@@ -491,4 +493,18 @@ fn only_a_log_with_replacements_has_records_of_a_later_form() {
     again.forget(&id(1));
     while again.advance(5) {}
     assert!(again.logs().is_of_first_form(&id(1)));
+}
+
+#[test]
+fn a_directory_is_own_only_until_another_node_lists_something_in_it() {
+    let (mut a, mut b) = (node(1, "a"), node(2, "b"));
+    put(&mut a, "d/sub/one", file("one", 5));
+    put(&mut b, "other/two", file("two", 6));
+    share(&mut b, &mut a);
+    let is_own = |a: &mut Catalogue, name| a.view().is_own_only(&path(name));
+    assert!(is_own(&mut a, "d") && is_own(&mut a, "d/sub"));
+    assert!(!is_own(&mut a, "other") && !is_own(&mut a, "missing") && !is_own(&mut a, "d/sub/one"));
+    put(&mut b, "d/sub/one", file("lost", 4));
+    share(&mut b, &mut a);
+    assert!(!is_own(&mut a, "d") && !is_own(&mut a, "d/sub"));
 }
