@@ -1,0 +1,18 @@
+//! The folders on the local disk into which programs write through the mount.
+//!
+//! A writable share of this node is an ordinary folder, the *upper folder* ([`UpperFolder`]). The
+//! mount creates, changes, renames and removes files there, and the scanner of the share lists
+//! them. A file that was created through the mount has a *mark* ([`WrittenMark`]), an extended
+//! attribute that names the contents which it replaces. If it replaces any, the mark is complete
+//! before the file has its name, so a crash leaves no file that lists without it.
+//!
+//! Paths are those in the folder. No link is followed, and no path leads out of the folder. The
+//! crate knows no namespace, no FUSE and no network. Each method may wait for the disk, and a
+//! method that fails leaves nothing half made under a final name.
+
+mod copy;
+mod folder;
+
+pub use copy::Source;
+pub use folder::{Found, FoundKind, FoundName, Owner, Space, UpperFolder};
+pub use p2pfs_types::files::written::{MarkTime, WrittenMark};
