@@ -2,6 +2,8 @@
 //!
 //! [`FsError::errno`] is the only place that selects an errno.
 
+use std::io;
+
 /// Reason why a call on the filesystem failed. The text says which side is at fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum FsError {
@@ -20,9 +22,41 @@ pub enum FsError {
     /// The caller asked for the target of an inode other than a symbolic link.
     #[error("not a symbolic link")]
     NotALink,
-    /// The caller tried to write. A p2pfs folder is changed only through its shares.
-    #[error("the folder is read-only")]
+    /// The caller tried to write where this node has no writable share.
+    #[error("this node has no writable share here")]
     ReadOnly,
+    /// The name exists already.
+    #[error("the name exists")]
+    Exists,
+    /// The caller tried to remove or replace a directory that is not empty.
+    #[error("the directory is not empty")]
+    NotEmpty,
+    /// The operation is not possible for this object: a hard link, a change of the owner, or the
+    /// removal of a file that another node does not let others remove.
+    #[error("not permitted")]
+    NotPermitted,
+    /// Another node owns the path, or the copy of a file for some readers would be for all.
+    #[error("another node decides about this path")]
+    OthersPath,
+    /// A rename leads to another share, or the directory has files of other nodes. The caller must
+    /// copy.
+    #[error("a rename would lead to another share, or move files of other nodes")]
+    OtherShare,
+    /// The object is in use as the place of a writable share.
+    #[error("a writable share is here")]
+    InUse,
+    /// The file of another node is too large to be copied before a change.
+    #[error("the file is too large to be copied before the change")]
+    TooLarge,
+    /// The caller's arguments are invalid.
+    #[error("invalid arguments")]
+    Invalid,
+    /// The log of this node has no room for a further deletion.
+    #[error("the log has no room for a further deletion")]
+    TooManyDeletions,
+    /// The disk of the writable share refused the operation with this errno.
+    #[error("the disk of the writable share refused it (errno {0})")]
+    Refused(i32),
     /// No holder of the missing bytes is reachable. A later retry may succeed.
     #[error("no holder of the missing bytes is reachable")]
     Unreachable,
@@ -91,6 +125,16 @@ impl FsError {
             Self::IsADirectory => libc::EISDIR,
             Self::NotALink => libc::EINVAL,
             Self::ReadOnly => libc::EROFS,
+            Self::Exists => libc::EEXIST,
+            Self::NotEmpty => libc::ENOTEMPTY,
+            Self::NotPermitted => libc::EPERM,
+            Self::OthersPath => libc::EACCES,
+            Self::OtherShare => libc::EXDEV,
+            Self::InUse => libc::EBUSY,
+            Self::TooLarge => libc::EFBIG,
+            Self::Invalid => libc::EINVAL,
+            Self::TooManyDeletions => libc::ENOSPC,
+            Self::Refused(errno) => errno,
             Self::Unreachable | Self::DeadlinePassed | Self::Unverified => libc::EIO,
             Self::Gone => libc::ESTALE,
             Self::Interrupted => libc::EINTR,
@@ -106,6 +150,11 @@ impl FsError {
             Self::Stopping => libc::ENOTCONN,
             Self::Disk | Self::Fault => libc::EIO,
         }
+    }
+
+    /// Converts an error of the disk of a writable share. It keeps its errno.
+    pub(crate) fn of_disk(error: &io::Error) -> Self {
+        error.raw_os_error().map_or(Self::Disk, Self::Refused)
     }
 
     /// Returns whether a failed read is remembered for a short time. The kernel repeats a failed

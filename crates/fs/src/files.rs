@@ -27,14 +27,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::error::FsError;
 use super::handles::{FileState, Handle, Handles, OpenFile, Reach};
 use super::inherited::{Inherited, OpenRecord, OpenedVersion};
-use super::inode::Node;
+use super::inode::{Node, WrittenFile};
 use super::modes::{Mode, Modes};
 use super::namespace::MountNamespace;
 use super::replaced;
 use super::resolver::InodeResolver;
 use super::staleness::KernelCaches;
-use super::traits::{BackingFile, BackingFiles, FileVersion, Opened, Stale};
+use super::traits::{
+    BackingFile, BackingFiles, FileVersion, OpenContent, Opened, ReadNow, ReadReply, ReadWait,
+    Stale,
+};
 use p2pfs_types::extent::ByteRange;
+use p2pfs_types::files::{path_of, read_full_at};
+use p2pfs_upper::Found;
 
 /// Reply to an open request of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +96,10 @@ impl OpenFiles {
         check_reading(flags)?;
         match self.inodes.current(&self.namespace.view(), ino, &inode) {
             Node::File(file) => self.open_file(ino, &file, flags, reach),
+            Node::Written(file) => {
+                let file = self.open_on_disk(ino, &file, false)?;
+                self.open_written(ino, file)
+            }
             Node::Status => {
                 let status = Handle::Status(self.namespace.content.status_json());
                 let handle = self.handles.insert(status)?;
@@ -103,6 +112,60 @@ impl OpenFiles {
             Node::Symlink(_) => Err(FsError::Unsupported),
             // `ForeignInodes::open` opens these, because it can wait.
             Node::Foreign => Err(FsError::Fault),
+        }
+    }
+
+    /// Opens a file in a writable share, which is read and written as it is.
+    ///
+    /// # Errors
+    /// [`FsError::TooManyHandles`]. [`FsError::Gone`] if other opens of the inode read another file.
+    pub(super) fn open_written(&self, ino: u64, file: File) -> Result<OpenReply, FsError> {
+        let content = Arc::new(FileOnDisk(Arc::new(file)));
+        let opened = Opened {
+            content,
+            live: true,
+        };
+        let mode = self.mode(ino, &opened);
+        let caching = match mode {
+            Mode::Backed(backing) => Caching::Backed(backing),
+            Mode::Asked => Caching::Direct,
+        };
+        if !self.is_of_this_version(ino, &opened, mode) {
+            self.leave(ino);
+            return Err(FsError::Gone);
+        }
+        let open = OpenFile::new(ino, opened.content, FileState::Live);
+        self.admit(open, mode, None, caching)
+    }
+
+    /// Opens the file of an inode that is in a writable share. If it has no name any longer, opens
+    /// the file that is open as this inode.
+    ///
+    /// # Errors
+    /// [`FsError::Gone`], or the error of the disk.
+    pub(super) fn open_on_disk(
+        &self,
+        ino: u64,
+        file: &WrittenFile,
+        writes: bool,
+    ) -> Result<File, FsError> {
+        let at = self.namespace.place_of(file).ok_or(FsError::ReadOnly)?;
+        let is_it = |opened: &File| {
+            let found = Found::of_file(opened).ok();
+            found.is_some_and(|it| (it.device, it.number) == (file.disk.device, file.disk.number))
+        };
+        let named = at.folder.upper.open(&at.local, writes);
+        let named = match named {
+            Ok(named) if is_it(&named) => return Ok(named),
+            named => named,
+        };
+        let open = self.modes.live(ino).filter(|open| is_it(open));
+        match (open, named) {
+            (Some(open), _) => reopened(&open, writes).map_err(|it| FsError::of_disk(&it)),
+            (None, Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                Err(FsError::of_disk(&error))
+            }
+            (None, _) => Err(FsError::Gone),
         }
     }
 
@@ -140,10 +203,22 @@ impl OpenFiles {
         open.fills_pages = caching == Caching::Keep
             && flags & libc::O_DIRECT == 0
             && open.content.backing().is_none();
+        let version = (!opened.live).then(|| OpenedVersion::of(file));
+        self.admit(open, mode, version, caching)
+    }
+
+    /// Gives an open file its handle, and records it for the next process.
+    fn admit(
+        &self,
+        open: OpenFile,
+        mode: Mode,
+        version: Option<OpenedVersion>,
+        caching: Caching,
+    ) -> Result<OpenReply, FsError> {
+        let ino = open.ino;
         match self.handles.insert(Handle::File(open)) {
             Ok(handle) => {
                 if let Some(inherited) = self.inherited.get() {
-                    let version = (!opened.live).then(|| OpenedVersion::of(file));
                     inherited.record(OpenRecord {
                         handle,
                         ino,
@@ -230,6 +305,13 @@ impl OpenFiles {
                 // The program that opened it is not known. The caller applies the rules for its
                 // readers.
                 Handle::File(OpenFile::new(ino, opened.content, state))
+            }
+            Node::Written(file) => {
+                // It is not known whether the program opened it for writing.
+                let opened = self.open_on_disk(ino, &file, true);
+                let opened = opened.or_else(|_| self.open_on_disk(ino, &file, false))?;
+                let content = Arc::new(FileOnDisk(Arc::new(opened)));
+                Handle::File(OpenFile::new(ino, content, FileState::Live))
             }
             Node::Status => Handle::Status(self.namespace.content.status_json()),
             _ => return Err(FsError::Gone),
@@ -353,6 +435,41 @@ impl OpenFiles {
             }
         }
     }
+}
+
+/// The content of a file in a writable share: its present bytes.
+struct FileOnDisk(Arc<File>);
+
+impl OpenContent for FileOnDisk {
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
+        match read_full_at(&self.0, buffer, offset) {
+            Ok(length) => ReadNow::Done(length),
+            Err(_) => ReadNow::Failed(FsError::Disk),
+        }
+    }
+
+    fn read(&self, range: ByteRange, _: bool, reply: ReadReply) -> ReadWait {
+        let mut bytes = vec![0; usize::try_from(range.len()).unwrap_or(0)];
+        reply(match self.read_now(range.start, &mut bytes) {
+            ReadNow::Done(length) => Ok(bytes[..length].to_vec().into()),
+            _ => Err(FsError::Disk),
+        });
+        ReadWait::ended()
+    }
+
+    fn missing_bytes(&self, _: ByteRange) -> u64 {
+        0
+    }
+
+    fn backing(&self) -> Option<Arc<File>> {
+        Some(self.0.clone())
+    }
+}
+
+/// Opens an open file once more. It may have no name any longer.
+fn reopened(file: &File, writes: bool) -> io::Result<File> {
+    let path = path_of(file);
+    File::options().read(true).write(writes).open(path)
 }
 
 /// Checks that an open only reads. Flags for the way of writing (`O_APPEND`, `O_SYNC`) have no

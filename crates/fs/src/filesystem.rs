@@ -3,7 +3,7 @@
 //! Each call of the kernel is one method of a part. Start reading at [`InodeResolver`].
 //!
 //! ```text
-//!                Directories   OpenFiles
+//!                Directories   OpenFiles -- Changes
 //!                      \         /
 //!  ForeignInodes      InodeResolver      OpenFollower
 //!        |               |                    |
@@ -12,8 +12,8 @@
 //!                 MountNamespace -- Content
 //! ```
 //!
-//! No method blocks on the network: reads of missing bytes and the methods of [`ForeignInodes`]
-//! call a reply later. Methods may wait for a local disk. No method holds a lock while it calls
+//! No method blocks on the network, except those of [`Changes`] that copy a file of another node:
+//! reads of missing bytes and the methods of [`ForeignInodes`] call a reply later. Methods may wait for a local disk. No method holds a lock while it calls
 //! [`Content`].
 
 use std::sync::{Arc, OnceLock};
@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::changes::Changes;
 use super::directory::Listings;
 use super::files::OpenFiles;
 use super::follow::OpenFollower;
@@ -65,7 +66,9 @@ pub struct Filesystem {
     /// The directories and their listings.
     pub directories: Directories,
     /// The open files.
-    pub files: OpenFiles,
+    pub files: Arc<OpenFiles>,
+    /// The changes that programs make.
+    pub changes: Changes,
     /// The files that only foreign peers may have.
     pub foreign: ForeignInodes,
     /// Requests of small files before their opens.
@@ -118,7 +121,7 @@ impl Filesystem {
             caches: caches.clone(),
             listings: Listings::default(),
         };
-        let files = OpenFiles {
+        let files = Arc::new(OpenFiles {
             namespace: namespace.clone(),
             inodes: inodes.clone(),
             caches: caches.clone(),
@@ -126,7 +129,8 @@ impl Filesystem {
             modes,
             inherited: inherited.clone(),
             backing: OnceLock::new(),
-        };
+        });
+        let changes = Changes::new(&namespace, &inodes, &known, &files);
         let foreign = ForeignInodes {
             namespace: namespace.clone(),
             inodes: known.clone(),
@@ -140,6 +144,7 @@ impl Filesystem {
             inodes,
             directories,
             files,
+            changes,
             foreign,
             caches,
             known,

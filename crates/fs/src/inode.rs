@@ -3,7 +3,8 @@
 //! A number is a hash of the name and the version. It is therefore the same after a restart, and a
 //! new version of a file is a new inode, as after `mv new old`. The first bits of a number give the
 //! type of the inode. For a file, the first bits of its content's hash follow. An inode can
-//! therefore be found again by its number after it was forgotten.
+//! therefore be found again by its number after it was forgotten. A file in a writable share of
+//! this node has a number by its device and inode on the disk instead.
 
 use std::ops::RangeInclusive;
 
@@ -11,8 +12,10 @@ use bytes::Bytes;
 
 use super::attributes::FileKind;
 use super::traits::FileVersion;
+use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
+use p2pfs_upper::Found;
 
 /// The root's number (`FUSE_ROOT_ID`, include/uapi/linux/fuse.h).
 pub const ROOT_INO: u64 = 1;
@@ -27,6 +30,7 @@ const FILE_MARK_BITS: u32 = 2;
 const OTHER_MARK_BITS: u32 = 3;
 const FILE_REST_BITS: u32 = u64::BITS - FILE_MARK_BITS - CONTENT_BITS;
 /// First bits of a number by type of inode. All are far above the root's number.
+const WRITTEN_FILES: u64 = 1 << 61;
 const FILES: u64 = 1 << 62;
 const OWN_FILES: u64 = 2 << 62;
 pub(super) const DIRECTORIES: RangeInclusive<u64> = 6 << 61..=OTHERS - 1;
@@ -64,6 +68,25 @@ pub(crate) enum Node {
     Status,
     /// A file that only a foreign peer may have.
     Foreign,
+    /// The file in a writable share of this node, as it is on the disk.
+    Written(WrittenFile),
+}
+
+/// A file in a writable share of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WrittenFile {
+    pub share: ShareIndex,
+    /// Path in the folder of the share.
+    pub local: SharedPath,
+    /// The file when it was looked up.
+    pub disk: Found,
+}
+
+impl WrittenFile {
+    /// Returns whether both are the same file on the disk.
+    fn is_same(&self, other: &Self) -> bool {
+        (self.disk.device, self.disk.number) == (other.disk.device, other.disk.number)
+    }
 }
 
 /// A name, and the node that it had when the kernel looked it up.
@@ -142,6 +165,7 @@ impl Inode {
             Node::Symlink(target) => hasher.update(b"\0l").update(target),
             Node::Status => hasher.update(b"\0s"),
             Node::Foreign => hasher.update(b"\0o"),
+            Node::Written(_) => hasher.update(b"\0w"),
         };
         let hash = hasher.update(&[salt]).finalize();
         let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
@@ -152,6 +176,8 @@ impl Inode {
                 first_of_content(mark, &file.hash) | rest >> (u64::BITS - FILE_REST_BITS)
             }
             Node::Directory => DIRECTORIES.start() | rest >> OTHER_MARK_BITS,
+            Node::Written(file) if salt == 0 => number_on_disk(file.disk.device, file.disk.number),
+            Node::Written(_) => WRITTEN_FILES | rest >> OTHER_MARK_BITS,
             _ => OTHERS | rest >> OTHER_MARK_BITS,
         }
     }
@@ -172,7 +198,7 @@ impl Node {
     pub(crate) fn kind(&self) -> FileKind {
         match self {
             Self::Directory => FileKind::Directory,
-            Self::File(_) | Self::Status | Self::Foreign => FileKind::Regular,
+            Self::File(_) | Self::Status | Self::Foreign | Self::Written(_) => FileKind::Regular,
             Self::Symlink(_) => FileKind::Symlink,
         }
     }
@@ -185,6 +211,7 @@ impl Node {
             (Self::File(ours), Self::File(theirs)) => {
                 ours.hash == theirs.hash && ours.own.is_some() == theirs.own.is_some()
             }
+            (Self::Written(ours), Self::Written(theirs)) => ours.is_same(theirs),
             (ours, theirs) => ours == theirs,
         }
     }
@@ -198,9 +225,20 @@ pub(super) fn numbers_of_content(hash: &ContentHash) -> [RangeInclusive<u64>; 2]
     })
 }
 
+/// Returns the number of a file in a writable share by its device and its inode number there. It
+/// stays the same when the file is renamed or written, as on the disk.
+pub(super) fn number_on_disk(device: u64, number: u64) -> u64 {
+    let device = blake3::hash(&device.to_le_bytes());
+    let [a, b, c, d, e, f, g, h, ..] = *device.as_bytes();
+    let mixed = number ^ u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    WRITTEN_FILES | mixed >> OTHER_MARK_BITS ^ mixed & (WRITTEN_FILES - 1)
+}
+
 /// The type of an inode, as encoded in its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NumberKind {
+    /// A file in a writable share.
+    Written,
     /// A file. The content's hash begins with the first [`CONTENT_BITS`] bits of this one.
     File(ContentHash),
     Directory,
@@ -212,6 +250,7 @@ impl NumberKind {
         match number {
             OTHERS.. => Self::Other,
             number if DIRECTORIES.contains(&number) => Self::Directory,
+            ..FILES => Self::Written,
             _ => {
                 let start = number << FILE_MARK_BITS >> (u64::BITS - CONTENT_BITS);
                 let start = (start as u32) << (u32::BITS - CONTENT_BITS);

@@ -6,7 +6,7 @@
 //! inode below it is in the table.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use parking_lot::Mutex;
 
@@ -31,6 +31,9 @@ struct InodeTable {
     /// Inodes with another number than the first of their numbers, because another inode had that
     /// number or an own file that was replaced is open under it.
     second: BTreeSet<u64>,
+    /// Numbers that an inode kept when it was renamed or copied, by its directory and name. They
+    /// are none of the inode's own numbers.
+    kept: HashMap<(u64, Box<[u8]>), u64>,
 }
 
 struct InodeEntry {
@@ -120,6 +123,44 @@ impl Inodes {
         !table.known.contains_key(&number)
     }
 
+    /// Gives an inode another name, under which it keeps its number, as it does in the kernel.
+    /// `above` is the number of the new directory. Does nothing if the kernel does not know the
+    /// inode.
+    pub(crate) fn rename(&self, inode: &Inode, above: u64, name: &Name) {
+        let table = &mut *self.table.lock();
+        let Some(number) = table.number_of(inode) else {
+            return;
+        };
+        table.unkeep(number);
+        let last: Box<[u8]> = names::last(name).as_ref().into();
+        let known = table.known.get_mut(&number).expect("it has this number");
+        known.what = match &inode.node {
+            Node::Directory => StoredNode::Directory(Box::new(last.clone())),
+            node => StoredNode::Other(Box::new((last.clone(), node.clone()))),
+        };
+        let former = std::mem::replace(&mut known.above, above);
+        if let Some(directory) = table.known.get_mut(&above) {
+            directory.below += 1;
+        }
+        if let Some(directory) = table.known.get_mut(&former) {
+            directory.below -= 1;
+        }
+        table.sweep(former);
+        table.kept.insert((above, last), number);
+    }
+
+    /// Makes the inode of a number that of a file in a writable share, under the same name.
+    pub(crate) fn become_written(&self, number: u64, node: Node) {
+        let table = &mut *self.table.lock();
+        let Some(known) = table.known.get_mut(&number) else {
+            return;
+        };
+        let last: Box<[u8]> = known.name().into();
+        known.what = StoredNode::Other(Box::new((last.clone(), node)));
+        (known.own, known.view) = (None, 0);
+        table.kept.insert((known.above, last), number);
+    }
+
     /// Returns the inode of a number, if the kernel knows it.
     pub(crate) fn get(&self, number: u64) -> Option<Inode> {
         let table = self.table.lock();
@@ -153,6 +194,11 @@ impl Inodes {
     /// Returns the number of an inode, if the kernel knows it.
     pub(crate) fn number_of(&self, inode: &Inode) -> Option<u64> {
         self.table.lock().number_of(inode)
+    }
+
+    /// Returns the number that an inode kept when it was renamed or copied.
+    pub(crate) fn kept_number(&self, inode: &Inode) -> Option<u64> {
+        self.table.lock().kept_number_of(inode)
     }
 
     /// Returns the directories that the kernel knows.
@@ -219,10 +265,15 @@ impl InodeTable {
         };
         let last = names::last(&inode.name);
         let mut allowed = inode.numbers().enumerate().filter(|it| may_be(it.1));
-        let (at, number, is_new) = allowed.find_map(|(at, number)| {
-            let there = self.known.get(&number);
-            let is_it = there.is_none_or(|there| there.is(above, &last, &inode.node));
-            is_it.then_some((at, number, there.is_none()))
+        let before = self.kept_number(above, &last, &inode.node);
+        let before = before.filter(|number| may_be(*number));
+        let place = before.map(|number| (0, number, false));
+        let (at, number, is_new) = place.or_else(|| {
+            allowed.find_map(|(at, number)| {
+                let there = self.known.get(&number);
+                let is_it = there.is_none_or(|there| there.is(above, &last, &inode.node));
+                is_it.then_some((at, number, there.is_none()))
+            })
         })?;
         let view = said.as_ref().map_or(0, |said| said.view) as u32;
         let (what, own) = kept(inode, &last, said.map(|said| said.held));
@@ -263,6 +314,35 @@ impl InodeTable {
         }
     }
 
+    /// Returns the number that an inode kept under this name.
+    fn kept_number(&self, above: u64, name: &[u8], node: &Node) -> Option<u64> {
+        if self.kept.is_empty() {
+            return None;
+        }
+        let number = *self.kept.get(&(above, name.into()))?;
+        let is_it = self.known.get(&number)?.is(above, name, node);
+        is_it.then_some(number)
+    }
+
+    /// Returns the number that an inode kept when it was renamed or copied.
+    fn kept_number_of(&self, inode: &Inode) -> Option<u64> {
+        if self.kept.is_empty() {
+            return None;
+        }
+        let above = self.number_of(&Inode::directory(names::parent(&inode.name)))?;
+        self.kept_number(above, &names::last(&inode.name), &inode.node)
+    }
+
+    /// Forgets that a number was kept.
+    fn unkeep(&mut self, number: u64) {
+        if let Some(known) = self.known.get(&number).filter(|_| !self.kept.is_empty()) {
+            let key = (known.above, known.name().into());
+            if self.kept.get(&key) == Some(&number) {
+                self.kept.remove(&key);
+            }
+        }
+    }
+
     fn place_directory(&mut self, name: Name) -> u64 {
         self.place(None, &Inode::directory(name), None)
     }
@@ -271,11 +351,12 @@ impl InodeTable {
     /// unneeded.
     fn sweep(&mut self, mut number: u64) {
         while number != ROOT_INO
-            && let Entry::Occupied(known) = self.known.entry(number)
-            && known.get().lookups == 0
-            && known.get().below == 0
+            && let Some(known) = self.known.get(&number)
+            && known.lookups == 0
+            && known.below == 0
         {
-            let gone = known.remove();
+            self.unkeep(number);
+            let gone = self.known.remove(&number).expect("it is in the table");
             self.hidden.remove(&number);
             self.second.remove(&number);
             number = gone.above;
@@ -290,6 +371,9 @@ impl InodeTable {
             return Some(ROOT_INO);
         }
         let last = names::last(&inode.name);
+        if let Some(kept) = self.kept_number_of(inode) {
+            return Some(kept);
+        }
         for number in inode.numbers() {
             let there = self.known.get(&number)?;
             let is_it = there.is(there.above, &last, &inode.node);

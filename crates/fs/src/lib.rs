@@ -13,6 +13,7 @@
 
 pub mod ahead;
 mod attributes;
+pub mod changes;
 pub mod directory;
 pub mod error;
 pub mod files;
@@ -24,6 +25,7 @@ mod inherited;
 mod inode;
 mod inodes;
 pub mod listing;
+mod merged;
 mod modes;
 mod names;
 mod namespace;
@@ -45,6 +47,7 @@ pub mod traits;
 mod xattr;
 
 pub use attributes::{Attributes, Entry, FileKind, StatFs};
+pub use changes::{Caller, Changes, NewAttributes, NewTime};
 pub use error::FsError;
 pub use files::{Caching, OpenFiles, OpenReply};
 pub use filesystem::{DEFAULT_MASK, Filesystem, Options};
@@ -61,7 +64,7 @@ pub use staleness::KernelCaches;
 pub use traits::{
     Around, BackingFile, BackingFiles, Content, FileVersion, ForeignFile, ForeignFiles,
     Invalidator, LaterReply, LiveAttributes, LiveLook, OpenContent, Opened, PageDropper, ReadNow,
-    ReadReply, ReadWait, Space, Stale, WholeFile,
+    ReadReply, ReadWait, Space, Stale, WholeFile, WritableFolder, Writing,
 };
 pub use xattr::absence as attribute_absence;
 
@@ -70,3 +73,4 @@ pub use p2pfs_catalogue::{Change, View};
 pub use p2pfs_proto::wire::native::record::Timestamp;
 pub use p2pfs_types::digest::ContentHash;
 pub use p2pfs_types::path::{NAME_MAX_BYTES, SharedPath};
+pub use p2pfs_upper::UpperFolder;

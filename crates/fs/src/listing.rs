@@ -73,11 +73,11 @@ impl Directories {
             };
             let kind = listed.node.kind();
             let name = name.as_bytes();
-            let ino = Inode {
+            let inode = Inode {
                 name: child,
                 node: listed.node,
-            }
-            .number();
+            };
+            let ino = self.inodes.number(&inode);
             if full(DirectoryEntry {
                 ino,
                 cookie,
@@ -116,7 +116,10 @@ impl Directories {
                 continue;
             };
             let name = name.as_bytes();
-            let is_own = matches!(&listed.node, Node::File(file) if file.own.is_some());
+            let is_own = match &listed.node {
+                Node::File(file) => file.own.is_some(),
+                node => matches!(node, Node::Written(_)),
+            };
             let mut age = Duration::ZERO;
             let look = |file: &FileVersion| {
                 let (look, looked) = looks.attributes_at(at, file)?;
@@ -194,7 +197,8 @@ impl Directories {
         let child = names::child(&reader.inode.name, name.as_bytes())?;
         let listed = match (name, &child) {
             (NameHandle::Said(said), Name::Union(path)) if reader.listing.is_of(view) => {
-                names::listed(view, path, view.found_of(said)?)
+                let found = view.found_of(said);
+                self.namespace.merged(view, path, found)?
             }
             _ => self.namespace.resolve(view, &child)?,
         };
@@ -208,7 +212,7 @@ impl Directories {
     ) -> [(DirectoryEntry<'static>, Attributes); 2] {
         let attributes = |ino: u64, name: &Name| {
             let gone = || ResolvedName::last_known(&Node::Directory, self.namespace.started);
-            let listed = names::resolve(view, name).unwrap_or_else(gone);
+            let listed = self.namespace.native(view, name).unwrap_or_else(gone);
             Attributes {
                 ino,
                 ..self.attributes.attributes(name, &listed)

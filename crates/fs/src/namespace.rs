@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::attributes::StatFs;
-use super::inode::{Name, Node};
+use super::inode::{Name, Node, WrittenFile};
+use super::merged::{RemovedNames, UpperPlace, WrittenNumbers};
 use super::names::{self, ResolvedName};
 use super::places::PathsByNumber;
 use super::queries::RunningQueries;
@@ -26,6 +27,9 @@ pub struct MountNamespace {
     pub(super) started: Timestamp,
     /// The queries of foreign peers.
     pub(super) queries: RunningQueries,
+    /// The names that this node deleted for all nodes.
+    pub(super) removed: RemovedNames,
+    pub(super) written_numbers: WrittenNumbers,
     shown: ShownView,
     paths: PathsByNumber,
 }
@@ -37,6 +41,8 @@ impl MountNamespace {
             content,
             started: Timestamp::from(SystemTime::now()),
             queries: RunningQueries::default(),
+            removed: RemovedNames::default(),
+            written_numbers: WrittenNumbers::default(),
             shown: ShownView::default(),
             paths: PathsByNumber::default(),
         }
@@ -65,16 +71,31 @@ impl MountNamespace {
     }
 
     /// Returns the figures for `df`. Used bytes are those that the cluster shares. Available bytes
-    /// are those that the cache may still store.
+    /// are those that a program can still write, or if this node has no writable share, those that
+    /// the cache may still store.
     pub fn statfs(&self) -> StatFs {
         let totals = self.view().totals();
         let space = self.content.space();
+        // The share with the highest place is the one that most writes go to.
+        let folder = self.folders().and_then(|folders| folders.last().cloned());
+        let room = folder.and_then(|folder| folder.upper.space().ok());
+        let cached_bytes = || space.budget_bytes.saturating_sub(space.used_bytes);
         StatFs {
             used_bytes: totals.unique_bytes,
-            available_bytes: space.budget_bytes.saturating_sub(space.used_bytes),
+            available_bytes: room.map_or_else(cached_bytes, |room| room.available_bytes),
             entries: totals.entries,
             free_entries: FREE_ENTRIES,
         }
+    }
+
+    /// Returns the place of a file in a writable share.
+    pub(super) fn place_of(&self, file: &WrittenFile) -> Option<UpperPlace> {
+        let folders = self.folders()?;
+        let folder = folders.iter().find(|it| it.share == file.share)?;
+        Some(UpperPlace {
+            folder: folder.clone(),
+            local: file.local.clone(),
+        })
     }
 
     /// Returns the view that is shown.
@@ -85,7 +106,10 @@ impl MountNamespace {
     /// Shows a view after the kernel was notified of its changes, and drops the index of
     /// directories and links. `view` is `None` for changes of foreign peers.
     pub(super) fn show(&self, view: Option<Arc<View>>) {
-        view.into_iter().for_each(|view| self.shown.show(view));
+        if let Some(view) = view {
+            self.shown.show(view);
+            self.removed.forget_until(&self.view());
+        }
         self.paths.forget();
         self.end_shared_queries();
     }
@@ -109,7 +133,7 @@ impl MountNamespace {
 
     /// Returns what a name stands for, including known foreign files.
     pub(super) fn resolve(&self, view: &View, name: &Name) -> Option<ResolvedName> {
-        let native = names::resolve(view, name);
+        let native = self.native(view, name);
         native.or_else(|| {
             let Name::Union(path) = name else { return None };
             let known = self.foreign_in(view).file(path);
@@ -120,6 +144,9 @@ impl MountNamespace {
     /// Returns the names of a directory, including known foreign files.
     pub(super) fn names_in(&self, view: &View, directory: &Name) -> Vec<NameHandle> {
         let mut children = names::children(view, directory);
+        if let Name::Union(path) = directory {
+            self.add_written_names(view, path, &mut children);
+        }
         if matches!(directory, Name::Union(path) if path.is_root()) {
             let foreign = self.foreign_in(view).names();
             children.extend(foreign.map(|path| NameHandle::from(Box::from(path.as_bytes()))));

@@ -38,6 +38,10 @@ pub(super) fn recall(namespace: &MountNamespace, ino: u64) -> Option<(Name, Reso
             let names = alike.into_iter().filter_map(|file| name_of_file(ino, file));
             names.into_iter().find_map(now)
         }
+        NumberKind::Written => namespace
+            .path_of_written(ino)
+            .map(Name::Union)
+            .and_then(now),
         mark => {
             let found = namespace.path_of_number(&view, ino).map(Name::Union);
             let rest = || match mark {

@@ -58,7 +58,7 @@ impl InodeResolver {
         }
         let view = self.namespace.view();
         let child = names::child(&directory.name, name).ok_or(FsError::NotFound)?;
-        let listed = match names::resolve(&view, &child) {
+        let listed = match self.namespace.native(&view, &child) {
             Some(listed) => listed,
             None => self.possible.look_up(&child, uid)?,
         };
@@ -144,9 +144,22 @@ impl InodeResolver {
         let inode = self.inode(ino)?;
         match self.current(&view, ino, &inode) {
             Node::File(file) => xattr::of_file(&*self.namespace.content, &view, &file, name),
+            Node::Written(_) => match names::resolve(&view, &inode.name).map(|it| it.node) {
+                Some(Node::File(file)) if file.own.is_some() => {
+                    xattr::of_file(&*self.namespace.content, &view, &file, name)
+                }
+                _ => Err(FsError::NoAttribute),
+            },
             Node::Foreign => xattr::of_foreign(self.namespace.foreign_file_of(&inode.name), name),
             _ => Err(FsError::NoAttribute),
         }
+    }
+
+    /// Returns the number of an inode. One that was renamed or copied has kept its number.
+    pub(super) fn number(&self, inode: &Inode) -> u64 {
+        let may_be_kept = matches!(inode.node, Node::Directory | Node::Written(_));
+        let known = may_be_kept.then(|| self.known.kept_number(inode));
+        known.flatten().unwrap_or_else(|| inode.number())
     }
 
     /// Returns the path of an inode from the root of the mount. Returns `None` for a number that
@@ -158,7 +171,7 @@ impl InodeResolver {
 
     /// Counts a lookup of an inode and returns its entry. `above` is the number of its directory,
     /// if known.
-    fn enter(&self, above: Option<u64>, name: Name, listed: ResolvedName) -> Entry {
+    pub(super) fn enter(&self, above: Option<u64>, name: Name, listed: ResolvedName) -> Entry {
         let attributes = self.attributes.attributes(&name, &listed);
         self.enter_with(above, name, listed, attributes)
     }
@@ -227,7 +240,7 @@ impl InodeResolver {
     /// have the name, as for foreign files.
     fn now(&self, view: &View, ino: u64, inode: &Inode) -> Option<ResolvedName> {
         let known = self.known.looked_up_in(view, ino, &inode.name);
-        known.or_else(|| names::resolve(view, &inode.name))
+        known.or_else(|| self.namespace.native(view, &inode.name))
     }
 
     /// Returns the present node of an inode's name, if it is still the version of the inode.

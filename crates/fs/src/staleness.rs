@@ -234,7 +234,7 @@ impl KernelCaches {
     /// name visible in a cached listing.
     fn name_changed(&self, view: &View, name: &Name, stale: &mut Invalidations) {
         let mut is_directory = false;
-        if let Some(listed) = names::resolve(view, name) {
+        if let Some(listed) = self.namespace.native(view, name) {
             is_directory = listed.node == Node::Directory;
             let inode = Inode {
                 name: name.clone(),
@@ -250,6 +250,10 @@ impl KernelCaches {
                     Node::Directory => Stale::Listing { ino },
                     _ => Stale::Attributes { ino },
                 });
+                // The kernel knows a file by its name since a program wrote it.
+                if matches!(inode.node, Node::Written(_)) {
+                    return;
+                }
             }
         }
         if let Some(lost) = self.stale_name(name, is_directory) {

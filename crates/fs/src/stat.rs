@@ -4,15 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attributes::{Attributes, FileKind, blocks};
-use super::filesystem::Options;
+use super::filesystem::{DEFAULT_MASK, Options};
 use super::inode::{Name, Node};
+use super::merged::mtime_of;
 use super::modes::Modes;
 use super::names::{self, ResolvedName};
 use super::namespace::MountNamespace;
 use super::traits::{FileVersion, ForeignFile, LiveAttributes};
+use p2pfs_upper::Found;
 
 /// Displayed size of a directory. The value has no meaning.
 const DIRECTORY_SIZE_BYTES: u64 = 4096;
+/// Mask in place of [`DEFAULT_MASK`] if programs may write: the group can write too.
+const WRITABLE_MASK: u16 = 0o002;
 
 /// Computes the attributes of nodes.
 pub(super) struct AttributeReader {
@@ -42,6 +46,7 @@ impl AttributeReader {
                 return self.file_attributes(name, file, live);
             }
             Node::Foreign => return self.foreign_attributes_of(name),
+            Node::Written(file) => return self.written_attributes(&file.disk),
             Node::Symlink(target) => (target.len() as u64, 0o777),
             Node::Status => (
                 self.namespace.content.status_json().len() as u64,
@@ -63,7 +68,7 @@ impl AttributeReader {
                 _ => 1,
             },
             uid: self.options.uid,
-            gid: self.options.gid,
+            gid: self.group(),
             lifetime: names::lifetime(name),
         }
     }
@@ -94,7 +99,7 @@ impl AttributeReader {
             mode: self.file_mode(false),
             links: 1,
             uid: self.options.uid,
-            gid: self.options.gid,
+            gid: self.group(),
             lifetime: Duration::ZERO,
         }
     }
@@ -112,15 +117,47 @@ impl AttributeReader {
         self.foreign_attributes(0, &file)
     }
 
-    /// Returns the mode of a file: the usual mode of a new file without the bits of the mask. The
-    /// owner's write bit has no effect here, but copies of the file inherit it.
+    /// Returns the attributes of a file in a writable share, without the inode number.
+    pub(crate) fn written_attributes(&self, disk: &Found) -> Attributes {
+        Attributes {
+            ino: 0,
+            kind: FileKind::Regular,
+            size_bytes: disk.size_bytes,
+            blocks: blocks(disk.size_bytes, disk.size_bytes),
+            mtime: mtime_of(disk),
+            mode: self.file_mode(disk.executable),
+            links: 1,
+            uid: self.options.uid,
+            gid: self.group(),
+            lifetime: Duration::ZERO,
+        }
+    }
+
+    /// Returns the mode of a file: the usual mode of a new file without the bits of the mask. If
+    /// nothing is writable, the owner's write bit has no effect here, but copies of the file
+    /// inherit it.
     fn file_mode(&self, executable: bool) -> u16 {
         let wanted = if executable { 0o777 } else { 0o666 };
-        wanted & !self.options.file_mask
+        wanted & !self.mask(self.options.file_mask)
     }
 
     fn directory_mode(&self) -> u16 {
-        0o777 & !self.options.directory_mask
+        0o777 & !self.mask(self.options.directory_mask)
+    }
+
+    /// Returns the mask of permissions. If programs may write, the group has the default mask's
+    /// permission to do so.
+    fn mask(&self, mask: u16) -> u16 {
+        let is_open = mask == DEFAULT_MASK && self.namespace.folders().is_some();
+        if is_open { WRITABLE_MASK } else { mask }
+    }
+
+    /// Returns the group of all files and directories.
+    pub(crate) fn group(&self) -> u32 {
+        let folders = self.namespace.folders();
+        let writing = folders.and_then(|_| self.namespace.content.writing());
+        let group = writing.and_then(|writing| writing.group());
+        group.unwrap_or(self.options.gid)
     }
 
     fn file_attributes(
@@ -147,7 +184,7 @@ impl AttributeReader {
             mode: self.file_mode(executable),
             links: 1,
             uid: self.options.uid,
-            gid: self.options.gid,
+            gid: self.group(),
             lifetime: if file.own.is_some() {
                 Duration::ZERO
             } else {

@@ -1,6 +1,7 @@
-//! The interfaces that the filesystem needs from other crates, as five traits.
+//! The interfaces that the filesystem needs from other crates, as six traits.
 //!
-//! The node implements [`Content`], and gives access to the [`ForeignFiles`], if there are any.
+//! The node implements [`Content`], and gives access to the [`ForeignFiles`] and to
+//! [`Writing`], if there are any.
 //! `content` implements [`OpenContent`]. `fuse` implements [`Invalidator`] and
 //! [`BackingFiles`].
 
@@ -18,6 +19,7 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::path::SharedPath;
 pub use p2pfs_types::read::ReadWait;
+use p2pfs_upper::UpperFolder;
 
 /// Names and bytes, from memory and from the network.
 ///
@@ -76,6 +78,61 @@ pub trait Content: Send + Sync + 'static {
     /// Returns the files from elsewhere, if there may be any.
     fn foreign(&self) -> Option<&dyn ForeignFiles> {
         None
+    }
+
+    /// Returns the access to the writable shares, if this node may have any.
+    fn writing(&self) -> Option<&dyn Writing> {
+        None
+    }
+}
+
+/// The writable shares of this node, and the deletions in its log.
+pub trait Writing: Send + Sync {
+    /// Returns the folders of the present writable shares, those with the deepest places first.
+    /// Answers from memory.
+    fn folders(&self) -> Arc<[Arc<WritableFolder>]>;
+
+    /// Returns the group that may write, if it is not that of the mount.
+    fn group(&self) -> Option<u32>;
+
+    /// Deletes these contents at a path for all nodes, in this node's log. Returns once the newest
+    /// view has the deletion.
+    ///
+    /// # Errors
+    /// [`FsError::TooManyDeletions`], or [`FsError::Stopping`].
+    fn delete(&self, path: &SharedPath, contents: Vec<ContentHash>) -> Result<(), FsError>;
+}
+
+/// The folder of a writable share.
+#[derive(Debug)]
+pub struct WritableFolder {
+    /// Number of the share.
+    pub share: ShareIndex,
+    /// Path in the namespace below which the files of the share appear.
+    pub place: SharedPath,
+    /// The folder on the disk.
+    pub upper: UpperFolder,
+}
+
+impl WritableFolder {
+    /// Returns the path in the folder of a path in the namespace. Returns `None` if that path is
+    /// not at or below the place.
+    pub(crate) fn local(&self, path: &SharedPath) -> Option<SharedPath> {
+        if self.place.is_root() {
+            return Some(path.clone());
+        }
+        if *path == self.place {
+            return Some(SharedPath::root());
+        }
+        if !path.is_beneath(&self.place) {
+            return None;
+        }
+        SharedPath::new(&path.as_bytes()[self.place.as_bytes().len() + 1..]).ok()
+    }
+
+    /// Returns whether the place is at or below a path.
+    pub(crate) fn is_at_or_below(&self, path: &SharedPath) -> bool {
+        path.is_root() || self.place == *path || self.place.is_beneath(path)
     }
 }
 
