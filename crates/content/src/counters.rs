@@ -1,14 +1,10 @@
 //! Counters of opens and reads: the versions that are open, the reads that wait, and whether the
 //! cache had what readers opened.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use p2pfs_fs::FsError;
-use p2pfs_types::digest::ContentKey;
-use parking_lot::Mutex;
 
 /// Maximum number of versions open at once; further opens fail with ENFILE. A quarter of the
 /// largest descriptor limit that Linux allows a process by default (`fs.nr_open`: 1,048,576). Most
@@ -48,32 +44,6 @@ impl OpenVersions {
 impl Drop for OpenSlot {
     fn drop(&mut self) {
         self.0.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Number of open versions of each content, whatever names they were opened by.
-#[derive(Debug, Default)]
-pub(super) struct ReadersByContent(Mutex<HashMap<ContentKey, usize>>);
-
-impl ReadersByContent {
-    pub(super) fn add(&self, content: ContentKey) {
-        *self.0.lock().entry(content).or_default() += 1;
-    }
-
-    /// Removes one reader of a content. Returns whether it was the last one.
-    pub(super) fn is_last_closed(&self, content: ContentKey) -> bool {
-        let mut readers = self.0.lock();
-        match readers.entry(content) {
-            Entry::Occupied(mut open) if *open.get() > 1 => {
-                *open.get_mut() -= 1;
-                false
-            }
-            Entry::Occupied(last) => {
-                last.remove();
-                true
-            }
-            Entry::Vacant(_) => false,
-        }
     }
 }
 

@@ -11,9 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 
-use super::counters::{
-    CacheOpens, OpenCount, OpenSlot, OpenVersions, ReadCounters, ReadersByContent,
-};
+use super::counters::{CacheOpens, OpenCount, OpenSlot, OpenVersions, ReadCounters};
 use super::store::{ContentStore, Origin};
 use p2pfs_cache::{CacheError, CacheFile, ReadOutcome};
 use p2pfs_catalogue::View;
@@ -45,9 +43,6 @@ pub trait RemoteBytes: Send + Sync {
 
     /// Records that a range was read without [`RemoteBytes::read`], so that read-ahead moves on.
     fn record_read(&self, content: ContentKey, range: ByteRange);
-
-    /// Records that the last reader of a content closed it, which ends its read-ahead.
-    fn record_closed(&self, content: ContentKey);
 
     /// Returns whether a node is known that has some of a content.
     fn has_holder(&self, content: &ContentKey) -> bool;
@@ -84,7 +79,6 @@ struct OpenerInner {
     read_deadline: Duration,
     counters: ReadCounters,
     open: OpenVersions,
-    readers: ReadersByContent,
 }
 
 impl ContentOpener {
@@ -103,7 +97,6 @@ impl ContentOpener {
             read_deadline,
             counters: ReadCounters::default(),
             open: OpenVersions::default(),
-            readers: ReadersByContent::default(),
         }))
     }
 
@@ -164,9 +157,6 @@ impl ContentOpener {
             Some(Origin::Cached) if bytes.is_partial() => {}
             Some(Origin::Cached) => count.hit(&self.0.counters),
             None => {}
-        }
-        if let OpenBytes::Fixed(fixed) = &bytes {
-            self.0.readers.add(fixed.content);
         }
         Ok(Arc::new(ContentHandle {
             opener: self.clone(),
@@ -285,14 +275,9 @@ impl OpenerInner {
 
 impl Drop for ContentHandle {
     fn drop(&mut self) {
-        let OpenBytes::Fixed(fixed) = &self.bytes else {
-            return;
-        };
-        let (opener, is_partial) = (&*self.opener.0, fixed.is_partial());
-        if opener.readers.is_last_closed(fixed.content) && is_partial {
-            opener.remote.record_closed(fixed.content);
+        if let OpenBytes::Fixed(fixed) = &self.bytes {
+            self.watch.closed(fixed.is_partial());
         }
-        self.watch.closed(is_partial);
     }
 }
 

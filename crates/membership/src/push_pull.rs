@@ -51,14 +51,12 @@ impl PushPullSchedule {
         self.next
     }
 
-    /// Requests the exchange that is due from a random member. As long as no member spoke to this
-    /// node, tries again after the first pause.
+    /// Requests the exchange that is due from a random member.
     pub(super) fn handle_timeout(&mut self, now: Instant, lives: &mut NodeLives) {
         if self.next.is_none_or(|at| now < at) {
             return;
         }
         let Some(member) = lives.random_member() else {
-            self.next = Some(now + FIRST_PUSH_PULLS[0]);
             return;
         };
         lives.events.push_back(Event::PushPull {

@@ -114,6 +114,7 @@ mod traffic;
 mod vacated;
 mod views;
 mod wake;
+mod writable;
 
 pub use limits::LIMITS;
 

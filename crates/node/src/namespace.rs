@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::foreign::ForeignPeers;
 use super::names::Names;
 use super::published::Published;
+use super::writable::MountWriting;
 use p2pfs_catalogue::View;
 use p2pfs_content::{ContentOpener, ContentStore};
 use p2pfs_fs::{
     Content, FileVersion, ForeignFiles, FsError, LiveAttributes, LiveLook, Opened, PageDropper,
-    Space, WholeFile,
+    Space, WholeFile, Writing,
 };
 use p2pfs_proto::wire::native::record::ShareIndex;
 use p2pfs_transfer::Fetcher;
@@ -27,6 +28,7 @@ pub struct NodeNamespace {
     pub(super) fetcher: Fetcher,
     pub(super) batches: Batches,
     pub(super) foreign: Option<Arc<dyn ForeignPeers>>,
+    pub(super) writing: MountWriting,
 }
 
 impl Content for NodeNamespace {
@@ -85,5 +87,9 @@ impl Content for NodeNamespace {
 
     fn foreign(&self) -> Option<&dyn ForeignFiles> {
         self.foreign.as_ref()?.files()
+    }
+
+    fn writing(&self) -> Option<&dyn Writing> {
+        Some(self)
     }
 }

@@ -48,10 +48,6 @@ impl RemoteBytes for FetchedBytes {
         self.fetcher.record_read(content, range);
     }
 
-    fn record_closed(&self, content: ContentKey) {
-        self.fetcher.record_closed(content);
-    }
-
     fn has_holder(&self, content: &ContentKey) -> bool {
         self.fetcher.has_holder(content)
     }

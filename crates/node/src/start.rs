@@ -43,6 +43,7 @@ use super::sockets::Sockets;
 use super::state_dir::StateDir;
 use super::traffic::{ForeignThrottle, Traffic};
 use super::vacated::VacatedShares;
+use super::writable::MountWriting;
 use super::{address, cache_news, refused_joins};
 use p2pfs_catalogue::Catalogue;
 use p2pfs_content::shares::{Known, ShareConfig};
@@ -205,7 +206,7 @@ impl NodeStart {
         let (stopped, stopping) = watch::channel(false);
         let unstored = Arc::new(Mutex::new(None));
         let (lan, lan_events) = start_lan(&self.config, self.net.local_addr());
-        let (reading, read_ends) = self.reading(&handles, &changes.0);
+        let (reading, read_ends) = self.reading(&handles, &deletions, &changes.0);
         let giving = self.giving(&handles);
         let pushes = giving.foreign;
         self.start_foreign(
@@ -435,6 +436,7 @@ impl NodeStart {
     fn reading(
         &self,
         handles: &NodeHandles,
+        deletions: &Deletions,
         changes: &mpsc::Sender<Outdated>,
     ) -> (Reading, mpsc::Receiver<ReadEnd>) {
         let (read_ends, read_ends_queue) = mpsc::channel(READ_ENDS_MAX);
@@ -463,6 +465,7 @@ impl NodeStart {
             fetcher: fetcher.clone(),
             batches: batches.clone(),
             foreign: self.config.foreign.clone(),
+            writing: MountWriting::new(deletions.clone(), None),
         });
         let reading = Reading {
             opener,

@@ -30,28 +30,6 @@ pub(super) struct Node {
     /// Index of the node whose key it uses. It is its own, unless it is a copy.
     keyed_as: usize,
     wake: Option<Instant>,
-    /// Number of times that its timer was due.
-    pub woken: u64,
-    /// Instant of the last of them, and their number at this instant.
-    woken_at: (Instant, u32),
-}
-
-/// Maximum number of times that the timer of a node may be due at one instant. A node that exceeds
-/// it would occupy a processor.
-const WAKES_AT_ONCE_MAX: u32 = 1000;
-
-impl Node {
-    fn record_wake(&mut self, now: Instant) {
-        (self.wake, self.woken) = (None, self.woken + 1);
-        let (at, count) = self.woken_at;
-        self.woken_at = (now, if at == now { count + 1 } else { 1 });
-        let is_busy = self.woken_at.1 > WAKES_AT_ONCE_MAX;
-        assert!(
-            !is_busy,
-            "the timer of {} is due again at once",
-            self.address
-        );
-    }
 }
 
 /// Returns the key of a node.
@@ -127,8 +105,6 @@ impl World {
             generation,
             keyed_as: index,
             wake: None,
-            woken: 0,
-            woken_at: (self.now, 0),
         });
         self.by_address.insert(address, index);
         index
@@ -312,7 +288,7 @@ impl World {
             && at <= self.now
         {
             self.wakes.pop_first();
-            self.nodes[index].record_wake(self.now);
+            self.nodes[index].wake = None;
             self.with(index, |cluster, now| cluster.handle_timeout(now));
         }
     }

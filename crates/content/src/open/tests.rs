@@ -32,67 +32,6 @@ fn share(store: &ContentStore, home: &Path, name: &str, bytes: &[u8]) {
     assert!(store.shares().wait_settled(LONG));
 }
 
-/// Other nodes that have nothing, with the contents whose read-ahead ended.
-#[derive(Default)]
-struct NoNodes(parking_lot::Mutex<Vec<ContentKey>>);
-
-impl RemoteBytes for NoNodes {
-    fn read(&self, read: Read<SupplyReply>) -> ReadWait {
-        (read.handle)(Err(TransferError::Cancelled));
-        ReadWait::ended()
-    }
-
-    fn read_unstored(&self, _: &ContentKey, _: u64, _: &mut [u8]) -> bool {
-        false
-    }
-
-    fn record_read(&self, _: ContentKey, _: ByteRange) {}
-
-    fn record_closed(&self, content: ContentKey) {
-        self.0.lock().push(content);
-    }
-
-    fn has_holder(&self, _: &ContentKey) -> bool {
-        false
-    }
-}
-
-impl ReadWatch for NoNodes {
-    fn opened(&self, _: &SharedPath, _: ContentKey) -> Arc<dyn OpenWatch> {
-        Arc::new(NoNodes::default())
-    }
-}
-
-impl OpenWatch for NoNodes {
-    fn wait_ended(&self, _: Result<(), &TransferError>) {}
-
-    fn failed(&self, _: FsError, _: Option<&TransferError>) {}
-
-    fn closed(&self, _: bool) {}
-}
-
-#[test]
-fn read_ahead_of_a_content_ends_with_its_last_close_whatever_it_was_opened_by() {
-    let home = tempfile::tempdir().unwrap();
-    let store = store_in(home.path(), empty_names());
-    let nodes = Arc::new(NoNodes::default());
-    let opener = ContentOpener::new(store, nodes.clone(), nodes.clone(), LONG);
-    let file = version_of(b"not here");
-    let other_name = FileVersion {
-        path: SharedPath::new(*b"other").unwrap(),
-        ..file.clone()
-    };
-    let first = opener.open_unchanging(&file).unwrap();
-    let second = opener.open(&other_name).unwrap();
-    drop(first);
-    assert_eq!(*nodes.0.lock(), []);
-    drop(second);
-    assert_eq!(
-        *nodes.0.lock(),
-        [ContentKey::new(file.hash, file.size_bytes)]
-    );
-}
-
 fn errors_of(why: &PlanError) -> [FsError; 2] {
     [true, false].map(|is_named| read_failure(&why.clone().into(), is_named))
 }

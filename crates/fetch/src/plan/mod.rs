@@ -239,32 +239,14 @@ impl Plan {
         closed.iter().for_each(|content| self.state.close(content));
     }
 
-    /// Ends the fill of a file. An abandoned fill ([`FillEnd::Abandoned`]) also cancels the requests
-    /// that are unwanted now.
+    /// Ends the fill of a file. An abandoned fill ([`FillEnd::Abandoned`]) also cancels the file's
+    /// requests of which no byte has arrived, if no reader waits for the file and none is read
+    /// ahead. They would delay other files. All other requests continue.
     pub(crate) fn end_fill(&mut self, content: &ContentKey, why: FillEnd) {
         self.state.cancel_fill(content);
-        if why == FillEnd::Abandoned {
-            self.cancel_unwanted(content);
-        }
-    }
-
-    /// Ends the read-ahead of a file after its last reader closed it, and cancels the requests that
-    /// are unwanted now. Without this, a whole window would still be fetched.
-    pub fn end_reading(&mut self, content: &ContentKey) {
-        self.state.forget_streams(content);
-        self.state.queue.dequeue(content, WorkClass::ReadAhead);
-        self.cancel_unwanted(content);
-    }
-
-    /// Cancels the requests of a file of which no byte has arrived, if no reader and no fill waits
-    /// for the file and none is read ahead. They would delay other files. All other requests
-    /// continue.
-    fn cancel_unwanted(&mut self, content: &ContentKey) {
         let fetch = self.state.files.get(content);
-        let is_wanted = |fetch: &&FileFetch| {
-            fetch.filling().is_some() || fetch.readers.count() + fetch.streams.established() > 0
-        };
-        let asked = fetch.filter(|fetch| !is_wanted(fetch));
+        let is_read = |fetch: &&FileFetch| fetch.readers.count() + fetch.streams.established() > 0;
+        let asked = fetch.filter(|fetch| why == FillEnd::Abandoned && !is_read(fetch));
         let asked: Vec<_> = asked.map(|it| it.asked.ids().collect()).unwrap_or_default();
         for id in asked {
             let entry = self.state.requests.get(id);

@@ -161,28 +161,6 @@ fn cancelling_a_fill_withdraws_what_has_not_begun_to_arrive() {
 }
 
 #[test]
-fn read_ahead_ends_when_the_last_reader_closes_the_file() {
-    let requested_after_the_last_read = |is_closed: bool| {
-        let mut bench = Bench::new(1);
-        let peer = bench.peer(1, SimPeer::new(20, 2e6));
-        let content = bench.file(1, 256 * MIB, &[peer]);
-        bench.read(Reader::sequential(content, 32 * MIB));
-        bench.run(Duration::from_secs(8));
-        bench.readers.clear();
-        if is_closed {
-            bench.plan.end_reading(&content);
-        }
-        let before = bench.requested_bytes();
-        bench.run(Duration::from_secs(60));
-        let left = bench.plan.state.files.get(&content);
-        assert!(left.is_none_or(super::fetch::FileFetch::is_idle));
-        bench.requested_bytes() - before
-    };
-    assert!(requested_after_the_last_read(false) > 4 * MIB);
-    assert_eq!(requested_after_the_last_read(true), 0);
-}
-
-#[test]
 fn four_holders_give_nearly_the_sum_of_their_bandwidth() {
     for sequential in [false, true] {
         let mut bench = Bench::new(3);

@@ -135,12 +135,6 @@ impl Fetcher {
             .with(|session, now| session.plan.record_read(now, &content, range));
     }
 
-    /// Records that the last reader of a content closed it, which ends its read-ahead.
-    pub fn record_closed(&self, content: ContentKey) {
-        self.inner
-            .with(|session, _| session.plan.end_reading(&content));
-    }
-
     /// Returns whether a holder of a content is known. False for a content that is neither being
     /// fetched nor was used recently.
     pub fn has_holder(&self, content: &ContentKey) -> bool {

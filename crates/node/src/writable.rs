@@ -1,0 +1,77 @@
+//! The writable shares of this node, as its mount sees them.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::deletions::{DeletionError, Deletions};
+use super::namespace::NodeNamespace;
+use p2pfs_content::{ContentStore, WritableFolder as SharedFolder};
+use p2pfs_fs::{FsError, UpperFolder, WritableFolder, Writing};
+use p2pfs_types::digest::ContentHash;
+use p2pfs_types::path::SharedPath;
+
+/// The folders of the writable shares, and what the log says of deletions.
+pub(super) struct MountWriting {
+    pub deletions: Deletions,
+    /// Group that may write, if it is not that of the mount.
+    pub group: Option<u32>,
+    folders: Mutex<KnownFolders>,
+}
+
+/// The folders as the shares last gave them, and the same for the mount.
+#[derive(Default)]
+struct KnownFolders {
+    shared: Option<Arc<[SharedFolder]>>,
+    mounted: Arc<[Arc<WritableFolder>]>,
+}
+
+impl MountWriting {
+    pub(super) fn new(deletions: Deletions, group: Option<u32>) -> Self {
+        Self {
+            deletions,
+            group,
+            folders: Mutex::default(),
+        }
+    }
+
+    /// Returns the folders of the present writable shares.
+    fn folders(&self, store: &ContentStore) -> Arc<[Arc<WritableFolder>]> {
+        let shared = store.writable_folders();
+        let mut known = self.folders.lock();
+        let is_known = (known.shared.as_ref()).is_some_and(|known| Arc::ptr_eq(known, &shared));
+        if !is_known {
+            known.mounted = shared.iter().map(mounted).collect();
+            known.shared = Some(shared);
+        }
+        known.mounted.clone()
+    }
+}
+
+fn mounted(folder: &SharedFolder) -> Arc<WritableFolder> {
+    Arc::new(WritableFolder {
+        share: folder.share,
+        place: folder.place.path().clone(),
+        upper: UpperFolder::new(folder.folder.clone()),
+    })
+}
+
+impl Writing for NodeNamespace {
+    fn folders(&self) -> Arc<[Arc<WritableFolder>]> {
+        self.writing.folders(&self.store)
+    }
+
+    fn group(&self) -> Option<u32> {
+        self.writing.group
+    }
+
+    fn delete(&self, path: &SharedPath, contents: Vec<ContentHash>) -> Result<(), FsError> {
+        let deleted = self.writing.deletions.delete(path.clone(), contents);
+        deleted.map_err(|error| match error {
+            DeletionError::Full => FsError::TooManyDeletions,
+            DeletionError::BadPath => FsError::Invalid,
+            DeletionError::Late => FsError::DeadlinePassed,
+            DeletionError::Stopping => FsError::Stopping,
+        })
+    }
+}
