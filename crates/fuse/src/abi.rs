@@ -1,8 +1,12 @@
-//! FUSE messages that the device itself reads and writes (include/uapi/linux/fuse.h, version 7.40).
+//! FUSE messages that the device itself reads and writes (include/uapi/linux/fuse.h, version 7.45).
 //! All other messages pass through as bytes.
 //!
 //! Integers have native byte order. The length of every message from the kernel is checked: a short
 //! message yields `None`, never a panic.
+
+mod changing;
+
+pub(super) use changing::{ChangeRequest, opens_for_writing};
 
 use p2pfs_fs::{ROOT_INO, Stale};
 
@@ -16,6 +20,8 @@ pub(super) const ENTRY_OUT_BYTES: usize = 128;
 pub(super) const DIRENT_BYTES: usize = 24;
 /// Bit that marks the request number of an interrupt (`FUSE_INT_REQ_BIT`, fs/fuse/fuse_dev_i.h).
 const INTERRUPT_BIT: u64 = 1;
+/// Bit that marks a request that the kernel sends again (`FUSE_UNIQUE_RESEND`).
+const RESEND_BIT: u64 = 1 << 63;
 
 /// Operation codes that the device examines (`enum fuse_opcode`).
 pub(super) mod opcode {
@@ -38,11 +44,48 @@ pub(super) mod opcode {
     pub(crate) const READDIRPLUS: u32 = 44;
     pub(crate) const LSEEK: u32 = 46;
 
-    /// Operations that would change the filesystem: setattr, symlink, mknod, mkdir, unlink, rmdir,
-    /// rename, link, write, setxattr, removexattr, create, fallocate, rename2, copy_file_range,
-    /// tmpfile.
-    pub(crate) const CHANGING: [u32; 16] =
-        [4, 6, 8, 9, 10, 11, 12, 13, 16, 21, 24, 35, 43, 45, 47, 51];
+    pub(crate) const SETATTR: u32 = 4;
+    pub(crate) const SYMLINK: u32 = 6;
+    pub(crate) const MKNOD: u32 = 8;
+    pub(crate) const MKDIR: u32 = 9;
+    pub(crate) const UNLINK: u32 = 10;
+    pub(crate) const RMDIR: u32 = 11;
+    pub(crate) const RENAME: u32 = 12;
+    pub(crate) const LINK: u32 = 13;
+    pub(crate) const WRITE: u32 = 16;
+    pub(crate) const FSYNC: u32 = 20;
+    pub(crate) const SETXATTR: u32 = 21;
+    pub(crate) const REMOVEXATTR: u32 = 24;
+    pub(crate) const FSYNCDIR: u32 = 30;
+    pub(crate) const CREATE: u32 = 35;
+    pub(crate) const FALLOCATE: u32 = 43;
+    pub(crate) const RENAME2: u32 = 45;
+    pub(crate) const COPY_FILE_RANGE: u32 = 47;
+    pub(crate) const TMPFILE: u32 = 51;
+    pub(crate) const COPY_FILE_RANGE_64: u32 = 53;
+
+    /// Operations that change the filesystem or make changes durable. An OPEN may change it too.
+    pub(crate) const CHANGING: [u32; 19] = [
+        SETATTR,
+        SYMLINK,
+        MKNOD,
+        MKDIR,
+        UNLINK,
+        RMDIR,
+        RENAME,
+        LINK,
+        WRITE,
+        FSYNC,
+        SETXATTR,
+        REMOVEXATTR,
+        FSYNCDIR,
+        CREATE,
+        FALLOCATE,
+        RENAME2,
+        COPY_FILE_RANGE,
+        TMPFILE,
+        COPY_FILE_RANGE_64,
+    ];
 }
 
 /// Header of every request.
@@ -52,6 +95,7 @@ pub(super) struct RequestHeader {
     pub unique: u64,
     pub nodeid: u64,
     pub uid: u32,
+    pub gid: u32,
     pub pid: u32,
 }
 
@@ -65,8 +109,14 @@ impl RequestHeader {
             unique: u64_at(message, 8)?,
             nodeid: u64_at(message, 16)?,
             uid: u32_at(message, 24)?,
+            gid: u32_at(message, 28)?,
             pid: u32_at(message, 32)?,
         })
+    }
+
+    /// Returns whether a previous process may have carried out the request without answering it.
+    pub(crate) fn is_resent(&self) -> bool {
+        self.unique & RESEND_BIT != 0
     }
 }
 
@@ -187,21 +237,48 @@ pub(super) fn answered(message: &[u8]) -> Option<(u64, i32)> {
 }
 
 /// References counted by the filesystem for an answer that the kernel never took.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Undo {
-    Nothing,
-    Lookups(Vec<u64>),
-    Handle(u64),
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Undo {
+    /// Inodes, each with one lookup.
+    pub lookups: Vec<u64>,
+    /// Open file.
+    pub handle: Option<u64>,
+}
+
+impl Undo {
+    /// Returns whether there is nothing to release.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lookups.is_empty() && self.handle.is_none()
+    }
 }
 
 /// Returns the references to release for an unwanted successful answer.
 pub(super) fn undo(operation: u32, answer: &[u8]) -> Undo {
     let body = answer.get(OUT_HEADER_BYTES..).unwrap_or(&[]);
+    let entry = || {
+        u64_at(body, 0)
+            .into_iter()
+            .filter(|ino| *ino != 0)
+            .collect()
+    };
     match operation {
-        opcode::LOOKUP => Undo::Lookups(u64_at(body, 0).into_iter().filter(|n| *n != 0).collect()),
-        opcode::OPEN => u64_at(body, 0).map_or(Undo::Nothing, Undo::Handle),
-        opcode::READDIRPLUS => Undo::Lookups(plus_inodes(body)),
-        _ => Undo::Nothing,
+        opcode::LOOKUP | opcode::MKNOD | opcode::MKDIR | opcode::SYMLINK => Undo {
+            lookups: entry(),
+            handle: None,
+        },
+        opcode::CREATE => Undo {
+            lookups: entry(),
+            handle: u64_at(body, ENTRY_OUT_BYTES),
+        },
+        opcode::OPEN => Undo {
+            lookups: Vec::new(),
+            handle: u64_at(body, 0),
+        },
+        opcode::READDIRPLUS => Undo {
+            lookups: plus_inodes(body),
+            handle: None,
+        },
+        _ => Undo::default(),
     }
 }
 
@@ -308,7 +385,8 @@ mod tests {
         message.extend(opcode.to_ne_bytes());
         message.extend(unique.to_ne_bytes());
         message.extend(nodeid.to_ne_bytes());
-        message.extend([0; 8]);
+        message.extend(1000u32.to_ne_bytes());
+        message.extend(1001u32.to_ne_bytes());
         message.extend(4242u32.to_ne_bytes());
         message.extend([0; 4]);
         message.extend_from_slice(body);
@@ -329,7 +407,7 @@ mod tests {
             (header.opcode, header.unique, header.nodeid),
             (opcode::READ, 6, 2)
         );
-        assert_eq!(header.pid, 4242);
+        assert_eq!((header.uid, header.gid, header.pid), (1000, 1001, 4242));
         let wanted = ReadIn {
             handle: 7,
             offset: 8192,
@@ -362,13 +440,15 @@ mod tests {
                 answered(cut),
                 undo(opcode::READDIRPLUS, cut),
                 undo(opcode::OPEN, cut),
+                undo(opcode::CREATE, cut),
             );
         }
         let batch = RequestHeader {
             opcode: opcode::BATCH_FORGET,
             unique: 1,
-            uid: 0,
             nodeid: 0,
+            uid: 0,
+            gid: 0,
             pid: 0,
         };
         assert_eq!(
@@ -414,9 +494,26 @@ mod tests {
         let mut entry = out_header(2, 0, ENTRY_OUT_BYTES).to_vec();
         entry.extend(77u64.to_ne_bytes());
         entry.extend([0; ENTRY_OUT_BYTES - 8]);
-        assert_eq!(undo(opcode::LOOKUP, &entry), Undo::Lookups(vec![77]));
-        assert_eq!(undo(opcode::GETATTR, &entry), Undo::Nothing);
-        assert_eq!(undo(opcode::OPEN, &entry), Undo::Handle(77));
+        let looked_up = |ino: u64| Undo {
+            lookups: vec![ino],
+            handle: None,
+        };
+        for operation in [
+            opcode::LOOKUP,
+            opcode::MKNOD,
+            opcode::MKDIR,
+            opcode::SYMLINK,
+        ] {
+            assert_eq!(undo(operation, &entry), looked_up(77));
+        }
+        for operation in [opcode::GETATTR, opcode::SETATTR, opcode::RENAME] {
+            assert!(undo(operation, &entry).is_empty());
+        }
+        let opened = undo(opcode::OPEN, &entry);
+        assert_eq!((opened.lookups, opened.handle), (vec![], Some(77)));
+        let created = [&entry[..], &99u64.to_ne_bytes(), &[0; 8]].concat();
+        let created = undo(opcode::CREATE, &created);
+        assert_eq!((created.lookups, created.handle), (vec![77], Some(99)));
 
         let mut listing = out_header(2, 0, 0).to_vec();
         for (inode, name) in [(4u64, &b".."[..]), (5, b"name"), (6, b"longer-name")] {
@@ -428,10 +525,7 @@ mod tests {
             plus.resize(plus.len().next_multiple_of(8), 0);
             listing.extend(plus);
         }
-        assert_eq!(
-            undo(opcode::READDIRPLUS, &listing),
-            Undo::Lookups(vec![5, 6])
-        );
+        assert_eq!(undo(opcode::READDIRPLUS, &listing).lookups, vec![5, 6]);
     }
 
     #[test]

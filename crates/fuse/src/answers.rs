@@ -9,40 +9,19 @@
 //! GETATTR and OPEN of a file that foreign peers may have can wait for the network. The thread only
 //! begins these, and the answer follows from any thread. However many wait, they occupy no thread.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::abi::{self, OUT_HEADER_BYTES, ReadIn, RequestHeader, Undo, opcode};
+use super::abi::{self, OUT_HEADER_BYTES, ReadIn, RequestHeader, opcode};
 use super::body::{ATTR_OUT_BYTES, AnswerBody};
+use super::delivery::Call;
 use super::device::MountContext;
 use super::readers::OpeningThread;
-use p2pfs_fs::{Attributes, Caching, FsError, OpenReply, Reach};
-
-/// Flags of an answer to OPEN (`FOPEN_…`, include/uapi/linux/fuse.h).
-const DIRECT_IO: u32 = 1;
-const KEEP_CACHE: u32 = 1 << 1;
-const PASSTHROUGH: u32 = 1 << 7;
+use p2pfs_fs::{Attributes, FsError, OpenReply, Reach};
 
 /// Answers LOOKUP, GETATTR, OPEN and listings.
 pub(super) struct NameAnswers {
     pub mount: MountContext,
-}
-
-/// A request that is answered later.
-#[derive(Clone, Copy)]
-struct LaterCall {
-    unique: u64,
-    opcode: u32,
-}
-
-impl LaterCall {
-    fn of(header: &RequestHeader) -> Self {
-        Self {
-            unique: header.unique,
-            opcode: header.opcode,
-        }
-    }
 }
 
 impl NameAnswers {
@@ -68,48 +47,16 @@ impl NameAnswers {
         if may_wait && self.mount.fs.foreign.is_foreign(header.nodeid) {
             return self.begin_foreign(header, message);
         }
-        let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
-        let mut body = AnswerBody::new(room);
-        let worked = match header.opcode {
-            opcode::LOOKUP => self.look_up(header, message, &mut body),
-            opcode::GETATTR => self.get_attributes(header, &mut body),
-            opcode::OPEN => self.open_file(header, message, &mut body),
-            _ => self.list(header, message, &mut body),
-        };
-        let errno = worked.err().map_or(0, FsError::errno);
-        let length = if errno == 0 { body.length() } else { 0 };
-        head.copy_from_slice(&abi::out_header(header.unique, errno, length));
-        let answer = &answer[..OUT_HEADER_BYTES + length];
-        if !self.deliver(header.unique, answer, errno != 0) && errno == 0 {
-            self.undo(header.opcode, answer);
-        }
-    }
-
-    /// Gives an answer to the kernel. Returns whether the kernel took it.
-    fn deliver(&self, unique: u64, answer: &[u8], is_error: bool) -> bool {
-        let Some(waiting) = self.mount.requests.table.take(unique) else {
-            // The request was answered early, by an interrupt or the deadline.
-            return false;
-        };
-        self.mount
-            .requests
-            .counters
-            .record(waiting.opcode, waiting.since.elapsed(), is_error);
-        self.mount.kernel.write(&[IoSlice::new(answer)]).is_ok()
-    }
-
-    /// Releases the references that the filesystem counted for an answer that the kernel did not
-    /// take. May wait for a disk.
-    fn undo(&self, operation: u32, answer: &[u8]) {
-        match abi::undo(operation, answer) {
-            Undo::Nothing => {}
-            Undo::Lookups(inodes) => inodes
-                .iter()
-                .for_each(|ino| self.mount.fs.inodes.forget(*ino, 1)),
-            Undo::Handle(handle) => {
-                self.mount.readers.closed(handle);
-                self.mount.fs.files.release(handle);
-            }
+        let late = self
+            .mount
+            .answer_with(Call::of(header), answer, |body| match header.opcode {
+                opcode::LOOKUP => self.look_up(header, message, body),
+                opcode::GETATTR => self.get_attributes(header, body),
+                opcode::OPEN => self.open_file(header, message, body),
+                _ => self.list(header, message, body),
+            });
+        if let Some(late) = late {
+            self.mount.undo(header.opcode, late);
         }
     }
 
@@ -153,21 +100,14 @@ impl NameAnswers {
             .fs
             .files
             .open(header.nodeid, flags, opener.reach())?;
-        self.record_opened(&opener, header.nodeid, opened);
+        self.mount.record_opened(&opener, header.nodeid, opened);
         if opener.reach() == Reach::Everything {
             self.mount
                 .fs
                 .follower
                 .follow_open(opener.program(), header.nodeid);
         }
-        let (flags, backing) = match opened.caching {
-            // Without KEEP_CACHE an open waits, unkillable, for the reads in flight.
-            Caching::Keep => (KEEP_CACHE, 0),
-            Caching::PastPages => (DIRECT_IO | KEEP_CACHE, 0),
-            Caching::Direct => (DIRECT_IO, 0),
-            Caching::Backed(file) => (PASSTHROUGH, file.0),
-        };
-        body.put_open(opened.handle, flags, backing);
+        body.put_open(opened);
         Ok(())
     }
 
@@ -180,7 +120,7 @@ impl NameAnswers {
         }
         let handle = abi::attributes_of_handle(message);
         let asker = (opener.reach() != Reach::Cached).then_some(header.uid);
-        let (answers, call) = (Arc::downgrade(self), LaterCall::of(header));
+        let (answers, call) = (Arc::downgrade(self), Call::of(header));
         let reply = move |found: Result<Attributes, FsError>| {
             // Weak: a reply that is never called does not keep the mount alive.
             if let Some(answers) = answers.upgrade() {
@@ -199,15 +139,13 @@ impl NameAnswers {
     ) {
         let reach = opener.reach();
         let (ino, uid) = (header.nodeid, header.uid);
-        let (answers, call) = (Arc::downgrade(self), LaterCall::of(header));
+        let (answers, call) = (Arc::downgrade(self), Call::of(header));
         let reply = Box::new(move |opened: Result<OpenReply, FsError>| {
             if let Some(answers) = answers.upgrade() {
                 if let Ok(opened) = opened {
-                    answers.record_opened(&opener, ino, opened);
+                    answers.mount.record_opened(&opener, ino, opened);
                 }
-                answers.answer_later(call, opened, |body, opened| {
-                    body.put_open(opened.handle, DIRECT_IO, 0);
-                });
+                answers.answer_later(call, opened, |body, opened| body.put_open(opened));
             }
         });
         match abi::open_flags(message) {
@@ -221,38 +159,30 @@ impl NameAnswers {
     /// Gives the answer to a request that waited for foreign peers.
     fn answer_later<T>(
         self: &Arc<Self>,
-        call: LaterCall,
+        call: Call,
         result: Result<T, FsError>,
         put: impl FnOnce(&mut AnswerBody<'_>, T),
     ) {
         let mut answer = [0; OUT_HEADER_BYTES + ATTR_OUT_BYTES];
-        let (head, room) = answer.split_at_mut(OUT_HEADER_BYTES);
-        let mut body = AnswerBody::new(room);
-        let errno = match result {
-            Ok(found) => {
-                put(&mut body, found);
-                0
-            }
-            Err(error) => error.errno(),
-        };
-        let length = body.length();
-        head.copy_from_slice(&abi::out_header(call.unique, errno, length));
-        let answer = &answer[..OUT_HEADER_BYTES + length];
-        if !self.deliver(call.unique, answer, errno != 0) && errno == 0 {
-            self.undo_elsewhere(call.opcode, answer);
+        let late = self.mount.answer_with(call, &mut answer, |body| {
+            put(body, result?);
+            Ok(())
+        });
+        if let Some(late) = late {
+            self.undo_elsewhere(call.opcode, late);
         }
     }
 
     /// Releases the references of an answer on a thread of its own. Closing a file may wait for the
     /// disk, and the thread that calls a reply may have other work.
     fn undo_elsewhere(self: &Arc<Self>, operation: u32, answer: &[u8]) {
-        if abi::undo(operation, answer) == Undo::Nothing {
+        if abi::undo(operation, answer).is_empty() {
             return;
         }
-        let (answers, late) = (self.clone(), answer.to_vec());
-        let started = super::spawn("fuse-undo", move || answers.undo(operation, &late));
+        let (mount, late) = (self.mount.clone(), answer.to_vec());
+        let started = super::spawn("fuse-undo", move || mount.undo(operation, &late));
         if started.is_err() {
-            self.undo(operation, answer);
+            self.mount.undo(operation, answer);
         }
     }
 
@@ -290,13 +220,5 @@ impl NameAnswers {
                 .follower
                 .follow_listing(lister.program(), header.nodeid);
         }
-    }
-
-    fn record_opened(&self, opener: &OpeningThread, ino: u64, opened: OpenReply) {
-        let by_kernel = matches!(opened.caching, Caching::Backed(_));
-        let path = self.mount.fs.inodes.path_of(ino).unwrap_or_default();
-        self.mount
-            .readers
-            .opened(opener, opened.handle, ino, &path, by_kernel);
     }
 }

@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use super::abi::{DIRENT_BYTES, ENTRY_OUT_BYTES};
-use p2pfs_fs::{Attributes, DirectoryEntry, FileKind};
+use p2pfs_fs::{Attributes, Caching, DirectoryEntry, FileKind, OpenReply};
 
 /// Preferred read size reported to programs.
 const READ_BLOCK_BYTES: u32 = 4096;
+/// Flags of an answer to OPEN (`FOPEN_…`).
+const DIRECT_IO: u32 = 1;
+const KEEP_CACHE: u32 = 1 << 1;
+const PASSTHROUGH: u32 = 1 << 7;
 /// Size of `struct fuse_attr_out`, the longest body of an answer that is given later.
 pub(super) const ATTR_OUT_BYTES: usize = 104;
 
@@ -100,9 +104,21 @@ impl<'a> AnswerBody<'a> {
     }
 
     /// Appends a `struct fuse_open_out`.
-    pub(crate) fn put_open(&mut self, handle: u64, flags: u32, backing: u32) {
-        self.put_u64s([handle]);
+    pub(crate) fn put_open(&mut self, opened: OpenReply) {
+        let (flags, backing) = match opened.caching {
+            // Without KEEP_CACHE an open waits, unkillable, for the reads in flight.
+            Caching::Keep => (KEEP_CACHE, 0),
+            Caching::PastPages => (DIRECT_IO | KEEP_CACHE, 0),
+            Caching::Direct => (DIRECT_IO, 0),
+            Caching::Backed(file) => (PASSTHROUGH, file.0),
+        };
+        self.put_u64s([opened.handle]);
         self.put_u32s([flags, backing]);
+    }
+
+    /// Appends a `struct fuse_write_out`.
+    pub(crate) fn put_written(&mut self, length_bytes: usize) {
+        self.put_u32s([u32::try_from(length_bytes).unwrap_or(u32::MAX), 0]);
     }
 
     /// Appends a `struct fuse_attr`.
@@ -168,7 +184,7 @@ fn kind_bits(kind: FileKind) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use p2pfs_fs::Timestamp;
+    use p2pfs_fs::{BackingFile, Timestamp};
 
     const ATTRIBUTES: Attributes = Attributes {
         ino: 77,
@@ -210,7 +226,12 @@ mod tests {
         assert_eq!(put(|body| body.put_absence(Duration::ZERO)), [0; 128]);
         let attributes = put(|body| body.put_attributes(&ATTRIBUTES));
         assert_eq!(attributes.len(), ATTR_OUT_BYTES);
-        assert_eq!(put(|body| body.put_open(1, 2, 3)).len(), 16);
+        let (handle, caching) = (1, Caching::Backed(BackingFile(3)));
+        let opened = put(|body| body.put_open(OpenReply { handle, caching }));
+        assert_eq!((opened.len(), u64_at(&opened, 0)), (16, 1));
+        assert_eq!((u32_at(&opened, 8), u32_at(&opened, 12)), (PASSTHROUGH, 3));
+        let written = put(|body| body.put_written(5));
+        assert_eq!((written.len(), u32_at(&written, 0)), (8, 5));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::abi::opcode;
 
 /// Operations with their own counter; all others count as "other".
-const OPERATIONS: [(u32, &str); 15] = [
+const OPERATIONS: [(u32, &str); 28] = [
     (opcode::LOOKUP, "lookup"),
     (opcode::GETATTR, "getattr"),
     (opcode::OPEN, "open"),
@@ -22,6 +22,19 @@ const OPERATIONS: [(u32, &str); 15] = [
     (opcode::RELEASEDIR, "releasedir"),
     (opcode::LSEEK, "lseek"),
     (opcode::INIT, "init"),
+    (opcode::CREATE, "create"),
+    (opcode::MKNOD, "mknod"),
+    (opcode::MKDIR, "mkdir"),
+    (opcode::SYMLINK, "symlink"),
+    (opcode::UNLINK, "unlink"),
+    (opcode::RMDIR, "rmdir"),
+    (opcode::RENAME, "rename"),
+    (opcode::RENAME2, "rename2"),
+    (opcode::SETATTR, "setattr"),
+    (opcode::WRITE, "write"),
+    (opcode::FALLOCATE, "fallocate"),
+    (opcode::FSYNC, "fsync"),
+    (opcode::FSYNCDIR, "fsyncdir"),
 ];
 const OTHER: usize = OPERATIONS.len();
 /// Number of latency buckets, which are powers of two of a microsecond. The last bucket begins at

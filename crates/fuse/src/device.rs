@@ -1,10 +1,10 @@
 //! Device: reads the requests of the kernel from /dev/fuse, and passes each to its handler.
 //!
 //! The device threads themselves answer requests that may wait: READ ([`super::reads`]), LOOKUP,
-//! GETATTR, OPEN and listings ([`super::answers`]), and RELEASE. They also handle interrupts and
-//! forgets, and give fixed answers. A thread may wait for a disk, but never for the network: a
-//! request that waits for it is begun, and answered later from another thread. All other requests
-//! are answered from memory. They pass through a socket pair to the session
+//! GETATTR, OPEN and listings ([`super::answers`]), changes ([`super::changes`]), and RELEASE. They
+//! also handle interrupts and forgets, and give fixed answers. A thread may wait for a disk. Only a
+//! limited number of them, for changes, waits for the network. Any other request that waits for it
+//! is begun, and answered later from another thread. All other requests are answered from memory. They pass through a socket pair to the session
 //! ([`super::session_link`]), and the answers return the same way. A request that reaches its
 //! deadline is answered with an error ([`super::requests`]). A thread that panics in a request
 //! answers it with EIO and continues.
@@ -20,6 +20,7 @@ use rustix::io::Errno;
 
 use super::abi::{self, IN_HEADER_BYTES, OUT_HEADER_BYTES, RequestHeader, opcode};
 use super::answers::NameAnswers;
+use super::changes::ChangeServer;
 use super::inline_reads::InlineRead;
 use super::interrupts::Interrupt;
 use super::kernel_link::KernelLink;
@@ -34,8 +35,7 @@ use p2pfs_fs::{Filesystem, FsError};
 
 /// Maximum bytes of one read or write of the kernel: 256 pages.
 pub const TRANSFER_MAX_BYTES: usize = 1 << 20;
-/// Size of the request buffer: the largest write and its headers. `fuse_dev_do_read` requires this
-/// size even though writes never arrive.
+/// Size of the request buffer: the largest write and its headers, as `fuse_dev_do_read` requires.
 const REQUEST_BUFFER_BYTES: usize = TRANSFER_MAX_BYTES + 4096;
 /// Maximum size of one message on the socket pair, far more than any answer of the session.
 const PAIR_MESSAGE_MAX_BYTES: usize = 128 * 1024;
@@ -59,6 +59,7 @@ pub(super) struct Device {
     pub reads: Arc<ReadServer>,
     pub session: SessionLink,
     names: Arc<NameAnswers>,
+    changes: ChangeServer,
 }
 
 impl Device {
@@ -88,6 +89,7 @@ impl Device {
             names: Arc::new(NameAnswers {
                 mount: mount.clone(),
             }),
+            changes: ChangeServer::new(mount.clone()),
             mount,
             session,
         };
@@ -141,16 +143,16 @@ impl Device {
                 None => self.forward(&header, message),
             },
             opcode::LISTXATTR => self.answer_no_attributes(&header, message, begun),
+            opcode::OPEN if self.is_change(&header, message) => {
+                self.changes.take(&header, message, answer, begun);
+            }
             opcode::LOOKUP
             | opcode::GETATTR
             | opcode::OPEN
             | opcode::READDIR
             | opcode::READDIRPLUS => self.names.answer(&header, message, answer, begun),
-            // The VFS is read-only, so these should not arrive. If one does, it gets EROFS.
             changing if opcode::CHANGING.contains(&changing) => {
-                self.mount
-                    .kernel
-                    .answer_error(header.unique, FsError::ReadOnly);
+                self.changes.take(&header, message, answer, begun);
             }
             _ => self.forward(&header, message),
         }));
@@ -161,6 +163,12 @@ impl Device {
                 .kernel
                 .answer_error(header.unique, FsError::Fault);
         }
+    }
+
+    /// Returns whether an OPEN is for writing. A file that only foreign peers may have cannot be
+    /// written.
+    fn is_change(&self, header: &RequestHeader, message: &[u8]) -> bool {
+        abi::opens_for_writing(message) && !self.mount.fs.foreign.is_foreign(header.nodeid)
     }
 
     /// Answers a RELEASE before it closes the file. The close may wait for the disk, and other

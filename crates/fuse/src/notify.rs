@@ -188,7 +188,15 @@ impl NotifyQueueState {
 fn carries_names(operation: u32) -> bool {
     matches!(
         operation,
-        opcode::LOOKUP | opcode::GETATTR | opcode::READDIR | opcode::READDIRPLUS
+        opcode::LOOKUP
+            | opcode::GETATTR
+            | opcode::READDIR
+            | opcode::READDIRPLUS
+            | opcode::CREATE
+            | opcode::MKNOD
+            | opcode::MKDIR
+            | opcode::SYMLINK
+            | opcode::SETATTR
     )
 }
 

@@ -17,6 +17,9 @@ use p2pfs_fs::{Filesystem, FsError};
 /// Additional time that a content has after its own deadline to end a read, before the device ends
 /// it.
 const CONTENT_GRACE: Duration = Duration::from_secs(2);
+/// Deadline of changes. A change may first copy a file from another node, whose reads have their own
+/// deadlines: 256 MiB, the default maximum of such a copy, at 450 kB/s.
+const CHANGE_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Deadlines after which the device answers a request itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +27,7 @@ pub struct Deadlines {
     /// Deadline of file reads. The content has its own, shorter deadline, which moves with
     /// progress. A read for which the content reports progress gets more time.
     pub read: Duration,
-    /// Deadline of all other requests. They may wait for a local disk or for foreign peers.
+    /// Deadline of all other requests, except changes. They may wait for a local disk or for foreign peers.
     pub metadata: Duration,
 }
 
@@ -60,6 +63,22 @@ impl Requests {
     pub(crate) fn expect(&self, header: &RequestHeader, begun: Instant) -> bool {
         let deadline = begun + self.deadlines.metadata;
         let waiting = PendingRequest::of_names(header, begun, deadline);
+        self.table.insert(header.unique, waiting)
+    }
+
+    /// Adds a change to the table. Only a signal that ends its program ends the wait, unless the
+    /// program can repeat the call. Returns `false` at the end of the mount.
+    pub(crate) fn expect_change(
+        &self,
+        header: &RequestHeader,
+        is_repeatable: bool,
+        begun: Instant,
+    ) -> bool {
+        let deadline = begun + CHANGE_DEADLINE;
+        let mut waiting = PendingRequest::of_names(header, begun, deadline);
+        if let (Some(patience), false) = (&mut waiting.patient, is_repeatable) {
+            patience.until = None;
+        }
         self.table.insert(header.unique, waiting)
     }
 

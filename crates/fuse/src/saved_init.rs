@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Version of the state that one process hands over to the next: the format of the handshake, the
 /// records of open files, and the assignment of inode numbers. A mount with another version is not
 /// taken over.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// FUSE_INIT and its answer, as bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -141,11 +141,17 @@ fn agree(config: &mut KernelConfig, wants_passthrough: bool) -> io::Result<bool>
     })?;
     // Not FUSE_ASYNC_DIO: with it, the kernel ignores all signals while it waits for an O_DIRECT
     // read (`fuse_direct_IO`, fs/fuse/file.c).
+    // Not FUSE_WRITEBACK_CACHE: with it, the kernel keeps sizes and times of its own, which break
+    // appends and files that change on the disk.
     for wanted in [
         InitFlags::FUSE_DO_READDIRPLUS,
         InitFlags::FUSE_READDIRPLUS_AUTO,
         InitFlags::FUSE_CACHE_SYMLINKS,
         InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
+        // An open with O_TRUNC is one request, so nothing is copied only to be cut off.
+        InitFlags::FUSE_ATOMIC_O_TRUNC,
+        // Without it, each write asks for `security.capability` first. No file has such bits.
+        InitFlags::FUSE_HANDLE_KILLPRIV_V2,
         // File handles that outlive the inodes of the kernel, for NFS servers and similar programs.
         InitFlags::FUSE_EXPORT_SUPPORT,
     ] {

@@ -10,6 +10,7 @@ fn header(pid: u32) -> RequestHeader {
         unique: 2,
         nodeid: 5,
         uid: 0,
+        gid: 0,
         pid,
     }
 }
