@@ -300,6 +300,26 @@ impl ContentStore {
         Err(outcome)
     }
 
+    /// Returns whether a whole own file must be hashed before a range of this content can be proven.
+    /// Reads memory only.
+    pub fn lacks_outboard(&self, content: &ContentKey, range: ByteRange) -> bool {
+        let hash = &content.hash;
+        if !self.inner.shares.lacks_outboard(content) || self.inner.cache.is_complete(hash) {
+            return false;
+        }
+        let purpose = Purpose::Range(range);
+        let kept = self.inner.kept.lock().get(Instant::now(), hash, purpose);
+        !matches!(kept, Some(ProvableFile::Shared(file)) if file.has_outboard())
+    }
+
+    /// Hashes a whole own file, so that ranges of its content can be proven. The file stays open for
+    /// the next request. If it cannot be hashed, that request finds out why. Blocking.
+    pub fn rebuild_outboard(&self, content: &ContentKey, range: ByteRange) {
+        if let Ok(ProvableFile::Shared(file)) = self.keep_open(&content.hash, range) {
+            let _known_later = file.load_outboard();
+        }
+    }
+
     /// Returns the bytes of a range with their proof if that needs no waiting: a file with them is
     /// kept open, and the bytes are in memory.
     pub fn prove_at_once(&self, content: &ContentKey, range: ByteRange) -> Option<Bytes> {

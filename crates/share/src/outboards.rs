@@ -133,6 +133,12 @@ impl Outboards {
         }
     }
 
+    /// Returns whether the outboard of a content is in memory or on disk. Reads memory only.
+    pub(super) fn has(&self, hash: &ContentHash) -> bool {
+        let held = self.held.lock();
+        held.memory.contains(hash) || held.disk.contains(hash)
+    }
+
     /// Returns the hash pairs of a content, if they are in memory or on disk.
     pub(super) fn stored(&self, hash: &ContentHash, size_bytes: u64) -> Option<HashPairs> {
         let on_disk = || self.read(hash, size_bytes).ok().flatten();

@@ -22,7 +22,7 @@ use super::former_numbers::FormerNumbers;
 use super::identity::NameStat;
 use super::ledger::{LEDGER_FILE, ShareLedger};
 use super::left_out::LeftOut;
-use super::outboards::Outboards;
+use super::outboards::{Outboards, SMALL_FILE_MAX_BYTES};
 use super::scanner::Scanner;
 use super::shared::{Intervals, SharedState};
 use super::source::{self, ShareFile, SourceSearch};
@@ -31,7 +31,7 @@ use super::status::{SharedFor, StatusView};
 use super::writable::{WritableFolder, WriteAccess};
 use super::{folder, hasher};
 use p2pfs_proto::wire::native::record::ShareIndex;
-use p2pfs_types::digest::ContentHash;
+use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::files::trusted_way::reach;
 use p2pfs_types::files::{make_private_dir, without_links_above};
 use p2pfs_types::path::{SharedPath, check_name};
@@ -271,6 +271,22 @@ impl ShareSet {
     /// Reads memory only.
     pub fn dirs_with(&self, hash: &ContentHash) -> Vec<PathBuf> {
         source::dirs_with(&self.inner.shared.lock(), hash)
+    }
+
+    /// Returns whether a whole file must be hashed before a range of this shared content can be
+    /// proven, because its outboard was evicted or could not be stored. Reads memory only.
+    pub fn lacks_outboard(&self, content: &ContentKey) -> bool {
+        let hash = &content.hash;
+        if content.size_bytes <= SMALL_FILE_MAX_BYTES || self.inner.shared.outboards.has(hash) {
+            return false;
+        }
+        let state = self.inner.shared.lock();
+        let files = state.listing.tree.with_content(hash);
+        let mut sizes =
+            files.filter_map(|slot| Some(state.listing.tree.file(slot)?.identity.size_bytes));
+        // the outboard of a newer version makes that of an older one at once
+        sizes.any(|bytes| bytes == content.size_bytes)
+            && state.listing.newer_version(hash).is_none()
     }
 
     /// Returns the live attributes of a shared name. Does not follow a link.

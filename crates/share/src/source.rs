@@ -439,6 +439,19 @@ impl ShareFile {
         Ok(bytes.len())
     }
 
+    /// Returns whether the outboard is loaded, or the content needs none.
+    pub fn has_outboard(&self) -> bool {
+        outboard_bytes(self.size_bytes()) == 0 || self.inner.pairs.get().is_some()
+    }
+
+    /// Loads the outboard, from memory, from disk, or by hashing the file again.
+    ///
+    /// # Errors
+    /// [`ShareError::Gone`] if the file no longer has the content; [`ShareError::Io`].
+    pub fn load_outboard(&self) -> Result<(), ShareError> {
+        self.pairs().map(drop)
+    }
+
     fn pairs(&self) -> Result<&HashPairs, ShareError> {
         if let Some(pairs) = self.inner.pairs.get() {
             return Ok(pairs);

@@ -129,4 +129,21 @@ pub const LIMITS: &[Limit] = &[
             "crates/transfer/src/server/askers.rs the_latest_askers_are_named_except_to_themselves",
         ]),
     },
+    Limit {
+        name: "transfer::server::rebuilds::REBUILDS_MAX",
+        value: LimitValue::Count(crate::server::rebuilds::REBUILDS_MAX as u64),
+        text: "hash trees of own files that are rebuilt or wait for it; requests beyond that are \
+               answered as busy.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/server/rebuilds.rs rebuilds_are_bounded_by_asker_and_in_total_and_each_content_has_one",
+        ]),
+    },
+    Limit {
+        name: "transfer::server::rebuilds::REBUILDS_PER_NODE_MAX",
+        value: LimitValue::Count(crate::server::rebuilds::REBUILDS_PER_NODE_MAX as u64),
+        text: "of these, the most that one node asked for.",
+        tests: LimitTests::By(&[
+            "crates/transfer/src/server/rebuilds.rs rebuilds_are_bounded_by_asker_and_in_total_and_each_content_has_one",
+        ]),
+    },
 ];

@@ -15,7 +15,7 @@ use p2pfs_content::cache::{Cache, Lack, Room};
 use p2pfs_membership::MemberState;
 use p2pfs_types::age::age_text;
 use p2pfs_types::files::Whereabouts;
-use p2pfs_types::files::disk::{disk_of, usage_command};
+use p2pfs_types::files::disk::{disk_of, usage_command, usage_command_after_failure};
 
 /// Free space below which the state's disk counts as full, and the room that the cache's disk must
 /// have: the size of some small files.
@@ -219,22 +219,24 @@ impl NodeHealth {
         let budget_bytes = self.cache.usage().budget_bytes;
         let lack = Room::for_files(&self.cache).lack(LITTLE_BYTES.min(budget_bytes / 2))?;
         let disk = self.cache_dir.disk();
-        let found = match lack {
+        let (found, usage) = match lack {
             Lack::Budget { .. } => return None,
             Lack::Disk {
                 free_bytes,
                 floor_bytes,
-            } => Finding::new(format!(
-                "the cache's disk is full{disk}: {} KiB are free, and {} KiB must stay free",
-                free_bytes >> 10,
-                floor_bytes >> 10
-            ))
-            .of_cause("full"),
+            } => {
+                let found = Finding::new(format!(
+                    "the cache's disk is full{disk}: {} KiB are free, and {} KiB must stay free",
+                    free_bytes >> 10,
+                    floor_bytes >> 10
+                ));
+                (found.of_cause("full"), self.cache_dir.usage_command())
+            }
             Lack::Refused { why } => {
-                Finding::new(format!("the cache's disk takes no writes{disk}: {why}"))
+                let found = Finding::new(format!("the cache's disk takes no writes{disk}: {why}"));
+                (found, usage_command_after_failure(&self.cache_dir.dir))
             }
         };
-        let usage = self.cache_dir.usage_command();
         Some(found.remedy(format!(
             "free some of that disk ({usage}), or name another with cache_dir; reads go on uncached"
         )))

@@ -13,6 +13,7 @@ mod batch;
 mod fair_queue;
 mod limited;
 mod queues;
+pub(crate) mod rebuilds;
 mod standing;
 
 use std::collections::BTreeSet;
@@ -38,6 +39,7 @@ use askers::Askers;
 use fair_queue::{QueuedRequest, ServeTurn};
 use limited::UploadLimit;
 use queues::ServeQueues;
+use rebuilds::Rebuilds;
 use standing::WORTH_A_WORD;
 
 /// Maximum bytes of a range that is answered without another thread. It is the kernel's default
@@ -90,6 +92,7 @@ struct ServerInner {
     contents: ContentStore,
     queues: ServeQueues,
     upload: UploadLimit,
+    rebuilds: Rebuilds,
     askers: Mutex<Askers>,
 }
 
@@ -120,6 +123,7 @@ impl Server {
             contents,
             upload: UploadLimit::new(&limits),
             queues: ServeQueues::new(limits),
+            rebuilds: Rebuilds::new(),
             askers: Mutex::new(Askers::new()),
         };
         Self {
@@ -207,7 +211,8 @@ impl Server {
     ) -> Option<(ServeTurn, PassedBytes)> {
         let (now, hash) = (Instant::now(), content.hash);
         let askable = is_askable(content.size_bytes, range)
-            && !self.inner.queues.is_stuck(&self.inner.contents, &hash, now);
+            && !self.inner.queues.is_stuck(&self.inner.contents, &hash, now)
+            && !self.inner.contents.lacks_outboard(&content, range);
         let asked = QueuedRequest::of_range(of, hash, range);
         let turn = askable.then(|| self.inner.queues.answers.pass_at_once(asked))??;
         let is_waited_for = of.0 == Lane::Urgent;
@@ -334,6 +339,12 @@ impl Server {
             return refused("this range cannot be requested").into();
         }
         self.inner.askers.lock().record(Instant::now(), hash, of.1);
+        let (contents, rebuilds) = (&self.inner.contents, &self.inner.rebuilds);
+        if contents.lacks_outboard(&content, range)
+            && !rebuilds.rebuild(contents, of.1, content, range).await
+        {
+            return Response::Busy.into();
+        }
         let asked = QueuedRequest::of_range(of, hash, range);
         let Some((turn, passed)) = self.turn_within_limit(asked).await else {
             let (queues, contents) = (&self.inner.queues, &self.inner.contents);
