@@ -1,5 +1,5 @@
-//! Nodes that asked for admission by an invitation and were refused. They do not learn the reason,
-//! so this node reports it with their address.
+//! Nodes that asked for admission by an invitation and were refused. Only those that prove an
+//! invitation are told the reason, so this node reports it with their address.
 //!
 //! Any node on the network can cause a refusal. So each host is reported once a minute at most for
 //! one reason, and all hosts together at a limited rate. A refused node whose invitation this node

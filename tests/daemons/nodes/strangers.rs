@@ -86,7 +86,9 @@ fn an_invited_node_joins_and_a_used_token_is_refused() {
     let refused = third.cli(&["join", &token]);
     assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
     assert!(
-        refused.stderr.contains("p2pfs events"),
+        refused
+            .stderr
+            .contains("another node has used it; make another"),
         "{}",
         refused.stderr
     );

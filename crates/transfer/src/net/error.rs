@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use crate::net::peer::DropReason;
 use p2pfs_proto::wire::WireError;
+use p2pfs_proto::wire::native::tcp::DeclineReason;
 
 /// Reason why something could not be sent, requested or opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,10 +84,18 @@ pub enum NetError {
     /// The invitation has expired.
     #[error("the invitation has expired; make a new one with 'p2pfs invite'")]
     InviteExpired,
-    /// The issuer does not accept the invitation. Only the issuer knows the reason.
+    /// The issuer knows the invitation and does not admit this node by it.
+    #[error("the node that made the invitation does not accept it: {why}")]
+    InviteDeclined {
+        /// Reason and remedy.
+        why: DeclineReason,
+    },
+    /// The issuer does not accept the invitation, and gives no reason: it does not remember the
+    /// invitation, it may not admit nodes, or it speaks an older version of the protocol.
     #[error(
-        "the node that made the invitation refuses it; see 'p2pfs events' there for the reason and \
-         the remedy; if it shows none, make another invitation there with 'p2pfs invite'"
+        "the node that made the invitation does not know it, most likely because it was restarted \
+         since; make another invitation there with 'p2pfs invite'; if that is refused too, see \
+         'p2pfs events' there for the reason"
     )]
     InviteRefused,
     /// None of the token's addresses leads to its issuer.
@@ -124,7 +133,7 @@ impl NetError {
             Self::PutOut { .. } => true,
             Self::Bind { .. } | Self::Key { .. } | Self::Request(_) | Self::Closed => false,
             Self::Outsider | Self::OwnIdentity | Self::Older => false,
-            Self::InviteExpired | Self::InviteRefused => false,
+            Self::InviteExpired | Self::InviteDeclined { .. } | Self::InviteRefused => false,
             Self::InviterAway { .. } | Self::InviteUnanswered { .. } => true,
         }
     }

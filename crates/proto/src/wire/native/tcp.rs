@@ -30,7 +30,7 @@ pub use batch::{
     unpack_batch,
 };
 pub use frame::{FRAME_MAX_BYTES, Frame, FrameHeader, FrameKind, HEADER_BYTES, Phase};
-pub use greeting::Greeting;
+pub use greeting::{DeclineReason, Greeting};
 pub use log::{LOG_MAX_BYTES, LOG_RECORDS_MAX, LogPart, Packed, pack_records, unpack_records};
 use parts::fixed;
 pub use push::{GIVEN_MAX_BYTES, Push, SAID_MAX_BYTES};

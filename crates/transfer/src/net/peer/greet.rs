@@ -20,13 +20,13 @@ use super::Shared;
 use super::counters::DropReason;
 use super::framing::{FrameReader, Pulse, flush, reason_of, write_frame};
 use super::limits::PeerLimits;
-use super::tls::channel_of;
+use super::tls::{channel_of, knows_decline};
 use crate::net::LedgerHandle;
 use p2pfs_proto::trust::{
     CHAIN_MAX, Channel, EpochSecret, Grant, InviteRefusal, InviteToken, InvitedNode, Invites,
     Known, Redeemed, Role, TrustCommand, TrustError, TrustView, Welcome,
 };
-use p2pfs_proto::wire::native::tcp::{Greeting, Lane, Phase};
+use p2pfs_proto::wire::native::tcp::{DeclineReason, Greeting, Lane, Phase};
 use p2pfs_records::TlsStream;
 use p2pfs_types::id::{NodeId, NodeName};
 
@@ -160,32 +160,39 @@ pub struct Enrolment {
     pub chain: Bytes,
 }
 
-/// Runs the dialler's side for a node with an invitation. Returns the epoch's secret, and the
-/// certificates from the founding to this node's own.
+/// Answer to a node with an invitation.
+#[derive(Debug)]
+pub(super) enum EnrolAnswer {
+    Admitted(Enrolment),
+    Declined(DeclineReason),
+}
+
+/// Runs the dialler's side for a node with an invitation.
 pub(super) async fn enrol<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut TlsStream<S>,
     me: NodeId,
     token: &InviteToken,
     name: &NodeName,
     limits: &PeerLimits,
-) -> Result<Enrolment, DropReason> {
+) -> Result<EnrolAnswer, DropReason> {
     let channel = channel_of(stream, me).ok_or(DropReason::TlsFailed)?;
     let proof = channel.enrolment_proof(&token.key, Role::Client);
     let name = Bytes::copy_from_slice(name.as_str().as_bytes());
     send(stream, &Greeting::Enrol { proof, name }, limits).await?;
-    let Greeting::Enrolled {
-        secret,
-        proof,
-        chain,
-    } = receive(stream, limits).await?
-    else {
-        return Err(DropReason::Stranger);
+    let (secret, proof, chain) = match receive(stream, limits).await? {
+        Greeting::Enrolled {
+            secret,
+            proof,
+            chain,
+        } => (secret, proof, chain),
+        Greeting::Declined(why) => return Ok(EnrolAnswer::Declined(why)),
+        _ => return Err(DropReason::Stranger),
     };
     if !channel.verify_enrolment(&token.key, Role::Server, &proof) {
         return Err(DropReason::Stranger);
     }
     let secret = EpochSecret::new(secret);
-    Ok(Enrolment { secret, chain })
+    Ok(EnrolAnswer::Admitted(Enrolment { secret, chain }))
 }
 
 /// Runs the acceptor's side. Sends no data to a node that can prove nothing and never was a member.
@@ -210,18 +217,27 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
             let name = std::str::from_utf8(&name).ok();
             let name = name.and_then(|it| NodeName::new(it).ok());
             let answer = answer_invited(&channel, &door, &proof, name.as_ref()).await;
-            let refused = |why| {
-                (door.on_refused)(RefusedJoin {
-                    node: channel.client,
-                    name,
-                    why,
-                });
-            };
-            (answer.map_err(refused).ok(), Admission::Enrolled)
+            match answer {
+                Ok(answer) => (Some(answer), Admission::Enrolled),
+                Err(why) => {
+                    let told = told_to_joiner(&why).filter(|_| knows_decline(stream));
+                    (door.on_refused)(RefusedJoin {
+                        node: channel.client,
+                        name,
+                        why,
+                    });
+                    if let Some(why) = told {
+                        let declined = Greeting::Declined(why).encode();
+                        write_frame(stream, &declined, limits).await?;
+                    }
+                    (None, Admission::Enrolled)
+                }
+            }
         }
-        Greeting::Proven { .. } | Greeting::Enrolled { .. } | Greeting::PutOut { .. } => {
-            (None, Admission::Enrolled)
-        }
+        Greeting::Proven { .. }
+        | Greeting::Enrolled { .. }
+        | Greeting::PutOut { .. }
+        | Greeting::Declined(_) => (None, Admission::Enrolled),
     };
     if let Some(answer) = answer {
         send(stream, &answer, limits).await?;
@@ -238,6 +254,25 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
     let _worn = stream.refuse();
     flush(stream, limits).await?;
     Err(DropReason::Stranger)
+}
+
+/// Returns what a refused joiner is told: the reason if it has proven an invitation of this node,
+/// and otherwise nothing.
+fn told_to_joiner(why: &JoinRefusal) -> Option<DeclineReason> {
+    match why {
+        JoinRefusal::BadName | JoinRefusal::CannotAdmit(_) => None,
+        JoinRefusal::NotRecorded(_) => Some(DeclineReason::NotRecorded),
+        JoinRefusal::Stopping => Some(DeclineReason::Stopping),
+        JoinRefusal::Invite(invite) => match invite {
+            InviteRefusal::Unknown => None,
+            InviteRefusal::Expired => Some(DeclineReason::Expired),
+            InviteRefusal::Used(_) => Some(DeclineReason::Used),
+            InviteRefusal::OtherCluster => Some(DeclineReason::OtherCluster),
+            InviteRefusal::BeforeExpulsion => Some(DeclineReason::BeforeExpulsion),
+            InviteRefusal::NameTaken(_) => Some(DeclineReason::NameTaken),
+            InviteRefusal::NameReserved(_) => Some(DeclineReason::NameReserved),
+        },
+    }
 }
 
 fn answer_member(channel: &Channel, trust: &TrustView, proof: &[u8; 32]) -> Option<Greeting> {

@@ -53,12 +53,13 @@ use crate::net::{LedgerHandle, NetError};
 use crate::pace::PassedBytes;
 use p2pfs_proto::trust::{InviteToken, Invites, NodeKey};
 pub use p2pfs_proto::wire::native::tcp::Lane;
-use p2pfs_proto::wire::native::tcp::{Request, Response};
+use p2pfs_proto::wire::native::tcp::{DeclineReason, Request, Response};
 use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::pool::PiecePool;
 
 use dial::{connect, connect_any, not_proven};
 use distances::Distances;
+use greet::EnrolAnswer;
 pub use greet::Enrolment as Joining;
 pub use greet::{JoinRefusal, RefusedJoin};
 use narrow_path::NarrowPaths;
@@ -347,8 +348,8 @@ impl PeerNet {
     /// the issuer may have admitted this node already.
     ///
     /// # Errors
-    /// [`NetError::InviteExpired`], [`NetError::InviteRefused`], [`NetError::InviteUnanswered`],
-    /// [`NetError::InviterAway`], [`NetError::OwnIdentity`] for a token of our own.
+    /// [`NetError::InviteExpired`], [`NetError::InviteDeclined`], [`NetError::InviteRefused`],
+    /// [`NetError::InviteUnanswered`], [`NetError::InviterAway`], [`NetError::OwnIdentity`] for a token of our own.
     pub async fn enrol(&self, token: &InviteToken, name: &NodeName) -> Result<Joining, NetError> {
         self.check_other(&token.issuer)?;
         let mut attempts = 1;
@@ -403,12 +404,15 @@ impl PeerNet {
         let mut stream = connect(shared, token.issuer, addr, || ()).await?;
         let enrolling = greet::enrol(&mut stream, shared.local.me, token, name, &shared.limits);
         let enrolled = timeout(shared.limits.times.handshake, enrolling).await;
-        enrolled
-            .unwrap_or(Err(DropReason::SlowGreeting))
-            .map_err(|reason| match not_proven(reason, addr) {
+        match enrolled.unwrap_or(Err(DropReason::SlowGreeting)) {
+            Ok(EnrolAnswer::Admitted(enrolment)) => Ok(enrolment),
+            Ok(EnrolAnswer::Declined(DeclineReason::Expired)) => Err(NetError::InviteExpired),
+            Ok(EnrolAnswer::Declined(why)) => Err(NetError::InviteDeclined { why }),
+            Err(reason) => Err(match not_proven(reason, addr) {
                 NetError::NotMember { .. } | NetError::PutOut { .. } => NetError::InviteRefused,
                 lost => lost,
-            })
+            }),
+        }
     }
 
     /// Answers joiners with these invitations from now on. Without invitations every joiner is a

@@ -27,7 +27,7 @@ use p2pfs_types::id::NodeId;
 
 /// Application protocols (RFC 7301), in order of preference. `p2pfs/2` is `p2pfs/1` with batches of
 /// small files. `p2pfs/3` is `p2pfs/2` with the names of received files. `p2pfs/4` is `p2pfs/3` with
-/// records of replacements and deletions in logs.
+/// records of replacements and deletions in logs, and with reasons of declined invitations.
 const PROTOCOLS: [&[u8]; 4] = [WITH_REPLACEMENTS, WITH_KEPT_NAMES, WITH_BATCHES, FIRST];
 const WITH_REPLACEMENTS: &[u8] = b"p2pfs/4";
 const WITH_KEPT_NAMES: &[u8] = b"p2pfs/3";
@@ -159,6 +159,11 @@ impl KnownRequests {
 
 /// Returns whether the peer of a connection can decode records of replacements and deletions.
 pub(super) fn has_replacements<S>(stream: &TlsStream<S>) -> bool {
+    stream.alpn_protocol() == Some(WITH_REPLACEMENTS)
+}
+
+/// Returns whether the peer of a connection can decode the reason why its invitation is declined.
+pub(super) fn knows_decline<S>(stream: &TlsStream<S>) -> bool {
     stream.alpn_protocol() == Some(WITH_REPLACEMENTS)
 }
 

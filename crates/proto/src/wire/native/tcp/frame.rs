@@ -54,6 +54,8 @@ kinds! {
     Enrolled = 4,
     /// Greeting of the acceptor to a former member, with the statements by which it is out.
     PutOut = 5,
+    /// Greeting of the acceptor to a node with an invitation that does not admit it, of `p2pfs/4`.
+    Declined = 6,
     /// Keep-alive of the dialler. With the id of a request, it cancels that request.
     Ping = 8,
     /// The acceptor's answer to a ping.
@@ -135,6 +137,7 @@ impl FrameKind {
             Self::Prove | Self::Enrol | Self::Proven | Self::Enrolled | Self::PutOut => {
                 GREETING_MAX_BYTES
             }
+            Self::Declined => 1,
             Self::Ping | Self::Pong | Self::Gone | Self::NotHere | Self::Busy => 0,
             Self::AskReach => 0,
             Self::Reached => REACHED_MAX_BYTES,

@@ -1,6 +1,7 @@
 //! Greetings: the first messages of both sides of a connection.
 
 use bytes::Bytes;
+use thiserror::Error;
 
 use super::parts::split;
 use super::{Frame, FrameKind, Lane};
@@ -49,6 +50,67 @@ pub enum Greeting {
         /// certificates of its issuer.
         word: Bytes,
     },
+    /// The acceptor tells a node with an invitation why it does not admit it, and closes the
+    /// connection.
+    Declined(DeclineReason),
+}
+
+/// Reason why an invitation that a node has proven does not admit it. The numbers are part of the
+/// format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[repr(u8)]
+pub enum DeclineReason {
+    /// A reason that this version does not know.
+    #[error("see the reason there with 'p2pfs events'")]
+    Other = 0,
+    /// The invitation has expired.
+    #[error("it has expired; make another one there with 'p2pfs invite'")]
+    Expired = 1,
+    /// Another node has used the invitation.
+    #[error("another node has used it; make another one there with 'p2pfs invite'")]
+    Used = 2,
+    /// The acceptor has changed its cluster since it made the invitation.
+    #[error(
+        "that node has joined another cluster since; make another invitation with 'p2pfs invite' \
+         on a member of the cluster to join"
+    )]
+    OtherCluster = 3,
+    /// The node was expelled after the invitation was made.
+    #[error("this node was expelled after it was made; make another one there with 'p2pfs invite'")]
+    BeforeExpulsion = 4,
+    /// Another member has the name of the node.
+    #[error("another member has the name of this node; set another name in the configuration")]
+    NameTaken = 5,
+    /// Settings of the acceptor give a right to the node of this name.
+    #[error(
+        "settings there give a right to the name of this node; set another name, or make an \
+         invitation for this name there with 'p2pfs invite --name'"
+    )]
+    NameReserved = 6,
+    /// The admission could not be recorded.
+    #[error("the admission cannot be stored there; see the reason there with 'p2pfs events'")]
+    NotRecorded = 7,
+    /// The acceptor is stopping.
+    #[error("that node is stopping; start it, and make another one there with 'p2pfs invite'")]
+    Stopping = 8,
+}
+
+impl DeclineReason {
+    const KNOWN: [Self; 8] = [
+        Self::Expired,
+        Self::Used,
+        Self::OtherCluster,
+        Self::BeforeExpulsion,
+        Self::NameTaken,
+        Self::NameReserved,
+        Self::NotRecorded,
+        Self::Stopping,
+    ];
+
+    fn from_byte(byte: u8) -> Self {
+        let known = Self::KNOWN.into_iter().find(|it| *it as u8 == byte);
+        known.unwrap_or(Self::Other)
+    }
 }
 
 impl Greeting {
@@ -67,6 +129,7 @@ impl Greeting {
                 chain,
             } => (FrameKind::Enrolled, [&secret[..], proof, chain].concat()),
             Self::PutOut { word } => (FrameKind::PutOut, word.to_vec()),
+            Self::Declined(why) => (FrameKind::Declined, vec![*why as u8]),
         };
         Frame::new(0, kind, Bytes::from(body)).expect("a greeting is within its limit")
     }
@@ -110,6 +173,10 @@ impl Greeting {
             FrameKind::PutOut => Ok(Self::PutOut {
                 word: Bytes::copy_from_slice(body),
             }),
+            FrameKind::Declined => match body {
+                [why] => Ok(Self::Declined(DeclineReason::from_byte(*why))),
+                _ => Err(WireError::Malformed { what: WHAT }),
+            },
             _ => Err(WireError::Malformed { what: WHAT }),
         }
     }

@@ -139,6 +139,8 @@ fn every_greeting_round_trips() {
             chain: Bytes::from_static(b"chain"),
         },
         Greeting::PutOut { word },
+        Greeting::Declined(DeclineReason::Used),
+        Greeting::Declined(DeclineReason::Other),
     ] {
         let frame = greeting.encode();
         let header = header_of(&frame, Phase::Greeting);

@@ -42,7 +42,10 @@ fn name() -> NodeName {
 }
 
 async fn refusal(joiner: &Node, token: &InviteToken) -> NetError {
-    joiner.net.enrol(token, &name()).await.unwrap_err()
+    match joiner.net.enrol(token, &name()).await.unwrap_err() {
+        NetError::InviteDeclined { .. } => NetError::InviteRefused,
+        other => other,
+    }
 }
 
 /// Returns the receiver of the refusals that a node reports.
@@ -175,7 +178,12 @@ async fn a_joiner_cannot_choose_a_name_with_a_meaning_at_the_issuer() {
     let first = token(&issuer, &invites);
     let reader = NodeName::new("reader").unwrap();
     let refused = guest.net.enrol(&first, &reader).await;
-    assert_eq!(refused.err(), Some(NetError::InviteRefused));
+    assert_eq!(
+        refused.err(),
+        Some(NetError::InviteDeclined {
+            why: DeclineReason::NameReserved
+        })
+    );
     assert!(!issuer.keyring.is_member(&guest.id));
     // the invitation is not used up
     assert!(guest.net.enrol(&first, &name()).await.is_ok());
@@ -292,7 +300,7 @@ async fn a_token_expires_by_its_issuers_clock_only() {
     assert_eq!(refusal(&joiner, &over).await, NetError::InviteExpired);
     assert_eq!(issuer.net.counters().dropped(DropReason::Stranger), 1);
     over.expires_unix_s = u64::MAX;
-    assert_eq!(refusal(&joiner, &over).await, NetError::InviteRefused);
+    assert_eq!(refusal(&joiner, &over).await, NetError::InviteExpired);
     let mut good = issue(now_unix_s());
     good.expires_unix_s = 1000;
     assert!(joiner.net.enrol(&good, &name()).await.is_ok());
@@ -363,7 +371,7 @@ async fn a_token_admits_no_node_to_a_cluster_its_issuer_joined_later() {
 }
 
 #[tokio::test]
-async fn the_issuer_reports_why_it_refuses_a_joiner_and_tells_the_joiner_nothing() {
+async fn a_refused_joiner_is_told_the_one_cause_if_it_has_an_invitation_and_else_nothing() {
     let [issuer, first, joiner] = ["issuer", "first", "joiner"].map(Node::founder);
     let invites = inviting(&issuer);
     invites.reserve(Box::new(|name| name.as_str() == "reader"));
@@ -375,18 +383,30 @@ async fn the_issuer_reports_why_it_refuses_a_joiner_and_tells_the_joiner_nothing
     guessed.key[0] ^= 1;
     let reserved = NodeName::new("reader").unwrap();
     let cases = [
-        (&guessed, name(), InviteRefusal::Unknown),
-        (&used, name(), InviteRefusal::Used(first.id)),
-        (&kept, taken.clone(), InviteRefusal::NameTaken(taken)),
+        (&guessed, name(), InviteRefusal::Unknown, None),
+        (
+            &used,
+            name(),
+            InviteRefusal::Used(first.id),
+            Some(DeclineReason::Used),
+        ),
+        (
+            &kept,
+            taken.clone(),
+            InviteRefusal::NameTaken(taken),
+            Some(DeclineReason::NameTaken),
+        ),
         (
             &kept,
             reserved.clone(),
             InviteRefusal::NameReserved(reserved),
+            Some(DeclineReason::NameReserved),
         ),
     ];
-    for (token, called, expected) in cases {
+    for (token, called, expected, told) in cases {
         let refused = joiner.net.enrol(token, &called).await.unwrap_err();
-        assert_eq!(refused, NetError::InviteRefused, "{expected:?}");
+        let declined = told.map(|why| NetError::InviteDeclined { why });
+        assert_eq!(refused, declined.unwrap_or(NetError::InviteRefused));
         let (node, given, why) = refusals.recv().await.unwrap();
         assert_eq!((node, given), (joiner.id, Some(called)));
         assert!(
