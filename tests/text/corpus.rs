@@ -142,6 +142,34 @@ fn key() -> NodeKey {
     NodeKey::from_seed(&[1; 32])
 }
 
+/// Returns the facts that releases which speak `p2pfs/3` do not know.
+fn replacements(time: Timestamp) -> [Fact; 4] {
+    let (share, path) = (ShareIndex(1), SharedPath::new(*b"a/b").unwrap());
+    let hash = ContentHash::of(b"x");
+    let entry = Entry {
+        kind: Kind::File {
+            hash,
+            size_bytes: 1,
+            executable: false,
+        },
+        mtime: time,
+        version_time: time,
+        sent_by: None,
+        replaces: vec![ContentHash::of(b"y"), ContentHash::of(b"z")],
+    };
+    let deleted = path.clone();
+    [
+        Fact::Entry { share, path, entry },
+        Fact::Gone {
+            path: deleted,
+            replaces: vec![hash],
+            time,
+        },
+        Fact::Terms { share, open: true },
+        Fact::Terms { share, open: false },
+    ]
+}
+
 fn records() -> Vec<Record> {
     let path = SharedPath::new(&b"docs/a.txt"[..]).unwrap();
     let (share, hash) = (ShareIndex(0), ContentHash::of(b"x"));
@@ -198,7 +226,8 @@ fn records() -> Vec<Record> {
             path: Bytes::from_static(b"sealed path"),
         },
     ];
-    let numbered = facts.into_iter().zip(1..);
+    let facts = facts.into_iter().chain(replacements(time));
+    let numbered = facts.zip(1..);
     numbered
         .map(|(fact, sequence)| Record { sequence, fact })
         .collect()

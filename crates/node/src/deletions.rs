@@ -112,3 +112,25 @@ impl Deletions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deletion_ends_with_its_reply_or_with_the_node() {
+        let (deletions, mut queue) = Deletions::new();
+        for expected in [Ok(()), Err(DeletionError::Full)] {
+            let waiting = deletions.clone();
+            let path = SharedPath::new(*b"d/f").unwrap();
+            let thread = std::thread::spawn(move || waiting.delete(path, Vec::new()));
+            let request = queue.blocking_recv().unwrap();
+            assert_eq!(request.path.as_bytes(), b"d/f");
+            request.reply.send(expected);
+            assert_eq!(thread.join().unwrap(), expected);
+        }
+        drop(queue);
+        let ended = deletions.delete(SharedPath::root(), Vec::new());
+        assert_eq!(ended, Err(DeletionError::Stopping));
+    }
+}

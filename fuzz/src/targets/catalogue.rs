@@ -53,12 +53,28 @@ fn entry(choose: &mut Unstructured<'_>) -> Result<Entry> {
         },
     };
     Ok(Entry {
-        kind,
         mtime: time(choose)?,
         version_time: time(choose)?,
         sent_by: None,
-        replaces: Vec::new(),
+        replaces: match kind {
+            Kind::File { .. } => contents(choose, 0)?,
+            _ => Vec::new(),
+        },
+        kind,
     })
+}
+
+/// Returns contents that a version replaces or a deletion deletes, at least `min`.
+fn contents(choose: &mut Unstructured<'_>, min: usize) -> Result<Vec<ContentHash>> {
+    let count = choose.int_in_range(min..=3)?;
+    let content = |choose: &mut Unstructured<'_>| {
+        let number = choose.int_in_range(1..=5u8)?;
+        Ok(match number {
+            1 => Kind::Directory.content(),
+            content => ContentHash::of(&[content]),
+        })
+    };
+    (0..count).map(|_| content(choose)).collect()
 }
 
 struct World {
@@ -82,7 +98,7 @@ impl World {
         let to = choose.choose_index(2)?;
         let author = &mut self.authors[at];
         let share = ShareIndex(choose.int_in_range(0..=1)?);
-        match choose.int_in_range(0..=12u8)? {
+        match choose.int_in_range(0..=15u8)? {
             0..=3 => {
                 let (path, entry) = (path(choose)?, entry(choose)?);
                 author
@@ -115,7 +131,17 @@ impl World {
                 self.observers[to].forget(&id(at as u8 + 1));
                 self.pulls[to][at] = None;
             }
-            _ => lie(choose, &mut self.observers[to])?,
+            12 => lie(choose, &mut self.observers[to])?,
+            13 => {
+                let open = choose.arbitrary()?;
+                let set = author.own_mut().set_open(share, open);
+                set.expect("within every budget");
+            }
+            _ => {
+                let (path, contents) = (path(choose)?, contents(choose, 1)?);
+                let deleted = author.own_mut().delete(&path, contents, time(choose)?);
+                assert_eq!(deleted, Ok(true), "within every budget");
+            }
         }
         let _more = self.observers[to].advance(choose.int_in_range(1..=8)?);
         let _changes = std::iter::from_fn(|| self.observers[to].poll_change()).count();
@@ -205,8 +231,17 @@ fn lie(choose: &mut Unstructured<'_>, observer: &mut Catalogue) -> Result<()> {
     let mut records = Vec::new();
     for _ in 0..choose.int_in_range(0..=4)? {
         let (share, path) = (ShareIndex(choose.arbitrary()?), path(choose)?);
-        let fact = match choose.int_in_range(0..=3u8)? {
+        let fact = match choose.int_in_range(0..=5u8)? {
             0 => Fact::Removed { share, path },
+            2 => Fact::Gone {
+                path,
+                replaces: contents(choose, 0)?,
+                time: time(choose)?,
+            },
+            3 => Fact::Terms {
+                share,
+                open: choose.arbitrary()?,
+            },
             1 => Fact::Have {
                 hash: ContentHash::of(&[choose.arbitrary()?]),
                 size_bytes: choose.arbitrary()?,

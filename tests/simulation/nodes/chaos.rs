@@ -24,9 +24,21 @@ const NAMES: &[&str] = &[
     "a", "a/b", "a/b.txt", "c.tar.gz", "d/e/f", "d/e", "g~node1", "g",
 ];
 
-/// Writes, replaces or removes a file.
+/// Writes, replaces or removes a file, in a share or through the mount.
 fn edit(world: &mut World, node: usize) {
-    let name = path(NAMES[world.rng.random_range(0..NAMES.len())]);
+    let name = NAMES[world.rng.random_range(0..NAMES.len())];
+    if world.nodes[node].running.is_some() {
+        match world.rng.random_range(0..6) {
+            0 => return world.delete(node, name),
+            1 | 2 => {
+                let number = world.rng.random_range(0..6);
+                let hash = world.library.write(number, 40_000 * number as usize);
+                return world.replace(node, name, hash);
+            }
+            _ => {}
+        }
+    }
+    let name = path(name);
     let share = ShareIndex(world.rng.random_range(0..2));
     let kind = match world.rng.random_range(0..10) {
         0 | 1 => return world.edit(node, (share, name), None),
@@ -205,5 +217,77 @@ fn nodes_that_lost_one_of_them_are_as_quiet_as_before() {
         world.run_for(120 * SECOND);
         let each_s = (sent(&world) - before) / 4 / 120;
         assert!(each_s < 1000, "{each_s} B/s from each");
+    });
+}
+
+/// Returns the listed names that begin with `start`, which all running nodes list.
+fn names_from(world: &World, start: &str) -> Vec<String> {
+    let listed = |node| crate::nodes::model::listing(&world.running(node).view);
+    let live = world.live();
+    assert!(live.iter().all(|node| listed(*node) == listed(live[0])));
+    let names = listed(live[0]).into_keys().map(|name| name.to_string());
+    names.filter(|name| name.starts_with(start)).collect()
+}
+
+#[test]
+fn edits_on_both_sides_of_a_partition_keep_both_and_a_deletion_hides_only_what_it_saw() {
+    each_seed(20, |seed| {
+        let mut world = furnished(4, seed, Weather::calm());
+        for name in ["edited", "deleted", "resolved"] {
+            let hash = world.content(1000);
+            world.replace(0, name, hash);
+        }
+        settle(&mut world, 30 * SECOND);
+        world.part(&[&[0, 1], &[2, 3]]);
+        world.run_for(SECOND);
+        for (node, name) in [
+            (1, "edited"),
+            (2, "edited"),
+            (2, "deleted"),
+            (3, "resolved"),
+        ] {
+            let hash = world.content(1000 + node);
+            world.replace(node, name, hash);
+            world.run_for(2 * SECOND);
+        }
+        world.delete(3, "deleted");
+        world.delete(1, "resolved");
+        world.run_for(30 * SECOND);
+        world.heal();
+        settle(&mut world, 60 * SECOND);
+        assert_eq!(names_from(&world, "edited"), ["edited", "edited~node1"]);
+        assert_eq!(names_from(&world, "deleted"), [""; 0]);
+        assert_eq!(names_from(&world, "resolved"), ["resolved"]);
+        let both = world.content(3000);
+        world.replace(0, "edited", both);
+        settle(&mut world, 30 * SECOND);
+        assert_eq!(names_from(&world, "edited"), ["edited"]);
+    });
+}
+
+#[test]
+fn a_node_that_was_away_or_lost_its_state_brings_nothing_back() {
+    each_seed(8, |seed| {
+        let mut world = furnished(4, seed, Weather::calm());
+        for (node, name) in [(2, "away"), (3, "lost"), (2, "away/gone"), (3, "lost gone")] {
+            let hash = world.content(1000);
+            world.replace(node, name, hash);
+        }
+        settle(&mut world, 30 * SECOND);
+        world.crash(2, Death::Power);
+        world.crash(3, Death::Process);
+        world.run_for(60 * SECOND);
+        let hash = world.content(2000);
+        world.replace(0, "lost", hash);
+        world.delete(1, "lost gone");
+        world.delete(0, "away/gone");
+        world.delete(1, "away");
+        world.run_for(600 * SECOND);
+        world.lose_state(3);
+        world.boot(2);
+        world.boot(3);
+        settle(&mut world, 60 * SECOND);
+        assert_eq!(names_from(&world, "lost"), ["lost"]);
+        assert_eq!(names_from(&world, "away"), [""; 0]);
     });
 }

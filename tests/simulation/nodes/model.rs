@@ -23,6 +23,10 @@ struct Said {
     name: String,
     entries: BTreeMap<(ShareIndex, SharedPath), Entry>,
     haves: BTreeSet<ContentHash>,
+    /// The deleted contents of each path, and the time of the deletion.
+    gone: BTreeMap<SharedPath, (Vec<ContentHash>, Timestamp)>,
+    /// The shares in which the replacements and deletions of other nodes count.
+    open: BTreeSet<ShareIndex>,
     live: bool,
 }
 
@@ -53,13 +57,15 @@ pub(super) fn listing(view: &View) -> Listing {
 pub(super) fn expected(world: &World) -> Listing {
     let mut saids = Saids::new();
     for node in world.nodes.iter().filter(|n| n.secret == 1) {
-        let said = if node.running.is_some() {
+        let said = if let Some(running) = &node.running {
             let complete = node.cache.iter().filter(|(_, c)| c.is_complete());
             Said {
                 name: node.name.to_string(),
                 entries: node.shares.clone(),
                 haves: complete.map(|(hash, _)| *hash).collect(),
                 live: true,
+                // No share has the deletions, only the log.
+                ..told(node.name.to_string(), running.machine.known(), &node.id)
             }
         } else {
             remembered(world, &node.id)
@@ -84,21 +90,35 @@ fn remembered(world: &World, author: &NodeId) -> Said {
             continue;
         }
         newest = rank;
-        said = Said {
-            name: signed.head.name.to_string(),
-            ..Said::default()
-        };
-        for record in records_of(catalogue, author) {
-            match record.fact {
-                Fact::Entry { share, path, entry } => {
-                    said.entries.insert((share, path), entry);
-                }
-                Fact::Have { hash, .. } => drop(said.haves.insert(hash)),
-                Fact::Removed { .. } | Fact::HaveNot { .. } => {}
-                // These nodes have no restricted shares, and replace and delete nothing.
-                Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {}
-                Fact::Gone { .. } | Fact::Terms { .. } => {}
+        said = told(signed.head.name.to_string(), catalogue, author);
+    }
+    said
+}
+
+/// Returns the log of a node as a catalogue has it.
+fn told(name: String, catalogue: &Catalogue, author: &NodeId) -> Said {
+    let mut said = Said {
+        name,
+        ..Said::default()
+    };
+    for record in records_of(catalogue, author) {
+        match record.fact {
+            Fact::Entry { share, path, entry } => {
+                said.entries.insert((share, path), entry);
             }
+            Fact::Have { hash, .. } => drop(said.haves.insert(hash)),
+            Fact::Gone {
+                path,
+                replaces,
+                time,
+            } => drop(said.gone.insert(path, (replaces, time))),
+            Fact::Terms { share, open } => {
+                said.open.retain(|it| *it != share);
+                said.open.extend(open.then_some(share));
+            }
+            Fact::Removed { .. } | Fact::HaveNot { .. } => {}
+            // These nodes have no restricted shares.
+            Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {}
         }
     }
     said
@@ -144,7 +164,39 @@ fn is_given(saids: &Saids, hash: &ContentHash) -> bool {
 
 type Candidate<'a> = (&'a NodeId, ShareIndex, &'a Entry);
 
-/// Returns the versions of each name that a live node can give, best first.
+/// Returns whether the replacements and deletions of a node count in a share of another.
+fn admits(saids: &Saids, (author, share): (&NodeId, ShareIndex), by: &NodeId) -> bool {
+    author == by || saids[author].open.contains(&share)
+}
+
+/// Returns whether a version or directory is deleted.
+fn is_deleted(saids: &Saids, path: &SharedPath, (author, share, entry): Candidate<'_>) -> bool {
+    saids.iter().any(|(by, said)| {
+        said.gone.get(path).is_some_and(|(contents, time)| {
+            entry.version_time <= *time
+                && contents.contains(&entry.kind.content())
+                && admits(saids, (author, share), by)
+        })
+    })
+}
+
+/// Returns whether a version is replaced by one of the versions of its path.
+fn is_replaced(saids: &Saids, old: Candidate<'_>, all: &[Candidate<'_>]) -> bool {
+    let (author, share, old) = old;
+    let content = old.kind.content();
+    all.iter().any(|(by, _, new)| {
+        let is_first = || old.replaces.is_empty() || content_key(new) < content_key(old);
+        let is_later = new.version_time > old.version_time
+            || new.version_time == old.version_time && is_first();
+        is_later
+            && new.replaces.contains(&content)
+            && new.kind.content() != content
+            && admits(saids, (author, share), by)
+    })
+}
+
+/// Returns the versions of each name that a live node can give and that are neither deleted nor
+/// replaced, best first.
 fn versions(saids: &Saids) -> BTreeMap<&SharedPath, Vec<Candidate<'_>>> {
     let mut versions: BTreeMap<&SharedPath, Vec<Candidate<'_>>> = BTreeMap::new();
     for (author, said) in saids {
@@ -154,13 +206,15 @@ fn versions(saids: &Saids) -> BTreeMap<&SharedPath, Vec<Candidate<'_>>> {
                 Kind::Symlink { .. } => said.live,
                 Kind::Directory => false,
             };
-            if givable {
+            if givable && !is_deleted(saids, path, (author, *share, entry)) {
                 let candidates = versions.entry(path).or_default();
                 candidates.push((author, *share, entry));
             }
         }
     }
     for candidates in versions.values_mut() {
+        let all = candidates.clone();
+        candidates.retain(|candidate| !is_replaced(saids, *candidate, &all));
         candidates.sort_by_key(|(author, share, entry)| {
             (
                 !saids[*author].live,
@@ -183,9 +237,11 @@ fn versions(saids: &Saids) -> BTreeMap<&SharedPath, Vec<Candidate<'_>>> {
 fn merge(saids: &Saids) -> Listing {
     let versions = versions(saids);
     let mut dirs = BTreeSet::new();
-    for said in saids.values().filter(|said| said.live) {
+    for (author, said) in saids.iter().filter(|(_, said)| said.live) {
         let entries = said.entries.iter();
         let explicit = entries.filter(|(_, entry)| entry.kind == Kind::Directory);
+        let explicit = explicit
+            .filter(|((share, path), entry)| !is_deleted(saids, path, (author, *share, entry)));
         dirs.extend(explicit.map(|((_, path), _)| path.clone()));
     }
     let named: Vec<SharedPath> = dirs

@@ -12,7 +12,7 @@ use p2pfs_membership::{ClusterConfig, MemberState};
 use p2pfs_node::machine::{NodeEvent, RequestId};
 use p2pfs_node::{Machine, MachineConfig};
 use p2pfs_proto::trust::{EpochSecret, Keyring, NodeKey, StoredTrust, TrustWrite};
-use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
+use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
 use p2pfs_proto::wire::native::tcp::{Request, Response};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::{Generation, NodeId, NodeName};
@@ -26,6 +26,8 @@ use crate::nodes::fetching::{Harness, Reader};
 const STORE_SPACING: Duration = Duration::from_millis(500);
 /// Bytes in memory for which the cache has no room.
 const UNCACHED_MAX_BYTES: u64 = 32 << 20;
+/// The share of each node in which the replacements and deletions of other nodes count.
+pub(super) const OPEN_SHARE: ShareIndex = ShareIndex(0);
 /// Number of records in one batch.
 const STORE_RECORDS: usize = 8192;
 
@@ -210,6 +212,16 @@ impl Node {
             Some(entry) => running.machine.own().put(now, share, path, entry),
             None => running.machine.own().remove(now, share, &path),
         }
+    }
+
+    /// Deletes the versions that a running node knows of a path.
+    pub(super) fn delete(&mut self, now: Instant, time: Timestamp, path: &SharedPath) {
+        let Some(running) = &mut self.running else {
+            return;
+        };
+        let contents = running.view.contents_at(path).hashes;
+        let deleted = running.machine.own().gone(now, time, path, contents);
+        deleted.expect("within every budget");
     }
 
     /// Returns whether any name in a share has this content.
@@ -447,6 +459,7 @@ impl Running {
                 self.machine.own().remove(now, share, &path);
             }
         }
+        self.machine.own().terms(now, OPEN_SHARE, true);
         for ((share, path), entry) in shares {
             self.machine
                 .own()

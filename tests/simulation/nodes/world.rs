@@ -22,7 +22,7 @@ use rand::{RngExt, SeedableRng};
 use crate::nodes::contents::Library;
 use crate::nodes::disk::Disk;
 use crate::nodes::network::{Due, Network, Parcel, Payload, Weather};
-use crate::nodes::running::{Manner, Node, Purpose, Running, TrustDisk};
+use crate::nodes::running::{Manner, Node, OPEN_SHARE, Purpose, Running, TrustDisk};
 
 /// The wall clock when a world begins, in seconds since 1970.
 const BEGIN_UNIX_S: u64 = 1_800_000_000;
@@ -211,6 +211,26 @@ impl World {
         self.settle(index);
     }
 
+    /// Puts a file into the open share of a running node, as a program that writes through the mount
+    /// does: it replaces all versions that the node knows, and is later than each of them.
+    pub(super) fn replace(&mut self, index: usize, name: &str, hash: ContentHash) {
+        let at = path(name);
+        let here = self.running(index).view.contents_at(&at);
+        let mut entry = self.file_entry(hash);
+        entry.version_time = entry.version_time.max(here.newest.next());
+        entry.replaces = here.hashes;
+        entry.replaces.retain(|replaced| *replaced != hash);
+        self.edit(index, (OPEN_SHARE, at), Some(entry));
+    }
+
+    /// Deletes a path as a program in the mount of a running node does: the node's own file, and
+    /// the versions that it knows of other nodes.
+    pub(super) fn delete(&mut self, index: usize, name: &str) {
+        let time = self.timestamp();
+        self.nodes[index].delete(self.now, time, &path(name));
+        self.edit(index, (OPEN_SHARE, path(name)), None);
+    }
+
     /// Returns an entry for a file of this content with the current time.
     pub(super) fn file_entry(&self, hash: ContentHash) -> Entry {
         let size_bytes = self.library.get(&hash).size_bytes();
@@ -221,13 +241,17 @@ impl World {
         })
     }
 
+    fn timestamp(&self) -> Timestamp {
+        Timestamp {
+            seconds: self.unix_s() as i64,
+            nanoseconds: 0,
+        }
+    }
+
     /// Returns an entry with the current time in whole seconds, so that two nodes often write at
     /// the same time.
     pub(super) fn entry(&self, kind: Kind) -> Entry {
-        let time = Timestamp {
-            seconds: self.unix_s() as i64,
-            nanoseconds: 0,
-        };
+        let time = self.timestamp();
         Entry {
             kind,
             mtime: time,

@@ -67,13 +67,59 @@ impl<'a> Model<'a> {
         is_free && self.may_have(author, path)
     }
 
-    fn lists_directory(&self, path: &SharedPath, (author, _, entry): &Candidate<'_>) -> bool {
-        let is_directory = entry.kind == Kind::Directory;
-        is_directory && self.live.contains(author) && self.may_have(*author, path)
+    /// Returns whether replacements and deletions of an author count against a candidate.
+    fn admits(&self, (author, share, _): &Candidate<'_>, by: usize) -> bool {
+        *author == by || self.said[*author].open.contains(share)
     }
 
-    fn is_givable(&self, path: &SharedPath, (author, _, entry): &Candidate<'_>) -> bool {
-        if !self.may_have_as(*author, entry, path) {
+    fn is_deleted(&self, path: &SharedPath, candidate: &Candidate<'_>) -> bool {
+        let entry = candidate.2;
+        let deletes = |(by, said): (usize, &Said)| {
+            let gone = said.gone.get(path);
+            gone.is_some_and(|(contents, at)| {
+                contents.contains(&entry.kind.content()) && entry.version_time <= *at
+            }) && self.admits(candidate, by)
+                && self.may_have(by, path)
+        };
+        self.said.iter().enumerate().any(deletes)
+    }
+
+    /// Returns whether a version is replaced by one of the versions of its path.
+    fn is_replaced(&self, candidate: &Candidate<'_>, all: &[Candidate<'_>]) -> bool {
+        let old = candidate.2;
+        all.iter().any(|by| {
+            let new = by.2;
+            let is_later = match new.version_time.cmp(&old.version_time) {
+                std::cmp::Ordering::Equal => {
+                    old.replaces.is_empty() || content_key(new) < content_key(old)
+                }
+                order => order.is_gt(),
+            };
+            let content = old.kind.content();
+            is_later
+                && new.kind.content() != content
+                && new.replaces.contains(&content)
+                && self.admits(candidate, by.0)
+                && !self.is_unserved(new)
+        })
+    }
+
+    fn is_unserved(&self, entry: &Entry) -> bool {
+        let is_unserved = |hash| self.unserved.iter().any(|it| it.hash == hash);
+        file_hash(entry).is_some_and(is_unserved)
+    }
+
+    fn lists_directory(&self, path: &SharedPath, candidate: &Candidate<'_>) -> bool {
+        let (author, _, entry) = candidate;
+        entry.kind == Kind::Directory
+            && self.live.contains(author)
+            && self.may_have(*author, path)
+            && !self.is_deleted(path, candidate)
+    }
+
+    fn is_givable(&self, path: &SharedPath, candidate: &Candidate<'_>) -> bool {
+        let (author, _, entry) = candidate;
+        if !self.may_have_as(*author, entry, path) || self.is_deleted(path, candidate) {
             return false;
         }
         match &entry.kind {
@@ -101,20 +147,21 @@ impl<'a> Model<'a> {
         dirs
     }
 
-    /// Returns the versions of each path that a live node can give, the best first.
+    /// Returns the versions of each path that a live node can give and that are neither deleted nor
+    /// replaced, the best first.
     fn versions(&self) -> BTreeMap<&'a SharedPath, Vec<Candidate<'a>>> {
         let mut versions: BTreeMap<&SharedPath, Vec<Candidate<'_>>> = BTreeMap::new();
         for (path, candidate) in self.all().filter(|(p, c)| self.is_givable(p, c)) {
             versions.entry(path).or_default().push(candidate);
         }
         for candidates in versions.values_mut() {
+            let all = candidates.clone();
+            candidates.retain(|candidate| !self.is_replaced(candidate, &all));
             candidates.sort_by_key(|(author, share, entry)| {
                 let time = std::cmp::Reverse(entry.version_time);
                 let gone = !self.live.contains(author);
-                let is_unserved = |hash| self.unserved.iter().any(|it| it.hash == hash);
-                let unserved = file_hash(entry).is_some_and(is_unserved);
                 (
-                    unserved,
+                    self.is_unserved(entry),
                     gone,
                     time,
                     content_key(entry),
@@ -269,7 +316,7 @@ fn check(view: &View, model: &Model<'_>) {
     }
     for (path, versions) in model.versions() {
         let known = view.versions(path);
-        let unlisted = [Rule::Owner, Rule::Givable];
+        let unlisted = [Rule::Owner, Rule::Givable, Rule::Deleted, Rule::Replaced];
         let is_listable = |it: &&Version| it.has_name || !unlisted.contains(&it.rule);
         let listable = known.iter().filter(is_listable);
         let listable = listable.filter(|it| it.kind != Kind::Directory);
@@ -315,6 +362,7 @@ proptest! {
         let state = &observer.catalogue.logs.merge.state();
         prop_assert_eq!(state.dirs.iter().flatten().count(), 1, "only the root is left");
         prop_assert!(state.contents.rows.is_empty());
+        prop_assert!(state.terms.is_empty());
         prop_assert_eq!(state.totals, Totals::default());
         prop_assert_eq!(state.known().count(), 1);
         prop_assert!(names(&observer.catalogue.view()).is_empty());

@@ -444,3 +444,93 @@ fn assert_as_shared(seed: u64, at: usize, node: &mut Catalogue, sharing: &[Shari
     expected.sort();
     assert_eq!(names(node), expected, "seed {seed}: node {at}");
 }
+
+/// Creates the entry of a file that replaces others.
+fn replacing(content: &str, seconds: i64, replaced: &[&str]) -> Entry {
+    Entry {
+        replaces: replaced.iter().map(|content| hash(content)).collect(),
+        ..file(content, seconds)
+    }
+}
+
+#[test]
+fn a_sealed_version_replaces_a_sealed_one_of_an_open_share_for_its_readers() {
+    let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
+    assert!(a.own_mut().set_open(SHARE, true).unwrap());
+    read_by(&mut a, Some(&[2, 3]));
+    put(&mut a, "f", file("old", 1));
+    read_by(&mut b, Some(&[1, 3]));
+    put(&mut b, "f", replacing("new", 2, &["old"]));
+    assert!(b.logs().is_of_first_form(&id_of(2)));
+    for from in [&mut a, &mut b] {
+        share(from, &mut c);
+    }
+    assert_eq!(names(&mut c), ["f"]);
+    // The list of readers changes, and all entries move to another number.
+    read_by(&mut a, Some(&[3]));
+    read_by(&mut b, Some(&[3]));
+    for from in [&mut a, &mut b] {
+        share(from, &mut c);
+        while c.advance(5) {}
+    }
+    assert_eq!(names(&mut c), ["f"]);
+    assert_eq!(shown(&c.view(), "f"), Some(hash("new")));
+    assert!(a.own_mut().set_open(SHARE, false).unwrap());
+    share(&mut a, &mut c);
+    while c.advance(5) {}
+    assert_eq!(names(&mut c), ["f", "f~n1"]);
+}
+
+#[test]
+fn a_clear_replacement_or_deletion_hides_nothing_in_a_share_with_readers() {
+    let [mut a, mut b, mut c] = [keyed(1), keyed(2), keyed(3)];
+    assert!(a.own_mut().set_open(SHARE, true).unwrap());
+    read_by(&mut a, Some(&[3]));
+    put(&mut a, "f", file("old", 1));
+    put(&mut a, "g", file("old", 1));
+    // The node is no reader, and has guessed the content.
+    put(&mut b, "f", replacing("new", 2, &["old"]));
+    let deleted = b.own_mut().delete(&path("g"), vec![hash("old")], time(2));
+    assert!(deleted.unwrap());
+    for from in [&mut a, &mut b] {
+        share(from, &mut c);
+    }
+    assert_eq!(names(&mut c), ["f", "f~n1", "g"]);
+    let standing = c.view().standing(&path("g"));
+    assert!(standing.others && standing.closed);
+}
+
+#[test]
+fn a_reader_names_no_private_content_in_the_clear() {
+    let [mut a, mut b] = [keyed(1), keyed(2)];
+    read_by(&mut a, Some(&[2]));
+    put(&mut a, "f", file("secret", 1));
+    share(&mut a, &mut b);
+    assert_eq!(b.view().contents_at(&path("f")).hashes, [hash("secret")]);
+    put(&mut b, "f", replacing("new", 2, &["secret", "other"]));
+    let own = b.own().entry(SHARE, &path("f")).unwrap();
+    assert_eq!(own.replaces, [hash("other")]);
+    let deleted = b
+        .own_mut()
+        .delete(&path("f"), vec![hash("secret")], time(2));
+    assert_eq!(deleted, Ok(false));
+    // A sealed entry may name it, until all nodes may read the share.
+    let other = ShareIndex(1);
+    let list = readers(&[1]);
+    b.reader_lists().set(other, Some(&list)).unwrap();
+    let entry = replacing("new", 2, &["secret"]);
+    b.own_mut().put(other, &path("f"), entry).unwrap();
+    let own = b.own().entry(other, &path("f")).unwrap();
+    assert_eq!(own.replaces, [hash("secret")]);
+    b.reader_lists().set(other, None).unwrap();
+    while b.reader_lists().restate() {}
+    let own = b.own().entry(other, &path("f")).unwrap();
+    assert_eq!(own.replaces, []);
+    let text = format!("{:?}", part_of_own(&mut b));
+    assert!(!text.contains(&format!("{:?}", hash("secret"))));
+}
+
+fn part_of_own(node: &mut Catalogue) -> LogPart {
+    let author = signed(node).head.author;
+    node.logs().part(&author, 0, 0).unwrap()
+}

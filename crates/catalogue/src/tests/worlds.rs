@@ -18,6 +18,28 @@ pub(super) const NAMES: [&str; NODES] = ["n0", "n1", "n0", "n2"];
 pub(super) struct Said {
     pub(super) entries: BTreeMap<(ShareIndex, SharedPath), Entry>,
     pub(super) haves: BTreeMap<ContentHash, u64>,
+    /// The deleted contents of each path, and the time of the deletion.
+    pub(super) gone: BTreeMap<SharedPath, (BTreeSet<ContentHash>, Timestamp)>,
+    /// The shares in which the replacements and deletions of other nodes count.
+    pub(super) open: BTreeSet<ShareIndex>,
+}
+
+impl Said {
+    /// Returns the time of a deletion: later than the author's former deletion, and than its own
+    /// versions with the contents.
+    fn time_of_deletion(
+        &self,
+        path: &SharedPath,
+        contents: &[ContentHash],
+        at: Timestamp,
+    ) -> Timestamp {
+        let here = self.entries.iter().filter(|((_, of), _)| of == path);
+        let named = here.filter(|(_, entry)| contents.contains(&entry.kind.content()));
+        let named = named.map(|(_, entry)| entry.version_time);
+        let former = self.gone.get(path).map(|(_, time)| *time);
+        let before = named.chain(former).map(Timestamp::next);
+        before.fold(at, Timestamp::max)
+    }
 }
 
 pub(super) fn node_id(author: usize) -> NodeId {
@@ -36,6 +58,17 @@ pub(super) enum Step {
     Remove {
         author: usize,
         nth: usize,
+    },
+    Delete {
+        author: usize,
+        path: SharedPath,
+        contents: Vec<ContentHash>,
+        at: Timestamp,
+    },
+    SetOpen {
+        author: usize,
+        share: u16,
+        open: bool,
     },
     Have {
         author: usize,
@@ -108,14 +141,30 @@ fn entries() -> impl Strategy<Value = Entry> {
         1 => prop_oneof![Just("x"), Just("y")]
             .prop_map(|target| Kind::Symlink { target: Bytes::from_static(target.as_bytes()) }),
     ]
-    .prop_flat_map(move |kind| (Just(kind), times.clone()))
-    .prop_map(|(kind, (mtime, version))| Entry {
+    .prop_flat_map(move |kind| {
+        let is_file = matches!(kind, Kind::File { .. });
+        let replaces = proptest::collection::vec(objects(), 0..=3 * usize::from(is_file));
+        (Just(kind), times.clone(), replaces)
+    })
+    .prop_map(|(kind, (mtime, version), replaces)| Entry {
         kind,
         mtime: time(mtime),
         version_time: time(version),
         sent_by: None,
-        replaces: Vec::new(),
+        replaces,
     })
+}
+
+/// Generates the contents of the objects that [`entries`] generates.
+fn objects() -> impl Strategy<Value = ContentHash> {
+    let link = |target: &'static str| Kind::Symlink {
+        target: Bytes::from_static(target.as_bytes()),
+    };
+    prop_oneof![
+        6 => (0..CONTENTS.len()).prop_map(|content| hash(CONTENTS[content])),
+        1 => Just(Kind::Directory.content()),
+        1 => prop_oneof![Just("x"), Just("y")].prop_map(move |target| link(target).content()),
+    ]
 }
 
 fn paths() -> impl Strategy<Value = SharedPath> {
@@ -149,6 +198,12 @@ pub(super) fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(author, share, path, entry)| Step::Put { author, share, path, entry }),
         4 => (author.clone(), any::<usize>())
             .prop_map(|(author, nth)| Step::Remove { author, nth }),
+        3 => (author.clone(), paths(), proptest::collection::vec(objects(), 1..4), 0i64..4)
+            .prop_map(|(author, path, contents, at)| {
+                Step::Delete { author, path, contents, at: time(at) }
+            }),
+        3 => (author.clone(), 0u16..2, any::<bool>())
+            .prop_map(|(author, share, open)| Step::SetOpen { author, share, open }),
         2 => (author.clone(), 0..CONTENTS.len())
             .prop_map(|(author, content)| Step::Have { author, content }),
         1 => (author.clone(), 0..CONTENTS.len())
@@ -296,6 +351,26 @@ impl World {
                     self.said[author].entries.remove(&(*share, path.clone()));
                 }
             }
+            Step::Delete {
+                author,
+                path,
+                contents,
+                at,
+            } => self.delete(author, path, contents, at),
+            Step::SetOpen {
+                author,
+                share,
+                open,
+            } => {
+                let share = ShareIndex(share);
+                let has_changed = if open {
+                    self.said[author].open.insert(share)
+                } else {
+                    self.said[author].open.remove(&share)
+                };
+                let set = self.authors[author].own_mut().set_open(share, open);
+                assert_eq!(set, Ok(has_changed));
+            }
             Step::Have { author, content } => {
                 let (hash, size) = (hash(CONTENTS[content]), CONTENTS[content].len() as u64);
                 self.authors[author].own_mut().have(hash, size).unwrap();
@@ -321,6 +396,22 @@ impl World {
             }
             other => self.observe(other),
         }
+    }
+
+    fn delete(
+        &mut self,
+        author: usize,
+        path: SharedPath,
+        contents: Vec<ContentHash>,
+        at: Timestamp,
+    ) {
+        let said = &mut self.said[author];
+        let time = said.time_of_deletion(&path, &contents, at);
+        let mut own = self.authors[author].own_mut();
+        assert!(own.delete(&path, contents.clone(), at).unwrap());
+        let (all, latest) = said.gone.entry(path).or_default();
+        all.extend(contents);
+        *latest = time;
     }
 
     fn observe(&mut self, step: Step) {

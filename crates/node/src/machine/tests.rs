@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::Offence;
 use bytes::Bytes;
-use p2pfs_catalogue::{Budgets, Cost};
+use p2pfs_catalogue::{Budgets, Cost, Rule};
 use p2pfs_membership::DownReason;
 use p2pfs_proto::trust::EpochSecret;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
@@ -255,6 +255,36 @@ impl MachineBench {
     fn lists(&mut self, index: usize, name: &str) -> bool {
         let view = self.machines[index].view();
         view.lookup(&path(name)).is_some()
+    }
+}
+
+#[test]
+fn a_deletion_reaches_other_nodes_and_its_log_can_be_pulled_at_once() {
+    let mut bench = MachineBench::new(2);
+    let now = bench.now;
+    bench.machines[0].own().terms(now, ShareIndex(0), true);
+    for name in ["one", "two"] {
+        bench.put(0, name, name);
+    }
+    bench.run(Duration::from_secs(2));
+    let now = bench.now;
+    for name in ["one", "two"] {
+        let machine = &mut bench.machines[1];
+        let (me, path) = (machine.me, path(name));
+        let contents = machine.view().contents_at(&path).hashes;
+        assert_eq!(contents, [ContentHash::of(name.as_bytes())]);
+        let deleted = machine
+            .own()
+            .gone(now, Timestamp::default(), &path, contents);
+        assert_eq!(deleted, Ok(true));
+        assert_eq!(machine.view().lookup(&path), None);
+        assert!(machine.known().logs().part(&me, 0, 0).is_some());
+    }
+    bench.run(Duration::from_secs(2));
+    for name in ["one", "two"] {
+        let versions = bench.machines[0].view().versions(&path(name));
+        assert_eq!(versions[0].rule, Rule::Deleted);
+        assert_eq!(versions[0].listed_as, None);
     }
 }
 

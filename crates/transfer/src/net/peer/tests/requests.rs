@@ -149,6 +149,26 @@ async fn answers_in_any_order_reach_their_requests() {
 }
 
 #[tokio::test]
+async fn a_request_tells_whether_its_sender_can_decode_replacements() {
+    let earlier = PeerLimits {
+        batches: false,
+        ..PeerLimits::default()
+    };
+    for (limits, can_decode) in [(PeerLimits::default(), true), (earlier, false)] {
+        let asker = Node::with_limits(1, limits);
+        let mut server = Node::new(1);
+        let seen = server.seen();
+        let serve = async {
+            let incoming = server.requests.recv().await.unwrap();
+            assert_eq!(incoming.has_replacements, can_decode);
+            incoming.reply.send(Response::NotHere);
+        };
+        let (answer, ()) = tokio::join!(asker.ask(&seen, Lane::Bulk), serve);
+        assert_eq!(answer, Ok(Response::NotHere));
+    }
+}
+
+#[tokio::test]
 async fn a_large_answer_arrives_completely() {
     let asker = Node::new(1);
     let mut server = Node::new(1);
