@@ -172,6 +172,17 @@ impl View {
         })
     }
 
+    /// Returns whether this node shares a directory under a path, whether or not it is listed.
+    pub fn has_own_directory(&self, path: &SharedPath) -> bool {
+        let Some((_, here, name)) = self.known_place(path) else {
+            return false;
+        };
+        let mut own = here
+            .candidates(name)
+            .filter(|row| row.author == self.merged.me);
+        own.any(|row| row.class == Class::Directory)
+    }
+
     /// Returns the contents of the versions of a path that are listed under conflict names.
     pub fn contents_beside(&self, path: &SharedPath) -> Vec<ContentHash> {
         let Some((_, here, name)) = self.known_place(path) else {

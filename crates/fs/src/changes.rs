@@ -926,15 +926,26 @@ impl Changes {
         !names.iter().any(|name| shows(name.as_bytes()))
     }
 
-    /// Removes what was written through the mount in a directory that shows no names: files that
-    /// other nodes deleted.
+    /// Removes what was written through the mount in a directory that shows no names: files and
+    /// directories that other nodes deleted.
     fn clear(&self, at: &UpperPlace) -> Result<(), FsError> {
         let upper = &at.folder.upper;
         for FoundName { name, kind, .. } in upper.names(&at.local).map_err(of_disk)? {
             let local = at.local.join(&name).map_err(|_| FsError::NameTooLong)?;
-            let is_marked = upper.mark(&local).ok().flatten().is_some();
-            if kind == FoundKind::File && is_marked {
-                upper.remove(&local).map_err(of_disk)?;
+            if upper.mark(&local).ok().flatten().is_none() {
+                continue;
+            }
+            match kind {
+                FoundKind::File => upper.remove(&local).map_err(of_disk)?,
+                FoundKind::Directory => {
+                    let folder = at.folder.clone();
+                    self.clear(&UpperPlace {
+                        folder,
+                        local: local.clone(),
+                    })?;
+                    upper.remove_directory(&local).map_err(of_disk)?;
+                }
+                FoundKind::Symlink | FoundKind::Other => {}
             }
         }
         Ok(())

@@ -7,7 +7,8 @@
 //!   is gone.
 //! * Another file on the disk with a mark is shown if it is not listed yet as it is now. If it is,
 //!   the listing decides, which knows what other nodes wrote since.
-//! * A file without a mark is shown once it is listed, like those of other shares.
+//! * A directory with a mark is shown until it is listed. Then the listing decides.
+//! * An object without a mark is shown once it is listed, like those of other shares.
 //!
 //! The other case of a change that is not listed yet is a deletion of other nodes' versions. This
 //! node's log has it before the call of the program returns. Until the kernel was notified of that
@@ -192,9 +193,11 @@ impl MountNamespace {
                 Some(ResolvedName::new(at.written(disk), mtime_of(&disk)))
             }
             Some((FoundKind::Directory, disk)) if found.is_none() => {
-                let is_marked = at.folder.upper.mark(&at.local).ok().flatten().is_some();
-                let is_shown = is_marked || folders.iter().any(|it| it.is_at_or_below(path));
-                is_shown.then(|| ResolvedName::new(Node::Directory, mtime_of(&disk)))
+                let is_place = folders.iter().any(|it| it.is_at_or_below(path));
+                let is_marked = || at.folder.upper.mark(&at.local).is_ok_and(|it| it.is_some());
+                let is_unlisted = !view.has_own_directory(path) && is_marked();
+                let directory = || ResolvedName::new(Node::Directory, mtime_of(&disk));
+                (is_place || is_unlisted).then(directory)
             }
             Some((FoundKind::Symlink, disk)) if found.is_none() => {
                 let target = at.folder.upper.link_target(&at.local).ok()?;

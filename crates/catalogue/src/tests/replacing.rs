@@ -496,6 +496,20 @@ fn only_a_log_with_replacements_has_records_of_a_later_form() {
 }
 
 #[test]
+fn a_deleted_directory_of_this_node_is_known_and_not_listed() {
+    let (mut a, mut b) = (node(1, "a"), node(2, "b"));
+    put(&mut a, "d", directory(5));
+    open(&mut a);
+    share(&mut a, &mut b);
+    assert!(a.view().has_own_directory(&path("d")) && !b.view().has_own_directory(&path("d")));
+    let contents = b.view().contents_at(&path("d")).hashes;
+    b.own_mut().delete(&path("d"), contents, time(9)).unwrap();
+    share(&mut b, &mut a);
+    assert_eq!(a.view().lookup(&path("d")), None);
+    assert!(a.view().has_own_directory(&path("d")));
+}
+
+#[test]
 fn a_directory_is_own_only_until_another_node_lists_something_in_it() {
     let (mut a, mut b) = (node(1, "a"), node(2, "b"));
     put(&mut a, "d/sub/one", file("one", 5));
