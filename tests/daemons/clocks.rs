@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use macro_rules_attribute::apply;
 
 use crate::support::daemon::*;
-use crate::support::process::{HANG_LIMIT, eventually, fake_clock};
+use crate::support::process::{HANG_LIMIT, WAIT_LIMIT, eventually, fake_clock};
 use crate::support::promise::{Need, promise};
 
 const NEEDS: &[Need] = &[];
@@ -44,7 +44,7 @@ fn one_and_two(cluster: &mut Cluster) -> (Node, Node) {
     let mut two = cluster.start_with(NodeOptions::unmounted("two"));
     let token = one.cli(&["invite"]).expect_ok();
     two.cli(&["join", token.trim()]).expect_ok();
-    one.cli(&["wait", "--peers", "1", "--timeout", "120s"])
+    one.cli(&["wait", "--peers", "1", "--timeout", WAIT_LIMIT])
         .expect_ok();
     two.wait_for_file("file");
     two.stop();
@@ -104,7 +104,7 @@ fn node_that_started_two_days_ahead_joins_once_its_clock_is_right() {
     eventually("status of one names the clock", HANG_LIMIT, is_named);
     fs::write(&clock, "+0\n").unwrap();
     for node in [&one, &two] {
-        node.cli(&["wait", "--peers", "1", "--timeout", "120s"])
+        node.cli(&["wait", "--peers", "1", "--timeout", WAIT_LIMIT])
             .expect_ok();
     }
     one.wait_for_file("of-tomorrow");

@@ -192,7 +192,7 @@ fn no_answering_peer_is_a_condition_until_one_is_back() {
     let condition = ("peers-down", "no other node answers");
     let restart = |node: &Node| {
         other.launch();
-        let wait = ["wait", "--peers", "1", "--timeout", "60s"];
+        let wait = ["wait", "--peers", "1", "--timeout", WAIT_LIMIT];
         node.cli(&wait).expect_ok();
     };
     assert_begins_and_ends(&mut node, condition, |_| (), restart);
@@ -258,7 +258,7 @@ fn assert_inotify_limit(kind: &str) {
         eventually("the next rescan", 2 * HANG_LIMIT, is_over);
         node.write("new", b"new");
         // The file must appear before the next rescan.
-        let wait = ["wait", "--file", "new", "--timeout", "20s"];
+        let wait = ["wait", "--file", "new", "--timeout", WAIT_LIMIT];
         node.cli(&wait).expect_ok();
     };
     let condition = ("share-problem", "the limit of inotify watches is reached");

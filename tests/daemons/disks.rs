@@ -137,7 +137,7 @@ fn a_path_through_a_bind_mount_of_a_folder_names_its_entry() {
     let node = cluster.start("one");
     fs::create_dir(node.share.join("docs")).unwrap();
     fs::write(node.share.join("docs/file"), "in").unwrap();
-    (node.cli(&["wait", "--file", "docs/file", "--timeout", "60s"])).expect_ok();
+    (node.cli(&["wait", "--file", "docs/file", "--timeout", WAIT_LIMIT])).expect_ok();
     let bound = node.home.join("bound");
     fs::create_dir(&bound).unwrap();
     let _bound = Disk::mount_bound(&node.mounted("docs"), &bound);

@@ -36,7 +36,7 @@ fn an_nfs_server_exports_the_folder_even_after_inodes_were_forgotten() {
     let reader = cluster.start("reader");
     let bytes = noise(7, 3 << 20);
     author.write("deep/er/file", &bytes);
-    (reader.cli(&["wait", "--file", "deep/er/file", "--timeout", "60s"])).expect_ok();
+    (reader.cli(&["wait", "--file", "deep/er/file", "--timeout", WAIT_LIMIT])).expect_ok();
     let state = cluster.folder.path().join("nfs");
     fs::create_dir(&state).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

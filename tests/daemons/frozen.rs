@@ -232,7 +232,9 @@ fn a_start_on_a_hanging_state_disk_says_so() {
         said.contains("state directory") && said.contains("does not answer")
     });
     drop(frozen);
-    hung.node.cli(&["wait", "--timeout", "60s"]).expect_ok();
+    hung.node
+        .cli(&["wait", "--timeout", WAIT_LIMIT])
+        .expect_ok();
     starting.signal(libc::SIGTERM);
     starting.finish(HANG_LIMIT);
 }

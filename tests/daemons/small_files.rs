@@ -76,7 +76,7 @@ fn two_nodes(cluster: &mut Cluster, config: &str) -> (Node, Node) {
         ..NodeOptions::new("reader")
     });
     reader
-        .cli(&["wait", "--peers", "1", "--timeout", "60s"])
+        .cli(&["wait", "--peers", "1", "--timeout", WAIT_LIMIT])
         .expect_ok();
     (author, reader)
 }

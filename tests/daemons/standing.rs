@@ -453,7 +453,7 @@ fn an_inbox_on_a_hung_disk_does_not_prevent_a_start() {
     drop(disk);
     taker.launch();
     sender
-        .cli(&["wait", "--peers", "1", "--timeout", "60s"])
+        .cli(&["wait", "--peers", "1", "--timeout", WAIT_LIMIT])
         .expect_ok();
     send().expect_ok();
     assert_eq!(fs::read(inbox.join("other")).unwrap(), b"other");

@@ -7,7 +7,7 @@ use macro_rules_attribute::apply;
 use serde_json::{Value, json};
 
 use crate::support::daemon::*;
-use crate::support::process::{HANG_LIMIT, eventually};
+use crate::support::process::{HANG_LIMIT, WAIT_LIMIT, eventually};
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
@@ -57,7 +57,7 @@ fn a_joiner_finds_the_others_even_if_restarted_right_away() {
         invite(&one, &[], &joiner);
         joiner.stop();
         joiner.launch();
-        let waited = ["wait", "--peers", "1", "--timeout", "90s"];
+        let waited = ["wait", "--peers", "1", "--timeout", WAIT_LIMIT];
         joiner.cli(&waited).expect_ok();
     }
 }

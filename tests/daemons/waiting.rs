@@ -30,7 +30,7 @@ fn an_awaited_file_is_in_the_folder() {
         let _listed = fs::read_dir(reader.mounted("dir")).map(Iterator::count);
         fs::create_dir_all(writer.share.join("dir")).unwrap();
         fs::write(writer.share.join(&name), name.as_bytes()).unwrap();
-        (reader.cli(&["wait", "--file", &name, "--timeout", "60s"])).expect_ok();
+        (reader.cli(&["wait", "--file", &name, "--timeout", WAIT_LIMIT])).expect_ok();
         assert_eq!(fs::read(&seen).unwrap(), name.as_bytes());
         let listed = fs::read_dir(reader.mounted("dir")).unwrap().count();
         assert_eq!(listed, round + 1);
@@ -78,8 +78,8 @@ fn a_path_through_a_linked_directory_is_the_same_in_every_command() {
     fs::create_dir(node.share.join("real")).unwrap();
     fs::write(node.share.join("real/file"), "in").unwrap();
     std::os::unix::fs::symlink("real", node.share.join("linked")).unwrap();
-    (node.cli(&["wait", "--file", "linked", "--timeout", "60s"])).expect_ok();
-    (node.cli(&["wait", "--file", "linked/file", "--timeout", "60s"])).expect_ok();
+    (node.cli(&["wait", "--file", "linked", "--timeout", WAIT_LIMIT])).expect_ok();
+    (node.cli(&["wait", "--file", "linked/file", "--timeout", WAIT_LIMIT])).expect_ok();
     assert_eq!(fs::read(node.mounted("linked/file")).unwrap(), b"in");
     for command in ["ls", "why"] {
         let said = node.cli(&[command, "linked/file"]).expect_ok();
@@ -123,8 +123,8 @@ fn events_report_a_new_node_by_its_name() {
     let mut cluster = Cluster::new();
     let nodes = cluster.start_all(&["first", "second"]);
     for (node, other) in [(&nodes[0], "second"), (&nodes[1], "first")] {
-        (node.cli(&["wait", "--peers", "1", "--timeout", "60s"])).expect_ok();
-        eventually("it is named", Duration::from_secs(60), || {
+        (node.cli(&["wait", "--peers", "1", "--timeout", WAIT_LIMIT])).expect_ok();
+        eventually("it is named", HANG_LIMIT, || {
             let told = node.cli(&["events", "--json"]).expect_ok();
             let lines = told
                 .lines()
@@ -175,6 +175,6 @@ fn a_file_of_one_node_can_be_awaited_by_its_hidden_path() {
         early.stderr
     );
     nodes[0].write("late", b"here");
-    (nodes[1].cli(&["wait", "--file", path, "--timeout", "60s"])).expect_ok();
+    (nodes[1].cli(&["wait", "--file", path, "--timeout", WAIT_LIMIT])).expect_ok();
     assert_eq!(fs::read(nodes[1].mounted(path)).unwrap(), b"here");
 }

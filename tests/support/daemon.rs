@@ -147,7 +147,7 @@ impl Cluster {
         let nodes: Vec<Node> = names.iter().map(|name| self.start(name)).collect();
         let others = (names.len() - 1).to_string();
         for node in &nodes {
-            node.cli(&["wait", "--peers", &others, "--timeout", "120s"])
+            node.cli(&["wait", "--peers", &others, "--timeout", WAIT_LIMIT])
                 .expect_ok();
         }
         nodes
@@ -209,7 +209,7 @@ impl Node {
     #[track_caller]
     pub(crate) fn launch(&mut self) {
         let mut running = start(&mut self.daemon_command());
-        let mut wait = vec!["wait", "--timeout", "120s"];
+        let mut wait = vec!["wait", "--timeout", WAIT_LIMIT];
         if self.options.mounted {
             wait.push("--mounted");
         }
@@ -261,7 +261,7 @@ impl Node {
     /// Waits until the path is listed on this node.
     #[track_caller]
     pub(crate) fn wait_for_file(&self, path: &str) {
-        self.cli(&["wait", "--file", path, "--timeout", "150s"])
+        self.cli(&["wait", "--file", path, "--timeout", WAIT_LIMIT])
             .expect_ok();
     }
 

@@ -19,6 +19,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Limit after which a test counts as hung. It is far more than any step takes on a slow machine.
 pub(crate) const HANG_LIMIT: Duration = Duration::from_secs(400);
+/// Limit of `p2pfs wait` for what must come. It is less than [`HANG_LIMIT`], so that the command
+/// says what it waits for.
+pub(crate) const WAIT_LIMIT: &str = "300s";
 
 /// The program under test.
 pub(crate) const P2PFS: &str = env!("CARGO_BIN_EXE_p2pfs");

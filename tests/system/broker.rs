@@ -12,7 +12,7 @@ use macro_rules_attribute::apply;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Signal;
 
-use crate::support::process::{Finished, P2PFS, connected, eventually, run};
+use crate::support::process::{Finished, P2PFS, WAIT_LIMIT, connected, eventually, run};
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount];
@@ -124,7 +124,7 @@ impl Daemon {
     }
 
     fn wait_until_mounted(&self) -> Finished {
-        self.command(&["wait", "--mounted", "--timeout", "60s"])
+        self.command(&["wait", "--mounted", "--timeout", WAIT_LIMIT])
     }
 
     /// Waits until its status has these words.

@@ -149,7 +149,7 @@ fn doctor_of_the_outer_side_tells_a_closed_firewall_from_a_machine_that_is_off()
     let [inner, outer] = ["n1", "n2"].map(|host| start_node(&lab, host, folder.path(), &[]));
     let mut wait = Command::new(P2PFS);
     wait.args(["wait", "--mounted", "--peers", "1", "--file", "n1.txt"]);
-    wait.args(["--timeout", "60s", "--socket"]);
+    wait.args(["--timeout", WAIT_LIMIT, "--socket"]);
     run(wait.arg(folder.path().join("n2/sock"))).expect_ok();
     let told = |code: i32, words: &str| {
         eventually(words, HANG_LIMIT, || {
@@ -212,7 +212,7 @@ fn doctor_names_a_closed_firewall_while_other_nodes_are_alive() {
     let [inner, outer, third] = hosts.map(|host| start_node(&lab, host, folder.path(), &[]));
     let mut wait = Command::new(P2PFS);
     wait.args(["wait", "--mounted", "--peers", "2", "--file", "n1.txt"]);
-    wait.args(["--timeout", "60s", "--socket"]);
+    wait.args(["--timeout", WAIT_LIMIT, "--socket"]);
     run(wait.arg(folder.path().join("n2/sock"))).expect_ok();
     let told = |code: i32, words: &str| {
         eventually(words, HANG_LIMIT, || {
@@ -242,7 +242,7 @@ fn failed_read_behind_a_new_firewall_is_a_warning_of_status_without_doctor() {
     fs::write(&big, vec![7; 4 << 20]).unwrap();
     let mut wait = Command::new(P2PFS);
     wait.args(["wait", "--mounted", "--peers", "1", "--file", "big"]);
-    wait.args(["--timeout", "60s", "--socket"]);
+    wait.args(["--timeout", WAIT_LIMIT, "--socket"]);
     run(wait.arg(folder.path().join("n2/sock"))).expect_ok();
     drop_incoming(&lab, "n1", "meta l4proto tcp");
     let read = || {

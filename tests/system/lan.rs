@@ -118,7 +118,7 @@ fn doctor_reports_a_node_of_another_cluster_on_the_lan() {
 
 pub(super) fn wait_until_mounted(host: &str, folder: &Path) {
     let mut wait = Command::new(P2PFS);
-    wait.args(["wait", "--mounted", "--timeout", "60s", "--socket"]);
+    wait.args(["wait", "--mounted", "--timeout", WAIT_LIMIT, "--socket"]);
     run(wait.arg(folder.join(host).join("sock"))).expect_ok();
 }
 
@@ -128,7 +128,7 @@ pub(super) fn expect_that_both_read(lab: &Lab, folder: &Path) {
         let home = folder.join(host);
         let mut wait = Command::new(P2PFS);
         wait.args(["wait", "--mounted", "--peers", "1", "--file", other]);
-        wait.args(["--timeout", "60s", "--socket"]);
+        wait.args(["--timeout", WAIT_LIMIT, "--socket"]);
         run(wait.arg(home.join("sock"))).expect_ok();
         let seen = run(lab.on(host).arg("cat").arg(home.join("mnt").join(other))).expect_ok();
         assert_eq!(format!("{seen}.txt"), other);
@@ -213,7 +213,14 @@ fn a_live_node_that_answers_no_file_requests_is_named() {
             .arg(home.join("sock"));
         run(command.args(&arguments[1..]))
     };
-    let wait = ["wait", "--mounted", "--file", "n2.txt", "--timeout", "60s"];
+    let wait = [
+        "wait",
+        "--mounted",
+        "--file",
+        "n2.txt",
+        "--timeout",
+        WAIT_LIMIT,
+    ];
     command(&wait).expect_ok();
     assert!(!command(&["peers"]).expect_ok().contains("mute"));
     let rule = ["rule", "add", "ipproto", "tcp", "blackhole"];
@@ -250,7 +257,7 @@ fn a_farewell_whose_datagrams_are_lost_is_received_over_a_connection() {
     };
     let token = ask("n1", &["invite"]).expect_ok();
     ask("n2", &["join", token.trim()]).expect_ok();
-    ask("n2", &["wait", "--peers", "1", "--timeout", "60s"]).expect_ok();
+    ask("n2", &["wait", "--peers", "1", "--timeout", WAIT_LIMIT]).expect_ok();
     let members = || ask("n1", &["trust"]).expect_ok().matches("since").count();
     assert_eq!(members(), 2);
     let rule = ["rule", "add", "ipproto", "udp", "blackhole"];

@@ -46,7 +46,7 @@ fn expect_that_both_read_and_doctor_is_well(limit_bytes: u32, losing: &[&str]) {
         let home = folder.join(host);
         let mut wait = Command::new(P2PFS);
         wait.args(["wait", "--mounted", "--peers", "1", "--file", other]);
-        wait.args(["--timeout", "60s", "--socket"]);
+        wait.args(["--timeout", WAIT_LIMIT, "--socket"]);
         run(wait.arg(home.join("sock"))).expect_ok();
         let read = read_on(&lab, host, &home.join("mnt").join(other));
         assert!(

@@ -35,7 +35,7 @@ impl Nodes<'_> {
     }
 
     fn wait_for_file(&self, host: &str, file: &str) {
-        let wait = ["wait", "--mounted", "--file", file, "--timeout", "60s"];
+        let wait = ["wait", "--mounted", "--file", file, "--timeout", WAIT_LIMIT];
         self.command(host, &wait).expect_ok();
     }
 
@@ -171,7 +171,7 @@ fn names_of_one_network_are_soon_in_the_other_through_a_node_with_two_network_ca
     let begun = Instant::now();
     let all = Nodes(folder.path());
     for (host, other) in [("n2", "n3.txt"), ("n3", "n2.txt")] {
-        let wait = ["wait", "--mounted", "--peers", "2", "--timeout", "60s"];
+        let wait = ["wait", "--mounted", "--peers", "2", "--timeout", WAIT_LIMIT];
         all.command(host, &wait).expect_ok();
         println!("{host} has the names after {:?}", begun.elapsed());
         let mounted = folder.path().join(host).join("mnt");
@@ -310,7 +310,7 @@ fn a_wait_for_peers_after_a_late_network_ends_when_their_names_are_there() {
     ip(&lab, "n1", "link set eth0 up");
     ip(&lab, "n1", "address add 10.77.0.1/24 brd + dev eth0");
     for (host, other) in [("n1", "n2.txt"), ("n2", "n1.txt")] {
-        let wait = ["wait", "--peers", "1", "--timeout", "60s"];
+        let wait = ["wait", "--peers", "1", "--timeout", WAIT_LIMIT];
         all.command(host, &wait).expect_ok();
         let mounted = folder.path().join(host).join("mnt");
         let listed = run(lab.on(host).arg("ls").arg(mounted)).expect_ok();

@@ -21,7 +21,7 @@ use p2pfs_types::id::{NodeId, NodeName};
 use p2pfs_types::path::SharedPath;
 
 /// Longer than anything here takes. A test waits for it only if it fails.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(400);
 
 /// Creates a store with one share for each element, named by its number. Each has a file `it` with
 /// this number as its content.

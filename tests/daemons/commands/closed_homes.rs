@@ -44,7 +44,7 @@ impl ClosedHome {
         run(chown.args(["-R", "65534:65534"]).arg(&node.home)).expect_ok();
         let mut command = node.daemon_command();
         let daemon = start(command.uid(NOBODY).gid(NOBODY).current_dir("/"));
-        node.cli(&["wait", "--timeout", "120s"]).expect_ok();
+        node.cli(&["wait", "--timeout", WAIT_LIMIT]).expect_ok();
         let home = folder.join("ann");
         for name in ["Pictures", "Music", "Private"] {
             fs::create_dir_all(home.join(name)).unwrap();

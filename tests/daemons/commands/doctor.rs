@@ -366,7 +366,7 @@ fn doctor_of_a_starting_or_stopping_daemon_names_the_phase_and_no_firewall() {
     };
     phase("is starting");
     fs::write(node.home.join("may-mount"), "").unwrap();
-    node.cli(&["wait", "--mounted", "--timeout", "60s"])
+    node.cli(&["wait", "--mounted", "--timeout", WAIT_LIMIT])
         .expect_ok();
     assert!(checks(&doctor(&node).1, "peer other").len() == 1);
     running.signal(libc::SIGTERM);

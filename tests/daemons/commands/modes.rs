@@ -109,7 +109,7 @@ fn a_caller_gets_through_the_socket_what_the_mounts_group_may() {
         &["ls", "d"],
         &["get", "d/a", "-o", "-"],
         &["why", "d/a"],
-        &["wait", "--file", "d/a", "--timeout", "60s"],
+        &["wait", "--file", "d/a", "--timeout", WAIT_LIMIT],
     ];
     assert!(cat_as(&open, ALICE, "d/a").status.success());
     assert!(!cat_as(&open, BOB, "d/a").status.success());

@@ -24,7 +24,7 @@ use serde_json::Value;
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::hostile::{Hostile, file, link};
-use crate::support::process::{HANG_LIMIT, eventually, status_kib};
+use crate::support::process::{HANG_LIMIT, WAIT_LIMIT, eventually, status_kib};
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
@@ -52,7 +52,7 @@ fn scene() -> Scene {
     let secret = cluster.folder.path().join("secret");
     let eve = Hostile::join(&secret, &[one.address, two.address]);
     for node in [&one, &two] {
-        node.cli(&["wait", "--peers", "2", "--timeout", "60s"])
+        node.cli(&["wait", "--peers", "2", "--timeout", WAIT_LIMIT])
             .expect_ok();
     }
     Scene {

@@ -47,7 +47,7 @@ impl Mixed {
         };
         let nodes = [start("alpha", "bridge = true"), start("beta", "")];
         for node in &nodes {
-            node.cli(&["wait", "--peers", "1", "--timeout", "60s"])
+            node.cli(&["wait", "--peers", "1", "--timeout", WAIT_LIMIT])
                 .expect_ok();
         }
         for peer in &peers {

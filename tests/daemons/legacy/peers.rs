@@ -166,7 +166,7 @@ fn a_script_can_await_list_and_explain_a_legacy_peers_file() {
     assert_ne!(node.cli(&["why", "theirs"]).status.code(), Some(0));
     let waited = node.cli(&["wait", "--file", "nobody has it", "--timeout", "1s"]);
     assert_eq!(waited.status.code(), Some(1));
-    node.cli(&["wait", "--file", "theirs", "--timeout", "20s"])
+    node.cli(&["wait", "--file", "theirs", "--timeout", WAIT_LIMIT])
         .expect_ok();
     assert_eq!(node.cli(&["ls"]).expect_ok(), "a\ntheirs\nz\n");
     let listed = node.cli(&["ls", "--json"]).expect_json();

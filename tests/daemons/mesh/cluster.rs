@@ -26,7 +26,7 @@ fn start(cluster: &mut Cluster, name: &str, from: &str) -> Node {
 fn meet(nodes: &[&Node]) {
     let others = (nodes.len() - 1).to_string();
     for node in nodes {
-        node.cli(&["wait", "--peers", &others, "--timeout", "60s"])
+        node.cli(&["wait", "--peers", &others, "--timeout", WAIT_LIMIT])
             .expect_ok();
     }
     // A node is addressed by its name once the name is known.

@@ -46,7 +46,7 @@ fn names_of_any_bytes_arrive_at_mesh_peers_and_inboxes_as_valid_names() {
         ..NodeOptions::new("open")
     });
     lab.node
-        .cli(&["wait", "--peers", "1", "--timeout", "60s"])
+        .cli(&["wait", "--peers", "1", "--timeout", WAIT_LIMIT])
         .expect_ok();
     let bob = MeshPeer::dial(&lab.mesh, BOB, "bob", 18002);
     eventually("bob is a peer", HANG_LIMIT, || lab.peers() == ["bob"]);

@@ -22,7 +22,7 @@ use rand::{RngExt, SeedableRng};
 use macro_rules_attribute::apply;
 
 use crate::support::daemon::*;
-use crate::support::process::look_again;
+use crate::support::process::{WAIT_LIMIT, look_again};
 use crate::support::promise::{Need, mount, promise};
 use namespace::{Contents, Namespace, Sharer};
 use reading::{Lister, OpenFile};
@@ -106,7 +106,7 @@ impl World {
         };
         let nodes: Vec<Node> = ["one", "two", "three"].iter().map(start).collect();
         for node in &nodes {
-            node.cli(&["wait", "--peers", "2", "--timeout", "60s"])
+            node.cli(&["wait", "--peers", "2", "--timeout", WAIT_LIMIT])
                 .expect_ok();
         }
         let key = |node: &Node| {

@@ -79,7 +79,7 @@ fn an_invited_node_joins_and_a_used_token_is_refused() {
     assert!(names_below(&second.mount).is_empty());
     second.cli(&["join", &token]).expect_ok();
     second
-        .cli(&["wait", "--peers", "1", "--timeout", "30s"])
+        .cli(&["wait", "--peers", "1", "--timeout", WAIT_LIMIT])
         .expect_ok();
     second.wait_for_file("a.txt");
     let third = cluster.start("three");

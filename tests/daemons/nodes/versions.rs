@@ -112,7 +112,7 @@ fn conflict_names_are_equal_everywhere_and_hide_nothing() {
     let second = other.start_with(options);
     let reader = cluster.start("reader");
     reader
-        .cli(&["wait", "--peers", "2", "--timeout", "60s"])
+        .cli(&["wait", "--peers", "2", "--timeout", WAIT_LIMIT])
         .expect_ok();
     let key = |node: &Node| {
         let status = node.cli(&["status", "--json"]).expect_json();

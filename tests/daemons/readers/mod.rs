@@ -65,7 +65,7 @@ fn world() -> Nodes {
             ..NodeOptions::new("reader")
         });
         reader
-            .cli(&["wait", "--peers", "1", "--timeout", "60s"])
+            .cli(&["wait", "--peers", "1", "--timeout", WAIT_LIMIT])
             .expect_ok();
         *world = Some(World {
             author,

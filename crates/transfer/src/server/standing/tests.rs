@@ -14,7 +14,7 @@ use p2pfs_share::{ShareConfig, ShareSet, ShareSpec};
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(400);
 
 struct World {
     _folder: tempfile::TempDir,

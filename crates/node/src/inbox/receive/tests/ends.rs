@@ -9,7 +9,7 @@ use std::thread;
 use super::*;
 
 /// Longer than anything here takes unless it is blocked.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(400);
 
 fn key(file: &[u8]) -> PushKey {
     (node(1), ContentHash::of(file))

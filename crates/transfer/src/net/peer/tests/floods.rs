@@ -13,7 +13,7 @@ use super::harness::*;
 use p2pfs_proto::wire::native::tcp::{Frame, FrameKind, HEADER_BYTES};
 use p2pfs_records::{EMPTY_RECORDS_MAX, OVERHEAD_BYTES, Opener, Sealer, TlsStream, testing};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(400);
 const DRIP_EACH: Duration = Duration::from_millis(50);
 
 /// Hostile end of a connection, which seals arbitrary bytes.

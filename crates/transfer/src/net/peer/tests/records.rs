@@ -192,7 +192,7 @@ async fn sealed(pieces: &[&[u8]]) -> Vec<u8> {
     wire
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(400);
 /// Time for sent bytes to arrive and wake their reader.
 const MOMENT: Duration = Duration::from_millis(2);
 
