@@ -9,7 +9,7 @@ use super::at_work::HasherProgress;
 use super::outboards::SMALL_FILE_MAX_BYTES;
 use super::outcome::{FinishedRead, HashOutcome};
 use super::queue::{DequeuedFile, PROMISED_MAX_BYTES};
-use super::reading::{Job, OpenedFile, Stoppable, called_off, conclude, open_job};
+use super::reading::{Job, OpenedFile, Stoppable, called_off, conclude, mark_of, open_job};
 use super::round_robin::RoundRobin;
 use super::shared::SharedState;
 use super::state::ListingState;
@@ -100,7 +100,7 @@ fn hash_at_once(
     buffer: &mut Vec<u8>,
 ) -> FinishedRead {
     match open_job(shared, &job) {
-        Err(outcome) => FinishedRead::of(job.taken.held, outcome),
+        Err(read) => *read,
         Ok(opened) if opened.size_bytes() > PROMISED_MAX_BYTES => {
             // it grew since it was checked
             FinishedRead::of(job.taken.held, HashOutcome::Elsewhere)
@@ -161,6 +161,7 @@ fn hash_small(
     FinishedRead {
         read_bytes,
         bytes: is_kept.then(|| buffer[..].into()),
+        mark: mark_of(&opened.file),
         ..FinishedRead::of(job.taken.held, outcome)
     }
 }

@@ -52,6 +52,12 @@ impl FileTimestamp {
         Duration::from_nanos(u64::try_from(apart).unwrap_or(u64::MAX))
     }
 
+    /// Returns the time after this duration.
+    pub(super) fn later_by(self, duration: Duration) -> Self {
+        let later = i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
+        Self::from_nanoseconds(self.total_nanoseconds().saturating_add(later))
+    }
+
     /// Returns the time at these nanoseconds since 1970.
     pub(super) fn from_nanoseconds(nanoseconds: i128) -> Self {
         let seconds = nanoseconds.div_euclid(1_000_000_000);

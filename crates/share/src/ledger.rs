@@ -22,6 +22,7 @@ use super::identity::{FileIdentity, FileTimestamp};
 use super::proof::{HashProof, KnownFile};
 use p2pfs_proto::wire::native::record::SHARES_MAX;
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::files::written::WrittenMark;
 use p2pfs_types::files::{PRIVATE_MODE, aside, is_damage, open_private, with_remedy};
 
 /// Name of the file in the state directory.
@@ -44,18 +45,27 @@ const LINKED_SHARES: TableDefinition<&[u8], u16> = TableDefinition::new("linked_
 /// device instead of the identity of the filesystem.
 const FILES: TableDefinition<(u64, u64), [u8; ROW_BYTES]> = TableDefinition::new("files");
 const ROW_BYTES: usize = 77;
+/// Marks of files that were written through the mount, by the keys of their rows. A row says whether
+/// there is one.
+const MARKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("marks");
+/// Set in the last byte of a row with a mark. An earlier version reads the hash of such a row as
+/// doubted.
+const HAS_MARK: u8 = 1 << 7;
 /// The latest time that the clock showed, as seconds and nanoseconds.
 const CLOCK: TableDefinition<(), (i64, u32)> = TableDefinition::new("clock");
 
 /// Remembered facts about a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LedgerRow {
     pub(super) identity: FileIdentity,
     pub(super) hash: ContentHash,
-    /// Version time: the mtime, or the time when this version was first seen if that is earlier.
+    /// Version time: the mtime, or the time when this version was first seen if that is earlier; for
+    /// a marked file the time of its last change.
     pub(super) first_seen: FileTimestamp,
     /// Proof that the file still has the hash.
     pub(super) proof: HashProof,
+    /// Mark of a file that was written through the mount.
+    pub(super) mark: Option<Arc<WrittenMark>>,
 }
 
 impl LedgerRow {
@@ -197,24 +207,34 @@ impl ShareLedger {
     /// Returns the remembered row of the file (dev, ino), regardless of its current state.
     pub(super) fn get(&self, dev: u64, ino: u64) -> Option<LedgerRow> {
         let key = (self.filesystems.identity(dev), ino);
-        let waiting = self.shared.waiting.lock().rows.get(&key).copied();
+        let waiting = self.shared.waiting.lock().rows.get(&key).cloned();
         if let Some(row) = waiting {
             return row.map(|row| row.on_device(dev));
         }
         let found = self.shared.with(|database| {
-            let files = database.begin_read()?.open_table(FILES)?;
+            let reading = database.begin_read()?;
+            let files = reading.open_table(FILES)?;
             let found = match files.get(key)? {
                 None if key.0 != dev => files.get((dev, ino))?,
                 found => found,
             };
-            Ok(found.map(|found| found.value()))
+            let Some(row) = found.map(|found| decode((dev, ino), &found.value())) else {
+                return Ok(None);
+            };
+            let (row, has_mark) = row;
+            let marks = has_mark.then(|| reading.open_table(MARKS)).transpose()?;
+            let mark = marks.map(|marks| marks.get(key)).transpose()?.flatten();
+            let mark = mark.and_then(|mark| WrittenMark::decode(mark.value()));
+            let mark = mark.map(Arc::new);
+            Ok(Some(LedgerRow { mark, ..row }))
         });
-        Some(decode((dev, ino), &found.ok()??))
+        found.ok()?
     }
 
     /// Remembers a row.
     pub(super) fn put(&self, row: LedgerRow) {
-        self.change(&row.identity, Some(row));
+        let identity = row.identity;
+        self.change(&identity, Some(row));
     }
 
     /// Forgets the hash of a file because it was found wrong.
@@ -227,10 +247,10 @@ impl ShareLedger {
         let by_device = (identity.dev, identity.ino);
         let mut waiting = self.shared.waiting.lock();
         if waiting.rows.len() < WAITING_MAX_ROWS || row.is_none() {
-            waiting.rows.insert(key, row);
             if row.is_none() && by_device != key {
                 waiting.rows.insert(by_device, None);
             }
+            waiting.rows.insert(key, row);
             self.shared.changed.notify_one();
         }
     }
@@ -308,6 +328,7 @@ impl LedgerShared {
             writing.open_table(SHARES)?;
             writing.open_table(LINKED_SHARES)?;
             writing.open_table(FILES)?;
+            writing.open_table(MARKS)?;
             writing.open_table(CLOCK)?;
             Ok(writing.commit()?)
         })
@@ -364,10 +385,15 @@ impl LedgerShared {
             let writing = database.begin_write()?;
             {
                 let mut files = writing.open_table(FILES)?;
+                let mut marks = writing.open_table(MARKS)?;
                 for (key, row) in rows {
                     match row {
                         Some(row) => files.insert(*key, encode(row))?.map(|_| ()),
                         None => files.remove(*key)?.map(|_| ()),
+                    };
+                    match row.as_ref().and_then(|row| row.mark.as_ref()) {
+                        Some(mark) => marks.insert(*key, &*mark.encode())?.map(|_| ()),
+                        None => marks.remove(*key)?.map(|_| ()),
                     };
                 }
                 if let Some(FileTimestamp {
@@ -387,9 +413,12 @@ impl LedgerShared {
     fn retain(&self, live: &HashSet<InodeKey>) -> Result<(), redb::Error> {
         self.with(|database| {
             let writing = database.begin_write()?;
-            writing
-                .open_table(FILES)?
-                .retain(|key, _| live.contains(&key))?;
+            let is_live = |key: &InodeKey| live.contains(key);
+            let mut files = writing.open_table(FILES)?;
+            files.retain(|key, _| is_live(&key))?;
+            let mut marks = writing.open_table(MARKS)?;
+            marks.retain(|key, _| is_live(&key))?;
+            drop((files, marks));
             Ok(writing.commit()?)
         })
     }
@@ -510,10 +539,14 @@ fn encode(row: &LedgerRow) -> [u8; ROW_BYTES] {
         // an earlier version takes it for a doubted hash
         HashProof::Reports => 2,
     };
+    if row.mark.is_some() {
+        bytes[76] |= HAS_MARK;
+    }
     bytes
 }
 
-fn decode((dev, ino): InodeKey, bytes: &[u8; ROW_BYTES]) -> LedgerRow {
+/// Decodes a row without its mark. Also returns whether it has one.
+fn decode((dev, ino): InodeKey, bytes: &[u8; ROW_BYTES]) -> (LedgerRow, bool) {
     let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
     let stamp = |at: usize| {
         let nanoseconds = u32::from_le_bytes(std::array::from_fn(|i| bytes[at + 8 + i]));
@@ -527,16 +560,18 @@ fn decode((dev, ino): InodeKey, bytes: &[u8; ROW_BYTES]) -> LedgerRow {
         ctime: stamp(20),
     };
     let hash = ContentHash::new(std::array::from_fn(|i| bytes[44 + i]));
-    LedgerRow {
+    let row = LedgerRow {
         identity,
         hash,
         first_seen: stamp(32),
-        proof: match bytes[76] {
+        proof: match bytes[76] & !HAS_MARK {
             0 => HashProof::Times,
             2 => HashProof::Reports,
             _ => HashProof::Missing,
         },
-    }
+        mark: None,
+    };
+    (row, bytes[76] & HAS_MARK != 0)
 }
 
 #[cfg(test)]
@@ -561,6 +596,12 @@ mod tests {
                 1 => HashProof::Missing,
                 _ => HashProof::Reports,
             },
+            mark: (ino % 2 == 0).then(|| {
+                Arc::new(WrittenMark {
+                    replaces: vec![hash; 3],
+                    ..WrittenMark::default()
+                })
+            }),
         }
     }
 

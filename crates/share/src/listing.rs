@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::config::{Known, ShareEvent};
 use super::dependent_names::DependentNames;
@@ -21,11 +21,12 @@ use super::proof::{HashProof, KnownFile, Told};
 use super::renamed::{DepartedFiles, LeavingNames, MovedContents};
 use super::shares::OfferedShares;
 use super::tree::{DirectoryBody, FileBody, NodeBody, Slot, SymlinkBody, Tree, TreeNode};
-use super::version_clock::{ClockChange, ClockStep, VersionClock};
+use super::version_clock::{AHEAD_MAX, ClockChange, ClockStep, VersionClock};
 use super::watch::Cause;
 use super::writable::WriteAccess;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex};
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::files::written::{MarkTime, WrittenMark};
 use p2pfs_types::path::SharedPath;
 
 /// Maximum names of one content that are searched for other names of a changed file. The rescan
@@ -39,6 +40,30 @@ pub(super) struct Recheck {
     pub(super) name: Box<[u8]>,
     pub(super) cause: Cause,
     pub(super) told: Told,
+}
+
+/// How a file is listed.
+#[derive(Clone, Debug)]
+pub(super) struct HashedFile {
+    pub(super) hash: ContentHash,
+    /// Mark of a file that was written through the mount.
+    pub(super) mark: Option<Arc<WrittenMark>>,
+    /// Proof that the file has the hash.
+    pub(super) proof: HashProof,
+}
+
+/// Returns a version time that is not in the future. That of a marked file may be as far ahead as
+/// other nodes accept, because the version that it replaces may be by a clock that is ahead.
+fn shown_at(version: FileTimestamp, hashed: &HashedFile, now: FileTimestamp) -> FileTimestamp {
+    match &hashed.mark {
+        Some(_) => version.seen_at(now.later_by(AHEAD_MAX)),
+        None => version.seen_at(now),
+    }
+}
+
+/// Returns the first time after that of a mark.
+fn just_after(time: MarkTime) -> FileTimestamp {
+    FileTimestamp::new(time.seconds, time.nanoseconds).later_by(Duration::from_nanos(1))
 }
 
 /// The own directory of a share, as it was when it was walked.
@@ -298,14 +323,14 @@ impl ShareListing {
         &mut self,
         slot: Slot,
         seen: &NameStat,
-        hash: ContentHash,
-        proof: HashProof,
+        hashed: HashedFile,
         is_witnessed: bool,
     ) {
         let before = self.entry(slot);
         let now = self.clock.now();
-        let first_seen = self.first_seen(slot, &seen.identity, &hash, now);
-        let version = first_seen.seen_at(now);
+        let first_seen = self.first_seen(slot, &seen.identity, &hashed, now);
+        let version = shown_at(first_seen, &hashed, now);
+        let HashedFile { hash, mark, proof } = hashed;
         let Some(old) = self.tree.file(slot) else {
             return;
         };
@@ -322,6 +347,7 @@ impl ShareListing {
             witnessed: is_witnessed && self.sees_writes(slot),
         };
         self.tree.set_file(slot, file, version);
+        self.tree.set_mark(slot, mark.clone());
         self.count(slot, 1);
         self.tree.record_content(slot, &hash);
         self.kept.record_shown(&hash, true, Instant::now());
@@ -330,9 +356,11 @@ impl ShareListing {
             hash,
             first_seen,
             proof,
+            mark,
         };
         let known = self.ledger.get(row.identity.dev, row.identity.ino);
-        if known != Some(row) {
+        let known_hash = known.as_ref().map(|row| row.hash);
+        if known.as_ref() != Some(&row) {
             self.ledger.put(row);
         }
         if before != self.entry(slot) {
@@ -348,7 +376,7 @@ impl ShareListing {
         if seen.links > 1 {
             // the file's former content under this name, and its last content under any name
             let before = old.listed.then_some(old.hash);
-            let before = before.into_iter().chain(known.map(|row| row.hash));
+            let before = before.into_iter().chain(known_hash);
             self.recheck_other_names(file.identity, before.chain([hash]));
         }
         self.recheck_private_names(slot, &file.identity);
@@ -364,9 +392,13 @@ impl ShareListing {
         is_proven: bool,
     ) {
         let row = self.ledger.get(seen.identity.dev, seen.identity.ino);
-        let proof = row.filter(|_| is_proven).map(|row| row.proof);
-        let proof = proof.unwrap_or(HashProof::Missing);
-        self.list_file(slot, seen, hash, proof, true);
+        let proof = row.as_ref().filter(|_| is_proven).map(|row| row.proof);
+        let file = HashedFile {
+            hash,
+            mark: row.filter(|row| row.hash == hash).and_then(|row| row.mark),
+            proof: proof.unwrap_or(HashProof::Missing),
+        };
+        self.list_file(slot, seen, file, true);
     }
 
     /// Returns whether the kernel reports every write to a file that is made through this name.
@@ -374,6 +406,13 @@ impl ShareListing {
         let parent = self.tree.get(slot).map(|node| node.parent);
         let directory = parent.and_then(|parent| self.tree.directory(parent));
         directory.is_some_and(|directory| directory.is_local && directory.watch.is_some())
+    }
+
+    /// Returns whether the mount writes into the share of a name.
+    pub(super) fn is_writable(&self, slot: Slot) -> bool {
+        let share = self.tree.get(slot).map(|node| node.share);
+        let share = share.and_then(|share| self.shares.by_index.get(&share));
+        share.is_some_and(|share| share.spec.writable)
     }
 
     /// Returns the bytes of a listed name, if no report since it was listed said that they may have
@@ -436,37 +475,44 @@ impl ShareListing {
     }
 
     /// Returns the version time of a file: its mtime, or the time when this version was first seen
-    /// if that is earlier. If the result would be in the future because the clock was set back by
-    /// more than a day, it is the present until then.
+    /// if that is earlier. That of a marked file is when it was written, but later than the versions
+    /// that it replaces. If the result would be in the future because the clock was set back by more
+    /// than a day, it is the present until then.
     pub(super) fn version_of(
         &self,
         slot: Slot,
         identity: &FileIdentity,
-        hash: &ContentHash,
+        hashed: &HashedFile,
         now: FileTimestamp,
     ) -> FileTimestamp {
-        self.first_seen(slot, identity, hash, now).seen_at(now)
+        shown_at(self.first_seen(slot, identity, hashed, now), hashed, now)
     }
 
-    /// Returns the mtime of a version, or the time when it was first seen if that is earlier. A
-    /// version is the bytes and the mtime, under this or another name of the same file.
+    /// Returns the mtime of a version, or the time when it was first seen if that is earlier; for a
+    /// marked file the time of its last change. A version is the bytes, the mtime and the mark,
+    /// under this or another name of the same file.
     fn first_seen(
         &self,
         slot: Slot,
         identity: &FileIdentity,
-        hash: &ContentHash,
+        HashedFile { hash, mark, .. }: &HashedFile,
         now: FileTimestamp,
     ) -> FileTimestamp {
         let mtime = identity.mtime;
         let row = self.ledger.get(identity.dev, identity.ino);
-        let row = row.filter(|row| row.hash == *hash && row.identity.mtime == mtime);
+        let row = row.filter(|row| (row.hash, row.identity.mtime) == (*hash, mtime));
+        let row = row.filter(|row| row.mark == *mark);
         let listed = || {
             let file = self.tree.file(slot)?;
             let is_it = file.listed && file.hash == *hash && file.identity.mtime == mtime;
+            let is_it = is_it && self.tree.mark(slot) == mark.as_ref();
             is_it.then(|| self.tree.version(slot, &file))
         };
         let known = row.map(|row| row.first_seen).or_else(listed);
-        known.unwrap_or_else(|| mtime.seen_at(now))
+        known.unwrap_or_else(|| match mark {
+            Some(mark) => identity.ctime.seen_at(now).max(just_after(mark.after)),
+            None => mtime.seen_at(now),
+        })
     }
 
     /// Reads the system clock, and corrects the versions that a wrong clock has dated.
@@ -490,7 +536,10 @@ impl ShareListing {
                 continue;
             };
             let seen = step.corrected(self.tree.version(slot, &file));
-            let version = file.identity.mtime.min(seen);
+            let version = match self.tree.mark(slot) {
+                Some(_) => seen,
+                None => file.identity.mtime.min(seen),
+            };
             self.tree.set_file(slot, file, version);
             let row = self.ledger.get(file.identity.dev, file.identity.ino);
             if let Some(row) = row.filter(|row| row.hash == file.hash) {

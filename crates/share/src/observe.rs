@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::identity::{FileIdentity, FileTimestamp, NameStat, is_recent};
 use super::left_out::LeftOutWhy;
-use super::listing::ShareListing;
+use super::listing::{HashedFile, ShareListing};
 use super::name_state::{FoundBy, Observation};
 use super::order::DiscoveredBy;
 use super::proof::{HashProof, Told, Verdict, is_fresh, judge};
@@ -205,9 +205,14 @@ impl<'a> NameUpdate<'a> {
         let proof = row.map_or(HashProof::Missing, |row| row.proof);
         let version = listing.tree.version(slot, &file);
         let clock = listing.clock.now();
-        if version != listing.version_of(slot, &seen.identity, &file.hash, clock) {
+        let hashed = HashedFile {
+            hash: file.hash,
+            mark: listing.tree.mark(slot).cloned(),
+            proof,
+        };
+        if version != listing.version_of(slot, &seen.identity, &hashed, clock) {
             // it lay in the future while the clock was set back by more than a day
-            listing.list_file(slot, seen, file.hash, proof, file.witnessed);
+            listing.list_file(slot, seen, hashed, file.witnessed);
         } else if !file.witnessed && told.keeps_file() && proof == HashProof::Times {
             file.witnessed = listing.sees_writes(slot);
             listing.tree.set_file(slot, file, version);

@@ -8,6 +8,7 @@ use super::identity::{FileIdentity, NameStat};
 use super::proof::HashProof;
 use super::watch::Cause;
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::files::written::WrittenMark;
 
 /// Result of reading one file.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +64,8 @@ pub(super) struct FinishedRead {
     pub(super) outcome: HashOutcome,
     /// Full content, if the file is small and was just written.
     pub(super) bytes: Option<Arc<[u8]>>,
+    /// Mark of a file that was written through the mount.
+    pub(super) mark: Option<Arc<WrittenMark>>,
     /// Listed version of the file from whose outboard the hash was made.
     pub(super) extends: Option<ContentHash>,
     /// Bytes of the file that were read.
@@ -95,6 +98,7 @@ impl FinishedRead {
             held,
             outcome,
             bytes: None,
+            mark: None,
             extends: None,
             read_bytes: 0,
             overtaken: false,

@@ -24,6 +24,9 @@
 //! (`reading::open_job`). `touch(1)` itself opens the file for writing. The kernel reports its
 //! close as that of a writer, so the file is read.
 //!
+//! A file that was written through the mount has a mark, which changes the ctime and no byte. In a
+//! writable share, a new ctime therefore also has a hasher open the file, and read the mark alone.
+//!
 //! A hash that no proof holds for yet is *doubted* ([`HashProof::Missing`]). If its names stay
 //! witnessed for the quiet period, the reports prove it. Otherwise the file is read again. A file
 //! with a doubted hash is listed, because each byte is checked against the hash before it is sent.
@@ -107,7 +110,7 @@ pub(super) enum Verdict {
     Listed { is_closed: bool },
     /// It has the bytes of this hash.
     Known { hash: ContentHash, is_proven: bool },
-    /// It has these bytes and another mtime, if no process has it open for writing.
+    /// It has these bytes and another mtime or mark, if no process has it open for writing.
     Dated(KnownFile),
     /// It must be read.
     Unknown,
@@ -123,6 +126,7 @@ pub(super) fn judge(
 ) -> Verdict {
     let listed = listing.tree.file(slot).filter(|file| file.listed);
     let row = listing.ledger.get(seen.identity.dev, seen.identity.ino);
+    let row = row.as_ref();
     let is_written = told == Told::Written;
     if listed.is_some_and(|file| file.identity == seen.identity) {
         let is_doubted = row.is_some_and(|row| row.proof != HashProof::Times);
@@ -151,11 +155,14 @@ pub(super) fn judge(
         Told::Created => row.and_then(|row| listing.witnesses_of(slot, &row.known()).next()),
         Told::Nothing | Told::Removed | Told::Written => None,
     };
+    let may_be_marked = row.is_some_and(|row| row.mark.is_some()) || listing.is_writable(slot);
     match known.filter(|known| is_continued(listing, slot, seen, known)) {
-        Some(known) if known.identity.mtime == seen.identity.mtime => Verdict::Known {
-            hash: known.hash,
-            is_proven: false,
-        },
+        Some(known) if known.identity.mtime == seen.identity.mtime && !may_be_marked => {
+            Verdict::Known {
+                hash: known.hash,
+                is_proven: false,
+            }
+        }
         Some(known) => Verdict::Dated(known),
         None => Verdict::Unknown,
     }

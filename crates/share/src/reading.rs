@@ -9,18 +9,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustix::fs::fstat;
+use rustix::fs::{fdatasync, fstat};
 
 use super::at_work::HasherProgress;
 use super::beneath::{Beneath, Writers, is_absence, is_want, writers_of};
 use super::extension::KnownStart;
 use super::identity::{FileIdentity, FileTimestamp, NameStat};
 use super::outboards::SMALL_FILE_MAX_BYTES;
-use super::outcome::{HashOutcome, HashTrust};
+use super::outcome::{FinishedRead, HashOutcome, HashTrust};
 use super::proof::{KnownFile, is_fresh};
 use super::queue::DequeuedFile;
 use super::shared::SharedState;
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::files::written::{self, WrittenMark};
 use p2pfs_types::files::{self, is_full};
 use p2pfs_types::path::SharedPath;
 
@@ -73,10 +74,12 @@ impl OpenedFile {
     }
 }
 
-/// Opens a file to be read. Returns an outcome instead if a process may still be writing it, or if
-/// its bytes are known.
-pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, HashOutcome> {
-    let (file, seen) = open(&shared.beneath, job)?;
+/// Opens a file to be read. Returns a finished read instead if a process may still be writing it,
+/// or if its bytes are known. A file with a mark is on its disk then, so that the version that
+/// other nodes get survives a power cut.
+pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, Box<FinishedRead>> {
+    let unread = |outcome| Box::new(FinishedRead::of(job.taken.held, outcome));
+    let (file, seen) = open(&shared.beneath, job).map_err(unread)?;
     let now = FileTimestamp::now();
     let age = age_of(&seen.identity, now);
     let recent = is_fresh(&seen.identity, now, shared.intervals.quiet);
@@ -93,7 +96,11 @@ pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, Ha
         Writers::Unknown => job.taken.held.sure,
     };
     if !is_done {
-        return Err(HashOutcome::BeingWritten(age));
+        return Err(unread(HashOutcome::BeingWritten(age)));
+    }
+    let mark = mark_of(&file);
+    if mark.is_some() && fdatasync(&file).is_err() {
+        return Err(unread(HashOutcome::Want));
     }
     if let Some(known) = job.witnessed.filter(|_| found == Some(Writers::None))
         && seen.identity.is_inode_of(&known.identity)
@@ -101,12 +108,16 @@ pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, Ha
     {
         // Nothing was written since the hash was made. The close of a process that stored through a
         // mapping was reported by now, and then the result does not count.
-        return Err(HashOutcome::Hashed {
+        let outcome = HashOutcome::Hashed {
             seen,
             hash: known.hash,
             trust: HashTrust::Racy { is_open: false },
             unwritten: false,
-        });
+        };
+        return Err(Box::new(FinishedRead {
+            mark,
+            ..FinishedRead::of(job.taken.held, outcome)
+        }));
     }
     Ok(OpenedFile {
         file,
@@ -114,6 +125,13 @@ pub(super) fn open_job(shared: &SharedState, job: &Job) -> Result<OpenedFile, Ha
         recent,
         unwritten: writers == Writers::None,
     })
+}
+
+/// Returns the mark of a file that was written through the mount. If it is read after the attributes
+/// of the file, a later change of the mark shows in the ctime.
+pub(super) fn mark_of(file: &File) -> Option<Arc<WrittenMark>> {
+    let mark = written::read(file).ok().flatten();
+    mark.map(Arc::new)
 }
 
 /// Returns the time since a file seems to have changed last.

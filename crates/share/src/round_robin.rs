@@ -56,7 +56,7 @@ impl RoundRobin {
         let mut ended = Vec::new();
         let opened = match open_job(shared, &job) {
             Ok(opened) => opened,
-            Err(outcome) => return vec![FinishedRead::of(job.taken.held, outcome)],
+            Err(read) => return vec![*read],
         };
         let size_bytes = opened.size_bytes();
         if size_bytes > FILE_MAX_BYTES {

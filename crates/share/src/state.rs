@@ -15,7 +15,7 @@ use super::exclude::Exclude;
 use super::identity::{FileIdentity, NameStat};
 use super::ledger::ShareLedger;
 use super::left_out::LeftOutWhy;
-use super::listing::{LINKS_LOOKED_AT_MAX, ShareListing};
+use super::listing::{HashedFile, LINKS_LOOKED_AT_MAX, ShareListing};
 use super::name_state::{ListingChange, NameFacts, NameState, Observation};
 use super::observe::{NameUpdate, ObservedName};
 use super::offered::OfferedShare;
@@ -349,8 +349,12 @@ impl ListingState {
             if let Some(bytes) = read.bytes {
                 self.listing.kept.put(hash, bytes);
             }
-            self.listing
-                .list_file(slot, &seen, hash, trust.proof(), is_witnessed);
+            let file = HashedFile {
+                hash,
+                mark: read.mark,
+                proof: trust.proof(),
+            };
+            self.listing.list_file(slot, &seen, file, is_witnessed);
             self.suspect_names(contradicted);
         }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 use super::identity::{FileIdentity, FileTimestamp};
 use super::left_out::LeftOutWhy;
@@ -15,6 +16,7 @@ pub(super) use super::packed::FileBody;
 use super::packed::{PackedFile, Packing};
 use super::runs::Runs;
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::files::written::WrittenMark;
 use p2pfs_types::path::SharedPath;
 
 /// Position of a name in the tree; reused once the name is gone.
@@ -120,6 +122,8 @@ pub(super) struct Tree {
     contents: Runs<(u32, Slot)>,
     /// Version times of listed files that differ from their mtimes.
     versions: BTreeMap<Slot, FileTimestamp>,
+    /// Marks of listed files that were written through the mount.
+    marks: BTreeMap<Slot, Arc<WrittenMark>>,
     symlinks: BTreeMap<Slot, SymlinkBody>,
     /// (dev, ino, slot) of files that others may not read.
     private: BTreeSet<(u64, u64, Slot)>,
@@ -137,6 +141,7 @@ impl Tree {
             names: Runs::new(),
             contents: Runs::new(),
             versions: BTreeMap::new(),
+            marks: BTreeMap::new(),
             symlinks: BTreeMap::new(),
             private: BTreeSet::new(),
             hasher: RandomState::new(),
@@ -249,6 +254,7 @@ impl Tree {
             self.private.remove(&(dev, ino, slot));
         }
         self.versions.remove(&slot);
+        self.marks.remove(&slot);
         self.packing.forget(slot.0);
         self.symlinks.remove(&slot);
         self.free.push(slot);
@@ -276,6 +282,19 @@ impl Tree {
     pub(super) fn version(&self, slot: Slot, file: &FileBody) -> FileTimestamp {
         let other = self.versions.get(&slot);
         other.copied().unwrap_or(file.identity.mtime)
+    }
+
+    /// Returns the mark of a listed file.
+    pub(super) fn mark(&self, slot: Slot) -> Option<&Arc<WrittenMark>> {
+        self.marks.get(&slot)
+    }
+
+    /// Sets or removes the mark of a listed file.
+    pub(super) fn set_mark(&mut self, slot: Slot, mark: Option<Arc<WrittenMark>>) {
+        match mark {
+            Some(mark) => drop(self.marks.insert(slot, mark)),
+            None => drop(self.marks.remove(&slot)),
+        }
     }
 
     /// Returns the listed files whose version time is not their mtime and fits.

@@ -7,7 +7,7 @@ use super::at_work::HasherProgress;
 use super::extension::KnownStart;
 use super::outcome::{FinishedRead, HashOutcome};
 use super::part::{BuildError, OutboardBuilder};
-use super::reading::{Job, OpenedFile, Stoppable, called_off, conclude};
+use super::reading::{Job, OpenedFile, Stoppable, called_off, conclude, mark_of};
 use super::shared::SharedState;
 use p2pfs_types::digest::ContentHash;
 
@@ -92,6 +92,7 @@ impl Underway {
         });
         FinishedRead {
             extends,
+            mark: mark_of(&opened.file),
             read_bytes,
             ..FinishedRead::of(job.taken.held, outcome)
         }

@@ -19,9 +19,10 @@ const BEHIND_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Least change of the system clock against the time since the boot that counts as a step. Time
 /// servers correct less than that without a step.
 const STEP_MIN: Duration = Duration::from_secs(1);
-/// How far behind the clock must be before the owner is told. Other nodes accept versions that are up
-/// to a minute ahead of their clocks.
-const TELL_MIN: Duration = Duration::from_secs(60);
+/// How far ahead of their clocks other nodes accept versions (p2pfs(7)).
+pub(super) const AHEAD_MAX: Duration = Duration::from_secs(60);
+/// How far behind the clock must be before the owner is told.
+const TELL_MIN: Duration = AHEAD_MAX;
 
 /// The clock that dates versions.
 #[derive(Clone, Copy, Debug, Default)]

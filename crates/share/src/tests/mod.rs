@@ -5,6 +5,7 @@ mod closed_above;
 mod inotify_limit;
 mod links;
 mod listing;
+mod marks;
 mod model;
 mod moving;
 mod names;

@@ -500,7 +500,7 @@ fn ledger_keeps_the_rows_of_a_share_that_others_may_not_read_for_a_time() {
     };
     let gone = LEDGER_SLACK_ROWS + 10;
     for number in 1..=gone {
-        let mut other = row;
+        let mut other = row.clone();
         other.identity.ino = stat.st_ino + number;
         ledger.put(other);
     }

@@ -5,6 +5,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::*;
 use crate::identity::{FileIdentity, FileTimestamp, NameStat};
 use crate::ledger::LedgerRow;
+use crate::listing::HashedFile;
 use crate::observe::ObservedName;
 use crate::proof::Told;
 use crate::version_clock::{ClockChange, VersionClock};
@@ -74,6 +75,15 @@ fn a_name_left_out_for_its_form_is_no_longer_counted_once_it_is_gone() {
     assert_eq!(left_out(&rounds), 0);
 }
 
+/// Returns how a file without a mark is listed.
+fn unmarked(hash: ContentHash) -> HashedFile {
+    HashedFile {
+        hash,
+        mark: None,
+        proof: HashProof::Times,
+    }
+}
+
 #[test]
 fn a_version_is_not_permanently_backdated_by_an_unset_clock() {
     let mut rounds = Rounds::new();
@@ -83,13 +93,12 @@ fn a_version_is_not_permanently_backdated_by_an_unset_clock() {
     let state = rounds.shared.lock();
     let slot = state.listing.tree.child(rounds.root, b"f").unwrap();
     let file = state.listing.tree.file(slot).unwrap();
+    let hashed = unmarked(file.hash);
     let by = |clock| {
-        state.listing.version_of(
-            slot,
-            &file.identity,
-            &file.hash,
-            FileTimestamp::new(clock, 0),
-        )
+        let clock = FileTimestamp::new(clock, 0);
+        state
+            .listing
+            .version_of(slot, &file.identity, &hashed, clock)
     };
     let seen = state.listing.tree.version(slot, &file);
     assert_eq!(seen, FileTimestamp::new(1_700_000_000, 0));
@@ -120,8 +129,8 @@ fn version_that_a_wrong_clock_dated_gets_its_time_once_the_clock_is_right() {
         let seen = NameStat::of(&rustix::fs::stat(rounds.at(name)).unwrap());
         state.listing.ledger.forget(&file.identity);
         state.listing.unlist(slot);
-        let proof = HashProof::Times;
-        state.listing.list_file(slot, &seen, file.hash, proof, true);
+        let hashed = unmarked(file.hash);
+        state.listing.list_file(slot, &seen, hashed, true);
         slot
     });
     let version = |state: &ListingState, slot| {

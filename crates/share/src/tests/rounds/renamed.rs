@@ -18,6 +18,7 @@ fn renamed(rounds: &mut Rounds, bytes: &[u8]) -> ContentHash {
         hash,
         first_seen: now.mtime,
         proof: HashProof::Times,
+        mark: None,
     };
     rounds.shared.lock().listing.ledger.put(row);
     rounds.run();
