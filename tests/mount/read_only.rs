@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
 use macro_rules_attribute::apply;
+use rustix::fs::StatVfsMountFlags;
 
 use crate::support::memory::Memory;
 use crate::support::mounted::{Mounted, errno, names};
@@ -111,4 +112,29 @@ fn every_write_is_refused_as_on_a_read_only_filesystem() {
     let times = run_with("touch", &[&file]);
     assert!(times.stderr.contains("Read-only"), "{times:?}");
     assert_eq!(fs::read(&file).unwrap(), b"bytes");
+}
+
+#[apply(promise)]
+fn mount_and_its_copies_are_writable_only_while_the_mount_is_made_so() {
+    let content = Memory::new();
+    content.file("file", b"bytes".to_vec());
+    let mounted = Mounted::of(&content);
+    let copy = mounted.beside("copy");
+    fs::create_dir(&copy).unwrap();
+    rustix::mount::mount_bind(mounted.dir(), &copy).unwrap();
+    let flags = |dir: &std::path::Path| rustix::fs::statvfs(dir).unwrap().f_flag;
+    let always = StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV;
+    for is_writable in [false, true, true, false, false, true] {
+        mounted.mount.set_writable(is_writable).unwrap();
+        for dir in [mounted.dir(), &copy] {
+            let found = flags(dir);
+            assert_ne!(found.contains(StatVfsMountFlags::RDONLY), is_writable);
+            assert!(found.contains(always), "{found:?}");
+        }
+    }
+    mounted.mount.set_writable(false).unwrap();
+    let refused = fs::File::create(copy.join("new"));
+    assert_eq!(errno(refused), libc::EROFS);
+    assert_eq!(fs::read(copy.join("file")).unwrap(), b"bytes");
+    rustix::mount::unmount(&copy, rustix::mount::UnmountFlags::DETACH).unwrap();
 }

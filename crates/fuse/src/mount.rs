@@ -37,6 +37,9 @@ pub struct MountOptions {
     pub directory_mask: u16,
     /// Whether all users may access the mount. Only mounts of root can allow this.
     pub allow_other: bool,
+    /// Whether programs may write in the mount at some time. Only a mount of fusermount3 depends on
+    /// it, because that cannot be changed by [`Mount::set_writable`].
+    pub may_be_written: bool,
     /// Read-ahead of the kernel in bytes, if the process that mounts may set it. Otherwise the
     /// kernel uses its default of 128 KiB.
     pub read_ahead_bytes: u64,
@@ -64,6 +67,7 @@ impl MountOptions {
             file_mask: DEFAULT_MASK,
             directory_mask: DEFAULT_MASK,
             allow_other: uid.is_root(),
+            may_be_written: false,
             read_ahead_bytes: READ_AHEAD_BYTES,
             server: ServerOptions::default(),
         }
@@ -103,7 +107,7 @@ impl PendingMount {
             gid: options.gid,
             allow_other: options.allow_other,
         };
-        Ok(Self(mounter::mount(&request)?))
+        Ok(Self(mounter::mount(&request, options.may_be_written)?))
     }
 
     /// Serves `content`. Blocks until the mount is usable.
@@ -236,6 +240,16 @@ impl Mount {
     /// happened.
     pub fn not_taken_over(&self) -> Option<&str> {
         self.not_taken_over.as_deref()
+    }
+
+    /// Makes the mount writable or read-only. It is read-only at first, and the kernel then answers
+    /// each write with EROFS. Blocks for the mount broker.
+    ///
+    /// # Errors
+    /// [`MountingError`], for example if a program has a file open for writing and the mount is to
+    /// be read-only.
+    pub fn set_writable(&self, is_writable: bool) -> Result<(), MountingError> {
+        self.place.set_writable(is_writable)
     }
 
     /// Notifies the kernel of changes, and then shows the namespace that includes them. `view` is

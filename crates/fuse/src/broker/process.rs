@@ -199,6 +199,13 @@ impl BrokerProcess {
             }
             Request::Release { number } => backing::release(kept.device.as_fd(), number)?,
             Request::ReadAhead { bytes } => kept.standing.set_read_ahead(bytes)?,
+            Request::Writable { is_writable } => {
+                let changed = kept.standing.set_writable(is_writable);
+                changed.map_err(|error| match error {
+                    MountingError::Remount { why, .. } => why,
+                    error => io::Error::other(error),
+                })?;
+            }
         }
         Ok(Reply::Done)
     }

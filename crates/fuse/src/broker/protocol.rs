@@ -46,6 +46,11 @@ pub enum Request {
         /// Read-ahead in bytes.
         bytes: u64,
     },
+    /// Makes the mount writable or read-only.
+    Writable {
+        /// Whether programs may write.
+        is_writable: bool,
+    },
 }
 
 /// Answer of the broker, one for each request.

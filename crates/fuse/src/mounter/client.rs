@@ -144,6 +144,14 @@ impl Broker {
         self.call(&Request::ReadAhead { bytes }, &[]).map(drop)
     }
 
+    /// Makes the mount writable or read-only.
+    ///
+    /// # Errors
+    /// The error of the kernel.
+    pub(crate) fn set_writable(&self, is_writable: bool) -> io::Result<()> {
+        self.call(&Request::Writable { is_writable }, &[]).map(drop)
+    }
+
     /// Records whether the broker is gone while its mount exists. A broker that ends normally
     /// unmounts before it hangs up. A mount that exists after the hangup is therefore not ended by
     /// the broker. Never waits.

@@ -19,14 +19,14 @@ const HELPER: &str = "fusermount3";
 
 /// Mounts at `dir`, never for other users. That would need `user_allow_other` in /etc/fuse.conf,
 /// which p2pfs does not require.
-pub(super) fn mount(dir: &Path) -> Result<OwnedFd, MountingError> {
+pub(super) fn mount(dir: &Path, is_writable: bool) -> Result<OwnedFd, MountingError> {
     let fail = |said: String| MountingError::Fusermount {
         dir: dir.to_owned(),
         said,
     };
     let (ours, helpers) = UnixStream::pair().map_err(|e| fail(e.to_string()))?;
     let child = helper()
-        .args(["-o", &options(), "--"])
+        .args(["-o", &options(is_writable), "--"])
         .arg(dir)
         // As standard input, the socket survives the exec without changes of close-on-exec.
         .env("_FUSE_COMMFD", "0")
@@ -69,9 +69,10 @@ fn helper() -> Command {
     command
 }
 
-fn options() -> String {
+fn options(is_writable: bool) -> String {
+    let access = if is_writable { "rw" } else { "ro" };
     format!(
-        "ro,nosuid,nodev,default_permissions,fsname=p2pfs,subtype=p2pfs,max_read={READ_MAX_BYTES}"
+        "{access},nosuid,nodev,default_permissions,fsname=p2pfs,subtype=p2pfs,max_read={READ_MAX_BYTES}"
     )
 }
 

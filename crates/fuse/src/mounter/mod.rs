@@ -53,9 +53,15 @@ enum MountMeans {
 /// Asks the mount broker if this process has one. Otherwise tries `mount(2)`, and `fusermount3` if
 /// the permission is missing.
 ///
+/// The mount is read-only until [`MountPlace::set_writable`]. One of `fusermount3` cannot be changed
+/// later, so it is made writable at once if it `may_be_written`.
+///
 /// # Errors
 /// [`MountingError`], with the place and the remedy.
-pub(crate) fn mount(request: &MountRequest) -> Result<AcquiredMount, MountingError> {
+pub(crate) fn mount(
+    request: &MountRequest,
+    may_be_written: bool,
+) -> Result<AcquiredMount, MountingError> {
     if let Some(socket) = broker_socket()
         && let Some(broker) = Broker::reach(&socket)?
     {
@@ -69,7 +75,7 @@ pub(crate) fn mount(request: &MountRequest) -> Result<AcquiredMount, MountingErr
     let (device, standing, means) = match mounting::mount(request, fusermount::unmount) {
         Ok((device, standing)) => (device, standing, MountMeans::Direct),
         Err(MountingError::NoRight { dir }) => {
-            let device = fusermount::mount(&dir)?;
+            let device = fusermount::mount(&dir, may_be_written)?;
             (device, MountLocation::at(dir)?, MountMeans::Fusermount)
         }
         Err(error) => return Err(error),
@@ -136,6 +142,31 @@ impl MountPlace {
         match &self.means {
             MountMeans::Broker(broker) => broker.set_read_ahead(bytes),
             MountMeans::Direct | MountMeans::Fusermount => self.standing.set_read_ahead(bytes),
+        }
+    }
+
+    /// Makes the mount writable or read-only. A writable mount of `fusermount3` stays writable.
+    ///
+    /// # Errors
+    /// [`MountingError::Remount`] if the kernel or the broker refuses, and
+    /// [`MountingError::NoRemount`] for a read-only mount of `fusermount3`.
+    pub(crate) fn set_writable(&self, is_writable: bool) -> Result<(), MountingError> {
+        let dir = || self.standing.dir().to_owned();
+        match &self.means {
+            MountMeans::Direct => self.standing.set_writable(is_writable),
+            MountMeans::Broker(_) if self.standing.is_read_only() != is_writable => Ok(()),
+            MountMeans::Broker(broker) => {
+                let changed = broker.set_writable(is_writable);
+                changed.map_err(|why| MountingError::Remount {
+                    dir: dir(),
+                    is_writable,
+                    why,
+                })
+            }
+            MountMeans::Fusermount if is_writable && self.standing.is_read_only() => {
+                Err(MountingError::NoRemount { dir: dir() })
+            }
+            MountMeans::Fusermount => Ok(()),
         }
     }
 

@@ -1,13 +1,16 @@
-//! Mounting with `mount(2)`, which requires CAP_SYS_ADMIN.
+//! Mounting by this process (fsopen(2)), which requires CAP_SYS_ADMIN.
 
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, UnmountFlags,
+    fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    fspick, move_mount,
+};
 
 use p2pfs_types::files::path_of;
 use p2pfs_types::files::trusted_way::reach;
@@ -15,17 +18,14 @@ use p2pfs_types::files::trusted_way::reach;
 use super::{DEVICE, FILESYSTEM_TYPE, MountRequest, MountingError, READ_MAX_BYTES};
 
 /// Opens the device and mounts it at `target`, which is a path of the mount point `dir` that no
-/// other user can change.
+/// other user can change. The mount is read-only until [`set_writable`].
 pub(super) fn mount(
     target: &Path,
     dir: &Path,
     request: &MountRequest,
 ) -> Result<OwnedFd, MountingError> {
     let device = open_device(dir)?;
-    let data = CString::new(options(device.as_raw_fd(), request)).expect("options hold no NUL");
-    // Read-only in the VFS: a write gets EROFS there and never reaches the daemon.
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::RDONLY;
-    match rustix::mount::mount("p2pfs", target, FILESYSTEM_TYPE, flags, data.as_c_str()) {
+    match attach(target, device.as_raw_fd(), request) {
         Ok(()) => Ok(device),
         Err(Errno::PERM | Errno::ACCESS) => Err(MountingError::NoRight {
             dir: dir.to_owned(),
@@ -35,6 +35,38 @@ pub(super) fn mount(
             why: why.into(),
         }),
     }
+}
+
+/// Makes a file system of the device and mounts it. The file system is read-only, so a write gets
+/// EROFS in the kernel and never reaches the daemon. The mount is not. A service with a mount
+/// namespace of its own has a copy of the mount, and only a change of the file system reaches that.
+fn attach(target: &Path, device: i32, request: &MountRequest) -> rustix::io::Result<()> {
+    let (kind, subtype) = FILESYSTEM_TYPE
+        .split_once('.')
+        .unwrap_or((FILESYSTEM_TYPE, ""));
+    let made = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&made, "source", "p2pfs")?;
+    fsconfig_set_string(&made, "subtype", subtype)?;
+    for (key, value) in options(device, request) {
+        match value {
+            Some(value) => fsconfig_set_string(&made, key, value)?,
+            None => fsconfig_set_flag(&made, key)?,
+        }
+    }
+    fsconfig_create(&made)?;
+    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let mount = fsmount(&made, FsMountFlags::FSMOUNT_CLOEXEC, flags)?;
+    // `target` is a link in proc(5) to the opened mount point.
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+    move_mount(&mount, "", CWD, target, flags)
+}
+
+/// Makes the file system that is mounted at `target` writable or read-only, for all its mounts.
+pub(super) fn set_writable(target: &Path, is_writable: bool) -> rustix::io::Result<()> {
+    let flags = FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_NO_AUTOMOUNT;
+    let picked = fspick(CWD, target, flags)?;
+    fsconfig_set_flag(&picked, if is_writable { "rw" } else { "ro" })?;
+    fsconfig_reconfigure(&picked)
 }
 
 /// Detaches the topmost mount at once. Programs that still use it keep it. Follows no link of
@@ -70,19 +102,20 @@ fn open_device(dir: &Path) -> Result<OwnedFd, MountingError> {
     }
 }
 
-/// Returns the mount options of fs/fuse/inode.c (`fuse_fs_parameters`).
-fn options(device: i32, request: &MountRequest) -> String {
-    let MountRequest {
-        uid,
-        gid,
-        allow_other,
-        ..
-    } = request;
-    let allow_other = if *allow_other { ",allow_other" } else { "" };
-    format!(
-        "fd={device},rootmode=40000,user_id={uid},group_id={gid},default_permissions,\
-         max_read={READ_MAX_BYTES}{allow_other}"
-    )
+/// Returns the mount options of fs/fuse/inode.c (`fuse_fs_parameters`), with their values.
+fn options(device: i32, request: &MountRequest) -> Vec<(&'static str, Option<String>)> {
+    let valued = [
+        ("fd", device.to_string()),
+        ("rootmode", "40000".to_owned()),
+        ("user_id", request.uid.to_string()),
+        ("group_id", request.gid.to_string()),
+        ("max_read", READ_MAX_BYTES.to_string()),
+    ];
+    let flags = ["ro", "default_permissions"].into_iter();
+    let flags = flags.chain(request.allow_other.then_some("allow_other"));
+    let flags = flags.map(|flag| (flag, None));
+    let valued = valued.into_iter().map(|(key, value)| (key, Some(value)));
+    valued.chain(flags).collect()
 }
 
 #[cfg(test)]
@@ -98,15 +131,13 @@ mod tests {
             allow_other: true,
         };
         let all = options(3, &request);
-        assert!(
-            all.starts_with("fd=3,rootmode=40000,user_id=7,group_id=8,"),
-            "{all}"
-        );
-        assert!(
-            all.contains(",allow_other") && all.contains(",default_permissions"),
-            "{all}"
-        );
+        for (key, value) in [("fd", "3"), ("user_id", "7"), ("group_id", "8")] {
+            assert!(all.contains(&(key, Some(value.to_owned()))), "{all:?}");
+        }
+        for flag in ["ro", "default_permissions", "allow_other"] {
+            assert!(all.contains(&(flag, None)), "{all:?}");
+        }
         request.allow_other = false;
-        assert!(!options(3, &request).contains("allow_other"));
+        assert!(!options(3, &request).contains(&("allow_other", None)));
     }
 }

@@ -129,6 +129,25 @@ pub enum MountingError {
         /// Error of the system.
         why: io::Error,
     },
+    /// The mount cannot be made writable or read-only.
+    #[error(
+        "cannot make {} {}: {why}{}", dir.display(),
+        if *is_writable { "writable" } else { "read-only" }, remount_remedy(why)
+    )]
+    Remount {
+        /// Mount point.
+        dir: PathBuf,
+        /// Whether it was to be writable.
+        is_writable: bool,
+        /// Error of the kernel.
+        why: io::Error,
+    },
+    /// The mount was made by fusermount3, which changes no mount.
+    #[error("cannot make {} writable: fusermount3 mounted it read-only; restart the daemon", dir.display())]
+    NoRemount {
+        /// Mount point.
+        dir: PathBuf,
+    },
     /// The mount cannot be removed.
     #[error("cannot unmount {}: {why}: try 'umount -l' as root", dir.display())]
     Unmount {
@@ -137,6 +156,13 @@ pub enum MountingError {
         /// Error of the kernel or of fusermount3.
         why: io::Error,
     },
+}
+
+fn remount_remedy(why: &io::Error) -> &'static str {
+    match why.kind() {
+        io::ErrorKind::ResourceBusy => "; close the files in it that are open for writing",
+        _ => "; restart the daemon",
+    }
 }
 
 /// Files that exist only in a container: of systemd-nspawn and LXC, Docker, and Podman.

@@ -1,8 +1,8 @@
 //! Calls that require the permission to mount: mounting, unmounting, aborting a dead mount, and
 //! registering passthrough files.
 //!
-//! The module owns the requirements for a mount point, the `mount(2)` call and its options, and the
-//! cleanup of a mount whose daemon is gone. Two processes have this permission: a daemon that runs
+//! The module owns the requirements for a mount point, the calls that mount and their options, and
+//! the cleanup of a mount whose daemon is gone. Two processes have this permission: a daemon that runs
 //! as root, and the mount broker for a daemon that does not. The module takes plain values and
 //! returns a descriptor. It does not communicate, starts no program, and never opens anything
 //! beneath a mount.
@@ -33,8 +33,8 @@ pub const DEVICE: &str = "/dev/fuse";
 /// (`FUSE_DEFAULT_MAX_PAGES_LIMIT`, fs/fuse/fuse_i.h).
 pub const READ_MAX_BYTES: u32 = 1024 * 1024;
 
-/// Parameters of a mount. The mount is always read-only, `nosuid` and `nodev`, and the kernel
-/// checks permissions by the attributes of the files.
+/// Parameters of a mount. The mount is always `nosuid` and `nodev`, read-only at first, and the
+/// kernel checks permissions by the attributes of the files.
 #[derive(Clone, Debug)]
 pub struct MountRequest {
     /// Mount point; created if it is missing.
@@ -120,6 +120,29 @@ impl MountLocation {
     /// If this process lacks the permission. Reads are correct without it, only slower.
     pub fn set_read_ahead(&self, bytes: u64) -> io::Result<()> {
         self.connection.set_read_ahead(bytes)
+    }
+
+    /// Makes the file system writable or read-only, for all its mounts.
+    ///
+    /// # Errors
+    /// [`MountingError::Remount`], for example if a program has a file open for writing and the
+    /// mount is to be read-only. [`MountingError::Vanished`] if the mount is gone.
+    pub fn set_writable(&self, is_writable: bool) -> Result<(), MountingError> {
+        let (mount, at) = place::present(&self.dir, self.connection)?;
+        if mount.is_read_only != is_writable {
+            return Ok(());
+        }
+        direct::set_writable(&at.path, is_writable).map_err(|why| MountingError::Remount {
+            dir: self.dir.clone(),
+            is_writable,
+            why: why.into(),
+        })
+    }
+
+    /// Returns whether the mount is there and its file system is read-only.
+    pub fn is_read_only(&self) -> bool {
+        let present = place::present(&self.dir, self.connection);
+        present.is_ok_and(|(mount, _)| mount.is_read_only)
     }
 
     /// Ends all requests in flight and leaves a dead mount in place. Has no effect if the control

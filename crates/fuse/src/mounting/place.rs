@@ -171,6 +171,43 @@ pub(super) fn connection_at(dir: &Path) -> Result<Option<FuseConnection>, Mounti
 pub(super) struct MountEntry {
     pub(super) filesystem: String,
     pub(super) connection: FuseConnection,
+    /// Whether the file system is read-only, whatever the flags of the mount are.
+    pub(super) is_read_only: bool,
+}
+
+/// Returns the p2pfs mount of a connection at `dir`, or staged for it, and a path to it through a
+/// directory that no other user can replace.
+pub(super) fn present(
+    dir: &Path,
+    connection: FuseConnection,
+) -> Result<(MountEntry, PresentMount), MountingError> {
+    let gone = || MountingError::Vanished {
+        dir: dir.to_owned(),
+    };
+    let stage = Path::new(STAGE);
+    let is_ours =
+        |mount: &MountEntry| mount.filesystem == FILESYSTEM_TYPE && mount.connection == connection;
+    match mount_at(dir)? {
+        Some(mount) if mount.filesystem == AUTOMOUNT => {
+            let mount = mount_at(stage)?.filter(is_ours).ok_or_else(gone)?;
+            let path = stage.to_owned();
+            Ok((mount, PresentMount { path, _above: None }))
+        }
+        mount => {
+            let mount = mount.filter(is_ours).ok_or_else(gone)?;
+            let above = reach(dir.parent().unwrap_or(dir)).map_err(|_| gone())?;
+            let path = Path::new(&path_of(above.dir())).join(dir.file_name().unwrap_or_default());
+            let _above = Some(above);
+            Ok((mount, PresentMount { path, _above }))
+        }
+    }
+}
+
+/// A path to a mount.
+pub(super) struct PresentMount {
+    pub(super) path: PathBuf,
+    /// Keeps the descriptor in the path open.
+    _above: Option<ReachedDir>,
 }
 
 /// Returns the topmost mount at `dir`.
@@ -191,6 +228,7 @@ fn find_mount(list: &[u8], dir: &Path) -> Option<MountEntry> {
         Some(MountEntry {
             filesystem: String::from_utf8_lossy(filesystem).into_owned(),
             connection: FuseConnection(minor.parse().ok()?),
+            is_read_only: mountinfo::is_read_only(line),
         })
     })
 }

@@ -37,6 +37,17 @@ pub fn filesystem(line: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((fields.next()?, fields.next().unwrap_or_default()))
 }
 
+/// Returns whether the file system of a line is read-only, whatever the flags of its mount are.
+pub fn is_read_only(line: &[u8]) -> bool {
+    let mut fields = line
+        .split(|byte| *byte == b' ')
+        .skip_while(|field| *field != b"-");
+    let options = fields.nth(3).unwrap_or_default();
+    options
+        .split(|byte| *byte == b',')
+        .any(|option| option == b"ro")
+}
+
 /// Decodes the list's escapes, such as `\040` for a space.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
@@ -75,6 +86,18 @@ mod tests {
         assert_eq!(root(line), Some(PathBuf::from("/")));
         assert_eq!(device(line), Some(&b"0:46"[..]));
         assert_eq!(filesystem(line), Some((&b"fuse.p2pfs"[..], &b"p2pfs"[..])));
+    }
+
+    #[test]
+    fn read_only_file_system_is_distinguished_from_a_read_only_mount() {
+        let line = |mount: &str, whole: &str| {
+            format!(
+                "41 22 0:46 / /mnt {mount},nosuid shared:1 - fuse.p2pfs p2pfs {whole},user_id=0"
+            )
+        };
+        assert!(is_read_only(line("rw", "ro").as_bytes()));
+        assert!(!is_read_only(line("ro", "rw").as_bytes()));
+        assert!(!is_read_only(b"torn line -"));
     }
 
     #[test]

@@ -130,6 +130,12 @@ fn tries_everything() {
     let nowhere = std::path::Path::new("/nonexistent");
     let unmounted = rustix::mount::unmount(nowhere, rustix::mount::UnmountFlags::DETACH);
     assert_ne!(unmounted, Ok(()));
+    let flags = rustix::mount::FsPickFlags::empty();
+    let picked = rustix::mount::fspick(rustix::fs::CWD, nowhere, flags).map(drop);
+    assert_eq!(picked, Err(rustix::io::Errno::NOENT));
+    let open = rustix::mount::FsOpenFlags::empty();
+    let opened = rustix::mount::fsopen("nonexistent", open).map(drop);
+    assert_eq!(opened, Err(rustix::io::Errno::NODEV));
 }
 
 #[test]
