@@ -43,6 +43,7 @@ mod text;
 mod top;
 mod trust;
 mod wait;
+mod write;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -118,6 +119,8 @@ pub enum StartCommand {
 pub enum ShareCommand {
     /// List, add or remove the folders that this node shares
     Share(share::ShareOptions),
+    /// Say where what programs write into the mount goes
+    Write(write::WriteOptions),
     /// Send files to mesh peers and to the inboxes of nodes
     #[command(
         after_help = "An inbox is shared like any other folder: every member of the \
@@ -244,9 +247,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.get(1).is_some_and(|first| first == MOUNT_SOURCE) {
         complain(
-            "the folder is not mounted this way, and a mount that stands is not changed: it \
-             is always read-only; change [mount] in p2pfs.toml(5) and restart p2pfs, or mount \
-             with: mount -t p2pfs none DIR",
+            "the folder is not mounted this way, and a mount that stands is not changed; change \
+             [mount] in p2pfs.toml(5) and restart p2pfs, let programs write with: p2pfs write on, \
+             or mount with: mount -t p2pfs none DIR",
         );
         return Err(ExitCode::from(2));
     }
@@ -385,6 +388,7 @@ fn run_start(
 fn run_share(command: ShareCommand, output: &mut Output) -> Result<(), CliError> {
     match command {
         ShareCommand::Share(options) => share::run(options, output),
+        ShareCommand::Write(options) => write::run(options, output),
         ShareCommand::Send(options) => send::send(&options, output),
         ShareCommand::Say(options) => send::send_chat(&options, output),
     }

@@ -85,6 +85,14 @@ struct How {
     #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "on", value_parser = on_or_off())]
     no_default_excludes: Option<bool>,
+    /// Let programs write into it through the mount, at and below its path there
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "on", value_parser = on_or_off())]
+    writable: Option<bool>,
+    /// Let versions and deletions of other nodes replace its files [default: as --writable]
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "on", value_parser = on_or_off())]
+    open: Option<bool>,
 }
 
 impl How {
@@ -100,6 +108,8 @@ impl How {
             readers: self.readers,
             exclude: self.exclude.map(patterns),
             no_default_excludes: self.no_default_excludes,
+            writable: self.writable,
+            open: self.open,
         };
         Call::ShareAdd { dir, how }
     }
@@ -234,6 +244,7 @@ fn print_changes(before: &ShareInfo, now: &ShareInfo, output: &mut Output) -> Re
             included(share.legacy, "legacy peers"),
             format!("excluded: {}", patterns.join(", ")),
             included(!share.default_excludes, "files excluded by default"),
+            access(share).to_owned(),
         ]
     };
     let pairs = how(before).into_iter().zip(how(now));
@@ -247,6 +258,16 @@ fn print_changes(before: &ShareInfo, now: &ShareInfo, output: &mut Output) -> Re
     let dir = escape(now.dir.as_bytes());
     let line = format!("{dir} was shared already, and is now {}", said.join("; "));
     output.paragraph("", &line)
+}
+
+/// Describes which programs and nodes can replace the files of a share.
+fn access(share: &ShareInfo) -> &'static str {
+    match (share.writable, share.open) {
+        (true, true) => "writable",
+        (true, false) => "writable, closed to other nodes",
+        (false, true) => "open to other nodes",
+        (false, false) => "read-only",
+    }
 }
 
 /// Shows how much of a share the daemon has read, until the share is completely listed. If the user
@@ -281,7 +302,7 @@ fn is_being_read(share: &ShareInfo) -> bool {
 }
 
 /// Returns the real path of the folder, so that it has only one name.
-fn folder(dir: &Path) -> Result<PathBuf, CliError> {
+pub(super) fn folder(dir: &Path) -> Result<PathBuf, CliError> {
     let (why, remedy) = match reach(dir) {
         Ok(reached) => return Ok(reached.path().to_owned()),
         Err(WayError::Planted(link)) => (
@@ -381,6 +402,9 @@ pub(super) fn print_one(
     }
     if share.legacy {
         said.push("for legacy peers too".to_owned());
+    }
+    if share.writable || share.open {
+        said.push(access(share).to_owned());
     }
     let at = share
         .place

@@ -13,6 +13,7 @@ mod shared_again;
 mod terminals;
 mod transfers;
 mod widths;
+mod writing;
 
 use std::fs;
 use std::io::Read;

@@ -88,6 +88,8 @@ const ASKING: &[&[&str]] = &[
     &["prefetch", "a", "b"],
     &["events", "--follow"],
     &["own", "/docs", "lab-2"],
+    &["write", "on"],
+    &["write", "on", "."],
 ];
 
 /// Every other command, which runs without a daemon, waits for one, or reports that none runs.

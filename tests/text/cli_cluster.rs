@@ -233,8 +233,7 @@ fn a_share_is_added_by_its_real_path() {
                     include_private: Some(true),
                     exclude: Some(vec!["*.log".to_owned(), "/build/".to_owned()]),
                     no_default_excludes: Some(true),
-                    legacy: None,
-                    readers: None
+                    ..ShareChange::default()
                 }
             }
         ]

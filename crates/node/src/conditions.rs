@@ -163,6 +163,9 @@ conditions! {
     FolderGone "folder-gone" Error "mount" "9a4cf2be1e0b4dd8a0f6f3f4b9a7c551"
         "The folder is not mounted."
         "mount it again (mount -t p2pfs none DIR), or restart p2pfs";
+    NotWritable "not-writable" Warning "mount" "5b8de1c2a7f94a63b4c0d97e61f3a852"
+        "The mount cannot be made writable or read-only, as the shares ask."
+        "restart p2pfs";
     ConfigurationRefused "configuration-refused" Error "configuration" "5d0e8f43a1c94c2c9f8c1f6a2b7f4e10"
         "The configuration was read again and refused. The one before is in force."
         "mend it, and have it read again (SIGHUP; a service by systemctl reload)";

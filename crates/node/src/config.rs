@@ -37,6 +37,8 @@ pub struct NodeConfig {
     /// Paths at and below which nothing is shared or opened, such as own mounts. The state
     /// directory and the cache directory are always added.
     pub refuse_beneath: Vec<PathBuf>,
+    /// Folders in the state directory that may be shared all the same.
+    pub allow_beneath: Vec<PathBuf>,
 }
 
 /// The addresses and connections of a node.
@@ -82,6 +84,7 @@ impl NodeConfig {
             foreign: None,
             giving: GivingSettings::default(),
             refuse_beneath: Vec::new(),
+            allow_beneath: Vec::new(),
         }
     }
 }

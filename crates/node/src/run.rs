@@ -347,6 +347,7 @@ impl EventLoop {
             ShareEvent::Readers { share, readers } => {
                 self.machine.own().set_readers(now, share, readers)
             }
+            ShareEvent::Terms { share, open } => self.machine.own().terms(now, share, open),
             ShareEvent::Vacated { share, removal } => {
                 self.machine.own().record();
                 self.parts.vacated.push(share, removal);

@@ -532,6 +532,7 @@ impl NodeStart {
 fn share_config(config: &NodeConfig, catalogue: &Catalogue) -> ShareConfig {
     let mut shares = ShareConfig::new(&config.state_dir);
     shares.refuse_beneath.clone_from(&config.refuse_beneath);
+    shares.allow_beneath.clone_from(&config.allow_beneath);
     shares.refuse_beneath.push(config.cache.dir.clone());
     let giving = &config.giving;
     let inboxes = [&giving.inbox, &giving.foreign_inbox].into_iter().flatten();

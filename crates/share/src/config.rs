@@ -108,6 +108,10 @@ pub struct ShareSpec {
     pub default_excludes: bool,
     /// Whether what programs write into the mount at or below the place goes into this folder.
     pub writable: bool,
+    /// Whether versions and deletions of other nodes replace what the share lists. The flag is
+    /// passed through unchanged and reported before any of the share's entries
+    /// ([`ShareEvent::Terms`]).
+    pub open: bool,
 }
 
 /// A configured folder that could not be added yet.
@@ -133,6 +137,7 @@ impl ShareSpec {
             exclude: Vec::new(),
             default_excludes: true,
             writable: false,
+            open: false,
         }
     }
 }
@@ -150,6 +155,13 @@ pub enum ShareEvent {
         share: ShareIndex,
         /// List of readers as it was given.
         readers: Option<Vec<String>>,
+    },
+    /// A share was added or got new settings.
+    Terms {
+        /// Number of the share.
+        share: ShareIndex,
+        /// Whether versions and deletions of other nodes count in the share.
+        open: bool,
     },
     /// The name now has this content or these attributes.
     Put {

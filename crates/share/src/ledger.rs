@@ -596,7 +596,7 @@ mod tests {
                 1 => HashProof::Missing,
                 _ => HashProof::Reports,
             },
-            mark: (ino % 2 == 0).then(|| {
+            mark: ino.is_multiple_of(2).then(|| {
                 Arc::new(WrittenMark {
                     replaces: vec![hash; 3],
                     ..WrittenMark::default()

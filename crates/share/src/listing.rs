@@ -146,8 +146,19 @@ impl ShareListing {
             mtime: mtime.into(),
             version_time: version.into(),
             sent_by: None,
-            replaces: Vec::new(),
+            replaces: self.replaces(slot),
         })
+    }
+
+    /// Returns the contents that a listed file replaces at its path, without its own.
+    fn replaces(&self, slot: Slot) -> Vec<ContentHash> {
+        let (file, mark) = (self.tree.file(slot), self.tree.mark(slot));
+        let Some((file, mark)) = file.zip(mark) else {
+            return Vec::new();
+        };
+        let mut met = HashSet::from([file.hash]);
+        let others = mark.replaces.iter().copied();
+        others.filter(|hash| met.insert(*hash)).collect()
     }
 
     /// Announces the current entry of a name. Must be called after each change of a listed name.
@@ -784,6 +795,12 @@ impl ShareListing {
                 file.identity.size_bytes = *size_bytes;
                 file.identity.mtime = mtime;
                 self.tree.set_file(slot, file, version);
+                // the walk finds the rest of the mark
+                let mark = (!entry.replaces.is_empty()).then(|| WrittenMark {
+                    replaces: entry.replaces.clone(),
+                    ..WrittenMark::default()
+                });
+                self.tree.set_mark(slot, mark.map(Arc::new));
                 self.tree.record_content(slot, hash);
                 return self.count(slot, 1);
             }

@@ -69,6 +69,10 @@ impl ListingState {
             share: ShareIndex(index),
             readers: spec.readers.clone(),
         });
+        self.listing.shares.outbox.push(ShareEvent::Terms {
+            share: ShareIndex(index),
+            open: spec.open,
+        });
         if let Some(share) = self.listing.shares.by_index.get(&index) {
             let moved = (share.spec.place != spec.place).then_some(share.root);
             self.listing.shares.change(index, |share| {

@@ -32,7 +32,12 @@ pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<Con
         period(config),
         mesh(config),
     ];
-    let several = [ports(config), groups(config), readers(config)];
+    let several = [
+        ports(config),
+        groups(config),
+        readers(config),
+        writable(config),
+    ];
     let broken = single.into_iter().flatten();
     let broken = broken.chain(several.into_iter().flatten());
     let impossible = broken.map(|(key, message)| ConfigError::Impossible {
@@ -101,6 +106,21 @@ fn readers(config: &Config) -> Vec<(&'static str, String)> {
         Some(("share.readers", message))
     });
     broken.collect()
+}
+
+/// Rejects a second writable share of the same place, because only one could take what is written.
+fn writable(config: &Config) -> Vec<(&'static str, String)> {
+    let shares = || config.share.iter().filter(|share| share.writable);
+    let again = shares().enumerate().filter_map(|(at, share)| {
+        let other = shares().take(at).find(|other| other.place == share.place)?;
+        let (dir, other) = (share.dir.display(), other.dir.display());
+        let message = format!(
+            "{dir} and {other} have the same place and cannot both be writable: give one another \
+             place with as, or take its writable out"
+        );
+        Some(("share.writable", message))
+    });
+    again.collect()
 }
 
 /// Checks that the mesh listens on an IPv4 address, because its programs support IPv4 only. Checks
@@ -270,7 +290,12 @@ fn folders(config: &Config) -> Vec<Clash<'_>> {
         what: "the share",
         dir: &share.dir,
     });
-    let shares = shares.flat_map(|share| clashes(share, &own));
+    let files = config.files_dir();
+    let shares = shares.flat_map(|share| {
+        let mut clashes = clashes(share, &own);
+        clashes.retain(|clash| clash.other.key != "state_dir" || !share.dir.starts_with(&files));
+        clashes
+    });
     let all = within.into_iter().chain(mount.into_iter().flatten());
     all.chain(shares).collect()
 }

@@ -52,6 +52,10 @@ struct SavedShare {
     exclude: Vec<String>,
     #[serde(default)]
     no_default_excludes: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    writable: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    open: Option<bool>,
 }
 
 /// Loads the saved shares; returns an empty list if the file is missing.
@@ -136,6 +140,8 @@ impl SavedShare {
             readers: share.readers.clone(),
             exclude: share.exclude.clone(),
             no_default_excludes: !share.default_excludes,
+            writable: share.writable,
+            open: share.open,
         }
     }
 
@@ -157,6 +163,8 @@ impl SavedShare {
             readers: self.readers,
             exclude: self.exclude,
             default_excludes: !self.no_default_excludes,
+            writable: self.writable,
+            open: self.open,
         })
     }
 }
@@ -211,6 +219,8 @@ mod tests {
             readers: Some(vec!["alice".to_owned(), "@office".to_owned()]),
             exclude: vec!["/build/".to_owned()],
             default_excludes: false,
+            writable: true,
+            open: Some(false),
             ..ShareSettings::new(dir)
         }
     }

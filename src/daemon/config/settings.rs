@@ -87,6 +87,8 @@ settings! {
         pub cache: CacheSettings,
         /// `[mount]`
         pub mount: MountSettings,
+        /// `[write]`
+        pub write: WriteSettings,
         /// `[readers]`
         pub readers: ReaderSettings,
         /// `[lan]`
@@ -111,10 +113,11 @@ settings! {
 }
 
 /// The descriptions of all sections, in the order of the file.
-pub const SECTIONS: [Section; 13] = [
+pub const SECTIONS: [Section; 14] = [
     Config::SECTION,
     CacheSettings::SECTION,
     MountSettings::SECTION,
+    WriteSettings::SECTION,
     ReaderSettings::SECTION,
     LanSettings::SECTION,
     MembershipSettings::SECTION,
@@ -150,6 +153,11 @@ impl Config {
             },
             ..Self::default()
         }
+    }
+
+    /// Returns the folder for what programs write into the mount, if no other is named.
+    pub fn files_dir(&self) -> PathBuf {
+        self.state_dir.join("files")
     }
 
     /// Returns the folder for files from mesh peers.

@@ -52,6 +52,7 @@ fn share_value(share: &ShareSettings) -> String {
     let flags = [
         (share.include_private, ", include_private"),
         (share.legacy, ", legacy"),
+        (share.writable, ", writable"),
     ];
     for (is_set, flag) in flags {
         if is_set {
@@ -65,6 +66,9 @@ fn share_value(share: &ShareSettings) -> String {
     if !share.exclude.is_empty() {
         let patterns = toml::Value::from(share.exclude.clone());
         value.push_str(&format!(", exclude = {patterns}"));
+    }
+    if let Some(open) = share.open {
+        value.push_str(&format!(", open = {open}"));
     }
     if !share.default_excludes {
         value.push_str(", default_excludes = false");

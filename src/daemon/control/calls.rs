@@ -17,7 +17,7 @@ use super::health::{Checkup, Limits, Pong, Settings};
 use super::membership::{Admitted, Expelled, Left, Rotated, Trust};
 use super::names::Named;
 use super::provenance::{Event, Provenance};
-use super::shares::{Mine, ShareChange, Shares};
+use super::shares::{Mine, ShareChange, Shares, Writing};
 use super::top::Top;
 use super::types::{
     CacheCleared, CacheListing, CacheUsage, CacheVerified, GetDone, GetStarted, Invitation, Joined,
@@ -272,6 +272,21 @@ calls! {
         #[serde(flatten)]
         dir: Named,
     } -> Shares; CallInfo::open_to_owner().once().slow().shown_by("share remove");
+
+    /// Returns where programs can write in the mount.
+    Writing {} -> Writing; CallInfo::open_to_owner().shown_by("write");
+
+    /// Has what programs write at the top of the mount go into a folder. Without `dir` it is the
+    /// folder `files` in the state directory. Another folder that was made so by command is shared
+    /// read-only from then on.
+    WriteOn {
+        /// The folder, by its absolute path.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dir: Option<Named>,
+    } -> Writing; CallInfo::open_to_owner().once().slow().shown_by("write on");
+
+    /// Makes the mount read-only. The folders that took what programs wrote stay shared.
+    WriteOff {} -> Writing; CallInfo::open_to_owner().once().slow().shown_by("write off");
 
     /// Creates an invitation token for one new node.
     Invite {

@@ -30,6 +30,44 @@ described! {
         /// Whether to share files that are excluded by default, too. A new share defaults to `false`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub no_default_excludes: Option<bool>,
+        /// Whether programs can write into the folder through the mount. A new share defaults to
+        /// `false`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub writable: Option<bool>,
+        /// Whether versions and deletions of other nodes replace its files. A new share defaults to
+        /// `writable`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub open: Option<bool>,
+    }
+}
+
+described! {
+    /// The reply to [`super::Call::Writing`], [`super::Call::WriteOn`] and
+    /// [`super::Call::WriteOff`]: where programs can write in the mount.
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Writing as "Writing" {
+        /// The writable shares. A path belongs to the one with the longest place that contains it.
+        pub folders: Vec<WritableShare>,
+        /// Why the mount is read-only although a folder can be written, with the remedy; absent if
+        /// it is not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub problem: Option<String>,
+    }
+}
+
+described! {
+    /// A share that takes what programs write into the mount, within [`Writing`].
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct WritableShare as "WritableShare" {
+        /// The folder.
+        #[serde(flatten)]
+        pub dir: Named,
+        /// The path from the top of the mount below which its files appear; absent for the top.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub place: Option<String>,
+        /// Why the folder cannot be written now, with the remedy; absent if it can.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub problem: Option<String>,
     }
 }
 
@@ -67,6 +105,12 @@ described! {
         pub include_private: bool,
         /// Whether legacy peers receive its files.
         pub legacy: bool,
+        /// Whether programs can write into it through the mount.
+        #[serde(default)]
+        pub writable: bool,
+        /// Whether versions and deletions of other nodes replace its files.
+        #[serde(default)]
+        pub open: bool,
         /// The readers, with groups expanded to their members; absent if all members are readers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub readers: Option<Vec<ShareReader>>,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{interval, sleep};
@@ -15,8 +16,9 @@ use tokio::time::{interval, sleep};
 use super::remount;
 use super::served::Served;
 use super::services::Services;
-use crate::daemon::config::Config;
+use crate::daemon::config::{Config, saved};
 use crate::daemon::control::{MountStatus, Named};
+use p2pfs_fuse::mounting::MountingError;
 use p2pfs_fuse::{Mount, MountError, MountOptions, PendingMount};
 use p2pfs_node::{Condition, Finding};
 
@@ -36,6 +38,8 @@ pub(super) struct Folder {
     status: watch::Sender<MountStatus>,
     /// The current mount.
     mount: watch::Sender<Arc<Mount>>,
+    /// Whether the current mount was made writable or read-only; `None` if it must be.
+    is_writable: Mutex<Option<bool>>,
 }
 
 impl Folder {
@@ -49,7 +53,7 @@ impl Folder {
         status: &watch::Sender<MountStatus>,
         pending: Option<PendingMount>,
     ) -> Result<Arc<Self>, MountError> {
-        let (dir, options) = (config.mount.dir.clone(), options(config));
+        let (dir, options) = (config.mount.dir.clone(), mount_options(config));
         let (content, at) = (services.node.files().namespace(), dir.clone());
         let started = spawn_blocking(move || match pending {
             Some(pending) => pending.serve(content, &options),
@@ -71,7 +75,9 @@ impl Folder {
             options,
             status: status.clone(),
             mount: watch::Sender::new(mount),
+            is_writable: Mutex::new(None),
         };
+        this.follow_shares().await;
         this.tell_mounted();
         Ok(Arc::new(this))
     }
@@ -90,11 +96,40 @@ impl Folder {
         let this = self.clone();
         tokio::spawn(async move {
             let mut tick = interval(TICK);
+            let mut folders = this.services.node.shares().watch_writable();
             loop {
-                tick.tick().await;
-                this.look().await;
+                tokio::select! {
+                    _ = tick.tick() => this.look().await,
+                    Ok(()) = folders.changed() => {}
+                }
+                this.follow_shares().await;
             }
         })
+    }
+
+    /// Makes the mount writable if a share is, and read-only if none is. If that fails, a later call
+    /// tries again.
+    async fn follow_shares(&self) {
+        let is_writable = !self.services.node.shares().writable().is_empty();
+        if *self.is_writable.lock() == Some(is_writable) {
+            return;
+        }
+        let mount = self.current();
+        let changed = spawn_blocking(move || mount.set_writable(is_writable)).await;
+        let events = self.services.node.events();
+        match changed.map_err(panicked(&self.dir)) {
+            Ok(Ok(())) => {
+                *self.is_writable.lock() = Some(is_writable);
+                events.end(Condition::NotWritable, "");
+            }
+            // The mount is gone, or it stays as it was.
+            Ok(Err(MountingError::Vanished { .. })) => {}
+            Ok(Err(error)) => {
+                let found = Finding::with_own_remedy(&error.to_string());
+                events.begin(Condition::NotWritable, "", found);
+            }
+            Err(error) => tracing::error!("{error}"),
+        }
     }
 
     /// Checks whether the folder was unmounted, by a user or by the end of the mount broker.
@@ -155,6 +190,7 @@ impl Folder {
         let again = spawn_blocking(move || before.start_again(&dir, content, &options));
         let mount = Arc::new(again.await.map_err(panicked(&self.dir))??);
         let before = self.mount.send_replace(mount.clone());
+        *self.is_writable.lock() = None;
         // Invalidations that arrived while this mount was made went to the previous mount.
         mount.invalidate_all();
         let _ended = spawn_blocking(move || drop(before));
@@ -212,9 +248,19 @@ impl Folder {
 /// # Errors
 /// Fails if the folder cannot be mounted.
 pub(super) async fn acquire(config: &Config) -> Result<PendingMount, MountError> {
-    let (dir, options) = (config.mount.dir.clone(), options(config));
+    let (dir, options) = (config.mount.dir.clone(), mount_options(config));
     let acquired = spawn_blocking(move || PendingMount::acquire(&dir, &options));
     acquired.await.map_err(panicked(&config.mount.dir))?
+}
+
+/// Returns the mount options for these settings and the saved shares. Reads a file.
+fn mount_options(config: &Config) -> MountOptions {
+    let saved = saved::load_shares(&config.state_dir).unwrap_or_default();
+    let mut shares = config.share.iter().chain(&saved);
+    MountOptions {
+        may_be_written: shares.any(|share| share.writable),
+        ..options(config)
+    }
 }
 
 /// Returns the mount options for these settings, including the permissions of users.
@@ -223,7 +269,7 @@ pub(super) fn options(config: &Config) -> MountOptions {
     let defaults = MountOptions::for_this_user();
     let mut options = MountOptions {
         uid: settings.uid.unwrap_or(defaults.uid),
-        gid: settings.gid.unwrap_or(defaults.gid),
+        gid: config.write.group.or(settings.gid).unwrap_or(defaults.gid),
         file_mask: settings.fmask.unwrap_or(settings.umask).0,
         directory_mask: settings.dmask.unwrap_or(settings.umask).0,
         ..defaults

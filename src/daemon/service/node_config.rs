@@ -35,6 +35,7 @@ pub(super) fn node_config(config: &Config, foreign: Option<Arc<dyn ForeignPeers>
         foreign,
         giving: giving_settings(config),
         refuse_beneath: vec![config.mount.dir.clone()],
+        allow_beneath: vec![config.files_dir()],
     }
 }
 
@@ -82,6 +83,7 @@ pub(super) fn share_spec(settings: &ShareSettings, groups: &[Group]) -> ShareSpe
         readers: readers_of(settings.readers.as_deref(), groups),
         exclude: settings.exclude.clone(),
         default_excludes: settings.default_excludes,
-        writable: false,
+        writable: settings.writable,
+        open: settings.is_open(),
     }
 }

@@ -17,6 +17,7 @@ use super::services::Services;
 use crate::daemon::config::{ShareSettings, folder_names};
 use p2pfs_node::api::ShareSpec;
 use p2pfs_node::{Condition, Finding};
+use p2pfs_types::files::make_open_dir;
 
 /// How long adding several shares waits for their disks in total, apart from [`DISK_WITHIN`] for
 /// each. A disk at rest takes longer to spin up, and must not delay all other work.
@@ -118,6 +119,10 @@ fn try_to_share(services: &Services, share: &ShareSettings) {
     let configured = services.settings.in_force.load().config.share.clone();
     let is_configured = configured.iter().any(|it| it.dir == share.dir);
     let spec = share_spec(share, &groups);
+    if share.writable && share.dir == services.settings.at_start.files_dir() {
+        // If it cannot be made, the share is missing and the reason is reported.
+        let _made = make_open_dir(&share.dir);
+    }
     let outcome = services.node.shares().add(ShareSpec {
         is_resolved,
         is_by_command: is_resolved && !is_configured,

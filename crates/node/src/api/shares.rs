@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use crate::NodeError;
+use p2pfs_content::WritableFolder;
 use p2pfs_content::shares::{Known, MissingShare, ShareError, ShareSet, ShareSpec, ShareStatus};
 use p2pfs_proto::trust::TrustReader;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex, Timestamp};
@@ -56,6 +59,25 @@ impl NodeShares {
     /// [`ShareError`], which names the folder and the problem.
     pub fn add(&self, spec: ShareSpec) -> Result<(), ShareError> {
         self.set.add(spec).map(drop)
+    }
+
+    /// Tries whether programs could write into the folder of `spec` through the mount. Blocks on the
+    /// disk.
+    ///
+    /// # Errors
+    /// [`ShareError`], which names the folder, the problem and the remedy.
+    pub fn try_to_write(&self, spec: &ShareSpec) -> Result<(), ShareError> {
+        self.set.try_to_write(spec)
+    }
+
+    /// Returns the folders that the mount writes into, the one with the deepest place first.
+    pub fn writable(&self) -> Arc<[WritableFolder]> {
+        self.set.writable_folders()
+    }
+
+    /// Returns a receiver of the folders that the mount writes into, and of each change.
+    pub fn watch_writable(&self) -> watch::Receiver<Arc<[WritableFolder]>> {
+        self.set.watch_writable()
     }
 
     /// Stops sharing a folder. Blocks on the disk.

@@ -112,7 +112,8 @@ pub(crate) fn name_of(event: &ShareEvent) -> Option<NameInShare> {
         | ShareEvent::Scanned { .. }
         | ShareEvent::Warning { .. }
         | ShareEvent::Settled { .. }
-        | ShareEvent::Readers { .. } => None,
+        | ShareEvent::Readers { .. }
+        | ShareEvent::Terms { .. } => None,
     }
 }
 

@@ -30,17 +30,7 @@ impl ShareBench {
 
     /// Returns what the version of a listed file replaces.
     fn replaces(&self, name: &str) -> Vec<ContentHash> {
-        let state = self.set().inner.shared.lock();
-        let slots = state.listing.tree.slots(None);
-        let marks = slots.filter_map(|slot| {
-            let file = state.listing.tree.file(slot)?;
-            let is_it = state.listing.tree.name(slot) == name.as_bytes();
-            let mark = state.listing.tree.mark(slot).filter(|_| is_it)?;
-            let mut replaces = mark.replaces.clone();
-            replaces.retain(|hash| *hash != file.hash);
-            Some(replaces)
-        });
-        marks.last().unwrap_or_default()
+        self.entry(name).unwrap().replaces.clone()
     }
 }
 

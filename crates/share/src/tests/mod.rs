@@ -160,7 +160,7 @@ impl ShareBench {
                 );
             }
             // sent each time the share is added
-            ShareEvent::Readers { .. } => return,
+            ShareEvent::Readers { .. } | ShareEvent::Terms { .. } => return,
             _ => {}
         }
         self.history.push(event);

@@ -14,6 +14,7 @@ mod metrics;
 mod mount;
 mod readers;
 mod share;
+mod write;
 
 pub use cache::CacheSettings;
 pub use inbox::InboxSettings;
@@ -27,3 +28,4 @@ pub use metrics::MetricsSettings;
 pub use mount::MountSettings;
 pub use readers::ReaderSettings;
 pub use share::ShareSettings;
+pub use write::WriteSettings;

@@ -46,8 +46,8 @@ settings! {
         /// quotes, as `umask(2)` removes them.
         ///
         /// They are removed from 0666, or from 0777 for an executable file and a directory. So
-        /// with the default files are 0644 or 0755 and directories 0755. The mount is read-only
-        /// with any value. They also apply to requests of other users on the control socket
+        /// with the default files are 0644 or 0755 and directories 0755. No value makes the mount
+        /// writable (`p2pfs write`). They also apply to requests of other users on the control socket
         /// (`p2pfs(1)`, PERMISSIONS).
         pub umask: ModeMask = ModeMask(0o022),
             Setting::new("mount.umask", SettingKind::Text, "027").refuses("999");

@@ -102,6 +102,31 @@ settings! {
         #[serde(default = "yes")]
         pub default_excludes: bool = true,
             Setting::new("share.default_excludes", SettingKind::Switch, "false").live();
+
+        /// Whether programs can write at and below its place in the mount. The files go into the
+        /// folder, which shares them.
+        ///
+        /// If several shares contain a path, the one with the longest place takes it, so two
+        /// writable shares cannot have the same place. The daemon's user must be able to write the
+        /// folder, and its file system must have extended attributes of users, as ext4, xfs and
+        /// btrfs have. `p2pfs write on` makes a folder at the top of the mount writable without a
+        /// section.
+        #[serde(default)]
+        pub writable: bool = false,
+            Setting::new("share.writable", SettingKind::Switch, "true").live();
+
+        /// Whether versions and deletions of other nodes replace the files of the share on every
+        /// node.
+        ///
+        /// The files in the folder never change by that, and _`.p2pfs/peers`_ still shows them. In
+        /// a share that is not open, a file that another node writes anew stays in the mount beside
+        /// that version, as `name~node`, and no other node can delete it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub open: Option<bool> = None,
+            Setting::new("share.open", SettingKind::Switch, "true")
+                .by_default("the value of `writable`")
+                .shown_as("false")
+                .live();
     }
 }
 
@@ -112,5 +137,10 @@ impl ShareSettings {
             dir,
             ..Self::default()
         }
+    }
+
+    /// Returns whether versions and deletions of other nodes count in the share.
+    pub fn is_open(&self) -> bool {
+        self.open.unwrap_or(self.writable)
     }
 }

@@ -31,6 +31,7 @@ mod viewer;
 mod wait;
 #[cfg(not(feature = "legacy"))]
 mod without_legacy;
+mod writing;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::runtime::Handle;
 
 use super::names::{kind_of, named_as};
+use super::writing::refuse_second_writable;
 use super::{Asked, Services, Sight, Viewer, calendar_time, failed};
 use crate::daemon::config::{
     ALL_NODES, Group, ShareSettings, check_readers, folder_names, missing_group, saved,
@@ -112,36 +113,57 @@ fn add_share(services: &Services, dir: &Path, how: ShareChange) -> Result<Shares
     let real = real_name(services, dir);
     refuse_configured(services, &[dir, &real])?;
     let named = how.readers.clone().unwrap_or_default();
-    let settings = changed(added_before(services, dir, &real), how)?;
+    let before = added_before(services, dir, &real);
+    let was_writable = before.writable;
+    let settings = changed(before, how)?;
+    if settings.writable {
+        refuse_second_writable(services, &settings)?;
+    }
     let groups = services.settings.in_force.load().config.groups.clone();
     refuse_readers(&settings, &groups)?;
     Handle::current().block_on(former_names::confirm(services, named))?;
+    apply(services, settings, was_writable)?;
+    Ok(shares(services, Sight::All))
+}
+
+/// Shares a folder with these settings, and saves them. A folder that becomes writable is tried
+/// first.
+pub(super) fn apply(
+    services: &Services,
+    settings: ShareSettings,
+    was_writable: bool,
+) -> Result<(), Failure> {
+    let groups = services.settings.in_force.load().config.groups.clone();
     let spec = api::ShareSpec {
         is_resolved: true,
         is_by_command: true,
         ..share_spec(&settings, &groups)
     };
-    services.node.shares().add(spec).map_err(|error| {
+    let refused = |error: api::ShareError| {
         let kind = if error.is_denied() {
             FailureKind::Failed
         } else {
             FailureKind::Invalid
         };
         Failure::new(kind, error.to_string())
-    })?;
+    };
+    let node_shares = services.node.shares();
+    if settings.writable && !was_writable {
+        node_shares.try_to_write(&spec).map_err(refused)?;
+    }
+    node_shares.add(spec).map_err(refused)?;
     sharing::want_no_more(services, &settings.dir);
     let mut kept = services.shares.saved.lock();
     kept.retain(|other| other.dir != settings.dir);
     kept.push(settings);
     drop(kept);
-    keep(services)?;
-    Ok(shares(services, Sight::All))
+    keep(services)
 }
 
 /// Returns the settings of a folder that was added by command, as `dir` or as its canonical path
 /// `real`. Without `real`, an update through another name of the folder would lose the share's
 /// readers. Returns the defaults for a new folder.
-fn added_before(services: &Services, dir: &Path, real: &Path) -> ShareSettings {
+pub(super) fn added_before(services: &Services, dir: &Path, real: &Path) -> ShareSettings {
     let kept = services.shares.saved.lock();
     let found = kept.iter().find(|it| it.dir == dir || it.dir == real);
     found.map_or_else(|| ShareSettings::new(real.to_owned()), ShareSettings::clone)
@@ -149,7 +171,7 @@ fn added_before(services: &Services, dir: &Path, real: &Path) -> ShareSettings {
 
 /// Returns the canonical path of a folder. Returns `dir` itself if it is the name of a known share,
 /// without an access to the disk, which may hang, and if another user could have put a link on it.
-fn real_name(services: &Services, dir: &Path) -> PathBuf {
+pub(super) fn real_name(services: &Services, dir: &Path) -> PathBuf {
     let mut saved = services.shares.saved.lock().clone().into_iter();
     let in_force = services.settings.in_force.load();
     let configured = in_force.origin_of_share(|share| share.dir == dir);
@@ -208,7 +230,7 @@ fn share_with_readers(services: &Services, status: api::ShareStatus) -> ShareInf
 
 /// Refuses a folder that the configuration shares, by the given name or its canonical one. Such
 /// a share can be changed only in its file or on the command line.
-fn refuse_configured(services: &Services, names: &[&Path; 2]) -> Result<(), Failure> {
+pub(super) fn refuse_configured(services: &Services, names: &[&Path; 2]) -> Result<(), Failure> {
     let Some(origin) = configured_by(services, names) else {
         return Ok(());
     };
@@ -293,6 +315,8 @@ fn changed(before: ShareSettings, how: ShareChange) -> Result<ShareSettings, Fai
         readers,
         exclude: how.exclude.unwrap_or(before.exclude),
         default_excludes: default_excludes.unwrap_or(before.default_excludes),
+        writable: how.writable.unwrap_or(before.writable),
+        open: how.open.or(before.open),
     })
 }
 
@@ -365,6 +389,8 @@ fn share_info(status: api::ShareStatus) -> ShareInfo {
         problems,
         include_private: status.spec.include_private,
         legacy: status.spec.foreign,
+        writable: status.spec.writable,
+        open: status.spec.open,
         readers: None,
         files: status.totals.files,
         bytes: status.totals.bytes,
