@@ -356,6 +356,10 @@ impl Changes {
             Node::Symlink(_) => {
                 let at = self.own_link(&from).ok_or(FsError::OtherShare)?;
                 let target = same_share(&at, &target)?;
+                // A link has no mark, so what it replaces is deleted.
+                if to.node.is_some() && to.view.standing(&to.path).others {
+                    self.delete(&to.path, mark_for(&to.view, &to.path).replaces)?;
+                }
                 let upper = &at.folder.upper;
                 upper.rename(&at.local, &target.local).map_err(of_disk)?;
             }

@@ -272,16 +272,17 @@ fn own_place(
     found: Option<&Found>,
 ) -> Option<(UpperPlace, bool)> {
     let own = found.and_then(|found| own_file(view, path, found));
-    let Some((share, local)) = own else {
+    let Some((share, listed)) = own else {
         return place_in(folders, path).map(|at| (at, false));
     };
     let folder = folders.iter().find(|folder| folder.share == share)?;
+    let local = folder.local(&listed)?;
     let folder = folder.clone();
     Some((UpperPlace { folder, local }, true))
 }
 
-/// Returns the share and path of the own file or link that is listed at a path, also if that is a
-/// conflict name.
+/// Returns the share and the own path in the namespace of the own file or link that is listed at a
+/// path. The two paths differ for a conflict name.
 fn own_file(view: &View, path: &SharedPath, found: &Found) -> Option<(ShareIndex, SharedPath)> {
     if found.own.is_some() {
         return found.own.clone();
