@@ -172,15 +172,20 @@ impl View {
         })
     }
 
+    /// Returns whether this node shares an object under a path, whether or not it is listed.
+    pub fn has_own(&self, path: &SharedPath) -> bool {
+        self.own_rows(path).next().is_some()
+    }
+
     /// Returns whether this node shares a directory under a path, whether or not it is listed.
     pub fn has_own_directory(&self, path: &SharedPath) -> bool {
-        let Some((_, here, name)) = self.known_place(path) else {
-            return false;
-        };
-        let mut own = here
-            .candidates(name)
-            .filter(|row| row.author == self.merged.me);
-        own.any(|row| row.class == Class::Directory)
+        self.own_rows(path).any(|row| row.class == Class::Directory)
+    }
+
+    fn own_rows<'a>(&'a self, path: &'a SharedPath) -> impl Iterator<Item = &'a Row> {
+        let place = self.known_place(path).into_iter();
+        let rows = place.flat_map(|(_, here, name)| here.candidates(name));
+        rows.filter(|row| row.author == self.merged.me && row.is_named_object())
     }
 
     /// Returns the contents of the versions of a path that are listed under conflict names.

@@ -215,17 +215,11 @@ impl Changes {
         if there.is_some_and(|kind| kind != FoundKind::Directory) {
             remove_superseded(&changed, &at)?;
         }
-        let owner = owner_of(caller);
-        match make(&at, owner, || {
-            at.folder.upper.make_directory(&at.local, owner)
-        }) {
-            // It was not shown, because it was removed elsewhere or has no mark.
+        let (upper, owner) = (&at.folder.upper, owner_of(caller));
+        let made = make(&at, owner, || upper.make_directory(&at.local, owner));
+        match made {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let mark = WrittenMark::default();
-                at.folder
-                    .upper
-                    .set_mark(&at.local, &mark)
-                    .map_err(of_disk)?;
+                self.show_directory(&changed, &at, owner)?;
             }
             made => made.map_err(of_disk)?,
         }
@@ -283,6 +277,28 @@ impl Changes {
         }
     }
 
+    /// Makes a directory that is on the disk and not shown a new one. Another node deleted it, or it
+    /// has no mark and is not listed.
+    fn show_directory(
+        &self,
+        changed: &ChangedName,
+        at: &UpperPlace,
+        owner: Owner,
+    ) -> Result<(), FsError> {
+        let upper = &at.folder.upper;
+        if changed.view.has_own_directory(&changed.path) {
+            self.clear(&changed.view, &changed.path, at)?;
+            // A later time than that of the deletion lists it again.
+            if upper.remove_directory(&at.local).is_ok() {
+                return upper.make_directory(&at.local, owner).map_err(of_disk);
+            }
+            upper.touch(&at.local).map_err(of_disk)?;
+        }
+        upper
+            .set_mark(&at.local, &WrittenMark::default())
+            .map_err(of_disk)
+    }
+
     /// Removes an empty directory.
     ///
     /// # Errors
@@ -307,7 +323,7 @@ impl Changes {
         if at.find().is_none() {
             return Ok(());
         }
-        self.clear(&at)?;
+        self.clear(&changed.view, path, &at)?;
         at.folder.upper.remove_directory(&at.local).map_err(of_disk)
     }
 
@@ -842,7 +858,7 @@ impl Changes {
         above.map_err(of_disk)?;
         self.prepare_below(&at, from, &to.path)?;
         if target.find().is_some() {
-            self.clear(target)?;
+            self.clear(&to.view, &to.path, target)?;
         }
         upper.rename(&at.local, &target.local).map_err(of_disk)
     }
@@ -930,26 +946,23 @@ impl Changes {
         !names.iter().any(|name| shows(name.as_bytes()))
     }
 
-    /// Removes what was written through the mount in a directory that shows no names: files and
-    /// directories that other nodes deleted.
-    fn clear(&self, at: &UpperPlace) -> Result<(), FsError> {
+    /// Removes what other nodes deleted from the disk, in a directory that shows no names. What no
+    /// log ever listed stays.
+    fn clear(&self, view: &View, path: &SharedPath, at: &UpperPlace) -> Result<(), FsError> {
         let upper = &at.folder.upper;
         for FoundName { name, kind, .. } in upper.names(&at.local).map_err(of_disk)? {
-            let local = at.local.join(&name).map_err(|_| FsError::NameTooLong)?;
-            if upper.mark(&local).ok().flatten().is_none() {
+            let join = |path: &SharedPath| path.join(&name).map_err(|_| FsError::NameTooLong);
+            let (path, local) = (join(path)?, join(&at.local)?);
+            if !view.has_own(&path) {
                 continue;
             }
-            match kind {
-                FoundKind::File => upper.remove(&local).map_err(of_disk)?,
-                FoundKind::Directory => {
-                    let folder = at.folder.clone();
-                    self.clear(&UpperPlace {
-                        folder,
-                        local: local.clone(),
-                    })?;
-                    upper.remove_directory(&local).map_err(of_disk)?;
-                }
-                FoundKind::Symlink | FoundKind::Other => {}
+            if kind == FoundKind::Directory {
+                let folder = at.folder.clone();
+                let below = UpperPlace { folder, local };
+                self.clear(view, &path, &below)?;
+                upper.remove_directory(&below.local).map_err(of_disk)?;
+            } else {
+                upper.remove(&local).map_err(of_disk)?;
             }
         }
         Ok(())

@@ -192,6 +192,10 @@ impl MountNamespace {
             {
                 Some(ResolvedName::new(at.written(disk), mtime_of(&disk)))
             }
+            // A program removed the file and made a directory of that name.
+            Some((FoundKind::Directory, disk)) if is_own => {
+                Some(ResolvedName::new(Node::Directory, mtime_of(&disk)))
+            }
             Some((FoundKind::Directory, disk)) if found.is_none() => {
                 let is_place = folders.iter().any(|it| it.is_at_or_below(path));
                 let is_marked = || at.folder.upper.mark(&at.local).is_ok_and(|it| it.is_some());

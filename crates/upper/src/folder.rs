@@ -13,6 +13,7 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Uid, fchmod, fchown,
     fstat, fstatvfs, linkat, mkdirat, openat, renameat, statat, symlinkat, unlinkat,
 };
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 use rustix::io::Errno;
 
 use p2pfs_types::files::path_of;
@@ -141,6 +142,22 @@ impl UpperFolder {
     /// The error of the system.
     pub fn set_mark(&self, path: &SharedPath, mark: &WrittenMark) -> io::Result<()> {
         written::write(self.open_with(path, OFlags::RDONLY)?, mark)
+    }
+
+    /// Sets the modification time of the object at a path to the present time.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn touch(&self, path: &SharedPath) -> io::Result<()> {
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        };
+        let times = Timestamps {
+            last_access: now,
+            last_modification: now,
+        };
+        Ok(futimens(self.open_with(path, OFlags::RDONLY)?, &times)?)
     }
 
     /// Returns the target of the link at a path.

@@ -506,7 +506,7 @@ fn a_deleted_directory_of_this_node_is_known_and_not_listed() {
     b.own_mut().delete(&path("d"), contents, time(9)).unwrap();
     share(&mut b, &mut a);
     assert_eq!(a.view().lookup(&path("d")), None);
-    assert!(a.view().has_own_directory(&path("d")));
+    assert!(a.view().has_own_directory(&path("d")) && a.view().has_own(&path("d")));
 }
 
 #[test]
