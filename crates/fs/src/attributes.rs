@@ -35,7 +35,8 @@ pub struct Attributes {
     /// Permission bits.
     pub mode: u16,
     /// Number of links. For a directory it is 2 plus one for each subdirectory, which `find` relies
-    /// on. For other types it is 1. It is 0 once the name is gone or stands for another version.
+    /// on, or 1 if that number is not known. For other types it is 1. It is 0 once the name is gone
+    /// or stands for another version.
     pub links: u32,
     /// User ID of the owner.
     pub uid: u32,

@@ -126,6 +126,14 @@ struct OpenedUpper {
     file: File,
 }
 
+impl OpenedUpper {
+    fn new(at: &UpperPlace, file: File) -> Result<Self, FsError> {
+        let disk = Found::of_file(&file).map_err(of_disk)?;
+        let node = at.written(disk);
+        Ok(Self { node, file })
+    }
+}
+
 /// A name in a directory, and the object that it stands for.
 struct ChangedName {
     path: SharedPath,
@@ -260,21 +268,10 @@ impl Changes {
     /// Those of unlink(2). [`FsError::NotPermitted`] if another node does not let others remove it.
     pub fn unlink(&self, parent: u64, name: &[u8]) -> Result<(), FsError> {
         let changed = self.changed(parent, name)?;
-        match changed.node.as_ref().ok_or(FsError::NotFound)? {
-            Node::Directory => Err(FsError::IsADirectory),
-            Node::Written(file) => {
-                let at = self.place_of(file).ok_or(FsError::ReadOnly)?;
-                self.delete_replaced(&changed, &at, true)?;
-                at.folder.upper.remove(&at.local).map_err(of_disk)
-            }
-            Node::Symlink(_) => match self.own_link(&changed) {
-                Some(at) => at.folder.upper.remove(&at.local).map_err(of_disk),
-                None => self.delete_others(&changed),
-            },
-            Node::File(file) if file.own.is_some() => Err(FsError::NotPermitted),
-            Node::File(_) => self.delete_others(&changed),
-            Node::Status | Node::Foreign => Err(FsError::NotPermitted),
-        }
+        let on_disk = self.unlist(&changed)?;
+        on_disk.map_or(Ok(()), |at| {
+            at.folder.upper.remove(&at.local).map_err(of_disk)
+        })
     }
 
     /// Makes a directory that is on the disk and not shown a new one. Another node deleted it, or it
@@ -320,11 +317,14 @@ impl Changes {
         if changed.view.standing(path).others {
             self.delete_others(&changed)?;
         }
-        if at.find().is_none() {
-            return Ok(());
+        if at.find().is_some() {
+            self.clear(&changed.view, path, &at)?;
+            let removed = at.folder.upper.remove_directory(&at.local);
+            removed.map_err(of_disk)?;
         }
-        self.clear(&changed.view, path, &at)?;
-        at.folder.upper.remove_directory(&at.local).map_err(of_disk)
+        let name = Name::Union(changed.path);
+        self.known.remove(&Inode::directory(name));
+        Ok(())
     }
 
     /// Renames an object.
@@ -372,9 +372,9 @@ impl Changes {
             Node::Symlink(_) => {
                 let at = self.own_link(&from).ok_or(FsError::OtherShare)?;
                 let target = same_share(&at, &target)?;
-                // A link has no mark, so what it replaces is deleted.
-                if to.node.is_some() && to.view.standing(&to.path).others {
-                    self.delete(&to.path, mark_for(&to.view, &to.path).replaces)?;
+                // A link has no mark that names what it replaces.
+                if to.node.is_some() {
+                    self.unlist(&to)?;
                 }
                 let upper = &at.folder.upper;
                 upper.rename(&at.local, &target.local).map_err(of_disk)?;
@@ -382,12 +382,15 @@ impl Changes {
             Node::File(file) => return self.rename_others(&from, file, &to, &target),
             Node::Status | Node::Foreign => return Err(FsError::NotPermitted),
         }
-        self.namespace.removed.forget(&to.path);
+        let new = Name::Union(to.path);
+        if to.node == Some(Node::Directory) {
+            self.known.remove(&Inode::directory(new.clone()));
+        }
         let old = Inode {
             name: Name::Union(from.path),
             node,
         };
-        self.known.rename(&old, new_parent, &Name::Union(to.path));
+        self.known.rename(&old, new_parent, &new);
         Ok(())
     }
 
@@ -590,26 +593,21 @@ impl Changes {
             match make(&at, owner, || upper.create(&at.local, executable, owner)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if !is_superseded(changed) {
-                        return self.adopt_unlisted(&at, &changed.path, flags);
+                        return self.adopt_unlisted(&at, flags);
                     }
                 }
-                file => return self.opened(&at, file.map_err(of_disk)?, &changed.path),
+                file => return OpenedUpper::new(&at, file.map_err(of_disk)?),
             }
         }
         let above = upper.make_directories_above(&at.local, owner);
         above.map_err(of_disk)?;
         let file = upper.replace(&at.local, &mark, executable, owner, |_| Ok(()));
-        self.opened(&at, file.map_err(of_disk)?, &changed.path)
+        OpenedUpper::new(&at, file.map_err(of_disk)?)
     }
 
     /// Opens a file that a program of this machine created directly in the folder of the share, and
     /// that is not listed yet. It is shown from now on.
-    fn adopt_unlisted(
-        &self,
-        at: &UpperPlace,
-        path: &SharedPath,
-        flags: i32,
-    ) -> Result<OpenedUpper, FsError> {
+    fn adopt_unlisted(&self, at: &UpperPlace, flags: i32) -> Result<OpenedUpper, FsError> {
         if flags & libc::O_EXCL != 0 {
             return Err(FsError::Exists);
         }
@@ -620,19 +618,7 @@ impl Changes {
         if flags & libc::O_TRUNC != 0 {
             file.set_len(0).map_err(of_disk)?;
         }
-        self.opened(at, file, path)
-    }
-
-    fn opened(
-        &self,
-        at: &UpperPlace,
-        file: File,
-        path: &SharedPath,
-    ) -> Result<OpenedUpper, FsError> {
-        let disk = Found::of_file(&file).map_err(of_disk)?;
-        self.namespace.removed.forget(path);
-        let node = at.written(disk);
-        Ok(OpenedUpper { node, file })
+        OpenedUpper::new(at, file)
     }
 
     /// Opens the file of an inode for writing. A file of another node is copied, and the inode
@@ -689,7 +675,7 @@ impl Changes {
             Some(Node::Written(written)) => {
                 let at = self.place_of(written).ok_or(FsError::ReadOnly)?;
                 let file = at.folder.upper.open(&at.local, true).map_err(of_disk)?;
-                return self.opened(&at, file, path);
+                return OpenedUpper::new(&at, file);
             }
             Some(Node::File(now)) if now.hash == version.hash => {}
             _ => return Err(FsError::Gone),
@@ -697,7 +683,7 @@ impl Changes {
         let at = self.new_place(&changed)?;
         let opened = self.copy_to(&changed, version, is_emptied, &at, caller)?;
         if let Some(behind) = changed.view.behind_conflict_name(path) {
-            self.delete(&behind.path, vec![behind.hash])?;
+            self.delete(path, &behind.path, vec![behind.hash])?;
         }
         Ok(opened)
     }
@@ -731,7 +717,7 @@ impl Changes {
         above.map_err(of_disk)?;
         let file = upper.replace(&at.local, &mark, version.executable, owner, fill);
         let file = file.map_err(|error| failure.unwrap_or_else(|| of_disk(error)))?;
-        self.opened(at, file, &to.path)
+        OpenedUpper::new(at, file)
     }
 
     /// Writes the bytes and the modification time of a version into a file.
@@ -761,29 +747,59 @@ impl Changes {
     ) -> Result<(), FsError> {
         let ChangedName { path, view, .. } = changed;
         let behind = view.behind_conflict_name(path).filter(|it| it.is_own);
-        let path = behind.map_or_else(|| path.clone(), |behind| behind.path);
+        let named = behind.map_or_else(|| path.clone(), |behind| behind.path);
         let mark = at.folder.upper.mark(&at.local).ok().flatten();
         let mut contents = mark.map_or_else(Vec::new, |mark| mark.replaces);
-        let own = view.own_file(&path);
+        let own = view.own_file(&named);
         if let Some(own) = &own {
             contents.extend(own.replaces.iter().copied());
         }
-        let has_others = view.standing(&path).others;
+        let has_others = view.standing(&named).others;
         if contents.is_empty() && !(is_removed && has_others) {
             return Ok(());
         }
         contents.extend(own.filter(|_| is_removed).map(|own| own.hash));
-        self.delete(&path, contents)
+        self.delete(path, &named, contents)
     }
 
-    fn delete(&self, path: &SharedPath, mut contents: Vec<ContentHash>) -> Result<(), FsError> {
+    /// Deletes contents of a path for all nodes. `shown` is the path that shows one of them: the
+    /// same, or a conflict name of it.
+    fn delete(
+        &self,
+        shown: &SharedPath,
+        path: &SharedPath,
+        mut contents: Vec<ContentHash>,
+    ) -> Result<(), FsError> {
         let mut known = HashSet::new();
         contents.retain(|hash| known.insert(*hash));
         if contents.is_empty() {
             return Ok(());
         }
         let writing = self.namespace.content.writing().ok_or(FsError::ReadOnly)?;
-        writing.delete(path, contents)
+        writing.delete(path, contents)?;
+        let since = self.namespace.content.view().number();
+        self.namespace.removed.record(shown.clone(), since);
+        Ok(())
+    }
+
+    /// Deletes for all nodes what keeps a name listed after its file or link left the disk. Returns
+    /// the place of that object on the disk, if it is there.
+    fn unlist(&self, changed: &ChangedName) -> Result<Option<UpperPlace>, FsError> {
+        match changed.node.as_ref().ok_or(FsError::NotFound)? {
+            Node::Directory => Err(FsError::IsADirectory),
+            Node::Written(file) => {
+                let at = self.place_of(file).ok_or(FsError::ReadOnly)?;
+                self.delete_replaced(changed, &at, true)?;
+                Ok(Some(at))
+            }
+            Node::Symlink(_) => match self.own_link(changed) {
+                Some(at) => Ok(Some(at)),
+                None => self.delete_others(changed).map(|()| None),
+            },
+            Node::File(file) if file.own.is_some() => Err(FsError::NotPermitted),
+            Node::File(_) => self.delete_others(changed).map(|()| None),
+            Node::Status | Node::Foreign => Err(FsError::NotPermitted),
+        }
     }
 
     /// Deletes an object of other nodes for all nodes.
@@ -801,10 +817,7 @@ impl Changes {
             Some(behind) => vec![behind.hash],
             None => mark_for(view, path).replaces,
         };
-        self.delete(named, contents)?;
-        let since = self.namespace.content.view().number();
-        self.namespace.removed.record(path.clone(), since);
-        Ok(())
+        self.delete(path, named, contents)
     }
 
     fn rename_written(
@@ -974,7 +987,6 @@ impl Changes {
             Node::Written(file) => mtime_of(&file.disk),
             _ => Timestamp::from(SystemTime::now()),
         };
-        self.namespace.removed.forget(path);
         let name = Name::Union(path.clone());
         self.inodes
             .enter(Some(parent), name, ResolvedName::new(node, mtime))

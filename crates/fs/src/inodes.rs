@@ -55,6 +55,9 @@ enum StoredNode {
     /// A file or link under its recorded name.
     Said(RecordHandle),
     Directory(Box<Box<[u8]>>),
+    /// A directory that was removed. The kernel lets no name appear in it, so a new directory of
+    /// its name needs another number.
+    Removed(Box<Box<[u8]>>),
     /// Any other inode, with its name.
     Other(Box<(Box<[u8]>, Node)>),
 }
@@ -147,6 +150,26 @@ impl Inodes {
         }
         table.sweep(former);
         table.kept.insert((above, last), number);
+        if let Node::Directory = inode.node {
+            table.keep_below(number);
+        }
+    }
+
+    /// Records that a directory was removed. A new one of its name is another inode.
+    pub(crate) fn remove(&self, inode: &Inode) {
+        let table = &mut *self.table.lock();
+        if let Some(number) = table.number_of(inode) {
+            table.unkeep(number);
+            let known = table.known.get_mut(&number).expect("it has this number");
+            known.what = StoredNode::Removed(Box::new(known.name().into()));
+        }
+    }
+
+    /// Returns whether the directory of a number was removed.
+    pub(crate) fn is_removed(&self, number: u64) -> bool {
+        let table = self.table.lock();
+        let known = table.known.get(&number);
+        known.is_some_and(|known| matches!(known.what, StoredNode::Removed(_)))
     }
 
     /// Makes the inode of a number that of a file in a writable share, under the same name.
@@ -333,6 +356,20 @@ impl InodeTable {
         self.kept_number(above, &names::last(&inode.name), &inode.node)
     }
 
+    /// Records that everything below a renamed directory keeps its number.
+    fn keep_below(&mut self, directory: u64) {
+        for (number, known) in &self.known {
+            let mut above = known.above;
+            while above != directory && above != ROOT_INO {
+                above = self.known.get(&above).map_or(ROOT_INO, |it| it.above);
+            }
+            if above == directory {
+                let key = (known.above, known.name().into());
+                self.kept.insert(key, *number);
+            }
+        }
+    }
+
     /// Forgets that a number was kept.
     fn unkeep(&mut self, number: u64) {
         if let Some(known) = self.known.get(&number).filter(|_| !self.kept.is_empty()) {
@@ -434,7 +471,7 @@ impl InodeEntry {
     fn name(&self) -> &[u8] {
         match &self.what {
             StoredNode::Said(said) => said.name(),
-            StoredNode::Directory(name) => name,
+            StoredNode::Directory(name) | StoredNode::Removed(name) => name,
             StoredNode::Other(other) => &other.0,
         }
     }
@@ -442,7 +479,7 @@ impl InodeEntry {
     fn content(&self) -> Option<ContentHash> {
         match &self.what {
             StoredNode::Said(said) => said.is_file().then(|| said.hash()),
-            StoredNode::Directory(_) => None,
+            StoredNode::Directory(_) | StoredNode::Removed(_) => None,
             StoredNode::Other(other) => match &other.1 {
                 Node::File(file) => Some(file.hash),
                 _ => None,
@@ -454,6 +491,7 @@ impl InodeEntry {
     fn is(&self, above: u64, name: &[u8], node: &Node) -> bool {
         let is_version = match (&self.what, node) {
             (StoredNode::Directory(_), _) => *node == Node::Directory,
+            (StoredNode::Removed(_), _) => false,
             (StoredNode::Said(said), Node::File(file)) => {
                 said.is_file()
                     && said.hash() == file.hash
@@ -471,7 +509,7 @@ impl InodeEntry {
     /// Returns its node. `name` is its full name.
     fn node(&self, name: &Name) -> Node {
         let said = match &self.what {
-            StoredNode::Directory(_) => return Node::Directory,
+            StoredNode::Directory(_) | StoredNode::Removed(_) => return Node::Directory,
             StoredNode::Other(other) => return other.1.clone(),
             StoredNode::Said(said) => said,
         };

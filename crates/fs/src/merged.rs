@@ -45,11 +45,6 @@ impl RemovedNames {
         self.0.lock().insert(path, since);
     }
 
-    /// Forgets a path, because a new object has it.
-    pub(super) fn forget(&self, path: &SharedPath) {
-        self.0.lock().remove(path);
-    }
-
     /// Forgets the deletions that this view has.
     pub(super) fn forget_until(&self, view: &View) {
         self.0.lock().retain(|_, since| *since > view.number());

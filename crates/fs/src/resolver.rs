@@ -101,7 +101,7 @@ impl InodeResolver {
             // A program that asks by the name must look it up again.
             self.caches.invalidate_name(&inode.name);
         }
-        let is_gone = current.is_none() || is_replaced;
+        let is_gone = current.is_none() || is_replaced || self.known.is_removed(ino);
         let listed = current
             .unwrap_or_else(|| ResolvedName::last_known(&inode.node, self.namespace.started));
         let mut attributes = self.attributes.attributes(&inode.name, &listed);

@@ -64,13 +64,23 @@ impl AttributeReader {
             mtime: listed.mtime,
             mode,
             links: match listed.node {
-                Node::Directory => listed.subdirectories.saturating_add(2),
+                Node::Directory => self.directory_links(name, listed.subdirectories),
                 _ => 1,
             },
             uid: self.options.uid,
             gid: self.group(),
             lifetime: names::lifetime(name),
         }
+    }
+
+    /// Returns the link count of a directory. If programs can write into it, its subdirectories on
+    /// the disk are not counted, and 1 means that the count is not known.
+    fn directory_links(&self, name: &Name, subdirectories: u32) -> u32 {
+        let path = name.path();
+        if path.is_some_and(|path| self.namespace.place_for(path).is_some()) {
+            return 1;
+        }
+        subdirectories.saturating_add(2)
     }
 
     /// If an own file is open as this inode, takes size, time, mode and lifetime from it, even if

@@ -45,6 +45,36 @@ fn the_same_version_with_a_new_mtime_is_the_same_inode() {
 }
 
 #[test]
+fn everything_below_a_renamed_directory_keeps_its_number() {
+    let inodes = Inodes::new();
+    let directory = |text: &str| Inode::directory(Name::Union(path(text)));
+    let inner = inodes.enter(&directory("a/inner"));
+    let deep = inodes.enter(&file("a/inner/deep", b"1"));
+    inodes.rename(&directory("a"), ROOT_INO, &Name::Union(path("b")));
+    assert_eq!(inodes.get(inner), Some(directory("b/inner")));
+    assert_eq!(inodes.enter(&directory("b/inner")), inner);
+    assert_eq!(inodes.kept_number(&file("b/inner/deep", b"1")), Some(deep));
+    inodes.rename(&directory("b/inner"), ROOT_INO, &Name::Union(path("c")));
+    assert_eq!(inodes.get(inner), Some(directory("c")));
+    assert_eq!(inodes.enter(&directory("c")), inner);
+}
+
+#[test]
+fn a_directory_that_is_made_again_has_another_number_until_the_former_one_is_forgotten() {
+    let inodes = Inodes::new();
+    let directory = Inode::directory(Name::Union(path("dir")));
+    let former = inodes.enter(&directory);
+    inodes.remove(&directory);
+    assert!(inodes.is_removed(former));
+    let new = inodes.enter(&directory);
+    assert_ne!(new, former);
+    assert!(!inodes.is_removed(new));
+    assert_eq!(inodes.enter(&directory), new);
+    assert!(inodes.forget(former, 1));
+    assert_eq!(inodes.enter(&directory), former);
+}
+
+#[test]
 fn an_inode_lives_until_its_last_lookup_is_forgotten() {
     let inodes = Inodes::new();
     let number = inodes.enter(&file("a", b"1"));
