@@ -14,6 +14,7 @@ mod rules;
 mod support;
 mod traps;
 mod waits;
+mod writing;
 
 fn main() {
     if posix::is_server() {
@@ -21,6 +22,9 @@ fn main() {
     }
     if life::is_child_that_mounts() {
         return life::mount_until_killed();
+    }
+    if writing::is_child_that_maps() {
+        return writing::store_into_mapping();
     }
     let own_namespace = posix::enter_own_namespace();
     let conclusion = support::promise::run(None, posix::trials(own_namespace));

@@ -7,14 +7,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use p2pfs_cache::{Cache, CachedBytes, ReadOutcome, Stored};
 use p2pfs_catalogue::View;
 use p2pfs_fs::{
-    Content, FileVersion, ForeignFiles, FsError, LiveAttributes, OpenContent, Opened, PageDropper,
-    ReadNow, ReadReply, ReadWait, Space,
+    Change, Content, FileVersion, ForeignFiles, FsError, LiveAttributes, OpenContent, Opened,
+    PageDropper, ReadNow, ReadReply, ReadWait, Space, UpperFolder, WritableFolder, Writing,
 };
 use p2pfs_fuse::Mount;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
@@ -83,6 +83,9 @@ struct State {
     live: HashMap<ContentHash, PathBuf>,
     never: Vec<ReadReply>,
     foreign: ForeignPeer,
+    folders: Arc<[Arc<WritableFolder>]>,
+    /// Changes of deletions through the mount. The mount is notified of them at the next publish.
+    deleted: Vec<Change>,
     on_their_way: HashMap<u64, (ReadReply, Bytes)>,
     late: usize,
     gate_is_open: bool,
@@ -119,6 +122,8 @@ impl Memory {
             live: HashMap::new(),
             never: Vec::new(),
             foreign: ForeignPeer::default(),
+            folders: Arc::default(),
+            deleted: Vec::new(),
             on_their_way: HashMap::new(),
             late: 0,
             gate_is_open: false,
@@ -291,13 +296,30 @@ impl Memory {
         self.state.lock().backing.remove(&hash);
     }
 
+    /// Lets programs write into a folder of the disk, whose files appear in the root. The other
+    /// node lets them replace and delete its files.
+    pub(crate) fn set_writable(&self, folder: &Path) {
+        let mut state = self.state.lock();
+        let upper = UpperFolder::new(Arc::new(File::open(folder).unwrap()));
+        let folder = WritableFolder {
+            share: ShareIndex(1),
+            place: SharedPath::root(),
+            upper,
+        };
+        state.folders = Arc::new([Arc::new(folder)]);
+        let mut far = state.namespace.far.own_mut();
+        assert!(far.set_open(ShareIndex(0), true).unwrap());
+    }
+
     /// Publishes the view and notifies the mount of the changes.
     pub(crate) fn publish(&self, mount: Option<&Mount>) {
         let (view, changes) = {
             let mut state = self.state.lock();
             let (view, changes) = state.namespace.merge();
             state.view = view.clone();
-            (view, changes)
+            let mut all = std::mem::take(&mut state.deleted);
+            all.extend(changes);
+            (view, all)
         };
         if let Some(mount) = mount {
             mount.invalidate(Some(view), changes);
@@ -315,6 +337,12 @@ impl Memory {
 
     pub(crate) fn stuck(&self) -> usize {
         self.state.lock().never.len()
+    }
+
+    /// Drops the reads that wait, without a reply.
+    pub(crate) fn drop_stuck(&self) {
+        let stuck = std::mem::take(&mut self.state.lock().never);
+        drop(stuck);
     }
 
     fn stand_still<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -414,6 +442,10 @@ impl Content for Memory {
         Some(self)
     }
 
+    fn writing(&self) -> Option<&dyn Writing> {
+        Some(self)
+    }
+
     fn space(&self) -> Space {
         Space {
             budget_bytes: 10 << 30,
@@ -423,6 +455,27 @@ impl Content for Memory {
 
     fn status_json(&self) -> Vec<u8> {
         br#"{"health":"good"}"#.to_vec()
+    }
+}
+
+impl Writing for Memory {
+    fn folders(&self) -> Arc<[Arc<WritableFolder>]> {
+        self.state.lock().folders.clone()
+    }
+
+    fn group(&self) -> Option<u32> {
+        None
+    }
+
+    fn delete(&self, path: &SharedPath, contents: Vec<ContentHash>) -> Result<(), FsError> {
+        let mut state = self.state.lock();
+        let mut near = state.namespace.near.own_mut();
+        near.delete(path, contents, SystemTime::now().into())
+            .unwrap();
+        let (view, changes) = state.namespace.merge();
+        state.view = view;
+        state.deleted.extend(changes);
+        Ok(())
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) struct Mounted {
     pub content: Arc<Memory>,
     pub mount: Mount,
     scratch: tempfile::TempDir,
+    upper: Option<tempfile::TempDir>,
 }
 
 impl Mounted {
@@ -27,11 +28,27 @@ impl Mounted {
             content: content.clone(),
             mount,
             scratch,
+            upper: None,
         }
     }
 
     pub(crate) fn of(content: &Arc<Memory>) -> Self {
         Self::start(content, |_| {})
+    }
+
+    /// Mounts the content so that programs can write, into the folder [`Mounted::upper`].
+    pub(crate) fn writable(content: &Arc<Memory>, adjust: impl FnOnce(&mut MountOptions)) -> Self {
+        let upper = tempfile::tempdir().unwrap();
+        content.set_writable(upper.path());
+        let mut mounted = Self::start(content, adjust);
+        mounted.mount.set_writable(true).unwrap();
+        mounted.upper = Some(upper);
+        mounted
+    }
+
+    /// Returns the folder into which the mount writes.
+    pub(crate) fn upper(&self) -> &Path {
+        self.upper.as_ref().unwrap().path()
     }
 
     pub(crate) fn dir(&self) -> &Path {

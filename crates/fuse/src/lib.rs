@@ -27,6 +27,8 @@
 //! | a disk under a share or the cache stalls | another thread is started if all are busy | `tests/mount/traps.rs hung_calls_delay_no_others`, `tests/mount/traps.rs hung_listings_delay_no_others`, `tests/mount/traps.rs hung_closes_delay_no_others` |
 //! | a stalled disk holds the thread of a foreign peer's answer, which closes the file of an unwanted answer | a separate thread closes it | `tests/mount/traps.rs the_close_of_an_undelivered_open_delays_no_others` |
 //! | pages keep damaged bytes of the cache after these were found and dropped | the kernel drops its pages before a verification reports | `tests/mount/reads.rs no_reader_gets_damaged_bytes_after_the_verification_that_finds_them` |
+//! | a change waits in its thread for bytes of another node, so a hundred of them occupy all threads | a limited number of threads works on such changes; others queue | `tests/mount/writing/others.rs copies_that_stand_still_delay_no_others_and_end_with_their_programs` |
+//! | the kernel lets no name appear in a removed directory, also under its number for a new one | a new directory has another number while the kernel knows the removed one | `tests/mount/writing.rs a_directory_is_made_again_while_the_removed_one_is_open` |
 //! | the kernel refuses one inode opened in two modes | the first open decides, until the last release | `tests/mount/reads.rs an_open_never_fails_while_a_file_becomes_complete` |
 
 mod abi;

@@ -18,7 +18,7 @@ use p2pfs_types::digest::ContentHash;
 
 use crate::support::content::noise;
 use crate::support::memory::{Behaviour, MTIME, Memory};
-use crate::support::process::{HANG_LIMIT, wait_child};
+use crate::support::process::{HANG_LIMIT, eventually, wait_child};
 
 /// Set in the process that serves the mount: the folder of the test.
 const SERVED: &str = "P2PFS_TEST_POSIX_SERVED";
@@ -218,9 +218,14 @@ fn allow(path: &Path, mode: u32) {
 fn mount_memory(at: &Path, flags: libc::c_ulong) {
     let at = c_path(at);
     let (kind, none) = (c"tmpfs".as_ptr(), std::ptr::null());
-    // SAFETY: C strings, and no data.
-    let mounted = unsafe { libc::mount(kind, at.as_ptr(), kind, flags, none) };
-    assert_eq!(outcome(mounted), 0);
+    // A program that another test starts meanwhile has a file open for writing until its exec.
+    eventually("no file is open for writing", HANG_LIMIT, || {
+        // SAFETY: C strings, and no data.
+        let mounted = unsafe { libc::mount(kind, at.as_ptr(), kind, flags, none) };
+        let said = outcome(mounted);
+        assert!(matches!(said, 0 | libc::EBUSY), "{said}");
+        said == 0
+    });
 }
 
 fn set_time(path: &Path, time: Timestamp) {
