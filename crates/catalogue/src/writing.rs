@@ -198,21 +198,29 @@ impl View {
         beside.filter_map(Row::content).collect()
     }
 
-    /// Returns whether a path is a listed directory of this node in which no other node has a
-    /// listed name or directory. Its cost grows with the number of names.
-    pub fn is_own_only(&self, path: &SharedPath) -> bool {
+    /// Returns whether a path is a listed directory of one share of this node, in which neither
+    /// another node nor another share has a name or directory. Its cost grows with the number of
+    /// names.
+    pub fn is_only_of(&self, path: &SharedPath, share: ShareIndex) -> bool {
         let Some(top) = path.parent().and_then(|above| self.listed_dir(&above)) else {
             return false;
         };
         let top = self.merged.dir(top).dirs.get(&Named(path.file_name()));
         let mut waiting: Vec<_> = top.map(DirRef::id).into_iter().collect();
-        if waiting.is_empty() || self.standing(path).others {
+        let is_own = |row: &Row| row.author == self.merged.me;
+        let is_of_share = |row: &Row| self.merged.share_of(row) == share;
+        let has_other_share = self.own_rows(path).any(|row| !is_of_share(row));
+        if waiting.is_empty() || has_other_share || self.standing(path).others {
             return false;
         }
         while let Some(id) = waiting.pop() {
             let dir = self.merged.dir(id);
             let mut listed = dir.listed.iter().map(|row| &row.0);
-            if listed.any(|row| row.author != self.merged.me) {
+            if listed.any(|row| !is_own(row) || !is_of_share(row)) {
+                return false;
+            }
+            let mut rest = dir.rest.iter().map(|row| &row.0);
+            if rest.any(|row| is_own(row) && row.is_named_object() && !is_of_share(row)) {
                 return false;
             }
             let names = dir.rest.iter().map(|row| row.0.name());

@@ -253,10 +253,10 @@ impl Changes {
         if at.find().is_some() {
             at.folder.upper.remove(&at.local).map_err(of_disk)?;
         }
-        let made = at
-            .folder
-            .upper
-            .make_link(&at.local, target, owner_of(caller));
+        let owner = owner_of(caller);
+        let made = make(&at, owner, || {
+            at.folder.upper.make_link(&at.local, target, owner)
+        });
         made.map_err(of_disk)?;
         let node = Node::Symlink(bytes::Bytes::copy_from_slice(target));
         Ok(self.enter(parent, &changed.path, node))
@@ -376,6 +376,7 @@ impl Changes {
                 if to.node.is_some() {
                     self.unlist(&to)?;
                 }
+                self.unlist(&from)?;
                 let upper = &at.folder.upper;
                 upper.rename(&at.local, &target.local).map_err(of_disk)?;
             }
@@ -792,10 +793,17 @@ impl Changes {
                 self.delete_replaced(changed, &at, true)?;
                 Ok(Some(at))
             }
-            Node::Symlink(_) => match self.own_link(changed) {
-                Some(at) => Ok(Some(at)),
-                None => self.delete_others(changed).map(|()| None),
-            },
+            Node::Symlink(_) => {
+                let Some(at) = self.own_link(changed) else {
+                    return self.delete_others(changed).map(|()| None);
+                };
+                // Another node may list the same link.
+                let ChangedName { path, view, .. } = changed;
+                if view.standing(path).others {
+                    self.delete(path, path, mark_for(view, path).replaces)?;
+                }
+                Ok(Some(at))
+            }
             Node::File(file) if file.own.is_some() => Err(FsError::NotPermitted),
             Node::File(_) => self.delete_others(changed).map(|()| None),
             Node::Status | Node::Foreign => Err(FsError::NotPermitted),
@@ -804,20 +812,29 @@ impl Changes {
 
     /// Deletes an object of other nodes for all nodes.
     fn delete_others(&self, changed: &ChangedName) -> Result<(), FsError> {
+        let (named, contents) = self.deletion_of(changed)?;
+        self.delete(&changed.path, &named, contents)
+    }
+
+    /// Returns what a deletion of an object of other nodes names: the path, which differs for a
+    /// conflict name, and the contents.
+    fn deletion_of(
+        &self,
+        changed: &ChangedName,
+    ) -> Result<(SharedPath, Vec<ContentHash>), FsError> {
         let ChangedName { path, view, .. } = changed;
         self.namespace.place_for(path).ok_or(FsError::ReadOnly)?;
         let behind = view.behind_conflict_name(path);
-        let named = behind.as_ref().map_or(path, |behind| &behind.path);
-        let standing = view.standing(named);
         let is_own = behind.as_ref().is_some_and(|behind| behind.is_own);
+        let (named, contents) = match behind {
+            Some(behind) => (behind.path, vec![behind.hash]),
+            None => (path.clone(), mark_for(view, path).replaces),
+        };
+        let standing = view.standing(&named);
         if is_own || standing.closed || standing.owned_elsewhere {
             return Err(FsError::NotPermitted);
         }
-        let contents = match &behind {
-            Some(behind) => vec![behind.hash],
-            None => mark_for(view, path).replaces,
-        };
-        self.delete(path, named, contents)
+        Ok((named, contents))
     }
 
     fn rename_written(
@@ -863,7 +880,8 @@ impl Changes {
         let at = at.ok_or(FsError::ReadOnly)?;
         let target = same_share(&at, target)?;
         let is_listed = from.view.lookup(&from.path).is_some();
-        if at.find().is_none() || (is_listed && !from.view.is_own_only(&from.path)) {
+        if at.find().is_none() || (is_listed && !from.view.is_only_of(&from.path, at.folder.share))
+        {
             return Err(FsError::OtherShare);
         }
         let upper = &at.folder.upper;
@@ -919,15 +937,19 @@ impl Changes {
         to: &ChangedName,
         target: &UpperPlace,
     ) -> Result<(), FsError> {
-        let standing = from.view.standing(&from.path);
-        if standing.closed || standing.owned_elsewhere || file.own.is_some() {
+        let (named, contents) = self.deletion_of(from)?;
+        if file.own.is_some() {
             return Err(FsError::NotPermitted);
         }
         let _alone = self.copies.begin(&to.path);
         // The kernel does not pass the program. The copy gets the owner of the daemon.
         let caller = Caller { uid: 0, gid: 0 };
         self.copy_to(to, file, false, target, caller)?;
-        self.delete_others(from)
+        if named == to.path {
+            // The copy is the version behind the conflict name. A deletion would hide it.
+            return Ok(());
+        }
+        self.delete(&from.path, &named, contents)
     }
 
     /// Returns the place of a link in a writable share.

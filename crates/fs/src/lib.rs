@@ -47,7 +47,7 @@ pub mod traits;
 mod xattr;
 
 pub use attributes::{Attributes, Entry, FileKind, StatFs};
-pub use changes::{Caller, Changes, NewAttributes, NewTime};
+pub use changes::{COPY_MAX_BYTES, Caller, Changes, NewAttributes, NewTime};
 pub use error::FsError;
 pub use files::{Caching, OpenFiles, OpenReply};
 pub use filesystem::{DEFAULT_MASK, Filesystem, Options};

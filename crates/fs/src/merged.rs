@@ -198,17 +198,19 @@ impl MountNamespace {
                 let directory = || ResolvedName::new(Node::Directory, mtime_of(&disk));
                 (is_place || is_unlisted).then(directory)
             }
-            Some((FoundKind::Symlink, disk)) if found.is_none() => {
+            Some((FoundKind::Symlink, disk)) if is_own || found.is_none() => {
                 let target = at.folder.upper.link_target(&at.local).ok()?;
-                let is_shown = link_stays_inside(path, &target);
-                let link = || Node::Symlink(Bytes::from(target.clone()));
-                is_shown.then(|| ResolvedName::new(link(), mtime_of(&disk)))
+                if !link_stays_inside(path, &target) {
+                    return found.map(|found| names::listed(view, path, found));
+                }
+                let link = Node::Symlink(Bytes::from(target));
+                Some(ResolvedName::new(link, mtime_of(&disk)))
             }
             Some((FoundKind::Directory, _)) => found.map(|found| names::listed(view, path, found)),
             _ if is_own => None,
             _ => {
                 let is_place = folders.iter().any(|folder| folder.is_at_or_below(path));
-                let is_gone = !is_place && is_own_directory(view, path, found.as_ref());
+                let is_gone = !is_place && is_own_directory(view, path, &at, found.as_ref());
                 let found = found.filter(|_| !is_gone);
                 let listed = found.map(|found| names::listed(view, path, found));
                 let place = || ResolvedName::new(Node::Directory, self.started);
@@ -315,8 +317,13 @@ fn is_ahead(view: &View, path: &SharedPath, at: &UpperPlace, disk: &OnDisk) -> b
     !is_listed
 }
 
-/// Returns whether a listed directory has only files of this node.
-fn is_own_directory(view: &View, path: &SharedPath, found: Option<&Found>) -> bool {
+/// Returns whether a listed directory has only files of the writable share.
+fn is_own_directory(
+    view: &View,
+    path: &SharedPath,
+    at: &UpperPlace,
+    found: Option<&Found>,
+) -> bool {
     let is_directory = found.is_some_and(|found| found.kind == Kind::Directory);
-    is_directory && !path.is_root() && view.is_own_only(path)
+    is_directory && !path.is_root() && view.is_only_of(path, at.folder.share)
 }

@@ -510,13 +510,14 @@ fn a_deleted_directory_of_this_node_is_known_and_not_listed() {
 }
 
 #[test]
-fn a_directory_is_own_only_until_another_node_lists_something_in_it() {
+fn a_directory_is_of_one_share_until_another_node_lists_something_in_it() {
     let (mut a, mut b) = (node(1, "a"), node(2, "b"));
     put(&mut a, "d/sub/one", file("one", 5));
     put(&mut b, "other/two", file("two", 6));
     share(&mut b, &mut a);
-    let is_own = |a: &mut Catalogue, name| a.view().is_own_only(&path(name));
+    let is_own = |a: &mut Catalogue, name| a.view().is_only_of(&path(name), ShareIndex(0));
     assert!(is_own(&mut a, "d") && is_own(&mut a, "d/sub"));
+    assert!(!a.view().is_only_of(&path("d"), ShareIndex(1)));
     assert!(!is_own(&mut a, "other") && !is_own(&mut a, "missing") && !is_own(&mut a, "d/sub/one"));
     put(&mut b, "d/sub/one", file("lost", 4));
     share(&mut b, &mut a);
