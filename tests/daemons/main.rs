@@ -45,6 +45,7 @@ mod trust;
 mod unread_log;
 mod unwatchable;
 mod waiting;
+mod writing;
 
 /// Number of concurrent tests. They wait for each other's clocks more than they compute, even on
 /// two processors.
@@ -54,5 +55,6 @@ fn main() {
     let conclusion = support::promise::run(Some(AT_ONCE), vec![]);
     readers::end();
     tools::end();
+    writing::end();
     conclusion.exit();
 }
