@@ -63,7 +63,7 @@ pub(super) fn run(options: WriteOptions, output: &mut Output) -> Result<(), CliE
 }
 
 fn print(writing: &Writing, output: &mut Output) -> Result<(), CliError> {
-    if writing.folders.is_empty() {
+    if writing.folders.is_empty() && writing.problem.is_none() {
         return output.line("the mount is read-only; to let programs write: p2pfs write on [DIR]");
     }
     for folder in &writing.folders {

@@ -48,8 +48,8 @@ described! {
     pub struct Writing as "Writing" {
         /// The writable shares. A path belongs to the one with the longest place that contains it.
         pub folders: Vec<WritableShare>,
-        /// Why the mount is read-only although a folder can be written, with the remedy; absent if
-        /// it is not.
+        /// Why the mount is not writable although a folder is, or not read-only although no folder
+        /// is writable, with the remedy; absent if it is as it should be.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub problem: Option<String>,
     }

@@ -178,3 +178,48 @@ fn mount_is_read_only_while_the_disk_of_the_folder_is() {
     wait_for_read_only(&node, false);
     unmount(&dir, UnmountFlags::DETACH).unwrap();
 }
+
+#[apply(promise)]
+fn file_written_in_the_mount_is_in_the_folder_and_replaces_that_of_an_open_share() {
+    let mut cluster = Cluster::new();
+    let [one, two] = ["one", "two"].map(|name| cluster.start(name));
+    let dirs = [&one, &two].map(|node| node.home.join("files"));
+    for (node, dir) in [&one, &two].into_iter().zip(&dirs) {
+        fs::create_dir(dir).unwrap();
+        node.cli(&["write", "on", dir.to_str().unwrap()])
+            .expect_ok();
+        wait_for_read_only(node, false);
+    }
+    fs::write(one.mounted("resume.pdf"), b"of one").unwrap();
+    assert_eq!(fs::read(dirs[0].join("resume.pdf")).unwrap(), b"of one");
+    two.wait_for_file("resume.pdf");
+    fs::write(two.mounted("resume.pdf"), b"of two").unwrap();
+    assert_eq!(fs::read(dirs[1].join("resume.pdf")).unwrap(), b"of two");
+    for node in [&one, &two] {
+        eventually("the new version", Duration::from_secs(60), || {
+            fs::read(node.mounted("resume.pdf")).is_ok_and(|bytes| bytes == b"of two")
+        });
+        let names = fs::read_dir(node.mounted("")).unwrap();
+        let names: Vec<_> = names.map(|it| it.unwrap().file_name()).collect();
+        assert_eq!(names, ["resume.pdf"]);
+    }
+    assert_eq!(fs::read(dirs[0].join("resume.pdf")).unwrap(), b"of one");
+}
+
+#[apply(promise)]
+fn mount_stays_writable_for_an_open_file_and_becomes_read_only_after_its_close() {
+    let mut cluster = Cluster::new();
+    let node = cluster.start("one");
+    node.cli(&["write", "on"]).expect_ok();
+    wait_for_read_only(&node, false);
+    let open = fs::File::create(node.mounted("open")).unwrap();
+    node.cli(&["write", "off"]).expect_ok();
+    eventually("the condition", Duration::from_secs(60), || {
+        let told = node.cli(&["write"]).expect_ok();
+        told.contains("close the files in it that are open for writing")
+    });
+    let created = fs::File::create(node.mounted("new")).unwrap_err();
+    assert_eq!(created.raw_os_error(), Some(libc::EROFS));
+    drop(open);
+    wait_for_read_only(&node, true);
+}
