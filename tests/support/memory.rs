@@ -296,19 +296,26 @@ impl Memory {
         self.state.lock().backing.remove(&hash);
     }
 
-    /// Lets programs write into a folder of the disk, whose files appear in the root. The other
+    /// Lets programs write into a folder of the disk, whose files appear below a path. The other
     /// node lets them replace and delete its files.
-    pub(crate) fn set_writable(&self, folder: &Path) {
+    pub(crate) fn set_writable(&self, folder: &Path, place: SharedPath) {
         let mut state = self.state.lock();
         let upper = UpperFolder::new(Arc::new(File::open(folder).unwrap()));
         let folder = WritableFolder {
             share: ShareIndex(1),
-            place: SharedPath::root(),
+            place,
             upper,
         };
         state.folders = Arc::new([Arc::new(folder)]);
+        drop(state);
+        self.set_open(true);
+    }
+
+    /// Sets whether the other node lets others replace and delete its files.
+    pub(crate) fn set_open(&self, open: bool) {
+        let mut state = self.state.lock();
         let mut far = state.namespace.far.own_mut();
-        assert!(far.set_open(ShareIndex(0), true).unwrap());
+        assert!(far.set_open(ShareIndex(0), open).unwrap());
     }
 
     /// Publishes the view and notifies the mount of the changes.

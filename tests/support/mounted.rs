@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use p2pfs_fuse::{Mount, MountOptions};
+use p2pfs_types::path::SharedPath;
 
 use super::memory::Memory;
 
@@ -38,8 +39,17 @@ impl Mounted {
 
     /// Mounts the content so that programs can write, into the folder [`Mounted::upper`].
     pub(crate) fn writable(content: &Arc<Memory>, adjust: impl FnOnce(&mut MountOptions)) -> Self {
+        Self::writable_below(SharedPath::root(), content, adjust)
+    }
+
+    /// Mounts the content so that programs can write below a path.
+    pub(crate) fn writable_below(
+        place: SharedPath,
+        content: &Arc<Memory>,
+        adjust: impl FnOnce(&mut MountOptions),
+    ) -> Self {
         let upper = tempfile::tempdir().unwrap();
-        content.set_writable(upper.path());
+        content.set_writable(upper.path(), place);
         let mut mounted = Self::start(content, adjust);
         mounted.mount.set_writable(true).unwrap();
         mounted.upper = Some(upper);

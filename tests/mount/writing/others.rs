@@ -10,7 +10,7 @@ use p2pfs_types::digest::ContentHash;
 
 use super::{NEEDS, each_way, expect, read};
 use crate::support::content::noise;
-use crate::support::memory::{Behaviour, Memory};
+use crate::support::memory::{Behaviour, Memory, path};
 use crate::support::mounted::{Mounted, errno, names};
 use crate::support::process::{AT_ONCE, HANG_LIMIT, Running, eventually, start};
 use crate::support::promise::promise;
@@ -142,6 +142,46 @@ fn copies_that_stand_still_delay_no_others_and_end_with_their_programs() {
         "no part of a copy has a name"
     );
     content.drop_stuck();
+}
+
+#[apply(promise)]
+fn what_cannot_be_written_has_its_errno() {
+    let content = Memory::new();
+    content.file("others/file", b"bytes".to_vec());
+    content.file("docs/far", b"bytes".to_vec());
+    content.dead("docs/large", (256 << 20) + 1);
+    let mounted = Mounted::writable_below(path("docs"), &content, |_| {});
+    let at = |name: &str| mounted.at(name);
+    fs::create_dir(at("docs/dir")).unwrap();
+    fs::write(at("docs/dir/own"), b"own").unwrap();
+    assert_eq!(errno(File::create(at("new"))), libc::EROFS);
+    let appended = File::options().append(true).open(at("others/file"));
+    assert_eq!(errno(appended), libc::EROFS);
+    let moved_out = fs::rename(at("docs/dir/own"), at("others/own"));
+    assert_eq!(errno(moved_out), libc::EROFS);
+    assert_eq!(errno(fs::rename(at("docs"), at("docs-2"))), libc::EROFS);
+    assert_eq!(errno(fs::remove_dir(at("docs"))), libc::EBUSY);
+    let large = File::options().append(true).open(at("docs/large"));
+    assert_eq!(errno(large), libc::EFBIG);
+    drop(File::create(at("docs/large")).unwrap());
+    content.file("docs/dir/far", b"bytes".to_vec());
+    mounted.publish();
+    eventually("the name is shown", HANG_LIMIT, || {
+        at("docs/dir/far").exists()
+    });
+    assert_eq!(
+        errno(fs::rename(at("docs/dir"), at("docs/dir-2"))),
+        libc::EXDEV
+    );
+    content.set_open(false);
+    mounted.publish();
+    eventually("the newest view is shown", HANG_LIMIT, || {
+        mounted.mount.is_up_to_date()
+    });
+    assert_eq!(errno(fs::remove_file(at("docs/far"))), libc::EPERM);
+    let renamed = fs::rename(at("docs/far"), at("docs/near"));
+    assert_eq!(errno(renamed), libc::EPERM);
+    assert_eq!(read(&at("docs/far")), b"bytes");
 }
 
 #[apply(promise)]
