@@ -470,10 +470,6 @@ impl Writing for Memory {
         self.state.lock().folders.clone()
     }
 
-    fn group(&self) -> Option<u32> {
-        None
-    }
-
     fn delete(&self, path: &SharedPath, contents: Vec<ContentHash>) -> Result<(), FsError> {
         let mut state = self.state.lock();
         let mut near = state.namespace.near.own_mut();

@@ -68,7 +68,7 @@ impl AttributeReader {
                 _ => 1,
             },
             uid: self.options.uid,
-            gid: self.group(),
+            gid: self.options.gid,
             lifetime: names::lifetime(name),
         }
     }
@@ -109,7 +109,7 @@ impl AttributeReader {
             mode: self.file_mode(false),
             links: 1,
             uid: self.options.uid,
-            gid: self.group(),
+            gid: self.options.gid,
             lifetime: Duration::ZERO,
         }
     }
@@ -138,7 +138,7 @@ impl AttributeReader {
             mode: self.file_mode(disk.executable),
             links: 1,
             uid: self.options.uid,
-            gid: self.group(),
+            gid: self.options.gid,
             lifetime: Duration::ZERO,
         }
     }
@@ -160,14 +160,6 @@ impl AttributeReader {
     fn mask(&self, mask: u16) -> u16 {
         let is_open = mask == DEFAULT_MASK && self.namespace.folders().is_some();
         if is_open { WRITABLE_MASK } else { mask }
-    }
-
-    /// Returns the group of all files and directories.
-    pub(crate) fn group(&self) -> u32 {
-        let folders = self.namespace.folders();
-        let writing = folders.and_then(|_| self.namespace.content.writing());
-        let group = writing.and_then(|writing| writing.group());
-        group.unwrap_or(self.options.gid)
     }
 
     fn file_attributes(
@@ -194,7 +186,7 @@ impl AttributeReader {
             mode: self.file_mode(executable),
             links: 1,
             uid: self.options.uid,
-            gid: self.group(),
+            gid: self.options.gid,
             lifetime: if file.own.is_some() {
                 Duration::ZERO
             } else {

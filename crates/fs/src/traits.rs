@@ -92,9 +92,6 @@ pub trait Writing: Send + Sync {
     /// Answers from memory.
     fn folders(&self) -> Arc<[Arc<WritableFolder>]>;
 
-    /// Returns the group that may write, if it is not that of the mount.
-    fn group(&self) -> Option<u32>;
-
     /// Deletes these contents at a path for all nodes, in this node's log. Returns once the newest
     /// view has the deletion.
     ///

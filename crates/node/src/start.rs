@@ -465,7 +465,7 @@ impl NodeStart {
             fetcher: fetcher.clone(),
             batches: batches.clone(),
             foreign: self.config.foreign.clone(),
-            writing: MountWriting::new(deletions.clone(), None),
+            writing: MountWriting::new(deletions.clone()),
         });
         let reading = Reading {
             opener,

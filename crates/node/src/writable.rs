@@ -14,8 +14,6 @@ use p2pfs_types::path::SharedPath;
 /// The folders of the writable shares, and what the log says of deletions.
 pub(super) struct MountWriting {
     pub deletions: Deletions,
-    /// Group that may write, if it is not that of the mount.
-    pub group: Option<u32>,
     folders: Mutex<KnownFolders>,
 }
 
@@ -27,10 +25,9 @@ struct KnownFolders {
 }
 
 impl MountWriting {
-    pub(super) fn new(deletions: Deletions, group: Option<u32>) -> Self {
+    pub(super) fn new(deletions: Deletions) -> Self {
         Self {
             deletions,
-            group,
             folders: Mutex::default(),
         }
     }
@@ -59,10 +56,6 @@ fn mounted(folder: &SharedFolder) -> Arc<WritableFolder> {
 impl Writing for NodeNamespace {
     fn folders(&self) -> Arc<[Arc<WritableFolder>]> {
         self.writing.folders(&self.store)
-    }
-
-    fn group(&self) -> Option<u32> {
-        self.writing.group
     }
 
     fn delete(&self, path: &SharedPath, contents: Vec<ContentHash>) -> Result<(), FsError> {
