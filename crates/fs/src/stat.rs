@@ -127,7 +127,8 @@ impl AttributeReader {
         self.foreign_attributes(0, &file)
     }
 
-    /// Returns the attributes of a file in a writable share, without the inode number.
+    /// Returns the attributes of a file in a writable share, without the inode number. Its owner is
+    /// that on the disk, because only the owner of a file may change its mode and times.
     pub(crate) fn written_attributes(&self, disk: &Found) -> Attributes {
         Attributes {
             ino: 0,
@@ -137,7 +138,7 @@ impl AttributeReader {
             mtime: mtime_of(disk),
             mode: self.file_mode(disk.executable),
             links: 1,
-            uid: self.options.uid,
+            uid: disk.owner,
             gid: self.options.gid,
             lifetime: Duration::ZERO,
         }

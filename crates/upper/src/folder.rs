@@ -48,6 +48,8 @@ pub struct Found {
     pub mtime: (i64, u32),
     /// Whether the owner may execute it.
     pub executable: bool,
+    /// User ID of the owner.
+    pub owner: u32,
 }
 
 /// A name in a directory on the disk.
@@ -440,6 +442,7 @@ impl Found {
                 u32::try_from(stat.st_mtime_nsec).unwrap_or(0),
             ),
             executable: stat.st_mode & 0o100 != 0,
+            owner: stat.st_uid,
         }
     }
 }
