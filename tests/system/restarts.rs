@@ -152,52 +152,6 @@ fn a_read_during_a_hang_of_the_daemon_waits_for_the_watchdog_and_gets_the_right_
     assert!(said.contains("Watchdog timeout"), "{said}");
 }
 
-/// Appends to a file that stays open, and makes a file for each line, until it is told to stop.
-const WRITER: &str = "systemd-run --unit=writer sh -ec \
-    'exec 3>> /mnt/p2p/log; i=0; \
-     until test -e /tmp/enough; do \
-       i=$((i + 1)); echo line $i >&3; echo $i > /mnt/p2p/made/$i; echo $i > /tmp/count; \
-     done; exec 3>&-; touch /tmp/written'";
-
-#[apply(promise)]
-fn a_writer_continues_over_restarts_and_kills_of_the_daemon() {
-    let machine = boot_cluster();
-    start(&machine);
-    machine.ok("p2pfs write on; until mkdir /mnt/p2p/made 2> /dev/null; do sleep 0.1; done");
-    machine.ok(WRITER);
-    let proceed = |since: &str| {
-        eventually("the writer goes on", Duration::from_secs(60), || {
-            machine.sh("cat /tmp/count").text().trim() != since.trim()
-        });
-    };
-    proceed("");
-    for _ in 0..rounds() {
-        machine.ok("systemctl restart p2pfs && p2pfs wait --mounted --timeout 30s");
-        proceed(&machine.ok("cat /tmp/count"));
-        let pid = property(&machine, "MainPID");
-        machine.ok(&format!("kill -9 {pid}"));
-        eventually("the next daemon serves", Duration::from_secs(60), || {
-            property(&machine, "MainPID") != pid && property(&machine, "ActiveState") == "active"
-        });
-        proceed(&machine.ok("cat /tmp/count"));
-    }
-    machine.ok("touch /tmp/enough");
-    eventually("it stops without an error", Duration::from_secs(60), || {
-        machine.sh("test -e /tmp/written").status.success()
-    });
-    machine.ok("seq $(cat /tmp/count) | sed 's/^/line /' > /tmp/log; \
-         seq $(cat /tmp/count) | LC_ALL=C sort > /tmp/names");
-    for mount in ["/mnt/p2p", "/root/second/mnt"] {
-        let compare = format!(
-            "cmp /tmp/log {mount}/log && ls {mount}/made | LC_ALL=C sort | cmp - /tmp/names && \
-             cat {mount}/made/* | LC_ALL=C sort | cmp - /tmp/names"
-        );
-        eventually("everything is there", Duration::from_secs(120), || {
-            machine.sh(&compare).status.success()
-        });
-    }
-}
-
 /// Connects to both ports repeatedly until it is told to stop, and counts the outcomes.
 const KNOCKER: &str = "systemd-run --unit=knocker perl -MIO::Socket::INET -MErrno -e \
     'until (-e \"/tmp/enough\") { for my $port (1378, 1380) { \
