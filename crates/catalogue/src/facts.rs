@@ -95,10 +95,7 @@ pub(super) fn check_in_clear(fact: &Fact) -> Result<(), CatalogueError> {
             path,
             replaces,
             time,
-        } => {
-            let replaces_fit = (1..=REPLACES_MAX).contains(&replaces.len());
-            path_fits(path) && replaces_fit && time_is_sound(time)
-        }
+        } => path_fits(path) && replaces.len() <= REPLACES_MAX && time_is_sound(time),
         Fact::Terms { share, .. } => !share.is_sealed(),
         Fact::Removed { path, .. } => path_fits(path),
         Fact::Have { hash, size_bytes } => may_be_of(hash, *size_bytes),

@@ -297,6 +297,37 @@ impl OwnLog<'_> {
         Ok(true)
     }
 
+    /// Withdraws the deletion of versions of a path with these contents by this node. Returns
+    /// whether the log changed.
+    ///
+    /// # Errors
+    /// Those of [`OwnLog::delete`].
+    pub fn withdraw_deletion(
+        &mut self,
+        path: &SharedPath,
+        contents: &[ContentHash],
+    ) -> Result<bool, CatalogueError> {
+        let state = self.logs.merge.state();
+        let parent = path.parent().ok_or(CatalogueError::BadFact)?;
+        let here = state.find_dir(&parent).map(|dir| state.dir(dir));
+        let former = here.and_then(|here| here.row_of(path.file_name(), self.logs.me, NO_SHARE));
+        let Some(former) = former else {
+            return Ok(false);
+        };
+        let deleted = former.replaces().iter().copied().map(ContentHash::new);
+        let replaces: Vec<ContentHash> = deleted.filter(|it| !contents.contains(it)).collect();
+        if replaces.len() == former.replaces().len() {
+            return Ok(false);
+        }
+        let (path, time) = (path.clone(), former.version_time());
+        self.record(Fact::Gone {
+            path,
+            replaces,
+            time,
+        })?;
+        Ok(true)
+    }
+
     /// Records whether the replacements and deletions of other nodes count in a share of this node.
     /// Returns whether the log changed.
     ///

@@ -1,9 +1,11 @@
 //! Queries for a program that writes into the namespace: the versions of a path, and the facts that
 //! decide whether a new version or a deletion counts there.
 
+use std::collections::BTreeSet;
+
 use super::dir::Dir;
 use super::orders::{Alias, DirRef, Named};
-use super::row::{Class, DirId, Row};
+use super::row::{Class, DirId, NO_SHARE, Row};
 use super::rules::Replacements;
 use super::view::View;
 use p2pfs_proto::wire::native::record::{REPLACES_MAX, ShareIndex, Timestamp};
@@ -196,6 +198,36 @@ impl View {
         let beside = here.aliases.iter().map(Alias::row);
         let beside = beside.filter(|row| row.name() == name);
         beside.filter_map(Row::content).collect()
+    }
+
+    /// Returns whether this node's log has a deletion of a content at a path.
+    pub fn deletes(&self, path: &SharedPath, content: &ContentHash) -> bool {
+        let Some((_, here, name)) = self.known_place(path) else {
+            return false;
+        };
+        let own = here.row_of(name, self.merged.me, NO_SHARE);
+        own.is_some_and(|own| own.replaces().contains(content.as_bytes()))
+    }
+
+    /// Returns the paths at and below a path with files or links that any log has and that do not
+    /// have their names. Its cost grows with the number of such versions and of directories.
+    pub fn unlisted_at_and_below(&self, path: &SharedPath) -> BTreeSet<SharedPath> {
+        let mut paths = BTreeSet::new();
+        let is_object = |row: &&Row| matches!(row.class, Class::File | Class::Symlink);
+        if let Some((_, here, name)) = self.known_place(path) {
+            let mut unlisted = here.rest.iter().map(|row| &row.0).filter(is_object);
+            if unlisted.any(|row| row.name() == name) {
+                paths.insert(path.clone());
+            }
+        }
+        let mut waiting: Vec<_> = self.merged.find_dir(path).into_iter().collect();
+        while let Some(id) = waiting.pop() {
+            let dir = self.merged.dir(id);
+            let unlisted = dir.rest.iter().map(|row| &row.0).filter(is_object);
+            paths.extend(unlisted.map(|row| self.merged.path_of(id, row.name())));
+            waiting.extend(dir.all_dirs().map(DirRef::id));
+        }
+        paths
     }
 
     /// Returns whether a path is a listed directory of one share of this node, in which neither

@@ -62,6 +62,8 @@ pub struct Deletions {
 pub(super) struct DeletionRequest {
     pub path: SharedPath,
     pub replaces: Vec<ContentHash>,
+    /// Whether this node withdraws its deletion of the contents.
+    pub is_withdrawn: bool,
     pub reply: DeletionReply,
 }
 
@@ -97,10 +99,34 @@ impl Deletions {
         path: SharedPath,
         replaces: Vec<ContentHash>,
     ) -> Result<(), DeletionError> {
+        self.record(path, replaces, false)
+    }
+
+    /// Withdraws the deletion of the versions of a path with these contents by this node. When it
+    /// returns, the published view shows them, unless other nodes deleted or replaced them too.
+    /// Blocks for up to 10 s.
+    ///
+    /// # Errors
+    /// [`DeletionError`]. Except after [`DeletionError::Late`], nothing was recorded.
+    pub fn withdraw(
+        &self,
+        path: SharedPath,
+        contents: Vec<ContentHash>,
+    ) -> Result<(), DeletionError> {
+        self.record(path, contents, true)
+    }
+
+    fn record(
+        &self,
+        path: SharedPath,
+        replaces: Vec<ContentHash>,
+        is_withdrawn: bool,
+    ) -> Result<(), DeletionError> {
         let (reply, result) = sync_channel(1);
         let request = DeletionRequest {
             path,
             replaces,
+            is_withdrawn,
             reply: DeletionReply(reply),
         };
         let sent = self.requests.send(request);

@@ -377,16 +377,22 @@ impl EventLoop {
         }
     }
 
-    /// Records a deletion. The reply follows with the view that shows it.
+    /// Records a deletion, or that it is withdrawn. The reply follows with the view that shows it.
     fn handle_deletion(&mut self, request: DeletionRequest) {
         let now = Instant::now();
         let DeletionRequest {
             path,
             replaces,
+            is_withdrawn,
             reply,
         } = request;
-        let time = SystemTime::now().into();
-        match self.machine.own().gone(now, time, &path, replaces) {
+        let mut own = self.machine.own();
+        let recorded = if is_withdrawn {
+            own.withdraw_deletion(now, &path, &replaces)
+        } else {
+            own.gone(now, SystemTime::now().into(), &path, replaces)
+        };
+        match recorded {
             Ok(true) => {
                 self.unshown.push(reply);
                 self.views.expedite(now);

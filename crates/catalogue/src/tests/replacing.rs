@@ -260,6 +260,35 @@ fn a_deletion_joins_the_former_one_and_is_later_than_what_it_deletes() {
 }
 
 #[test]
+fn a_withdrawn_deletion_hides_nothing_and_its_other_contents_stay_deleted() {
+    let (mut a, mut b) = (node(1, "a"), node(2, "b"));
+    open(&mut a);
+    put(&mut a, "f", file("one", 5));
+    share(&mut a, &mut b);
+    delete(&mut b, "f", &["one", "two"], 6);
+    assert!(b.view().deletes(&path("f"), &hash("one")));
+    let lost = b.view().unlisted_at_and_below(&SharedPath::root());
+    assert_eq!(lost.into_iter().collect::<Vec<_>>(), [path("f")]);
+    let mut withdraw = |content: &str| {
+        let own = &mut b.own_mut();
+        own.withdraw_deletion(&path("f"), &[hash(content)]).unwrap()
+    };
+    assert!(withdraw("one") && !withdraw("one") && !withdraw("three"));
+    assert_eq!(listed(&mut [&mut a, &mut b]), ["f"]);
+    assert!(!b.view().deletes(&path("f"), &hash("one")));
+    assert!(b.view().unlisted_at_and_below(&path("f")).is_empty());
+    put(&mut a, "f", file("two", 5));
+    share(&mut a, &mut b);
+    assert!(listed(&mut [&mut a, &mut b]).is_empty());
+    b.own_mut()
+        .withdraw_deletion(&path("f"), &[hash("two")])
+        .unwrap();
+    assert_eq!(listed(&mut [&mut a, &mut b]), ["f"]);
+    delete(&mut b, "f", &["two"], 7);
+    assert!(listed(&mut [&mut a, &mut b]).is_empty());
+}
+
+#[test]
 fn a_deletion_keeps_its_newest_contents() {
     let mut a = node(1, "a");
     let contents: Vec<String> = (0..REPLACES_MAX + 8).map(|n| n.to_string()).collect();

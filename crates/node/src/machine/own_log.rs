@@ -97,6 +97,25 @@ impl OwnLogAccess<'_> {
         Ok(is_changed)
     }
 
+    /// Withdraws the deletion of versions of a path with these contents by this node. Returns
+    /// whether the namespace may have changed.
+    ///
+    /// # Errors
+    /// Those of [`OwnLog::delete`](p2pfs_catalogue::OwnLog::delete). Then nothing was recorded.
+    pub fn withdraw_deletion(
+        &mut self,
+        now: Instant,
+        path: &SharedPath,
+        contents: &[ContentHash],
+    ) -> Result<bool, CatalogueError> {
+        self.record();
+        let is_changed = self.catalogue.own_mut().withdraw_deletion(path, contents)?;
+        if is_changed {
+            self.publish_soon(now);
+        }
+        Ok(is_changed)
+    }
+
     /// Records that the cache has this complete content, or no longer has it if `size_bytes` is
     /// `None`.
     pub fn set_have(&mut self, now: Instant, hash: ContentHash, size_bytes: Option<u64>) {

@@ -342,8 +342,8 @@ pub enum Fact {
     Gone {
         /// The path, never the root.
         path: SharedPath,
-        /// The deleted contents ([`Kind::content`]), the newest first; at least one and at most
-        /// [`REPLACES_MAX`].
+        /// The deleted contents ([`Kind::content`]), the newest first; at most [`REPLACES_MAX`].
+        /// None if the author withdrew the deletion.
         replaces: Vec<ContentHash>,
         /// Time of the deletion.
         time: Timestamp,
