@@ -33,7 +33,7 @@ use p2pfs_proto::wire::native::link::link_stays_inside;
 use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
-use p2pfs_types::path::{ARRIVING, NAME_MAX_BYTES, SharedPath};
+use p2pfs_types::path::{ARRIVING, KEPT, NAME_MAX_BYTES, SharedPath};
 use p2pfs_upper::{Found, FoundKind, FoundName, MarkTime, Owner, Source, WrittenMark};
 
 /// Maximum size in bytes of another node's file that is copied before a change of it. A program
@@ -459,6 +459,11 @@ impl Changes {
         let is_emptied = flags & libc::O_TRUNC != 0;
         let opened = self.opened_upper(ino, &inode, node, is_emptied, caller)?;
         if is_emptied {
+            if let Node::Written(file) = &opened.node
+                && let Some(at) = self.place_of(file)
+            {
+                at.folder.upper.keep_emptied(&at.local, &opened.file);
+            }
             opened.file.set_len(0).map_err(of_disk)?;
         }
         self.files.open_written(ino, opened.file)
@@ -549,7 +554,7 @@ impl Changes {
         let Name::Union(path) = child else {
             return Err(FsError::ReadOnly);
         };
-        if name == ARRIVING.as_bytes() {
+        if name == ARRIVING.as_bytes() || name == KEPT.as_bytes() {
             return Err(FsError::NotPermitted);
         }
         let view = self.namespace.view();
@@ -707,7 +712,7 @@ impl Changes {
             if is_emptied {
                 return Ok(());
             }
-            let copied = self.copy_bytes(version, file);
+            let copied = copy_bytes(&self.namespace, version, file);
             copied.map_err(|error| {
                 failure = Some(error);
                 io::Error::other("the bytes cannot be copied")
@@ -719,23 +724,6 @@ impl Changes {
         let file = upper.replace(&at.local, &mark, version.executable, owner, fill);
         let file = file.map_err(|error| failure.unwrap_or_else(|| of_disk(error)))?;
         OpenedUpper::new(at, file)
-    }
-
-    /// Writes the bytes and the modification time of a version into a file.
-    fn copy_bytes(&self, version: &FileVersion, to: &File) -> Result<(), FsError> {
-        let opened = self.namespace.content.clone().open(version)?;
-        let failure = Mutex::new(None);
-        let read = |offset, piece: &mut [u8]| {
-            read_waiting(&*opened.content, offset, piece).map_err(|error| {
-                *failure.lock() = Some(error);
-                io::Error::other("the bytes cannot be read")
-            })
-        };
-        let whole = opened.content.backing().filter(|_| !opened.live);
-        let source = whole.map_or(Source::Reads(&read), Source::File);
-        let copied = source.copy_to(to, version.size_bytes);
-        copied.map_err(|error| failure.lock().take().unwrap_or_else(|| of_disk(error)))?;
-        set_mtime(to, NewTime::At(version.mtime))
     }
 
     /// Deletes the versions for all nodes that an own file replaced, before it loses its name.
@@ -1049,7 +1037,7 @@ impl ChangedName {
 
 /// Returns the mark of a new file at a path: it replaces all contents there, except those that are
 /// shown beside the name under conflict names.
-fn mark_for(view: &View, path: &SharedPath) -> WrittenMark {
+pub(super) fn mark_for(view: &View, path: &SharedPath) -> WrittenMark {
     let known = view.contents_at(path);
     let mut replaces = known.hashes;
     if !replaces.is_empty() {
@@ -1112,7 +1100,7 @@ fn owner_of(caller: Caller) -> Owner {
         .then_some((caller.uid, caller.gid))
 }
 
-fn of_disk(error: io::Error) -> FsError {
+pub(super) fn of_disk(error: io::Error) -> FsError {
     FsError::of_disk(&error)
 }
 
@@ -1153,6 +1141,27 @@ fn set_mtime(file: &File, time: NewTime) -> Result<(), FsError> {
         },
     };
     rustix::fs::futimens(file, &times).map_err(|error| of_disk(error.into()))
+}
+
+/// Writes the bytes and the modification time of a version into a file.
+pub(super) fn copy_bytes(
+    namespace: &MountNamespace,
+    version: &FileVersion,
+    to: &File,
+) -> Result<(), FsError> {
+    let opened = namespace.content.clone().open(version)?;
+    let failure = Mutex::new(None);
+    let read = |offset, piece: &mut [u8]| {
+        read_waiting(&*opened.content, offset, piece).map_err(|error| {
+            *failure.lock() = Some(error);
+            io::Error::other("the bytes cannot be read")
+        })
+    };
+    let whole = opened.content.backing().filter(|_| !opened.live);
+    let source = whole.map_or(Source::Reads(&read), Source::File);
+    let copied = source.copy_to(to, version.size_bytes);
+    copied.map_err(|error| failure.lock().take().unwrap_or_else(|| of_disk(error)))?;
+    set_mtime(to, NewTime::At(version.mtime))
 }
 
 /// Fills a buffer with the bytes of a version, and waits for those that are not here.

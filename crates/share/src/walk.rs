@@ -20,7 +20,7 @@ use super::offer_rule::OfferRule;
 use super::order::EventSeq;
 use super::place::SharePlace;
 use super::tree::{LeftOutBody, NodeBody, Slot};
-use p2pfs_types::path::{ARRIVING, PathError, SharedPath};
+use p2pfs_types::path::{ARRIVING, KEPT, PathError, SharedPath};
 
 /// Maximum names of a directory that are read in one step, so that new events do not wait for the
 /// end of a large directory.
@@ -140,6 +140,9 @@ impl OpenShareDirectory {
         };
         let kind = seen.file_type();
         let directory = kind == FileType::Directory;
+        if name == KEPT.as_bytes() {
+            return ObservedName::Nothing;
+        }
         if name == ARRIVING.as_bytes() {
             return if self.is_inbox {
                 // an incomplete file that is being received into an inbox is not listed

@@ -21,6 +21,9 @@ pub const PATH_MAX_BYTES: usize = 4095;
 pub const HIDDEN_ROOT: &[u8] = b".p2pfs";
 /// Folder in an inbox for incomplete files. No share lists it, wherever it is.
 pub const ARRIVING: &str = ".p2pfs-arriving";
+/// Folder in a writable share for the files that programs removed or replaced. No share lists it,
+/// wherever it is.
+pub const KEPT: &str = ".p2pfs-kept";
 
 /// A path within the shared namespace: components joined by `/`. The root is empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

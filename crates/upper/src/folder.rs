@@ -16,10 +16,11 @@ use rustix::fs::{
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 use rustix::io::Errno;
 
+use super::kept::{Keeping, KeptFile, KeptFiles};
 use p2pfs_types::files::path_of;
 use p2pfs_types::files::trusted_way::open_beneath;
 use p2pfs_types::files::written::{self, WrittenMark};
-use p2pfs_types::path::{ARRIVING, SharedPath};
+use p2pfs_types::path::{ARRIVING, KEPT, SharedPath};
 
 /// Permission bits of a new directory. Others may read it, because only such files are shared.
 const DIRECTORY_MODE: Mode = Mode::from_raw_mode(0o755);
@@ -91,12 +92,13 @@ pub struct UpperFolder {
     folder: Arc<File>,
     /// Held while a new file has its temporary name, of which a directory has one.
     placing: Mutex<()>,
+    kept: KeptFiles,
 }
 
 /// A name in an open directory.
-struct Place<'a> {
-    directory: OwnedFd,
-    name: &'a OsStr,
+pub(super) struct Place<'a> {
+    pub directory: OwnedFd,
+    pub name: &'a OsStr,
 }
 
 impl UpperFolder {
@@ -105,6 +107,7 @@ impl UpperFolder {
         Self {
             folder,
             placing: Mutex::default(),
+            kept: KeptFiles::default(),
         }
     }
 
@@ -188,7 +191,7 @@ impl UpperFolder {
         while let Some(entry) = entries.next() {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." && name != ARRIVING.as_bytes() {
+            if name != b"." && name != b".." && !is_reserved(name) {
                 names.push(FoundName {
                     name: name.into(),
                     kind: FoundKind::of(entry.file_type()),
@@ -239,7 +242,7 @@ impl UpperFolder {
     }
 
     /// Creates a file with a mark and gives it to `fill`. The file gets its name after that, in
-    /// place of another file or link there. Returns the file, opened for reading and writing.
+    /// place of another file or link there, which is kept. Returns the file, opened for reading and writing.
     ///
     /// # Errors
     /// The error of `fill` or of the system. The name is then as before.
@@ -268,7 +271,8 @@ impl UpperFolder {
             .and_then(|()| make_readable(&file, mode_of(executable), owner));
         let is_named = named.is_some();
         let _placing = named.unwrap_or_else(|| self.placing.lock());
-        let placed = filled.and_then(|()| at.place_arriving(&file, is_named));
+        let placed =
+            filled.and_then(|()| self.replacing(&at, path, || at.place_arriving(&file, is_named)));
         if let Err(error) = placed {
             at.remove_arriving();
             return Err(error);
@@ -325,12 +329,16 @@ impl UpperFolder {
         Ok(())
     }
 
-    /// Removes a file or link.
+    /// Removes a link, or a file, which is kept.
     ///
     /// # Errors
     /// The error of the system.
     pub fn remove(&self, path: &SharedPath) -> io::Result<()> {
         let at = self.place(path)?;
+        let kept = self.kept.keep(&self.folder, &at, path, Keeping::Move);
+        if kept.is_some() {
+            return Ok(());
+        }
         Ok(unlinkat(&at.directory, at.name, AtFlags::empty())?)
     }
 
@@ -343,18 +351,69 @@ impl UpperFolder {
         Ok(unlinkat(&at.directory, at.name, AtFlags::REMOVEDIR)?)
     }
 
-    /// Renames an object, in place of one that may have the new name.
+    /// Keeps the bytes of a file that a program empties next, if the filesystem can share its blocks
+    /// or the file is small.
+    pub fn keep_emptied(&self, path: &SharedPath, file: &File) {
+        if let Ok(at) = self.place(path) {
+            self.kept.keep(&self.folder, &at, path, Keeping::Copy(file));
+        }
+    }
+
+    /// Returns the removed and replaced files that are kept, the oldest first.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn kept(&self) -> io::Result<Vec<KeptFile>> {
+        self.kept.list(&self.folder)
+    }
+
+    /// Removes kept files that are older or larger than the limits.
+    pub fn sweep_kept(&self) {
+        self.kept.sweep(&self.folder);
+    }
+
+    /// Gives a kept file its path again, with a mark. A file that has the path is kept instead.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn restore(&self, file: &KeptFile, mark: &WrittenMark) -> io::Result<()> {
+        self.make_directories_above(&file.path, None)?;
+        let at = self.place(&file.path)?;
+        let prepare = |file: &OwnedFd| written::write(file, mark);
+        self.replacing(&at, &file.path, || {
+            self.kept.restore(&self.folder, file, &at, prepare)
+        })
+    }
+
+    /// Renames an object, in place of one that may have the new name. A replaced file is kept.
     ///
     /// # Errors
     /// The error of the system.
     pub fn rename(&self, from: &SharedPath, to: &SharedPath) -> io::Result<()> {
-        let (from, to) = (self.place(from)?, self.place(to)?);
-        Ok(renameat(
-            &from.directory,
-            from.name,
-            &to.directory,
-            to.name,
-        )?)
+        let (from, to_path, to) = (self.place(from)?, to, self.place(to)?);
+        self.replacing(&to, to_path, || {
+            Ok(renameat(
+                &from.directory,
+                from.name,
+                &to.directory,
+                to.name,
+            )?)
+        })
+    }
+
+    /// Keeps the file at a place while `replace` gives its name to another.
+    fn replacing(
+        &self,
+        at: &Place<'_>,
+        path: &SharedPath,
+        replace: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let kept = self.kept.keep(&self.folder, at, path, Keeping::Link);
+        let replaced = replace();
+        if replaced.is_err() {
+            self.kept.forget(&self.folder, kept);
+        }
+        replaced
     }
 
     /// Writes the names of a directory to the disk.
@@ -467,6 +526,11 @@ fn as_local(path: &SharedPath) -> &Path {
     }
 }
 
+/// Returns whether no file of a share has this name.
+fn is_reserved(name: &[u8]) -> bool {
+    name == ARRIVING.as_bytes() || name == KEPT.as_bytes()
+}
+
 fn mode_of(executable: bool) -> Mode {
     if executable {
         EXECUTABLE_MODE
@@ -551,7 +615,8 @@ mod tests {
         assert_eq!(upper.mark(&path("a")).unwrap(), Some(mark()));
         let found = upper.find(&path("a")).unwrap().unwrap();
         assert_eq!(Found::of_file(&file).unwrap(), found);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(upper.names(&SharedPath::root()).unwrap().len(), 1);
+        assert!(!dir.path().join(ARRIVING).exists());
     }
 
     #[test]
@@ -622,5 +687,99 @@ mod tests {
         let copy = upper.open(&path("copy"), false).unwrap();
         io::Read::read_to_end(&mut io::BufReader::new(copy), &mut copied).unwrap();
         assert_eq!(copied, bytes);
+    }
+
+    fn kept_names(upper: &UpperFolder) -> Vec<(String, u64)> {
+        let kept = upper.kept().unwrap().into_iter();
+        let named = |file: KeptFile| {
+            let path = String::from_utf8(file.path.as_bytes().to_vec()).unwrap();
+            (path, file.size_bytes)
+        };
+        kept.map(named).collect()
+    }
+
+    fn write(dir: &tempfile::TempDir, name: &str, bytes: &[u8]) {
+        fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+
+    #[test]
+    fn removed_replaced_and_emptied_files_are_kept_and_restored_with_a_mark() {
+        let (dir, upper) = folder();
+        let names = ["a/removed", "replaced", "written", "emptied"];
+        for (at, name) in names.iter().enumerate() {
+            write(&dir, name, &vec![b'x'; at + 1]);
+        }
+        upper.remove(&path("a/removed")).unwrap();
+        write(&dir, "new", b"new");
+        upper.rename(&path("new"), &path("replaced")).unwrap();
+        upper
+            .replace(&path("written"), &mark(), false, None, |_| Ok(()))
+            .unwrap();
+        let emptied = upper.open(&path("emptied"), true).unwrap();
+        upper.keep_emptied(&path("emptied"), &emptied);
+        emptied.set_len(0).unwrap();
+        let expected = names.iter().enumerate();
+        let expected = expected.map(|(at, name)| ((*name).to_owned(), at as u64 + 1));
+        assert_eq!(kept_names(&upper), expected.collect::<Vec<_>>());
+        // a directory above may be gone
+        fs::remove_dir(dir.path().join("a")).unwrap();
+        for file in upper.kept().unwrap() {
+            upper.restore(&file, &mark()).unwrap();
+            let there = fs::read(dir.path().join(file.path.as_local())).unwrap();
+            assert_eq!(there.len() as u64, file.size_bytes);
+            assert_eq!(upper.mark(&file.path).unwrap(), Some(mark()));
+        }
+        // the replacement of one that was restored is kept in turn
+        assert_eq!(kept_names(&upper), [("replaced".to_owned(), 3)]);
+    }
+
+    #[test]
+    fn kept_files_are_in_no_listing_and_survive_a_restart() {
+        let (dir, upper) = folder();
+        write(&dir, "a", b"old");
+        write(&dir, "empty", b"");
+        symlink("a", dir.path().join("link")).unwrap();
+        for name in ["a", "empty", "link"] {
+            upper.remove(&path(name)).unwrap();
+        }
+        assert_eq!(upper.names(&SharedPath::root()).unwrap(), []);
+        let mode = fs::metadata(dir.path().join(KEPT)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let opened = UpperFolder::new(Arc::new(File::open(dir.path()).unwrap()));
+        assert_eq!(kept_names(&opened), [("a".to_owned(), 3)]);
+    }
+
+    #[test]
+    fn oldest_kept_files_go_when_a_limit_is_reached() {
+        let (dir, mut upper) = folder();
+        upper.kept.limits.bytes = 10;
+        upper.kept.limits.files = 3;
+        let remove = |upper: &UpperFolder, name: &str, length: usize| {
+            write(&dir, name, &vec![b'x'; length]);
+            upper.remove(&path(name)).unwrap();
+        };
+        for (name, length) in [("a", 4), ("b", 4), ("c", 4), ("large", 11)] {
+            remove(&upper, name, length);
+        }
+        let names = |upper: &UpperFolder| -> Vec<String> {
+            kept_names(upper).into_iter().map(|it| it.0).collect()
+        };
+        assert_eq!(names(&upper), ["b", "c"]);
+        for name in ["d", "e"] {
+            remove(&upper, name, 1);
+        }
+        assert_eq!(names(&upper), ["c", "d", "e"]);
+        upper.kept.limits.floor_bytes = u64::MAX;
+        remove(&upper, "f", 1);
+        assert_eq!(names(&upper), ["c", "d", "e"]);
+        upper.sweep_kept();
+        assert_eq!(names(&upper), [""; 0]);
+        upper.kept.limits.floor_bytes = 0;
+        remove(&upper, "g", 1);
+        upper.kept.limits.time = std::time::Duration::ZERO;
+        upper.sweep_kept();
+        assert_eq!(names(&upper), [""; 0]);
+        assert!(upper.find(&path("f")).unwrap().is_none());
     }
 }

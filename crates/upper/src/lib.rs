@@ -6,13 +6,19 @@
 //! attribute that names the contents which it replaces. If it replaces any, the mark is complete
 //! before the file has its name, so a crash leaves no file that lists without it.
 //!
+//! A file that is removed or replaced through the mount is kept for a while ([`KeptFile`]).
+//!
 //! Paths are those in the folder. No link is followed, and no path leads out of the folder. The
 //! crate knows no namespace, no FUSE and no network. Each method may wait for the disk, and a
 //! method that fails leaves nothing half made under a final name.
 
 mod copy;
 mod folder;
+mod kept;
 
 pub use copy::Source;
 pub use folder::{Found, FoundKind, FoundName, Owner, Space, UpperFolder};
+pub use kept::{
+    KEPT_COPY_MAX_BYTES, KEPT_FLOOR_BYTES, KEPT_MAX_BYTES, KEPT_MAX_FILES, KEPT_TIME, KeptFile,
+};
 pub use p2pfs_types::files::written::{MarkTime, WrittenMark};
