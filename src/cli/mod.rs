@@ -35,6 +35,7 @@ mod own_program;
 mod ping;
 mod progress;
 mod questions;
+mod restore;
 mod send;
 mod settings;
 mod share;
@@ -138,6 +139,8 @@ pub enum FileCommand {
     Ls(namespace::LsOptions),
     /// Fetch a file without the mount
     Get(get::GetOptions),
+    /// Bring back files that were deleted or replaced
+    Restore(restore::RestoreOptions),
     /// Explain why a name shows its content
     Why(namespace::WhyOptions),
     /// Bring files into the cache
@@ -398,6 +401,7 @@ fn run_files(command: FileCommand, output: &mut Output) -> Result<(), CliError> 
     match command {
         FileCommand::Ls(options) => namespace::ls(&options, output),
         FileCommand::Get(options) => get::run(&options, output),
+        FileCommand::Restore(options) => restore::restore(&options, output),
         FileCommand::Why(options) => namespace::why(&options, output),
         FileCommand::Prefetch(options) => cache::prefetch(&options, output),
         FileCommand::Pin(options) => cache::pin(&options, true, output),

@@ -11,6 +11,7 @@ use super::error::CliError;
 use super::mine;
 use super::names::shared_name;
 use super::output::{Colour, NameOptions, Output};
+use super::restore;
 use super::text::{escape, escape_path, human_bytes, local_time, percent, printable};
 use crate::daemon::control::{
     Call, Client, EntryKind, Listing, LsEntry, Named, Plane, Provenance, VersionInfo,
@@ -35,6 +36,9 @@ pub struct LsOptions {
     /// Show instead the files that this machine offers, and their readers
     #[arg(long, conflicts_with_all = ["path", "long"])]
     mine: bool,
+    /// Show instead what was deleted or replaced at and below the path, and can be restored
+    #[arg(long, conflicts_with_all = ["mine", "long", "null", "raw"])]
+    deleted: bool,
     #[command(flatten)]
     names: NameOptions,
 }
@@ -56,6 +60,9 @@ pub(super) fn ls(options: &LsOptions, output: &mut Output) -> Result<(), CliErro
     }
     let here = OsString::from(".");
     let path = shared_name(&mut client, options.path.as_ref().unwrap_or(&here))?;
+    if options.deleted {
+        return restore::list(&mut client, path, options.reporting.json, output);
+    }
     let listing = whole_listing(&mut client, &path)?;
     let (entries, being_read) = (&listing.entries, &listing.being_read);
     if options.reporting.json {

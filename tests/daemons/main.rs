@@ -34,6 +34,7 @@ mod refusals;
 mod replaced;
 mod repositories;
 mod responders;
+mod restore;
 mod resuming;
 mod small_files;
 mod standing;

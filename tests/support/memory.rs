@@ -480,6 +480,16 @@ impl Writing for Memory {
         state.deleted.extend(changes);
         Ok(())
     }
+
+    fn withdraw_deletion(&self, path: &SharedPath, content: ContentHash) -> Result<(), FsError> {
+        let mut state = self.state.lock();
+        let mut near = state.namespace.near.own_mut();
+        near.withdraw_deletion(path, &[content]).unwrap();
+        let (view, changes) = state.namespace.merge();
+        state.view = view;
+        state.deleted.extend(changes);
+        Ok(())
+    }
 }
 
 impl ReadSupplier for Memory {

@@ -98,6 +98,13 @@ pub trait Writing: Send + Sync {
     /// # Errors
     /// [`FsError::TooManyDeletions`], or [`FsError::Stopping`].
     fn delete(&self, path: &SharedPath, contents: Vec<ContentHash>) -> Result<(), FsError>;
+
+    /// Withdraws the deletion of a content at a path in this node's log. Returns once the newest
+    /// view has no such deletion.
+    ///
+    /// # Errors
+    /// [`FsError::TooManyDeletions`], or [`FsError::Stopping`].
+    fn withdraw_deletion(&self, path: &SharedPath, content: ContentHash) -> Result<(), FsError>;
 }
 
 /// The folder of a writable share.

@@ -60,11 +60,21 @@ impl Writing for NodeNamespace {
 
     fn delete(&self, path: &SharedPath, contents: Vec<ContentHash>) -> Result<(), FsError> {
         let deleted = self.writing.deletions.delete(path.clone(), contents);
-        deleted.map_err(|error| match error {
-            DeletionError::Full => FsError::TooManyDeletions,
-            DeletionError::BadPath => FsError::Invalid,
-            DeletionError::Late => FsError::DeadlinePassed,
-            DeletionError::Stopping => FsError::Stopping,
-        })
+        deleted.map_err(of_deletion)
+    }
+
+    fn withdraw_deletion(&self, path: &SharedPath, content: ContentHash) -> Result<(), FsError> {
+        let deletions = &self.writing.deletions;
+        let withdrawn = deletions.withdraw(path.clone(), vec![content]);
+        withdrawn.map_err(of_deletion)
+    }
+}
+
+fn of_deletion(error: DeletionError) -> FsError {
+    match error {
+        DeletionError::Full => FsError::TooManyDeletions,
+        DeletionError::BadPath => FsError::Invalid,
+        DeletionError::Late => FsError::DeadlinePassed,
+        DeletionError::Stopping => FsError::Stopping,
     }
 }

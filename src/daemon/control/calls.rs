@@ -5,6 +5,7 @@
 //! declaration are the decoding, the check of rights, the requirement of an [`Answer`],
 //! `org.p2pfs.Control.varlink`, and p2pfs-json(5).
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,6 +15,7 @@ use super::described::{Described, Field, parameter};
 use super::failure::Failure;
 use super::giving::{MeshInfo, Said, SendDone, SendProgress};
 use super::health::{Checkup, Limits, Pong, Settings};
+use super::lost::{DeletedFiles, Restored};
 use super::membership::{Admitted, Expelled, Left, Rotated, Trust};
 use super::names::Named;
 use super::provenance::{Event, Provenance};
@@ -287,6 +289,35 @@ calls! {
 
     /// Makes the mount read-only. The folders that took what programs wrote stay shared.
     WriteOff {} -> Writing; CallInfo::open_to_owner().once().slow().shown_by("write off");
+
+    /// Returns the versions at and below a path that were deleted or replaced and that can be
+    /// brought back.
+    Deleted {
+        /// Path from the root of the mount; empty for the root.
+        #[serde(flatten)]
+        path: Named,
+        /// Only what this node deleted or replaced, by its name or key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        /// Only what was deleted or replaced at this time or later.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
+    } -> DeletedFiles; CallInfo::open_to_owner().slow().about_names().shown_by("ls --deleted");
+
+    /// Brings back the last version of a file that was deleted or replaced. For a directory, brings
+    /// back those of all paths below it that have no version now; with `since`, also those of paths
+    /// that have one.
+    Restore {
+        /// Path from the root of the mount; empty for the root.
+        #[serde(flatten)]
+        path: Named,
+        /// Only what this node deleted or replaced, by its name or key.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+        /// Only what was deleted or replaced at this time or later.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
+    } -> Restored; CallInfo::open_to_owner().once().slow().about_names().shown_by("restore");
 
     /// Creates an invitation token for one new node.
     Invite {

@@ -31,6 +31,7 @@ mod framing;
 mod giving;
 mod health;
 mod interface;
+mod lost;
 mod membership;
 mod names;
 mod process;
@@ -56,6 +57,7 @@ pub use failure::{Failure, FailureKind};
 pub use framing::{CALL_MAX_BYTES, READ_CALL_MAX_BYTES, REPLY_MAX_BYTES};
 pub use giving::*;
 pub use health::*;
+pub use lost::*;
 pub use membership::{
     Admitted, Expelled, GoneNode, Left, OwnedPath, Rotated, Trust, TrustStep, TrustedNode,
 };

@@ -65,6 +65,7 @@ pub(super) async fn review(services: &Arc<Services>) {
 
 fn review_now(services: &Services) {
     services.node.health().review();
+    services.node.files().lost().sweep();
     former_names::review(services);
     let events = services.node.events();
     events.replace(Condition::PeerMute, mute_peers(services));

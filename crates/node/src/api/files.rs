@@ -15,7 +15,7 @@ use super::{FileError, NameLookup, Prefetch, Reader};
 use crate::NodeNamespace;
 use p2pfs_content::{CacheOpens, ContentOpener, ContentStore};
 use p2pfs_fetch::FetchReport;
-use p2pfs_fs::{FileVersion, FsError};
+use p2pfs_fs::{FileVersion, FsError, LostFiles};
 use p2pfs_transfer::Fetcher;
 use p2pfs_types::path::SharedPath;
 
@@ -114,6 +114,11 @@ impl FileAccess {
     /// the cache, and how many did not, since the start.
     pub fn cache_opens(&self) -> CacheOpens {
         self.opener.cache_opens()
+    }
+
+    /// Returns the versions that programs deleted or replaced.
+    pub fn lost(&self) -> LostFiles {
+        LostFiles::new(self.namespace.clone())
     }
 
     /// Returns the names and contents of the node for a mounted filesystem.

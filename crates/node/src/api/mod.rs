@@ -69,6 +69,6 @@ pub use p2pfs_content::shares::{
     ShareProgress, ShareSpec, ShareStatus, ShareTotals, check_patterns,
 };
 pub use p2pfs_fetch::{FetchReport, PeerRate, SourceReport, TransferError};
-pub use p2pfs_fs::{FileVersion, ForeignFile, FsError, Hidden};
+pub use p2pfs_fs::{FileVersion, ForeignFile, FsError, Hidden, LostFiles, LostVersion};
 pub use p2pfs_membership::{DownReason, MemberState, MemberStatus};
 pub use p2pfs_proto::wire::native::record::{Kind, Timestamp};

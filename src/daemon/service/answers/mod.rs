@@ -12,6 +12,7 @@ mod giving;
 #[cfg(feature = "legacy")]
 mod legacy;
 pub(super) mod limits;
+mod lost;
 pub(super) mod membership;
 #[cfg(feature = "legacy")]
 mod mesh;
