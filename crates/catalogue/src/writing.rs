@@ -179,6 +179,12 @@ impl View {
         self.own_rows(path).next().is_some()
     }
 
+    /// Returns whether this node shares an object with this mtime under a path, whether or not it is
+    /// listed.
+    pub fn has_own_of(&self, path: &SharedPath, mtime: Timestamp) -> bool {
+        self.own_rows(path).any(|row| row.mtime() == mtime)
+    }
+
     /// Returns whether this node shares a directory under a path, whether or not it is listed.
     pub fn has_own_directory(&self, path: &SharedPath) -> bool {
         self.own_rows(path).any(|row| row.class == Class::Directory)

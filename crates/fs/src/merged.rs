@@ -7,7 +7,7 @@
 //!   is gone.
 //! * Another file on the disk with a mark is shown if it is not listed yet as it is now. If it is,
 //!   the listing decides, which knows what other nodes wrote since.
-//! * A directory with a mark is shown until it is listed. Then the listing decides.
+//! * A directory with a mark, or a link, is shown until it is listed. Then the listing decides.
 //! * An object without a mark is shown once it is listed, like those of other shares.
 //!
 //! The other case of a change that is not listed yet is a deletion of other nodes' versions. This
@@ -198,7 +198,9 @@ impl MountNamespace {
                 let directory = || ResolvedName::new(Node::Directory, mtime_of(&disk));
                 (is_place || is_unlisted).then(directory)
             }
-            Some((FoundKind::Symlink, disk)) if is_own || found.is_none() => {
+            Some((FoundKind::Symlink, disk))
+                if is_own || (found.is_none() && !view.has_own_of(path, mtime_of(&disk))) =>
+            {
                 let target = at.folder.upper.link_target(&at.local).ok()?;
                 if !link_stays_inside(path, &target) {
                     return found.map(|found| names::listed(view, path, found));
