@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use macro_rules_attribute::apply;
 use p2pfs_types::digest::ContentHash;
+use p2pfs_types::path::KEPT;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -396,7 +397,9 @@ impl Place {
     /// Returns everything below the root, by path.
     fn tree(&self) -> BTreeMap<PathBuf, (String, Vec<u8>)> {
         let paths = names_below(&self.root).into_iter();
-        let paths = paths.filter(|path| !path.starts_with(".p2pfs"));
+        // What programs removed is kept in the folder of the share.
+        let is_hidden = |path: &PathBuf| path.starts_with(".p2pfs") || path.starts_with(KEPT);
+        let paths = paths.filter(|path| !is_hidden(path));
         let entry = |path: PathBuf| {
             let at = self.root.join(&path);
             let found = fs::symlink_metadata(&at).unwrap();
