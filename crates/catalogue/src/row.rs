@@ -306,6 +306,15 @@ impl Row {
         &hashes.as_chunks().0[..usize::from(*count)]
     }
 
+    /// Returns these contents as a record has them.
+    pub(crate) fn replaced_contents(&self) -> Vec<ContentHash> {
+        self.replaces()
+            .iter()
+            .copied()
+            .map(ContentHash::new)
+            .collect()
+    }
+
     /// Returns whether releases that speak `p2pfs/3` or less can decode the fact of the row.
     pub(crate) fn is_of_first_form(&self) -> bool {
         match self.class {

@@ -10,7 +10,6 @@ use super::merged::Merged;
 use super::row::{Class, NodeIndex, Row, Stamp, seal};
 use p2pfs_proto::trust::ShareKey;
 use p2pfs_proto::wire::native::record::{Entry, Fact, ShareIndex};
-use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
 /// Creates the rows of facts. Before it creates the row of a name, it creates the missing
@@ -191,12 +190,7 @@ pub(super) fn fact_of(state: &Merged, row: &Row) -> Fact {
         (Class::HaveNot, _) => Fact::HaveNot { hash: row.hash() },
         (Class::Gone, _) => Fact::Gone {
             path: path(),
-            replaces: row
-                .replaces()
-                .iter()
-                .copied()
-                .map(ContentHash::new)
-                .collect(),
+            replaces: row.replaced_contents(),
             time: row.version_time(),
         },
         (Class::Open | Class::Closed, _) => Fact::Terms {

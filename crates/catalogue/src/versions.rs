@@ -181,12 +181,7 @@ fn version(merged: &Merged, decided: &DecidedVersion, all: &[Row]) -> Option<Ver
             time: by.version_time(),
             hash: (by.class == Class::File).then(|| by.hash()),
         }),
-        replaces: row
-            .replaces()
-            .iter()
-            .copied()
-            .map(ContentHash::new)
-            .collect(),
+        replaces: row.replaced_contents(),
     })
 }
 

@@ -165,12 +165,7 @@ impl View {
             size_bytes: row.size_bytes(),
             mtime: row.mtime(),
             version_time: row.version_time(),
-            replaces: row
-                .replaces()
-                .iter()
-                .copied()
-                .map(ContentHash::new)
-                .collect(),
+            replaces: row.replaced_contents(),
         })
     }
 

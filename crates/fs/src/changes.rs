@@ -969,8 +969,8 @@ impl Changes {
         !names.iter().any(|name| shows(name.as_bytes()))
     }
 
-    /// Removes what other nodes deleted from the disk, in a directory that shows no names. What no
-    /// log ever listed stays.
+    /// Removes what other nodes deleted from the disk, in a directory that shows no names. Objects
+    /// that this node never listed stay.
     fn clear(&self, view: &View, path: &SharedPath, at: &UpperPlace) -> Result<(), FsError> {
         let upper = &at.folder.upper;
         for FoundName { name, kind, .. } in upper.names(&at.local).map_err(of_disk)? {
