@@ -26,8 +26,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::error::FsError;
 use super::handles::{FileState, Handle, Handles, OpenFile, Reach};
-use super::inherited::{Inherited, OpenRecord, OpenedVersion};
-use super::inode::{Node, WrittenFile};
+use super::inherited::{Inherited, OpenRecord, OpenedFile, OpenedVersion};
+use super::inode::{Node, NumberOnDisk, WrittenFile};
 use super::modes::{Mode, Modes};
 use super::namespace::MountNamespace;
 use super::replaced;
@@ -120,6 +120,7 @@ impl OpenFiles {
     /// # Errors
     /// [`FsError::TooManyHandles`]. [`FsError::Gone`] if other opens of the inode read another file.
     pub(super) fn open_written(&self, ino: u64, file: File) -> Result<OpenReply, FsError> {
+        let on_disk = Found::of_file(&file).map_err(|error| FsError::of_disk(&error))?;
         let content = Arc::new(FileOnDisk(Arc::new(file)));
         let opened = Opened {
             content,
@@ -135,7 +136,8 @@ impl OpenFiles {
             return Err(FsError::Gone);
         }
         let open = OpenFile::new(ino, opened.content, FileState::Live);
-        self.admit(open, mode, None, caching)
+        let file = OpenedFile::Written(NumberOnDisk::of(&on_disk));
+        self.admit(open, mode, file, caching)
     }
 
     /// Opens the file of an inode that is in a writable share. If it has no name any longer, opens
@@ -151,8 +153,8 @@ impl OpenFiles {
     ) -> Result<File, FsError> {
         let at = self.namespace.place_of(file).ok_or(FsError::ReadOnly)?;
         let is_it = |opened: &File| {
-            let found = Found::of_file(opened).ok();
-            found.is_some_and(|it| (it.device, it.number) == (file.disk.device, file.disk.number))
+            let found = Found::of_file(opened);
+            found.is_ok_and(|it| NumberOnDisk::of(&it) == NumberOnDisk::of(&file.disk))
         };
         let named = at.folder.upper.open(&at.local, writes);
         let named = match named {
@@ -203,8 +205,12 @@ impl OpenFiles {
         open.fills_pages = caching == Caching::Keep
             && flags & libc::O_DIRECT == 0
             && open.content.backing().is_none();
-        let version = (!opened.live).then(|| OpenedVersion::of(file));
-        self.admit(open, mode, version, caching)
+        let opened = if opened.live {
+            OpenedFile::Own
+        } else {
+            OpenedFile::Version(OpenedVersion::of(file))
+        };
+        self.admit(open, mode, opened, caching)
     }
 
     /// Gives an open file its handle, and records it for the next process.
@@ -212,7 +218,7 @@ impl OpenFiles {
         &self,
         open: OpenFile,
         mode: Mode,
-        version: Option<OpenedVersion>,
+        file: OpenedFile,
         caching: Caching,
     ) -> Result<OpenReply, FsError> {
         let ino = open.ino;
@@ -223,7 +229,7 @@ impl OpenFiles {
                         handle,
                         ino,
                         mode,
-                        version,
+                        file,
                     });
                 }
                 Ok(OpenReply { handle, caching })
@@ -310,7 +316,9 @@ impl OpenFiles {
                 // It is not known whether the program opened it for writing.
                 let opened = self.open_on_disk(ino, &file, true);
                 let opened = opened.or_else(|_| self.open_on_disk(ino, &file, false))?;
-                let content = Arc::new(FileOnDisk(Arc::new(opened)));
+                let opened = Arc::new(opened);
+                self.modes.set_live(ino, &opened);
+                let content = Arc::new(FileOnDisk(opened));
                 Handle::File(OpenFile::new(ino, content, FileState::Live))
             }
             Node::Status => Handle::Status(self.namespace.content.status_json()),
@@ -417,11 +425,19 @@ impl OpenFiles {
     /// previous process. They count as open: the cache keeps them, and other programs can open them
     /// too. Own files are left out, because another file may be at the path by now.
     ///
+    /// Also opens the files in writable shares again, before they can lose their names.
+    ///
     /// Call this before the first request, once the namespace is available. It may wait for a disk.
     pub fn hold_inherited(&self) {
         let Some(inherited) = self.inherited.get() else {
             return;
         };
+        for open in inherited.before() {
+            if let OpenedFile::Written(_) = open.file {
+                // A file that is gone cannot be written. Its next request fails.
+                let _gone = self.handle_of(open.handle, open.ino);
+            }
+        }
         let before = inherited.before().into_iter();
         let backed = before.filter(|open| open.mode != Mode::Asked);
         let inodes: BTreeSet<u64> = backed.map(|open| open.ino).collect();

@@ -54,7 +54,7 @@ pub struct Options {
     pub directory_mask: u16,
 }
 
-/// Interval of the checks in [`Filesystem::await_entries`].
+/// Interval of the checks in [`Filesystem::await_namespace`].
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The filesystem of one mount.
@@ -158,20 +158,30 @@ impl Filesystem {
         (self.known.count(), self.handles.count())
     }
 
-    /// Waits until the namespace has as many entries as the previous process recorded, or until the
-    /// timeout. Returns at once if there was no previous process.
-    pub fn await_entries(&self, timeout: Duration) {
-        let wanted = self.inherited.get().map_or(0, Inherited::entries);
+    /// Waits until the namespace has as many entries as the previous process recorded, and writable
+    /// shares if that process had some, or until the timeout. Returns at once if there was no
+    /// previous process.
+    pub fn await_namespace(&self, timeout: Duration) {
+        let Some(inherited) = self.inherited.get() else {
+            return;
+        };
+        let (entries, is_writable) = (inherited.entries(), inherited.is_writable());
+        let is_there = || {
+            let present = self.namespace.content.view().totals().entries;
+            present >= entries && (!is_writable || self.namespace.folders().is_some())
+        };
         let until = Instant::now() + timeout;
-        while self.namespace.content.view().totals().entries < wanted && Instant::now() < until {
+        while !is_there() && Instant::now() < until {
             std::thread::sleep(LOOK_AGAIN);
         }
     }
 
-    /// Records the present number of entries for the next process.
-    pub fn record_listed(&self) {
+    /// Records the state of the namespace for the next process: the number of entries, and whether
+    /// there are writable shares.
+    pub fn record_namespace(&self) {
         if let Some(inherited) = self.inherited.get() {
-            inherited.record_entries(self.namespace.content.view().totals().entries);
+            let entries = self.namespace.content.view().totals().entries;
+            inherited.record_namespace(entries, self.namespace.folders().is_some());
         }
     }
 }

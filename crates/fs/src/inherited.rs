@@ -5,8 +5,9 @@
 //! mount broker keeps one in memory. The next process reads it and answers for handles that it
 //! never gave. A record is written before the kernel learns of its handle. If the process is killed
 //! in between, the record stands for an open that does not exist. Its inode then keeps the recorded
-//! mode as long as the mount exists. Except for own files, a record has the version that was
-//! opened, because the name may stand for another version when the next process starts.
+//! mode as long as the mount exists. A record has the version that was opened, because the name may
+//! stand for another version when the next process starts. For a file in a writable share it has
+//! the place on the disk instead. Other own files are found by their inode numbers.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::inode::{Inode, Name, Node};
+use super::inode::{Inode, Name, Node, NumberOnDisk};
 use super::modes::Mode;
 use super::names::LIFETIME;
 use super::traits::{BackingFile, FileVersion, OpenContent};
@@ -25,19 +26,24 @@ use p2pfs_proto::wire::native::record::Timestamp;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
-/// Bytes before the records: the number of entries in the namespace, and [`WITH_VERSIONS`].
+/// Bytes before the records: the number of entries in the namespace, and the two bits below.
 const HEADER_BYTES: u64 = 8;
 /// Header bit that is set if the records have versions. Records of an earlier p2pfs have none.
 const WITH_VERSIONS: u64 = 1 << 63;
+/// Header bit that is set if there are writable shares.
+const IS_WRITABLE: u64 = 1 << 62;
 /// Bytes of an open without its version: handle, inode, and the kernel's number of the backing file
 /// plus 1. All are 0 if the record is free.
 const OPEN_BYTES: usize = 24;
-/// Bytes of a record: the open, and the size, time, bits and hash of its version.
+/// Bytes of a record: the open, and the size, time, bits and hash of its version. A file in a
+/// writable share has its device and inode number in place of size and time.
 const RECORD_BYTES: usize = 80;
 /// Bit of a record that is set if it has a version.
 const IS_VERSION: u8 = 1;
 /// Bit of a record that is set if the version is executable.
 const IS_EXECUTABLE: u8 = 2;
+/// Bit of a record that is set if the file is in a writable share.
+const IS_WRITTEN: u8 = 4;
 
 /// The version of a file that was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +88,17 @@ impl OpenedVersion {
     }
 }
 
+/// The file that a program opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OpenedFile {
+    /// A version.
+    Version(OpenedVersion),
+    /// A file in a writable share, which is read and written in its present state.
+    Written(NumberOnDisk),
+    /// Another own file, which is read in its present state.
+    Own,
+}
+
 /// One open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OpenRecord {
@@ -91,8 +108,8 @@ pub(crate) struct OpenRecord {
     pub ino: u64,
     /// The mode of the inode.
     pub mode: Mode,
-    /// The opened version. `None` for an own file, which is read in its present state.
-    pub version: Option<OpenedVersion>,
+    /// The opened file.
+    pub file: OpenedFile,
 }
 
 /// The file of records.
@@ -102,8 +119,8 @@ pub(crate) struct Inherited {
     /// Contents of inodes that the kernel reads itself for opens of the previous process. They stay
     /// open here as long as those opens.
     held: Mutex<HashMap<u64, Arc<dyn OpenContent>>>,
-    /// The versions of the inodes that the previous process had open.
-    versions: HashMap<u64, OpenedVersion>,
+    /// The inodes that the previous process had open.
+    files: HashMap<u64, OpenedFile>,
     /// When this process took the mount over. `None` if there was no previous process.
     followed: Option<Instant>,
 }
@@ -125,13 +142,13 @@ impl Inherited {
     pub(crate) fn read(file: File) -> io::Result<Self> {
         let length = file.metadata()?.len();
         let opens = read_records(&file, length)?;
-        let (mut state, mut versions) = (RecordTable::default(), HashMap::new());
+        let (mut state, mut files) = (RecordTable::default(), HashMap::new());
         for (slot, open) in (0..).zip(opens) {
             match open {
                 Some(open) => {
                     state.slots.insert(open.handle, slot);
                     state.before.insert(open.handle, open);
-                    versions.extend(open.version.map(|version| (open.ino, version)));
+                    files.insert(open.ino, open.file);
                 }
                 None => state.free.push(slot),
             }
@@ -142,7 +159,7 @@ impl Inherited {
             file,
             state,
             held,
-            versions,
+            files,
             followed: (length > 0).then(Instant::now),
         })
     }
@@ -161,7 +178,8 @@ impl Inherited {
 
     /// Returns the inodes that the previous process had open as a version with this content.
     pub(crate) fn inodes_of(&self, hash: &ContentHash) -> Vec<u64> {
-        let of_content = self.versions.iter().filter(|(_, open)| open.hash == *hash);
+        let is_it = |open: &OpenedFile| matches!(open, OpenedFile::Version(it) if it.hash == *hash);
+        let of_content = self.files.iter().filter(|(_, open)| is_it(open));
         of_content.map(|(ino, _)| *ino).collect()
     }
 
@@ -184,7 +202,19 @@ impl Inherited {
     /// Returns the version of an inode that the previous process had open, whatever its name stands
     /// for by now.
     pub(crate) fn version(&self, ino: u64) -> Option<OpenedVersion> {
-        self.versions.get(&ino).copied()
+        match self.files.get(&ino)? {
+            OpenedFile::Version(version) => Some(*version),
+            OpenedFile::Written(_) | OpenedFile::Own => None,
+        }
+    }
+
+    /// Returns the place on the disk of an inode that the previous process had open, if it is a file
+    /// in a writable share.
+    pub(crate) fn written(&self, ino: u64) -> Option<NumberOnDisk> {
+        match self.files.get(&ino)? {
+            OpenedFile::Written(number) => Some(*number),
+            OpenedFile::Version(_) | OpenedFile::Own => None,
+        }
     }
 
     /// Removes and returns an open of the previous process.
@@ -216,16 +246,24 @@ impl Inherited {
     /// Returns the number of entries that the previous process recorded last, or 0 if there was
     /// none.
     pub(crate) fn entries(&self) -> u64 {
-        let mut bytes = [0; HEADER_BYTES as usize];
-        match self.file.read_exact_at(&mut bytes, 0) {
-            Ok(()) => u64::from_ne_bytes(bytes) & !WITH_VERSIONS,
-            Err(_) => 0,
-        }
+        self.header() & !(WITH_VERSIONS | IS_WRITABLE)
     }
 
-    /// Records the present number of entries.
-    pub(crate) fn record_entries(&self, entries: u64) {
-        let header = entries | WITH_VERSIONS;
+    /// Returns whether the previous process recorded that there are writable shares.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.header() & IS_WRITABLE != 0
+    }
+
+    fn header(&self) -> u64 {
+        let mut bytes = [0; HEADER_BYTES as usize];
+        let read = self.file.read_exact_at(&mut bytes, 0);
+        read.map_or(0, |()| u64::from_ne_bytes(bytes))
+    }
+
+    /// Records the present number of entries, and whether there are writable shares.
+    pub(crate) fn record_namespace(&self, entries: u64, is_writable: bool) {
+        let writable = if is_writable { IS_WRITABLE } else { 0 };
+        let header = entries | WITH_VERSIONS | writable;
         let _lost = self.file.write_all_at(&header.to_ne_bytes(), 0);
     }
 }
@@ -263,13 +301,21 @@ fn encode(open: OpenRecord) -> [u8; RECORD_BYTES] {
     record[..8].copy_from_slice(&open.handle.to_ne_bytes());
     record[8..16].copy_from_slice(&open.ino.to_ne_bytes());
     record[16..24].copy_from_slice(&backing.to_ne_bytes());
-    if let Some(version) = open.version {
-        let executable = if version.executable { IS_EXECUTABLE } else { 0 };
-        record[24..32].copy_from_slice(&version.size_bytes.to_ne_bytes());
-        record[32..40].copy_from_slice(&version.mtime.seconds.to_ne_bytes());
-        record[40..44].copy_from_slice(&version.mtime.nanoseconds.to_ne_bytes());
-        record[44] = IS_VERSION | executable;
-        record[48..].copy_from_slice(version.hash.as_bytes());
+    match open.file {
+        OpenedFile::Version(version) => {
+            let executable = if version.executable { IS_EXECUTABLE } else { 0 };
+            record[24..32].copy_from_slice(&version.size_bytes.to_ne_bytes());
+            record[32..40].copy_from_slice(&version.mtime.seconds.to_ne_bytes());
+            record[40..44].copy_from_slice(&version.mtime.nanoseconds.to_ne_bytes());
+            record[44] = IS_VERSION | executable;
+            record[48..].copy_from_slice(version.hash.as_bytes());
+        }
+        OpenedFile::Written(NumberOnDisk { device, number }) => {
+            record[24..32].copy_from_slice(&device.to_ne_bytes());
+            record[32..40].copy_from_slice(&number.to_ne_bytes());
+            record[44] = IS_WRITTEN;
+        }
+        OpenedFile::Own => {}
     }
     record
 }
@@ -285,22 +331,29 @@ fn decode(record: &[u8]) -> Option<OpenRecord> {
         handle,
         ino,
         mode,
-        version: decode_version(record),
+        file: decode_file(record).unwrap_or(OpenedFile::Own),
     })
 }
 
-fn decode_version(record: &[u8]) -> Option<OpenedVersion> {
+fn decode_file(record: &[u8]) -> Option<OpenedFile> {
+    let (first, second) = (number(record, 24)?, number(record, 32)?);
     let bits = *record.get(44)?;
+    if bits & IS_WRITTEN != 0 {
+        return Some(OpenedFile::Written(NumberOnDisk {
+            device: first,
+            number: second,
+        }));
+    }
     let mtime = Timestamp {
-        seconds: i64::from_ne_bytes(record.get(32..40)?.try_into().ok()?),
+        seconds: second.cast_signed(),
         nanoseconds: u32::from_ne_bytes(record.get(40..44)?.try_into().ok()?),
     };
-    (bits & IS_VERSION != 0).then_some(OpenedVersion {
+    (bits & IS_VERSION != 0).then_some(OpenedFile::Version(OpenedVersion {
         hash: ContentHash::new(record.get(48..)?.try_into().ok()?),
-        size_bytes: number(record, 24)?,
+        size_bytes: first,
         mtime,
         executable: bits & IS_EXECUTABLE != 0,
-    })
+    }))
 }
 
 fn number(bytes: &[u8], at: usize) -> Option<u64> {
@@ -326,7 +379,14 @@ mod tests {
             handle,
             ino: handle * 10,
             mode,
-            version: (handle != 9).then_some(version),
+            file: match handle {
+                9 => OpenedFile::Own,
+                12 => OpenedFile::Written(NumberOnDisk {
+                    device: u64::MAX,
+                    number: 12,
+                }),
+                _ => OpenedFile::Version(version),
+            },
         }
     }
 
@@ -344,7 +404,7 @@ mod tests {
             let mut found = next.before();
             found.sort_unstable_by_key(|open| open.handle);
             let without = |handle, mode| OpenRecord {
-                version: None,
+                file: OpenedFile::Own,
                 ..open(handle, mode)
             };
             let plain = without(7, Mode::Asked);
@@ -355,7 +415,8 @@ mod tests {
                 next.record(open(10, Mode::Asked));
             } else {
                 assert_eq!(found[2], open(10, Mode::Asked));
-                assert_eq!(next.version(100), open(10, Mode::Asked).version);
+                let version = next.version(100).map(OpenedFile::Version);
+                assert_eq!(version, Some(open(10, Mode::Asked).file));
             }
         }
     }
@@ -367,20 +428,24 @@ mod tests {
         assert_eq!((ours.before(), ours.entries()), (vec![], 0));
         assert!(!ours.is_believed(), "there was none before");
         let (plain, backed) = (open(7, Mode::Asked), open(8, Mode::Backed(BackingFile(0))));
-        for open in [plain, backed, open(9, Mode::Asked)] {
+        let written = open(12, Mode::Asked);
+        for open in [plain, backed, open(9, Mode::Asked), written] {
             ours.record(open);
         }
         ours.forget(7);
         ours.forget(7);
         ours.record(open(11, Mode::Asked));
-        ours.record_entries(5);
+        ours.record_namespace(5, true);
 
         let next = Inherited::read(file.try_clone().unwrap()).unwrap();
         let mut found: Vec<u64> = next.before().iter().map(|open| open.handle).collect();
         found.sort_unstable();
-        assert_eq!((found, next.entries()), (vec![8, 9, 11], 5));
-        assert!(next.is_believed());
-        assert_eq!((next.version(80), next.version(90)), (backed.version, None));
+        assert_eq!((found, next.entries()), (vec![8, 9, 11, 12], 5));
+        assert!(next.is_believed() && next.is_writable() && !ours.is_believed());
+        let version = next.version(80).map(OpenedFile::Version);
+        assert_eq!((version, next.version(90)), (Some(backed.file), None));
+        let on_disk = next.written(120).map(OpenedFile::Written);
+        assert_eq!((on_disk, next.written(90)), (Some(written.file), None));
         assert_eq!(next.take_before(8), Some(backed));
         assert_eq!(next.take_before(8), None, "once");
         next.forget(8);
@@ -389,8 +454,8 @@ mod tests {
         let last = Inherited::read(file).unwrap();
         let mut found: Vec<u64> = last.before().iter().map(|open| open.handle).collect();
         found.sort_unstable();
-        assert_eq!(found, [11, 20]);
+        assert_eq!(found, [11, 12, 20]);
         let length = last.file.metadata().unwrap().len();
-        assert_eq!(length, place(3), "free places are used again");
+        assert_eq!(length, place(4), "free places are used again");
     }
 }

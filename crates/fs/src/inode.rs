@@ -82,10 +82,36 @@ pub(crate) struct WrittenFile {
     pub disk: Found,
 }
 
+/// The device and inode number of a file on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NumberOnDisk {
+    pub device: u64,
+    pub number: u64,
+}
+
+impl NumberOnDisk {
+    /// Returns the numbers of a file.
+    pub(super) fn of(file: &Found) -> Self {
+        Self {
+            device: file.device,
+            number: file.number,
+        }
+    }
+
+    /// Returns the inode number of the file in the mount. It stays the same when the file is renamed
+    /// or written, as on the disk.
+    pub(super) fn inode(self) -> u64 {
+        let device = blake3::hash(&self.device.to_le_bytes());
+        let [a, b, c, d, e, f, g, h, ..] = *device.as_bytes();
+        let mixed = self.number ^ u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        WRITTEN_FILES | mixed >> OTHER_MARK_BITS ^ mixed & (WRITTEN_FILES - 1)
+    }
+}
+
 impl WrittenFile {
     /// Returns whether both are the same file on the disk.
     fn is_same(&self, other: &Self) -> bool {
-        (self.disk.device, self.disk.number) == (other.disk.device, other.disk.number)
+        NumberOnDisk::of(&self.disk) == NumberOnDisk::of(&other.disk)
     }
 }
 
@@ -176,7 +202,7 @@ impl Inode {
                 first_of_content(mark, &file.hash) | rest >> (u64::BITS - FILE_REST_BITS)
             }
             Node::Directory => DIRECTORIES.start() | rest >> OTHER_MARK_BITS,
-            Node::Written(file) if salt == 0 => number_on_disk(file.disk.device, file.disk.number),
+            Node::Written(file) if salt == 0 => NumberOnDisk::of(&file.disk).inode(),
             Node::Written(_) => WRITTEN_FILES | rest >> OTHER_MARK_BITS,
             _ => OTHERS | rest >> OTHER_MARK_BITS,
         }
@@ -223,15 +249,6 @@ pub(super) fn numbers_of_content(hash: &ContentHash) -> [RangeInclusive<u64>; 2]
         let first = first_of_content(mark, hash);
         first..=first | ((1 << FILE_REST_BITS) - 1)
     })
-}
-
-/// Returns the number of a file in a writable share by its device and its inode number there. It
-/// stays the same when the file is renamed or written, as on the disk.
-pub(super) fn number_on_disk(device: u64, number: u64) -> u64 {
-    let device = blake3::hash(&device.to_le_bytes());
-    let [a, b, c, d, e, f, g, h, ..] = *device.as_bytes();
-    let mixed = number ^ u64::from_le_bytes([a, b, c, d, e, f, g, h]);
-    WRITTEN_FILES | mixed >> OTHER_MARK_BITS ^ mixed & (WRITTEN_FILES - 1)
 }
 
 /// The type of an inode, as encoded in its number.

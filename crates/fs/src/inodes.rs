@@ -5,7 +5,6 @@
 //! is in it from its first lookup until the kernel forgets it. A directory also stays while an
 //! inode below it is in the table.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use parking_lot::Mutex;
@@ -184,6 +183,21 @@ impl Inodes {
         table.kept.insert((known.above, last), number);
     }
 
+    /// Adds a file in a writable share, which the kernel knows by this number and looked up with a
+    /// previous process. It counts as looked up once.
+    pub(crate) fn adopt_written(&self, number: u64, inode: &Inode) {
+        let table = &mut *self.table.lock();
+        if table.known.contains_key(&number) {
+            return;
+        }
+        let above = table.place_directory(names::parent(&inode.name));
+        let last: Box<[u8]> = names::last(&inode.name).as_ref().into();
+        let what = StoredNode::Other(Box::new((last.clone(), inode.node.clone())));
+        table.add(number, above, what, None, 0);
+        table.count(number);
+        table.kept.insert((above, last), number);
+    }
+
     /// Returns the inode of a number, if the kernel knows it.
     pub(crate) fn get(&self, number: u64) -> Option<Inode> {
         let table = self.table.lock();
@@ -300,35 +314,43 @@ impl InodeTable {
         })?;
         let view = said.as_ref().map_or(0, |said| said.view) as u32;
         let (what, own) = kept(inode, &last, said.map(|said| said.held));
-        match self.known.entry(number) {
+        if !is_new {
             // The same version may have a new mtime or mode.
-            Entry::Occupied(mut there) => {
-                let there = there.get_mut();
-                (there.what, there.own, there.view) = (what, own, view);
-            }
-            Entry::Vacant(free) => {
-                free.insert(InodeEntry {
-                    above,
-                    what,
-                    own,
-                    below: 0,
-                    lookups: 0,
-                    view,
-                });
-            }
+            let there = self.known.get_mut(&number).expect("it has this number");
+            (there.what, there.own, there.view) = (what, own, view);
+            return Some(number);
         }
-        if is_new {
-            if inode.is_hidden_directory() {
-                self.hidden.insert(number);
-            }
-            if at > 0 {
-                self.second.insert(number);
-            }
-            if let Some(above) = self.known.get_mut(&above) {
-                above.below += 1;
-            }
+        self.add(number, above, what, own, view);
+        if inode.is_hidden_directory() {
+            self.hidden.insert(number);
+        }
+        if at > 0 {
+            self.second.insert(number);
         }
         Some(number)
+    }
+
+    /// Adds an inode without lookups under a number that none has.
+    fn add(
+        &mut self,
+        number: u64,
+        above: u64,
+        what: StoredNode,
+        own: Option<ShareIndex>,
+        view: u32,
+    ) {
+        let entry = InodeEntry {
+            above,
+            what,
+            own,
+            below: 0,
+            lookups: 0,
+            view,
+        };
+        self.known.insert(number, entry);
+        if let Some(above) = self.known.get_mut(&above) {
+            above.below += 1;
+        }
     }
 
     fn count(&mut self, number: u64) {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::inode::{Name, Node, WrittenFile, number_on_disk};
+use super::inode::{Inode, Name, Node, NumberOnDisk, WrittenFile};
 use super::names::{self, ResolvedName};
 use super::namespace::MountNamespace;
 use super::traits::WritableFolder;
@@ -59,9 +59,9 @@ impl RemovedNames {
     }
 }
 
-/// Paths of the files in the writable shares by their inode numbers. A program may use a number
-/// that the kernel learned from a previous process of the mount. The index is made for the first
-/// such number, and again for one that is not in it.
+/// Paths of the files and directories in the writable shares by their inode numbers. A program may
+/// use a number that the kernel learned from a previous process of the mount. The index is made for
+/// the first such number, and again for one that is not in it.
 #[derive(Default)]
 pub(super) struct WrittenNumbers(Mutex<Option<(Instant, HashMap<u64, SharedPath>)>>);
 
@@ -88,16 +88,29 @@ fn number_all(folders: &[Arc<WritableFolder>]) -> HashMap<u64, SharedPath> {
             continue;
         };
         let mut waiting = vec![(SharedPath::root(), folder.place.clone())];
-        while let Some((local, path)) = waiting.pop() {
-            for found in folder.upper.names(&local).unwrap_or_default() {
-                let (Ok(local), Ok(path)) = (local.join(&found.name), path.join(&found.name))
+        while let Some((directory, place)) = waiting.pop() {
+            let mut has_other_devices = None;
+            for found in folder.upper.names(&directory).unwrap_or_default() {
+                let (Ok(local), Ok(path)) = (directory.join(&found.name), place.join(&found.name))
                 else {
                     continue;
                 };
                 match found.kind {
-                    FoundKind::Directory => waiting.push((local, path)),
+                    FoundKind::Directory => {
+                        let number = Inode::directory(Name::Union(path.clone())).number();
+                        paths.insert(number, path.clone());
+                        waiting.push((local, path));
+                    }
                     FoundKind::File => {
-                        paths.insert(number_on_disk(device, found.number), path);
+                        let number = found.number;
+                        let on_disk = || folder.upper.find(&local).ok().flatten();
+                        let differs = || on_disk().is_some_and(|file| file.device != device);
+                        let file = if *has_other_devices.get_or_insert_with(differs) {
+                            on_disk().as_ref().map(NumberOnDisk::of)
+                        } else {
+                            Some(NumberOnDisk { device, number })
+                        };
+                        paths.extend(file.map(|file| (file.inode(), path)));
                     }
                     FoundKind::Symlink | FoundKind::Other => {}
                 }
@@ -152,9 +165,18 @@ impl MountNamespace {
         place_in(&self.folders()?, path)
     }
 
-    /// Returns the path of a file in a writable share by its inode number.
+    /// Returns the path of a file or directory in a writable share by its inode number.
     pub(super) fn path_of_written(&self, ino: u64) -> Option<SharedPath> {
         self.written_numbers.path_of(&self.folders()?, ino)
+    }
+
+    /// Returns the inode of a file in a writable share, whether or not its name stands for it.
+    pub(super) fn inode_on_disk(&self, number: NumberOnDisk) -> Option<Inode> {
+        let path = self.path_of_written(number.inode())?;
+        let at = self.place_for(&path)?;
+        let disk = at.find().filter(|disk| NumberOnDisk::of(disk) == number)?;
+        let (name, node) = (Name::Union(path), at.written(disk));
+        Some(Inode { name, node })
     }
 
     /// Returns what a name stands for, without foreign files.

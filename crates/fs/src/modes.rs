@@ -55,6 +55,13 @@ impl Modes {
         opens.mode
     }
 
+    /// Sets the own file that is open as this inode, if it is open and none is set.
+    pub(crate) fn set_live(&self, ino: u64, file: &Arc<File>) {
+        if let Some(opens) = self.open.lock().get_mut(&ino) {
+            opens.live.get_or_insert_with(|| file.clone());
+        }
+    }
+
     /// Returns the own file that is open as this inode.
     pub(crate) fn live(&self, ino: u64) -> Option<Arc<File>> {
         self.open.lock().get(&ino)?.live.clone()

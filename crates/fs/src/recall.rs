@@ -43,7 +43,9 @@ pub(super) fn recall(namespace: &MountNamespace, ino: u64) -> Option<(Name, Reso
             .map(Name::Union)
             .and_then(now),
         mark => {
-            let found = namespace.path_of_number(&view, ino).map(Name::Union);
+            let listed = namespace.path_of_number(&view, ino);
+            let found = listed.or_else(|| namespace.path_of_written(ino));
+            let found = found.map(Name::Union);
             let rest = || match mark {
                 NumberKind::Directory => hidden_directories(&view),
                 _ => other_names(namespace),

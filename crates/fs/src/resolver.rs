@@ -274,6 +274,11 @@ impl InodeResolver {
     /// Adds an inode that the kernel uses and that is not in the table, because the kernel looked
     /// it up with a previous process. It counts as looked up once.
     fn adopt(&self, ino: u64) -> Result<Inode, FsError> {
+        let before = self.inherited.get().and_then(|it| it.written(ino));
+        if let Some(written) = before.and_then(|it| self.namespace.inode_on_disk(it)) {
+            self.known.adopt_written(ino, &written);
+            return Ok(written);
+        }
         let (name, listed) = recall(&self.namespace, ino).ok_or(FsError::Gone)?;
         let node = listed.node.clone();
         self.enter_as(ino, name.clone(), listed)?;

@@ -37,7 +37,7 @@ impl KernelLink {
 
     /// Writes a message to the kernel, which takes it completely or not at all.
     pub(crate) fn write(&self, parts: &[IoSlice<'_>]) -> Result<(), Errno> {
-        if self.handed_over.load(Ordering::Acquire) {
+        if self.is_handed_over() {
             return Err(Errno::SHUTDOWN);
         }
         rustix::io::writev(&self.fuse, parts).map(drop)
@@ -60,6 +60,11 @@ impl KernelLink {
     /// the end of the mount.
     pub(crate) fn resend_requests(&self) -> io::Result<()> {
         Ok(self.write(&[IoSlice::new(&abi::resend())])?)
+    }
+
+    /// Returns whether the next process answers the requests.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Acquire)
     }
 
     /// Stops answering: the next process answers the requests in flight.

@@ -211,7 +211,7 @@ impl Mount {
         let fs = Arc::new(Filesystem::new(content, fs_options));
         let inherit = |held: &KeptMountState| {
             fs.files.inherit(held.table.try_clone()?)?;
-            fs.await_entries(NAMESPACE_TIME);
+            fs.await_namespace(NAMESPACE_TIME);
             fs.files.hold_inherited();
             Ok(())
         };
@@ -289,10 +289,9 @@ impl Mount {
         self.place.standing.dir()
     }
 
-    /// Records the number of entries in the namespace for the next process. To be called about once
-    /// a second.
-    pub fn record_listed(&self) {
-        self.fs.record_listed();
+    /// Records the state of the namespace for the next process. To be called about once a second.
+    pub fn record_namespace(&self) {
+        self.fs.record_namespace();
     }
 
     /// Returns whether the mount is in place and served.
@@ -389,10 +388,14 @@ impl Mount {
         }
     }
 
-    /// Leaves the mount with the broker. Its waiting readers wait for the next process.
-    fn hand_over(&self) {
-        self.fs.record_listed();
-        self.server.device.mount.kernel.hand_over();
+    /// Leaves a mount of the broker with it: no request is answered any longer, and programs wait
+    /// for the next process. Call it before the content loses its shares and its log, so that no
+    /// program gets an error from that. Does nothing with any other mount. Never waits.
+    pub fn hand_over(&self) {
+        if self.place.outlives_us() && !self.server.device.mount.kernel.is_handed_over() {
+            self.fs.record_namespace();
+            self.server.device.mount.kernel.hand_over();
+        }
     }
 
     /// Unmounts, even under load. All waiting requests get an error at once.

@@ -135,7 +135,7 @@ impl Folder {
     /// Checks whether the folder was unmounted, by a user or by the end of the mount broker.
     async fn look(&self) {
         let mount = self.current();
-        mount.record_listed();
+        mount.record_namespace();
         mount.check_broker();
         let is_mounted = mount.is_mounted();
         if is_mounted == self.status.borrow().mounted {
@@ -232,6 +232,11 @@ impl Folder {
             status.mounted = false;
             status.problem = Some(why);
         });
+    }
+
+    /// Hands a mount of the broker over to the next daemon. Never waits.
+    pub(super) fn hand_over(&self) {
+        self.current().hand_over();
     }
 
     /// Unmounts, or hands the mount over to the broker. Blocks.

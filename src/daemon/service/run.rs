@@ -460,11 +460,13 @@ impl Daemon {
         self.state.send_replace(ServiceState::Stopping);
         systemd::stopping();
         let folder = self.folder.take();
+        // The node stops below. A change during that must wait for the next daemon.
+        if let Some((keeper, folder)) = &folder {
+            keeper.abort();
+            folder.hand_over();
+        }
         let unmounted = spawn_blocking(move || match folder {
-            Some((keeper, folder)) => {
-                keeper.abort();
-                folder.end()
-            }
+            Some((_, folder)) => folder.end(),
             None => Ok(()),
         });
         // An unmount has no time limit, so the problems of the node are logged before its end.
