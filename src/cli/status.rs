@@ -121,7 +121,8 @@ fn mount(status: &Status) -> String {
     let dir = escape(mount.dir.as_bytes());
     match (mount.enabled, mount.mounted, &mount.problem) {
         (false, ..) => "none, by configuration".to_owned(),
-        (true, true, None) => dir,
+        (true, true, None) if mount.writable => dir,
+        (true, true, None) => format!("{dir}, read-only; to let programs write: p2pfs write on"),
         (true, true, Some(problem)) => format!("{dir}: {}", printable(problem)),
         (true, false, Some(problem)) => format!("{dir}: not mounted: {}", printable(problem)),
         (true, false, None) => format!("{dir}: not mounted yet"),

@@ -1,5 +1,5 @@
-//! The Debian package: what an installation opens, asks and prints, an upgrade during a read, and
-//! what removing and purging leave.
+//! The Debian package: what an installation opens, asks and prints, writing into the mount, an
+//! upgrade during a read, and what removing and purging leave.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use macro_rules_attribute::apply;
 
 use super::service::{SystemdBox, booted_systemd};
 use crate::support::daemon::set_mode;
-use crate::support::process::{P2PFS, run};
+use crate::support::process::{HANG_LIMIT, P2PFS, eventually, run};
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, booted_systemd, mount];
@@ -210,4 +210,99 @@ fn a_purge_of_the_package_keeps_received_files_for_the_users_of_the_machine() {
         let owner = machine.ok(&format!("stat -c %U {inbox}/{file}"));
         assert_eq!(owner.trim(), "root");
     }
+}
+
+/// The folder that takes what programs write into the mount of the package.
+const FILES_DIR: &str = "/var/lib/p2pfs/files";
+
+#[apply(promise)]
+#[takes("dpkg-deb", "dpkg", "gzip", "strip")]
+fn root_and_the_group_write_into_the_mount_of_the_package_and_a_purge_keeps_their_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = SystemdBox::up();
+    machine.put(&package(folder.path(), "0.1.0-1"), "/root/p2pfs.deb");
+    let said = machine.ok("dpkg -i /root/p2pfs.deb < /dev/null");
+    assert!(said.contains("write into /mnt/p2p"), "{said}");
+    start_second(&machine, 1000);
+    machine.ok("useradd --groups p2pfs member && useradd other && echo resume > /root/resume.pdf");
+
+    machine.ok("systemctl enable --now p2pfs && cp /root/resume.pdf /mnt/p2p/");
+    let writes = "mkdir /mnt/p2p/docs && echo mine > /mnt/p2p/docs/a && mv /mnt/p2p/docs/a \
+                  /mnt/p2p/docs/b && echo more >> /mnt/p2p/resume.pdf";
+    machine.sh_as("member", writes).expect_ok();
+    for refused in ["touch /mnt/p2p/new", "rm -f /mnt/p2p/docs/b"] {
+        let refused = machine.sh_as("other", refused);
+        assert!(!refused.status.success(), "another user wrote");
+        assert!(refused.stderr.contains("Permission denied"), "{refused:?}");
+    }
+    let read = machine.sh_as("other", "cat /mnt/p2p/docs/b /mnt/p2p/resume.pdf");
+    assert_eq!(read.expect_ok(), "mine\nresume\nmore\n");
+    for file in ["docs/b", "resume.pdf"] {
+        let wait = format!("p2pfs wait --file {file} --timeout 60s --socket /root/second/sock");
+        machine.ok(&wait);
+        eventually("the other node has the last bytes", HANG_LIMIT, || {
+            let compare = format!("cmp /mnt/p2p/{file} /root/second/mnt/{file}");
+            machine.sh(&compare).status.success()
+        });
+    }
+    let said = machine.sh("p2pfs write off").stderr;
+    assert!(
+        said.contains("/etc/p2pfs/p2pfs.toml.d/write.toml"),
+        "{said}"
+    );
+
+    let said = machine.ok("dpkg -P p2pfs");
+    assert!(
+        said.contains(&format!("written files stay in {FILES_DIR}")),
+        "{said}"
+    );
+    machine.ok("! getent group p2pfs && ! test -e /var/cache/p2pfs && ! test -e /etc/p2pfs");
+    assert_eq!(machine.ok("ls -A /var/lib/p2pfs").trim(), "files");
+    let kept = machine.sh_as("nobody", &format!("cd {FILES_DIR} && cat docs/b && ls -A"));
+    assert_eq!(kept.expect_ok(), "mine\ndocs\nresume.pdf\n");
+    let owner = machine.ok(&format!("stat -c %U {FILES_DIR}/docs/b"));
+    assert_eq!(owner.trim(), "root");
+}
+
+#[apply(promise)]
+#[takes("dpkg-deb", "dpkg", "gzip", "strip")]
+fn the_mount_of_the_package_is_writable_as_its_configuration_says_after_each_reload() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = SystemdBox::up();
+    machine.put(&package(folder.path(), "0.1.0-1"), "/root/p2pfs.deb");
+    machine.ok("dpkg -i /root/p2pfs.deb < /dev/null && ip link set lo up");
+    let file = "/etc/p2pfs/p2pfs.toml.d/write.toml";
+    let turn = |from: &str, to: &str| {
+        machine.ok(&format!(
+            "sed -i 's/^writable = {from}/writable = {to}/' {file} && systemctl reload p2pfs"
+        ));
+    };
+    let is_listed_as = |wanted: &str| {
+        let find = "findmnt -n -o OPTIONS /mnt/p2p";
+        eventually(wanted, HANG_LIMIT, || {
+            machine.ok(find).split(',').next() == Some(wanted)
+        });
+    };
+    machine.ok("systemctl enable --now p2pfs && echo first > /mnt/p2p/file && p2pfs invite");
+    machine.ok("! systemctl show -p CapabilityBoundingSet --value p2pfs | grep .");
+    turn("true", "false");
+    is_listed_as("ro");
+    let refused = machine.sh("touch /mnt/p2p/new");
+    assert!(
+        refused.stderr.contains("Read-only file system"),
+        "{refused:?}"
+    );
+    machine.ok("p2pfs wait --file file && cat /mnt/p2p/file");
+    turn("false", "true");
+    is_listed_as("rw");
+    machine.ok("echo second > /mnt/p2p/file");
+    machine.ok("systemctl restart p2pfs && echo third >> /mnt/p2p/file");
+    machine.ok("systemctl stop p2pfs p2pfs-broker && mv /etc/p2pfs/p2pfs.toml.d/write.toml /root");
+    machine.ok("systemctl start p2pfs");
+    is_listed_as("ro");
+    machine.ok("p2pfs write on && mv /root/write.toml /etc/p2pfs/p2pfs.toml.d");
+    is_listed_as("rw");
+    machine.ok("echo fourth >> /mnt/p2p/file");
+    let written = machine.ok(&format!("cat {FILES_DIR}/file"));
+    assert_eq!(written, "second\nthird\nfourth\n");
 }

@@ -105,6 +105,7 @@ fn status() -> Status {
         mount: MountStatus {
             enabled: true,
             mounted: true,
+            writable: true,
             dir: Named::new("/mnt/p2p"),
             problem: None,
             activity: MountActivity::default(),

@@ -120,6 +120,7 @@ impl DemoCluster {
         let others = (count - 1).to_string();
         for node in &self.nodes {
             run(&mut node.command(&["wait", "--peers", &others, "--timeout", "30s"])?)?;
+            run(&mut node.command(&["write", "on"])?)?;
         }
         Ok(())
     }
@@ -171,8 +172,8 @@ impl DemoCluster {
         say!("The nodes stay up. In another terminal:\n")?;
         let listing = typed_on_lines(system("ls").arg("-lR").arg(first.mount()));
         say!("  {listing}")?;
-        let copy = typed_on_lines(system("cp").arg("some-file").arg(first.share()));
-        say!("  {copy}    # share it from node1")?;
+        let copy = typed_on_lines(system("cp").arg("some-file").arg(first.mount()));
+        say!("  {copy}    # all nodes see it")?;
         for arguments in [&["status"][..], &["peers"], &["events", "--follow"]] {
             say!("  {}", typed_on_lines(&first.command(arguments)?))?;
         }

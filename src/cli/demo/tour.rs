@@ -10,6 +10,9 @@ use super::files::{FILM, FILM_BYTES, FILM_OWNER};
 use super::nodes::{DemoCluster, DemoNode, run, run_json};
 use super::typed::typed_on_lines;
 
+/// The file that the tour writes into a mount.
+const LETTER: &str = "Written into the mount of the first node.\n";
+
 /// Tour of a running cluster.
 pub struct Tour<'a> {
     cluster: &'a mut DemoCluster,
@@ -45,7 +48,8 @@ impl<'a> Tour<'a> {
             );
             return Err(DemoError::Broken { what });
         }
-        self.show_provenance()
+        self.show_provenance()?;
+        self.show_writing()
     }
 
     fn first(&self) -> &DemoNode {
@@ -153,6 +157,29 @@ impl<'a> Tour<'a> {
         Ok(())
     }
 
+    /// Writes a file into one mount and reads it in another.
+    fn show_writing(&self) -> Result<(), DemoError> {
+        headline("writing into the folder")?;
+        let letter = self.cluster.folder.join("letter.txt");
+        write(&letter, LETTER)?;
+        let [first, .., last] = &self.cluster.nodes[..] else {
+            unreachable!("a demo has at least two nodes");
+        };
+        show(Command::new("cp").arg(&letter).arg(first.mount()))?;
+        let wait = ["wait", "--file", "letter.txt", "--timeout", "30s"];
+        run(&mut last.command(&wait)?)?;
+        let read = show(Command::new("cat").arg(last.mount().join("letter.txt")))?;
+        print_indented(&String::from_utf8_lossy(&read))?;
+        if read != LETTER.as_bytes() {
+            return Err(DemoError::Broken {
+                what: format!("{} reads other bytes than were written", last.name),
+            });
+        }
+        say!("  its bytes are on the disk of {}:", first.name)?;
+        let said = show(&mut first.command(&["write"])?)?;
+        print_indented(&String::from_utf8_lossy(&said))
+    }
+
     /// Runs a command, and measures its time and the bytes that the first node receives meanwhile.
     fn timed(&self, command: &mut Command) -> Result<Reading, DemoError> {
         let before = self.received_bytes()?;
@@ -210,6 +237,14 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     }
     files.sort();
     files
+}
+
+fn write(path: &Path, text: &str) -> Result<(), DemoError> {
+    fs::write(path, text).map_err(|source| DemoError::Folder {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn hash_of(path: &Path) -> Result<String, DemoError> {

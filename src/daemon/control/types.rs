@@ -105,6 +105,9 @@ described! {
         pub enabled: bool,
         /// Whether it is mounted.
         pub mounted: bool,
+        /// Whether programs can write in it.
+        #[serde(default)]
+        pub writable: bool,
         /// The directory of the mount.
         #[serde(flatten)]
         pub dir: Named,

@@ -121,6 +121,8 @@ impl Folder {
             Ok(Ok(())) => {
                 *self.is_writable.lock() = Some(is_writable);
                 events.end(Condition::NotWritable, "");
+                self.status
+                    .send_modify(|status| status.writable = is_writable);
             }
             // The mount is gone, or it stays as it was.
             Ok(Err(MountingError::Vanished { .. })) => {}

@@ -310,6 +310,7 @@ impl Daemon {
         let (mount_status, mount_now) = watch::channel(MountStatus {
             enabled: config.mount.enabled,
             mounted: false,
+            writable: false,
             dir: Named::from_local(&config.mount.dir),
             problem: None,
             activity: MountActivity::default(),

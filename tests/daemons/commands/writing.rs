@@ -55,7 +55,9 @@ fn mount_is_writable_between_write_on_and_write_off_also_after_restarts() {
     let files = fs::canonicalize(files).unwrap();
     assert!(said.contains(files.to_str().unwrap()), "{said}");
     assert_eq!(folders(&node), [json!({"path": files.to_str().unwrap()})]);
-    wait_for_read_only(&node, false);
+    assert!(!is_read_only(&node), "the command returned too early");
+    let status = node.cli(&["status", "--json"]).expect_json();
+    assert_eq!(status["mount"]["writable"], json!(true));
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&files).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o755);
@@ -68,7 +70,9 @@ fn mount_is_writable_between_write_on_and_write_off_also_after_restarts() {
     assert_eq!(folders(&node).len(), 1);
 
     node.cli(&["write", "off"]).expect_ok();
-    wait_for_read_only(&node, true);
+    assert!(is_read_only(&node), "the command returned too early");
+    let said = node.cli(&["status"]).expect_ok();
+    assert!(said.contains("read-only; to let programs write"), "{said}");
     let created = fs::File::create(node.mounted("new")).unwrap_err();
     assert_eq!(created.raw_os_error(), Some(libc::EROFS));
     node.stop();

@@ -1,15 +1,24 @@
 //! Answers about where programs can write in the mount.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
 
 use super::shares::{added_before, apply, real_name, refuse_configured};
 use super::{Asked, Services, failed};
 use crate::daemon::config::ShareSettings;
 use crate::daemon::control::{
-    Answer, Failure, FailureKind, Named, WritableShare, Writing, parameters,
+    Answer, Failure, FailureKind, MountStatus, Named, WritableShare, Writing, parameters,
 };
 use p2pfs_node::{Condition, api};
 use p2pfs_types::files::make_open_dir;
+
+/// How long a command waits for the mount to become writable or read-only. The mount follows at
+/// once, unless the kernel refuses.
+const MOUNT_FOLLOWS_WITHIN: Duration = Duration::from_secs(5);
+/// Interval between looks for a refusal of the kernel.
+const REFUSAL_PERIOD: Duration = Duration::from_millis(50);
 
 impl Answer<Asked> for parameters::Writing {
     async fn answer(self, asked: &mut Asked) -> Result<Writing, Failure> {
@@ -19,16 +28,42 @@ impl Answer<Asked> for parameters::Writing {
 
 impl Answer<Asked> for parameters::WriteOn {
     async fn answer(self, asked: &mut Asked) -> Result<Writing, Failure> {
-        asked
-            .blocking(move |services| write_on(services, self.dir.as_ref().map(Named::as_local)))
-            .await
+        let done = asked
+            .blocking(move |services| write_on(services, self.dir.as_ref().map(Named::as_local)));
+        done.await?;
+        answer_after_mount(asked).await
     }
 }
 
 impl Answer<Asked> for parameters::WriteOff {
     async fn answer(self, asked: &mut Asked) -> Result<Writing, Failure> {
-        asked.blocking(write_off).await
+        asked.blocking(write_off).await?;
+        answer_after_mount(asked).await
     }
+}
+
+/// Returns the writable shares once the mount is writable or read-only as they require, so that a
+/// program that starts after the command can write. Does not wait for a mount that cannot change,
+/// such as one with a file that is open for writing.
+async fn answer_after_mount(asked: &Asked) -> Result<Writing, Failure> {
+    let services = &asked.services;
+    let mut mount = services.lifecycle.mount.clone();
+    let is_done = |mount: &MountStatus| {
+        let wanted = !services.node.shares().writable().is_empty();
+        !mount.mounted || mount.writable == wanted
+    };
+    let followed = timeout(MOUNT_FOLLOWS_WITHIN, mount.wait_for(is_done));
+    let refused = async {
+        let events = services.node.events();
+        while events.standing_of(Condition::NotWritable).is_empty() {
+            sleep(REFUSAL_PERIOD).await;
+        }
+    };
+    tokio::select! {
+        _ = followed => {}
+        () = refused => {}
+    }
+    asked.blocking(|services| Ok(writing(services))).await
 }
 
 /// Returns the writable shares, also those that cannot be shared or written at present.
@@ -70,16 +105,16 @@ fn writing(services: &Services) -> Writing {
 }
 
 /// Has what programs write at the top of the mount go into a folder.
-fn write_on(services: &Services, dir: Option<&Path>) -> Result<Writing, Failure> {
+fn write_on(services: &Services, dir: Option<&Path>) -> Result<(), Failure> {
     let present = at_place(services, &api::SharePlace::default());
     let dir = match (dir, present.is_empty()) {
         (Some(dir), _) => dir.to_owned(),
-        (None, false) => return Ok(writing(services)),
+        (None, false) => return Ok(()),
         (None, true) => files_dir(services)?,
     };
     let real = real_name(services, &dir);
     if present.contains(&real) {
-        return Ok(writing(services));
+        return Ok(());
     }
     refuse_configured(services, &[&dir, &real])?;
     let by_command = services.shares.saved.lock().clone();
@@ -91,7 +126,7 @@ fn write_on(services: &Services, dir: Option<&Path>) -> Result<Writing, Failure>
         .iter()
         .find(|dir| former.iter().all(|it| it.dir != **dir))
     {
-        return Err(configured(other));
+        return Err(configured(services, other));
     }
     let before = added_before(services, &dir, &real);
     if !before.place.is_root() {
@@ -108,20 +143,20 @@ fn write_on(services: &Services, dir: Option<&Path>) -> Result<Writing, Failure>
     for share in former {
         make_read_only(services, share)?;
     }
-    Ok(writing(services))
+    Ok(())
 }
 
 /// Makes every folder read-only that a command made writable.
-fn write_off(services: &Services) -> Result<Writing, Failure> {
+fn write_off(services: &Services) -> Result<(), Failure> {
     let in_force = services.settings.in_force.load_full();
     if let Some(share) = in_force.config.share.iter().find(|share| share.writable) {
-        return Err(configured(&share.dir));
+        return Err(configured(services, &share.dir));
     }
     let saved = services.shares.saved.lock().clone();
     for share in saved.into_iter().filter(|share| share.writable) {
         make_read_only(services, share)?;
     }
-    Ok(writing(services))
+    Ok(())
 }
 
 /// Refuses a share that is to be writable at the place of another writable share.
@@ -164,9 +199,12 @@ fn at_place(services: &Services, place: &api::SharePlace) -> Vec<PathBuf> {
     listed.map(|share| share.dir).chain(missing).collect()
 }
 
-fn configured(dir: &Path) -> Failure {
-    let message = format!("{} is writable by the configuration", dir.display());
-    let remedy = "take writable out of its [[share]] and reload the daemon";
+fn configured(services: &Services, dir: &Path) -> Failure {
+    let in_force = services.settings.in_force.load();
+    let origin = in_force.origin_of_share(|share| share.dir == dir);
+    let origin = origin.unwrap_or("by the configuration");
+    let message = format!("{} is writable: {origin}", dir.display());
+    let remedy = "write writable = false in its [[share]] and reload the daemon";
     Failure::new(FailureKind::Invalid, message).with_remedy(remedy)
 }
 
