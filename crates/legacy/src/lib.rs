@@ -4,14 +4,13 @@
 //!
 //! Start at [`LegacyPeers`]: it implements [`ForeignPeers`](p2pfs_node::ForeignPeers), so that a
 //! node has the peers of both protocols. [`mesh`] is the whole mesh but its formats. Of the
-//! discovery protocol, [`discovery_plane`] has the tasks, [`discovery`] the pure state machine that
-//! they drive, and [`net`] the sockets. [`wire`] has the formats of both and their limits.
+//! discovery protocol, [`discovery_plane`] has the tasks and sockets, and [`discovery`] the pure
+//! state machine that they drive. [`wire`] has the formats of both and their limits.
 
 pub mod discovery;
 pub mod discovery_plane;
 mod limits;
 pub mod mesh;
-pub mod net;
 mod peers;
 pub mod wire;
 

@@ -180,6 +180,15 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
+        name: "legacy::discovery_plane::tcp::SERVED_MAX",
+        value: LimitValue::Count(crate::discovery_plane::tcp::SERVED_MAX as u64),
+        text: "maximum number of connections of legacy peers that are served at one time. Further \
+               ones are closed at once.",
+        tests: LimitTests::By(&[
+            "crates/legacy/src/discovery_plane/tcp/tests.rs connections_are_bounded_for_each_address_and_in_total",
+        ]),
+    },
+    Limit {
         name: "legacy::mesh::connection::LINES_MAX",
         value: LimitValue::Count(crate::mesh::LINES_MAX as u64),
         text: "maximum number of lines that wait to be written to a mesh peer. The connection to \
@@ -267,15 +276,6 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
-        name: "legacy::net::discovery::SERVED_MAX",
-        value: LimitValue::Count(crate::net::discovery::SERVED_MAX as u64),
-        text: "maximum number of connections of legacy peers that are served at one time. Further \
-               ones are closed at once.",
-        tests: LimitTests::By(&[
-            "crates/legacy/src/net/discovery/tests.rs connections_are_bounded_for_each_address_and_in_total",
-        ]),
-    },
-    Limit {
         name: "legacy::wire::discovery::address::HOST_MAX_BYTES",
         value: LimitValue::Bytes(crate::wire::discovery::address::HOST_MAX_BYTES as u64),
         text: "maximum length of a host name (RFC 1035, section 2.3.4).",
@@ -316,7 +316,7 @@ pub const LIMITS: &[Limit] = &[
         value: LimitValue::Bytes(crate::wire::discovery::transfer::REQUEST_MAX_BYTES as u64),
         text: "maximum length of a request for a file, as in the legacy programs.",
         tests: LimitTests::By(&[
-            "crates/legacy/src/net/discovery/tests.rs a_request_is_read_up_to_its_limit",
+            "crates/legacy/src/discovery_plane/tcp/tests.rs a_request_is_read_up_to_its_limit",
         ]),
     },
     Limit {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 
-use crate::discovery_plane::{self, Legacy, LegacyInlet, LegacySettings, RemoteFiles};
+use crate::discovery_plane::{self, Legacy, LegacySettings};
 use crate::mesh::{Mesh, MeshSettings};
 use crate::wire::discovery::{MemberName, RECEIVED_MAX_BYTES, is_legacy_datagram};
 use crate::wire::mesh::is_about_file;
@@ -26,7 +26,7 @@ pub struct LegacyPeers {
     settings: LegacyPeersSettings,
     /// Listening socket of the mesh, if it was opened before the mesh starts.
     listener: Mutex<Option<TcpListener>>,
-    discovery: OnceLock<(Legacy, LegacyInlet)>,
+    discovery: OnceLock<Legacy>,
     mesh: OnceLock<Mesh>,
 }
 
@@ -73,7 +73,7 @@ impl LegacyPeers {
 
     /// Returns the peers of the discovery protocol, if it is on.
     pub fn discovery(&self) -> Option<&Legacy> {
-        self.discovery.get().map(|(legacy, _)| legacy)
+        self.discovery.get()
     }
 
     /// Returns the mesh, if it is on.
@@ -109,14 +109,10 @@ impl LegacyPeers {
                 "they know IPv4 only, and this node is at {address}; set listen to an IPv4 address"
             ));
         };
-        let files = RemoteFiles::open(
-            host.offers.contents.unverified(),
-            host.traffic.taken.clone(),
-        );
-        let files =
-            files.map_err(|error| format!("no folder for their files in the cache: {error}"))?;
-        let started = discovery_plane::start(settings, own, files, host);
-        let _first = self.discovery.set(started);
+        let started = discovery_plane::start(settings, own, host);
+        let legacy =
+            started.map_err(|error| format!("no folder for their files in the cache: {error}"))?;
+        let _first = self.discovery.set(legacy);
         Ok(())
     }
 
@@ -159,8 +155,8 @@ impl ForeignPeers for LegacyPeers {
 
     fn take_datagram(&self, from: SocketAddr, datagram: &[u8]) -> bool {
         match self.discovery.get() {
-            Some((_, inlet)) if is_legacy_datagram(datagram) => {
-                inlet.datagram(from, datagram);
+            Some(legacy) if is_legacy_datagram(datagram) => {
+                legacy.queue_datagram(from, datagram);
                 true
             }
             _ => false,
@@ -172,8 +168,8 @@ impl ForeignPeers for LegacyPeers {
     }
 
     fn namespace_changed(&self, changes: &[Change]) {
-        if let Some((_, inlet)) = self.discovery.get() {
-            inlet.changed(changes);
+        if let Some(legacy) = self.discovery.get() {
+            legacy.namespace_changed(changes);
         }
     }
 

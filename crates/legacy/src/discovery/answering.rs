@@ -1,6 +1,6 @@
 //! Answers to questions of peers, delayed as the protocol demands.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::VecDeque;
 use std::net::SocketAddrV4;
 use std::time::Instant;
 
@@ -11,45 +11,32 @@ pub const ANSWERS_MAX: usize = 1024;
 /// Maximum waiting answers for one IP address.
 const ANSWERS_PER_ADDRESS: usize = 64;
 
+/// Answers in the order in which they are due, as all have the same delay.
 #[derive(Default)]
-pub(super) struct DelayedAnswers {
-    due: BTreeMap<(Instant, u64), (SocketAddrV4, Name)>,
-    waiting: HashSet<(SocketAddrV4, Name)>,
-    count: u64,
-}
+pub(super) struct DelayedAnswers(VecDeque<(Instant, SocketAddrV4, Name)>);
 
 impl DelayedAnswers {
     /// Queues an answer about `name` for the peer `to`, due at `at`. If such an answer waits
     /// already, changes nothing. Returns false if there is no room.
     pub(super) fn put(&mut self, at: Instant, to: SocketAddrV4, name: Name) -> bool {
-        if self.waiting.contains(&(to, name.clone())) {
+        if (self.0.iter()).any(|(_, asker, asked)| *asker == to && *asked == name) {
             return true;
         }
-        let of_same = self
-            .waiting
-            .iter()
-            .filter(|(asker, _)| asker.ip() == to.ip());
-        if self.waiting.len() >= ANSWERS_MAX || of_same.count() >= ANSWERS_PER_ADDRESS {
-            return false;
+        let of_same = self.0.iter().filter(|(_, asker, _)| asker.ip() == to.ip());
+        let has_room = self.0.len() < ANSWERS_MAX && of_same.count() < ANSWERS_PER_ADDRESS;
+        if has_room {
+            self.0.push_back((at, to, name));
         }
-        self.count += 1;
-        self.waiting.insert((to, name.clone()));
-        self.due.insert((at, self.count), (to, name));
-        true
+        has_room
     }
 
     pub(super) fn take_due(&mut self, now: Instant) -> Option<(SocketAddrV4, Name)> {
-        let first = self
-            .due
-            .first_entry()
-            .filter(|first| first.key().0 <= now)?;
-        let answer = first.remove();
-        self.waiting.remove(&answer);
-        Some(answer)
+        let first = self.0.pop_front_if(|(at, ..)| *at <= now);
+        first.map(|(_, to, name)| (to, name))
     }
 
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.first_key_value().map(|((at, _), _)| *at)
+        self.0.front().map(|(at, ..)| *at)
     }
 }
 

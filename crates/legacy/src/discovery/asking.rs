@@ -13,7 +13,7 @@ use std::net::SocketAddrV4;
 use std::time::{Duration, Instant};
 
 use super::LegacyEvent;
-use super::unsent::UnsentQuestions;
+use super::absent::AbsentNames;
 use crate::wire::discovery::Name;
 use p2pfs_types::bucket::TokenBucket;
 
@@ -38,8 +38,6 @@ pub const TRIES_AT_ONE_MAX: usize = 16;
 const NEWCOMER_ASKS_MAX: usize = 4;
 /// How long a name counts as absent after a lookup in which no peer had the file.
 pub const NEGATIVE: Duration = Duration::from_secs(30);
-/// Maximum names remembered as absent.
-const NEGATIVES_MAX: usize = 4096;
 /// Maximum responders of one question that wait to be tried.
 const RESPONDERS_MAX: usize = 16;
 /// Maximum peers remembered because they were first to answer a question. The oldest is forgotten
@@ -110,10 +108,9 @@ struct OpenQuestion {
     uid: u32,
     /// Time when the question was sent; until then, the time of the request.
     asked_at: Instant,
-    /// Whether the question was sent since it was opened or last renewed.
-    is_put: bool,
-    /// Users in whose queues it waits. Empty once it was sent.
-    queued_for: Vec<u32>,
+    /// The users for whom it waits to be sent, each with the number of the request. Empty once it
+    /// was sent.
+    unsent_for: Vec<(u32, u64)>,
     /// Whether a person waits for the answer.
     is_persons: bool,
     lookup_ends: Instant,
@@ -123,21 +120,24 @@ struct OpenQuestion {
     /// Whether a responder delivers the file. The other responders are kept and are tried if the
     /// file is requested again.
     is_settled: bool,
-    peers: QuestionedPeers,
-}
-
-/// The peers of a question, by their progress. `asked` and `answered` have the addresses of their
-/// datagrams, `tried` and `trying` the TCP addresses of their files, and responders both.
-#[derive(Default)]
-struct QuestionedPeers {
+    /// Peers that were asked and peers that answered, by the addresses of their datagrams.
     asked: HashSet<SocketAddrV4>,
     answered: HashSet<SocketAddrV4>,
+    /// TCP addresses of the responders that are tried or wait for it.
     tried: HashSet<SocketAddrV4>,
+    /// TCP address of the running try.
     trying: Option<SocketAddrV4>,
-    responders: VecDeque<(SocketAddrV4, SocketAddrV4)>,
-    /// Responders whose transfer of this file broke off recently. They are tried only when no other
+    responders: VecDeque<Responder>,
+}
+
+/// A peer that answered and waits to be tried.
+struct Responder {
+    peer: SocketAddrV4,
+    /// TCP address of its files.
+    at: SocketAddrV4,
+    /// Whether its transfer of this file broke off recently. It is tried only when no other
     /// responder is left or expected.
-    doubtful: VecDeque<(SocketAddrV4, SocketAddrV4)>,
+    is_doubtful: bool,
 }
 
 struct FailedTry {
@@ -146,20 +146,26 @@ struct FailedTry {
     until: Instant,
 }
 
-/// Numbers of running tries, in total and by address.
+/// Numbers of running tries, in total, by address and by user.
 #[derive(Default)]
 struct RunningTries {
     all: usize,
     at: HashMap<SocketAddrV4, usize>,
+    of_user: HashMap<u32, usize>,
 }
 
 pub(super) struct OpenQuestions {
     lookup: Duration,
     waiting: Duration,
     open: BTreeMap<Name, OpenQuestion>,
-    unsent: UnsentQuestions,
+    /// Number of requests, and of questions that were sent.
+    count: u64,
+    /// When each user with unsent questions last had a question sent, as a count. The rate is
+    /// limited for all users together. Without turns, the hundreds of questions of one user would
+    /// delay those of another by seconds.
+    last_turn: HashMap<u32, u64>,
     pace: TokenBucket,
-    absent_until: HashMap<Name, Instant>,
+    absent: AbsentNames,
     /// Peers that were first to answer one of this node's questions, in the order of these answers.
     /// This node answers their questions at once.
     priority: VecDeque<SocketAddrV4>,
@@ -172,12 +178,17 @@ impl OpenQuestions {
             lookup,
             waiting: waiting.max(lookup),
             open: BTreeMap::new(),
-            unsent: UnsentQuestions::default(),
+            count: 0,
+            last_turn: HashMap::new(),
             pace: TokenBucket::per_second(ASKS_PER_S, ASKS_BURST, now),
-            absent_until: HashMap::new(),
+            absent: AbsentNames::default(),
             priority: VecDeque::new(),
             failed: VecDeque::new(),
         }
+    }
+
+    pub(super) fn absent_names(&self) -> AbsentNames {
+        self.absent.clone()
     }
 
     /// Opens a question or joins an open one. Returns the name of the question that was evicted, if
@@ -189,40 +200,38 @@ impl OpenQuestions {
         requester: Requester,
     ) -> Result<Option<Name>, Absence> {
         let Requester { uid, patience } = requester;
-        let is_absent = self
-            .absent_until
-            .get(name)
-            .is_some_and(|until| *until > now);
-        if patience == Patience::Lookup && is_absent {
+        let is_persons = patience == Patience::Whole;
+        if !is_persons && self.absent.contains(now, name) {
             return Err(Absence::AskedLately);
         }
-        let (ends, is_persons) = (now + self.waiting, patience == Patience::Whole);
         let begins_lookup = self.open.get(name).is_none_or(|ask| ask.lookup_is_over);
         if begins_lookup && !self.has_place_for(uid) {
             return Err(Absence::Busy);
         }
-        if let Some(ask) = self.open.get_mut(name) {
-            ask.is_persons |= is_persons;
-            if ask.lookup_is_over || is_persons {
-                ask.ends = ends;
-            }
-            if ask.lookup_is_over {
-                ask.renew(now, uid);
-            }
-            // The turn of this user may come sooner than that of the first one.
-            if !ask.is_put && !ask.queued_for.contains(&uid) {
-                ask.queued_for.push(uid);
-                self.unsent.push(uid, name.clone());
-            }
-            return Ok(None);
+        let evicted = if self.open.contains_key(name) {
+            None
+        } else {
+            self.make_room()?
+        };
+        let ends = now + self.waiting;
+        let ask = (self.open.entry(name.clone())).or_insert_with(|| OpenQuestion::new(now, ends));
+        ask.is_persons |= is_persons;
+        if ask.lookup_is_over || is_persons {
+            ask.ends = ends;
         }
-        let gave_way = self.make_room()?;
-        let mut ask = OpenQuestion::new(now, ends, uid);
-        ask.is_persons = is_persons;
-        ask.queued_for.push(uid);
-        self.open.insert(name.clone(), ask);
-        self.unsent.push(uid, name.clone());
-        Ok(gave_way)
+        if ask.lookup_is_over {
+            ask.renew(now);
+        }
+        if begins_lookup {
+            ask.uid = uid;
+        }
+        // The turn of this user may come sooner than that of the first one.
+        let is_unsent = !ask.unsent_for.is_empty();
+        if begins_lookup || (is_unsent && ask.unsent_for.iter().all(|(user, _)| *user != uid)) {
+            self.count += 1;
+            ask.unsent_for.push((uid, self.count));
+        }
+        Ok(evicted)
     }
 
     /// Returns whether a user may have a further question: it has fewer than there are free places.
@@ -240,38 +249,46 @@ impl OpenQuestions {
         if self.open.len() < ASKS_MAX {
             return Ok(None);
         }
-        let over = self.open.iter().filter(|(_, ask)| ask.is_late());
-        let oldest = over.min_by_key(|(_, ask)| ask.worth());
+        let late = self.open.iter().filter(|(_, ask)| ask.is_late());
+        let oldest = late.min_by_key(|(_, ask)| ask.worth());
         let oldest = oldest.map(|(name, _)| name.clone()).ok_or(Absence::Busy)?;
-        let gone = self.open.remove(&oldest);
-        // no requester waits for the answer to a settled question
-        Ok(gone.filter(|ask| !ask.is_settled).map(|_| oldest))
+        Ok(self.close(oldest))
+    }
+
+    /// Closes a question. Returns its name, unless the file was delivered: then no requester waits.
+    fn close(&mut self, name: Name) -> Option<Name> {
+        let gone = self.open.remove(&name)?;
+        (!gone.is_settled).then_some(name)
     }
 
     /// Returns whether a question waits to be sent.
     pub(super) fn has_unsent(&self) -> bool {
-        !self.unsent.is_empty()
+        self.open.values().any(|ask| !ask.unsent_for.is_empty())
     }
 
     /// Returns the next question if the rate permits one, and records that it is sent to `asked`.
+    /// Users take turns. Those of one user are in the order of their requests.
     pub(super) fn put_next(&mut self, now: Instant, asked: &[SocketAddrV4]) -> Option<Name> {
-        loop {
-            let next = self.unsent.next()?;
-            // skip a question that ended or was evicted since it was queued
-            let Some(ask) = self.open.get_mut(next).filter(|ask| !ask.is_put) else {
-                self.unsent.skip();
-                continue;
-            };
-            if !self.pace.take(1, now) {
-                return None;
-            }
-            ask.is_put = true;
-            ask.queued_for.clear();
-            ask.asked_at = now;
-            ask.lookup_ends = now + self.lookup;
-            ask.peers.asked.extend(asked);
-            return self.unsent.take();
+        let last_turn = |uid: &u32| self.last_turn.get(uid).copied().unwrap_or(0);
+        let unsent = self.open.iter_mut().filter_map(|(name, ask)| {
+            let waits = ask.unsent_for.iter();
+            let first = waits.min_by_key(|(uid, number)| (last_turn(uid), *number))?;
+            Some(((last_turn(&first.0), first.1), first.0, name, ask))
+        });
+        let Some((_, uid, name, ask)) = unsent.min_by_key(|(turn, ..)| *turn) else {
+            self.last_turn.clear();
+            return None;
+        };
+        if !self.pace.take(1, now) {
+            return None;
         }
+        ask.unsent_for.clear();
+        ask.asked_at = now;
+        ask.lookup_ends = now + self.lookup;
+        ask.asked.extend(asked);
+        self.count += 1;
+        self.last_turn.insert(uid, self.count);
+        Some(name.clone())
     }
 
     /// Returns the latest open questions, to be sent to a new member. Their number is limited.
@@ -279,13 +296,13 @@ impl OpenQuestions {
     /// that address.
     pub(super) fn put_to(&mut self, member: SocketAddrV4) -> Vec<Name> {
         let open = self.open.iter_mut();
-        let open = open.filter(|(_, ask)| ask.is_put && !ask.is_settled);
+        let open = open.filter(|(_, ask)| ask.unsent_for.is_empty() && !ask.is_settled);
         let mut open: Vec<_> = open.collect();
         open.sort_by_key(|(_, ask)| std::cmp::Reverse(ask.asked_at));
         open.into_iter()
             .take(NEWCOMER_ASKS_MAX)
             .map(|(name, ask)| {
-                ask.peers.asked.insert(member);
+                ask.asked.insert(member);
                 name.clone()
             })
             .collect()
@@ -300,8 +317,8 @@ impl OpenQuestions {
         except: &[SocketAddrV4],
     ) -> Vec<LegacyEvent> {
         if let Some(ask) = self.open.get_mut(name) {
-            ask.peers.tried.extend(except);
-            ask.peers.responders.retain(|(_, at)| !except.contains(at));
+            ask.tried.extend(except);
+            ask.responders.retain(|next| !except.contains(&next.at));
         }
         self.next_tries(now)
     }
@@ -310,49 +327,53 @@ impl OpenQuestions {
     /// permit: the oldest question of the user with the fewest tries first.
     fn next_tries(&mut self, now: Instant) -> Vec<LegacyEvent> {
         let mut running = RunningTries::default();
-        let mut tries_of = HashMap::<u32, usize>::new();
         for ask in self.open.values() {
-            if let Some(at) = ask.peers.trying {
-                running.enter(at);
-                *tries_of.entry(ask.uid).or_default() += 1;
+            if let Some(at) = ask.trying {
+                running.enter(at, ask.uid);
             }
         }
-        let waiting = self.open.iter_mut();
-        let mut waiting: Vec<_> = waiting.filter(|(_, ask)| ask.has_responders()).collect();
-        waiting.sort_by_key(|(_, ask)| ask.asked_at);
-        let turn_of = |(_, ask): &(&Name, &mut OpenQuestion)| {
-            let turn = tries_of.entry(ask.uid).or_default();
-            *turn += 1;
-            *turn
-        };
-        let turns: Vec<usize> = waiting.iter().map(turn_of).collect();
-        let mut waiting: Vec<_> = turns.into_iter().zip(waiting).collect();
-        waiting.sort_by_key(|(turn, _)| *turn);
-        let tries = waiting.into_iter().map(|(_, question)| question);
-        tries
-            .filter_map(|(name, ask)| ask.next_try(name, now, &mut running))
-            .collect()
+        let mut tries = Vec::new();
+        loop {
+            let waiting = self.open.iter_mut().filter_map(|(name, ask)| {
+                let place = ask.next_responder(now, &running)?;
+                let turn = running.of_user.get(&ask.uid).copied().unwrap_or(0);
+                Some(((turn, ask.asked_at), name, ask, place))
+            });
+            let next = waiting.min_by_key(|(turn, ..)| *turn);
+            let next = next.and_then(|(_, name, ask, place)| {
+                let Responder { peer, at, .. } = ask.responders.remove(place)?;
+                ask.trying = Some(at);
+                running.enter(at, ask.uid);
+                let name = name.clone();
+                Some(LegacyEvent::Try { name, peer, at })
+            });
+            match next {
+                Some(next) => tries.push(next),
+                None => return tries,
+            }
+        }
     }
 
     /// Records that the transfer of a file from `at` broke off. Other responders are tried before
     /// `at` for [`FAILED_FOR`].
     pub(super) fn failed(&mut self, now: Instant, name: &Name, at: SocketAddrV4) {
         self.failed.retain(|failed| failed.until > now);
-        if self.failed.len() == FAILED_MAX {
-            self.failed.pop_front();
-        }
-        self.failed.push_back(FailedTry {
-            name: name.clone(),
-            at,
-            until: now + FAILED_FOR,
-        });
+        push_bounded(
+            &mut self.failed,
+            FAILED_MAX,
+            FailedTry {
+                name: name.clone(),
+                at,
+                until: now + FAILED_FOR,
+            },
+        );
     }
 
     /// Returns whether this peer was asked an open question that it has not answered yet. Its
     /// answer is then exempt from the rate limit, because one answer per question is not a flood.
     pub(super) fn await_answer_of(&self, from: SocketAddrV4) -> bool {
         let mut open = self.open.values();
-        open.any(|ask| ask.peers.asked.contains(&from) && !ask.peers.answered.contains(&from))
+        open.any(|ask| ask.asked.contains(&from) && !ask.answered.contains(&from))
     }
 
     /// Applies a `File` answer from the peer `from`, which serves files at `at`. Returns `None` if
@@ -366,31 +387,23 @@ impl OpenQuestions {
     ) -> Option<Vec<LegacyEvent>> {
         let (mut was_asked, mut was_first) = (false, false);
         for (name, ask) in &mut self.open {
-            if !ask.peers.asked.contains(&from) {
+            if !ask.asked.contains(&from) {
                 continue;
             }
             was_asked = true;
-            was_first |= ask.peers.answered.is_empty();
-            ask.peers.answered.insert(from);
-            let waiting = ask.peers.responders.len() + ask.peers.doubtful.len();
-            if !ask.peers.tried.contains(&at) && waiting < RESPONDERS_MAX {
-                ask.peers.tried.insert(at);
-                let is_doubtful = self
-                    .failed
-                    .iter()
-                    .any(|failed| failed.at == at && failed.name == *name && failed.until > now);
-                if is_doubtful {
-                    ask.peers.doubtful.push_back((from, at));
-                } else {
-                    ask.peers.responders.push_back((from, at));
-                }
+            was_first |= ask.answered.is_empty();
+            ask.answered.insert(from);
+            if ask.responders.len() < RESPONDERS_MAX && ask.tried.insert(at) {
+                let is_same = |failed: &FailedTry| failed.at == at && failed.is_of(name, now);
+                ask.responders.push_back(Responder {
+                    peer: from,
+                    at,
+                    is_doubtful: self.failed.iter().any(is_same),
+                });
             }
         }
-        if was_first && !self.priority.contains(&from) {
-            if self.priority.len() == PRIORITY_MAX {
-                self.priority.pop_front();
-            }
-            self.priority.push_back(from);
+        if was_first && !self.has_answered(from) {
+            push_bounded(&mut self.priority, PRIORITY_MAX, from);
         }
         was_asked.then(|| self.next_tries(now))
     }
@@ -402,46 +415,46 @@ impl OpenQuestions {
         at: SocketAddrV4,
         found: bool,
     ) -> Vec<LegacyEvent> {
-        let Some(ask) = self.open.get_mut(name) else {
+        let ask = self.open.get_mut(name);
+        let Some(ask) = ask.filter(|ask| ask.trying == Some(at)) else {
             return Vec::new();
         };
-        if ask.peers.trying != Some(at) {
-            return Vec::new();
-        }
-        ask.peers.trying = None;
+        ask.trying = None;
         if found {
             ask.is_settled = true;
             ask.lookup_is_over = true;
-            self.absent_until.remove(name);
+            self.absent.remove(name);
         }
         self.handle_timeout(now)
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Vec<LegacyEvent> {
         let mut events = self.next_tries(now);
-        let mut over = Vec::new();
         for (name, ask) in &mut self.open {
             // a running try has its own deadline
-            if ask.peers.trying.is_some() {
+            if ask.trying.is_some() {
                 continue;
             }
-            if !ask.lookup_is_over && ask.is_put && ask.lookup_ends <= now {
+            let is_sent = ask.unsent_for.is_empty();
+            if !ask.lookup_is_over && is_sent && ask.lookup_ends <= now {
                 ask.lookup_is_over = true;
-                if ask.has_responders() {
-                    events.push(LegacyEvent::LookupBusy(name.clone()));
-                } else {
+                if ask.responders.is_empty() {
                     events.push(LegacyEvent::LookupOver(name.clone()));
-                    over.push(name.clone());
+                    // A peer whose transfer broke off may still have the file.
+                    let has_failed = self.failed.iter().any(|failed| failed.is_of(name, now));
+                    if ask.answered.is_empty() || !has_failed {
+                        self.absent.record(now, name.clone());
+                    }
+                } else {
+                    events.push(LegacyEvent::LookupBusy(name.clone()));
                 }
             }
             if ask.ends <= now && !ask.is_settled {
                 events.push(LegacyEvent::AskOver(name.clone()));
             }
         }
-        over.into_iter()
-            .for_each(|name| self.note_absence(name, now));
         self.open
-            .retain(|_, ask| ask.peers.trying.is_some() || ask.ends > now);
+            .retain(|_, ask| ask.trying.is_some() || ask.ends > now);
         events.extend(self.drop_late());
         events
     }
@@ -450,39 +463,19 @@ impl OpenQuestions {
     /// [`worth`](OpenQuestion::worth) first.
     fn drop_late(&mut self) -> Vec<LegacyEvent> {
         let late = self.open.iter().filter(|(_, ask)| ask.is_late());
-        let mut late: Vec<_> = late.map(|(name, ask)| (ask.worth(), name)).collect();
-        late.sort_unstable();
-        let surplus = late.len().saturating_sub(LATE_MAX);
-        let gone: Vec<Name> = late[..surplus]
-            .iter()
-            .map(|(_, name)| (*name).clone())
+        let mut late: Vec<_> = late
+            .map(|(name, ask)| (ask.worth(), name.clone()))
             .collect();
-        let gone = gone.into_iter().filter(|name| {
-            let ask = self.open.remove(name);
-            ask.is_some_and(|ask| !ask.is_settled)
-        });
+        late.sort_unstable();
+        late.truncate(late.len().saturating_sub(LATE_MAX));
+        let gone = late.into_iter().filter_map(|(_, name)| self.close(name));
         gone.map(LegacyEvent::AskOver).collect()
     }
 
-    /// Remembers a name as absent, unless a transfer of that file broke off recently. In that case
-    /// a peer has the file.
-    fn note_absence(&mut self, name: Name, now: Instant) {
-        let has_failed = |failed: &FailedTry| failed.name == name && failed.until > now;
-        if self.failed.iter().any(has_failed) {
-            return;
-        }
-        if self.absent_until.len() >= NEGATIVES_MAX {
-            self.absent_until.retain(|_, until| *until > now);
-        }
-        if self.absent_until.len() < NEGATIVES_MAX {
-            self.absent_until.insert(name, now + NEGATIVE);
-        }
-    }
-
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let waiting = self.open.values().filter(|ask| ask.peers.trying.is_none());
+        let waiting = self.open.values().filter(|ask| ask.trying.is_none());
         let ends = waiting.map(|ask| {
-            if ask.lookup_is_over || !ask.is_put {
+            if ask.lookup_is_over || !ask.unsent_for.is_empty() {
                 ask.ends
             } else {
                 ask.lookup_ends.min(ask.ends)
@@ -498,10 +491,25 @@ impl OpenQuestions {
     }
 }
 
+/// Adds an entry to a list, which forgets its oldest one if it is full.
+fn push_bounded<T>(list: &mut VecDeque<T>, max: usize, entry: T) {
+    if list.len() == max {
+        list.pop_front();
+    }
+    list.push_back(entry);
+}
+
+impl FailedTry {
+    fn is_of(&self, name: &Name, now: Instant) -> bool {
+        self.name == *name && self.until > now
+    }
+}
+
 impl RunningTries {
-    fn enter(&mut self, at: SocketAddrV4) {
+    fn enter(&mut self, at: SocketAddrV4, uid: u32) {
         self.all += 1;
         *self.at.entry(at).or_default() += 1;
+        *self.of_user.entry(uid).or_default() += 1;
     }
 
     fn has_room(&self, at: SocketAddrV4) -> bool {
@@ -511,39 +519,40 @@ impl RunningTries {
 }
 
 impl OpenQuestion {
-    fn new(now: Instant, ends: Instant, uid: u32) -> Self {
+    fn new(now: Instant, ends: Instant) -> Self {
         Self {
-            uid,
+            uid: 0,
             asked_at: now,
-            is_put: false,
-            queued_for: Vec::new(),
+            unsent_for: Vec::new(),
             is_persons: false,
             lookup_ends: now,
             lookup_is_over: false,
             ends,
             is_settled: false,
-            peers: QuestionedPeers::default(),
+            asked: HashSet::new(),
+            answered: HashSet::new(),
+            tried: HashSet::new(),
+            trying: None,
+            responders: VecDeque::new(),
         }
     }
 
     /// Resets the question so that it is sent again. Responders that were kept while another one
     /// delivered the file are tried now.
-    fn renew(&mut self, now: Instant, uid: u32) {
-        self.uid = uid;
+    fn renew(&mut self, now: Instant) {
         self.asked_at = now;
-        self.is_put = false;
-        self.queued_for.clear();
+        self.unsent_for.clear();
         self.lookup_is_over = false;
         self.is_settled = false;
-        self.peers.answered.clear();
-        self.peers.doubtful.clear();
-        self.peers.tried = self.peers.responders.iter().map(|(_, at)| *at).collect();
+        self.answered.clear();
+        self.responders.retain(|next| !next.is_doubtful);
+        self.tried = self.responders.iter().map(|next| next.at).collect();
     }
 
     /// Returns whether the lookup is over and no try is running: the question is open only for a
     /// late answer.
     fn is_late(&self) -> bool {
-        self.lookup_is_over && self.peers.trying.is_none()
+        self.lookup_is_over && self.trying.is_none()
     }
 
     /// Returns the eviction key. The smallest is evicted first: questions whose file was delivered,
@@ -552,39 +561,19 @@ impl OpenQuestion {
         (!self.is_settled, self.is_persons, self.asked_at)
     }
 
-    fn has_responders(&self) -> bool {
-        !self.peers.responders.is_empty() || !self.peers.doubtful.is_empty()
-    }
-
-    /// Starts the next try, unless one is running. A responder whose transfer broke off recently is
-    /// tried only when no other is left or expected.
-    fn next_try(
-        &mut self,
-        name: &Name,
-        now: Instant,
-        running: &mut RunningTries,
-    ) -> Option<LegacyEvent> {
-        if self.peers.trying.is_some() || self.is_settled {
+    /// Returns the place of the responder to try next, unless a try is running.
+    fn next_responder(&self, now: Instant, running: &RunningTries) -> Option<usize> {
+        if self.trying.is_some() || self.is_settled {
             return None;
         }
-        let is_last = (self.is_put && self.lookup_ends <= now)
-            || self.peers.answered.is_superset(&self.peers.asked);
-        let turn = if !self.peers.responders.is_empty() {
-            &mut self.peers.responders
-        } else if is_last {
-            &mut self.peers.doubtful
-        } else {
+        let is_last = (self.unsent_for.is_empty() && self.lookup_ends <= now)
+            || self.answered.is_superset(&self.asked);
+        let is_doubtful = self.responders.iter().all(|next| next.is_doubtful);
+        if is_doubtful && !is_last {
             return None;
-        };
-        let place = turn.iter().position(|(_, at)| running.has_room(*at))?;
-        let (peer, at) = turn.remove(place)?;
-        running.enter(at);
-        self.peers.trying = Some(at);
-        Some(LegacyEvent::Try {
-            name: name.clone(),
-            peer,
-            at,
-        })
+        }
+        let mut waiting = self.responders.iter();
+        waiting.position(|next| next.is_doubtful == is_doubtful && running.has_room(next.at))
     }
 }
 

@@ -8,13 +8,13 @@
 //! files this node can deliver. A datagram that breaks a rule changes only the counters and the
 //! record of offences. Every table has a named limit.
 
+mod absent;
 pub mod answering;
 pub mod asking;
 mod offence;
 mod probes;
 pub mod rate;
 pub mod roster;
-mod unsent;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use crate::IsOwn;
 use crate::wire::discovery::{Datagram, MemberName, Name, encode_file, encode_get, encode_lists};
 
+pub(crate) use absent::AbsentNames;
 pub use answering::ANSWERS_MAX;
 pub use asking::{
     ASKS_BURST, ASKS_MAX, ASKS_PER_S, Absence, LATE_MAX, NEGATIVE, Patience, Requester,
@@ -237,10 +238,9 @@ impl LegacyMachine {
             self.next_list = now + self.config.period;
             self.send_lists(now);
         }
-        while let Some((to, name)) = self.answers.take_due(now) {
-            self.answer(to, &name, offers);
-        }
-        while let Some((to, name)) = self.hopes.take_due(now) {
+        while let Some((to, name)) =
+            (self.answers.take_due(now)).or_else(|| self.hopes.take_due(now))
+        {
             self.answer(to, &name, offers);
         }
         for event in self.asks.handle_timeout(now) {
@@ -347,14 +347,19 @@ impl LegacyMachine {
     }
 
     /// Returns when [`Self::handle_timeout`] must be called next.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Instant {
         let due = [
-            Some(self.next_list),
             self.answers.next_due(),
             self.hopes.next_due(),
             self.asks.next_due(),
         ];
-        due.into_iter().flatten().min()
+        let due = due.into_iter().flatten().min();
+        due.map_or(self.next_list, |due| due.min(self.next_list))
+    }
+
+    /// Returns the names that no peer had lately. The state is shared.
+    pub(crate) fn absent_names(&self) -> AbsentNames {
+        self.asks.absent_names()
     }
 
     /// Returns the members in the order in which they were first heard, then the configured members

@@ -63,7 +63,7 @@ impl DiscoveryWorld {
     /// Advances the time and wakes the machine at its deadlines.
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
-        while let Some(due) = self.machine.poll_timeout().filter(|due| *due <= end) {
+        while let Some(due) = Some(self.machine.poll_timeout()).filter(|due| *due <= end) {
             self.now = due.max(self.now);
             let has = self.has.clone();
             self.machine

@@ -2,22 +2,18 @@
 //! rest of the node.
 //!
 //! It has the task that drives [`LegacyMachine`](crate::discovery::LegacyMachine) (`run`), the
-//! files offered to legacy peers (`offered`) and their transfer (`serve`), the reports about
-//! refused names (`refusals`), the files fetched from legacy peers (`files`, `incoming`, `copy`,
-//! `window`), and the access of the mount to these (`mount`, `absent`). Files of legacy peers have
-//! no hash and are kept apart from all verified files. The plane exists only if it is turned on.
+//! connections (`tcp`), the files offered to legacy peers (`offered`) and their transfer (`serve`),
+//! the reports about refused names (`refusals`), the files fetched from legacy peers (`files`), and
+//! the access of the mount to these (`mount`). Files of legacy peers have no hash and are kept apart
+//! from all verified files. The plane exists only if it is turned on.
 
-mod absent;
-mod copy;
-mod error;
 pub mod files;
-mod incoming;
 mod mount;
 mod offered;
 pub mod refusals;
 mod run;
 mod serve;
-mod window;
+pub mod tcp;
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
@@ -27,30 +23,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::discovery::Absence;
+use crate::discovery::{Absence, AbsentNames};
 use crate::wire::discovery::{MemberName, NameError};
 use p2pfs_catalogue::Change;
 use p2pfs_content::OpenVersions;
 
 pub use crate::discovery::{LegacyMember, Patience, Requester};
 pub use crate::wire::discovery::{Name, printable};
-use absent::AbsentNames;
-pub use copy::RemoteCopy;
-pub use error::CopyError;
-pub use files::{COPY_AGE, RemoteFile, RemoteFiles, WINDOWS_MAX};
-pub use incoming::ThrottledTransfer;
+pub use files::{RemoteCopy, RemoteFile, RemoteFiles};
+use offered::OfferedFiles;
 use refusals::RefusalLog;
+use run::PlaneQueue;
 pub(super) use run::start;
-pub use window::RemoteBytes;
+pub use tcp::{CopyError, Transfer};
 
 /// Maximum number of datagrams queued for the plane. Further ones are dropped, as the network would
 /// do.
 pub const DATAGRAMS_MAX: usize = 256;
-/// Maximum number of batches of changes queued for the plane. If a batch finds no room, the index
-/// of offered files is rebuilt.
-const CHANGES_MAX: usize = 64;
-/// Maximum number of queued commands.
-const COMMANDS_MAX: usize = 256;
 /// Maximum number of connections queued to be served. Further ones are closed.
 pub const CONNECTIONS_MAX: usize = 64;
 
@@ -89,24 +78,15 @@ pub enum LegacyAbsence {
 /// The result of a question.
 pub type LookupResult = Result<Arc<RemoteFile>, LegacyAbsence>;
 
-enum LegacyCommand {
-    Ask {
-        name: Name,
-        requester: Requester,
-        except: Vec<SocketAddrV4>,
-        reply: oneshot::Sender<LookupResult>,
-    },
-    Members(oneshot::Sender<Vec<LegacyMember>>),
-}
-
 /// Handle of the plane for the rest of the node. Clones share their state.
 #[derive(Clone)]
 pub struct Legacy {
-    commands: mpsc::Sender<LegacyCommand>,
+    queue: PlaneQueue,
     files: RemoteFiles,
+    offered: Arc<OfferedFiles>,
     runtime: tokio::runtime::Handle,
     refusals: RefusalLog,
-    shared: Arc<PlaneState>,
+    state: Arc<PlaneState>,
     /// How long a program waits for the answer to a lookup.
     lookup: Duration,
     /// How long a read waits without progress.
@@ -129,32 +109,27 @@ impl Legacy {
         except: &[SocketAddrV4],
     ) -> LookupResult {
         let (reply, answer) = oneshot::channel();
-        let command = LegacyCommand::Ask {
-            name,
-            requester,
-            except: except.to_vec(),
-            reply,
-        };
-        let stopping = |_| LegacyAbsence::Stopping;
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| LegacyAbsence::Stopping)?;
-        answer.await.map_err(stopping)?
+        let except = except.to_vec();
+        self.queue
+            .call(move |plane| plane.ask(name, requester, &except, reply))
+            .await;
+        answer.await.map_err(|_| LegacyAbsence::Stopping)?
     }
 
     /// Returns the members and the addresses that broke the rules; empty if the node is stopping.
     pub async fn members(&self) -> Vec<LegacyMember> {
         let (reply, answer) = oneshot::channel();
-        match self.commands.send(LegacyCommand::Members(reply)).await {
-            Ok(()) => answer.await.unwrap_or_default(),
-            Err(_) => Vec::new(),
-        }
+        self.queue
+            .call(|plane| {
+                let _gone = reply.send(plane.members());
+            })
+            .await;
+        answer.await.unwrap_or_default()
     }
 
     /// Returns how many datagrams were dropped, before the plane's queue and by its state machine.
     pub fn dropped(&self) -> u64 {
-        self.shared.dropped()
+        self.state.dropped()
     }
 
     /// Warns, once for each name, that legacy peers are not asked for the name.
@@ -166,11 +141,33 @@ impl Legacy {
     pub fn files(&self) -> &RemoteFiles {
         &self.files
     }
+
+    /// Queues a datagram for the plane. Drops and counts it if there is no room.
+    pub(crate) fn queue_datagram(&self, from: SocketAddr, datagram: &[u8]) {
+        self.state.queue_datagram(from, datagram);
+    }
+
+    /// Queues changes of the namespace for the plane. If there is no room, the index of offered
+    /// files is rebuilt.
+    pub(crate) fn namespace_changed(&self, changes: &[Change]) {
+        if changes.is_empty() {
+            return;
+        }
+        let changes = changes.to_vec();
+        let offered = self.offered.clone();
+        if !self
+            .queue
+            .try_call(move |_| offered.apply_changes(&changes))
+        {
+            self.offered.index_anew();
+        }
+    }
 }
 
-/// State of the plane that its handles read.
-#[derive(Debug, Default)]
+/// State of the plane that its handles share with its task.
+#[derive(Debug)]
 struct PlaneState {
+    datagrams: mpsc::Sender<(SocketAddr, Bytes)>,
     /// Datagrams that found no room in the queue of the plane.
     unqueued: AtomicU64,
     /// [`LegacyCounters::dropped`](crate::discovery::LegacyCounters::dropped) of the state machine.
@@ -180,37 +177,25 @@ struct PlaneState {
 }
 
 impl PlaneState {
+    fn new(datagrams: mpsc::Sender<(SocketAddr, Bytes)>) -> Self {
+        Self {
+            datagrams,
+            unqueued: AtomicU64::new(0),
+            of_machine: AtomicU64::new(0),
+            has_peers: AtomicBool::new(false),
+        }
+    }
+
+    fn queue_datagram(&self, from: SocketAddr, datagram: &[u8]) {
+        let datagram = Bytes::copy_from_slice(datagram);
+        if self.datagrams.try_send((from, datagram)).is_err() {
+            self.unqueued.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Returns the number of dropped datagrams.
     fn dropped(&self) -> u64 {
         self.unqueued.load(Ordering::Relaxed) + self.of_machine.load(Ordering::Relaxed)
-    }
-}
-
-/// The inlet through which the node passes received datagrams, and changes of the namespace, to the
-/// plane. Its methods never block.
-#[derive(Clone)]
-pub(crate) struct LegacyInlet {
-    datagrams: mpsc::Sender<(SocketAddr, Bytes)>,
-    changes: mpsc::Sender<Vec<Change>>,
-    missed: Arc<AtomicBool>,
-    shared: Arc<PlaneState>,
-}
-
-impl LegacyInlet {
-    /// Queues a datagram for the plane. Drops and counts it if there is no room.
-    pub(crate) fn datagram(&self, from: SocketAddr, datagram: &[u8]) {
-        let queued = self
-            .datagrams
-            .try_send((from, Bytes::copy_from_slice(datagram)));
-        if queued.is_err() {
-            self.shared.unqueued.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn changed(&self, changes: &[Change]) {
-        if !changes.is_empty() && self.changes.try_send(changes.to_vec()).is_err() {
-            self.missed.store(true, Ordering::Relaxed);
-        }
     }
 }
 
@@ -221,19 +206,13 @@ mod tests {
     #[test]
     fn a_datagram_without_room_in_the_queue_is_counted_as_dropped() {
         let (datagrams, mut queue) = mpsc::channel(1);
-        let shared = Arc::<PlaneState>::default();
-        shared.of_machine.store(5, Ordering::Relaxed);
-        let inlet = LegacyInlet {
-            datagrams,
-            changes: mpsc::channel(1).0,
-            missed: Arc::default(),
-            shared: shared.clone(),
-        };
+        let state = PlaneState::new(datagrams);
+        state.of_machine.store(5, Ordering::Relaxed);
         let from = SocketAddr::from(([127, 0, 0, 1], 1378));
-        inlet.datagram(from, b"queued");
-        assert_eq!(shared.dropped(), 5);
-        inlet.datagram(from, b"too many");
-        assert_eq!(shared.dropped(), 6);
+        state.queue_datagram(from, b"queued");
+        assert_eq!(state.dropped(), 5);
+        state.queue_datagram(from, b"too many");
+        assert_eq!(state.dropped(), 6);
         assert_eq!(queue.try_recv().unwrap().1, Bytes::from_static(b"queued"));
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::{CopyError, Legacy, LegacyAbsence, RemoteBytes, RemoteFile};
+use super::files::RemoteBytes;
+use super::{Legacy, LegacyAbsence, RemoteFile};
 use crate::discovery::{Absence, Requester, is_probe};
 use crate::wire::discovery::Name;
 use p2pfs_content::OpenSlot;
@@ -32,7 +33,7 @@ impl ForeignFiles for Legacy {
             }
         };
         let is_absent = || self.absent.contains(Instant::now(), &name);
-        self.shared.has_peers.load(Ordering::Relaxed) && !is_probe(&name) && !is_absent()
+        self.state.has_peers.load(Ordering::Relaxed) && !is_probe(&name) && !is_absent()
     }
 
     fn known(&self, name: &[u8]) -> Option<ForeignFile> {
@@ -137,16 +138,12 @@ fn opened(legacy: &Legacy, bytes: RemoteBytes) -> Result<(Arc<dyn OpenContent>, 
 
 async fn look_up(legacy: &Legacy, name: Name, uid: u32) -> Result<Arc<RemoteFile>, FsError> {
     let requester = Requester::program(uid);
-    match legacy.find(name.clone(), requester, &[]).await {
+    match legacy.find(name, requester, &[]).await {
         Ok(file) => Ok(file),
         Err(LegacyAbsence::Stopping) => Err(FsError::Stopping),
         // It is unknown whether the file exists.
         Err(LegacyAbsence::NotAsked(Absence::Busy)) => Err(FsError::Busy),
-        Err(LegacyAbsence::NotAsked(Absence::NoMembers)) => Err(FsError::NotFound),
-        Err(_) => {
-            legacy.absent.record(Instant::now(), name);
-            Err(FsError::NotFound)
-        }
+        Err(_) => Err(FsError::NotFound),
     }
 }
 
@@ -162,14 +159,7 @@ async fn open_bytes(legacy: &Legacy, name: Name, uid: u32) -> Result<RemoteBytes
                 next.map_err(|_| failure)?
             }
         };
-        let bytes = match legacy.files.copy(&file).await {
-            Err(CopyError::NoRoom { .. }) => {
-                let window = legacy.files.window(&file).await;
-                window.map(RemoteBytes::Window)
-            }
-            copied => copied.map(RemoteBytes::Copy),
-        };
-        match bytes {
+        match legacy.files.bytes(&file).await {
             // An empty file is received as a whole first. The peer may send bytes although it
             // announced none, and no read of an empty file would notice that.
             Ok(RemoteBytes::Copy(copy)) if copy.size_bytes == 0 => match copy.whole().await {

@@ -43,6 +43,8 @@ struct NameIndex {
 struct IndexState {
     index: NameIndex,
     is_being_made: bool,
+    /// Whether changes were missed since the last rebuild began.
+    is_stale: bool,
     /// Paths that changed since the rebuild began. If there are more than [`MEANWHILE_MAX`], some
     /// changed paths are missing here.
     meanwhile: HashSet<SharedPath>,
@@ -80,32 +82,55 @@ impl OfferedFiles {
         }
     }
 
-    /// Updates the index for changed names. Returns false if the changes do not name every changed
-    /// path, so that the index must be rebuilt.
-    #[must_use]
-    pub(super) fn apply_changes(&self, changes: &[Change]) -> bool {
+    /// Updates the index for changed names, or rebuilds it if the changes do not name every changed
+    /// path. Warns about changed files in the own shares that cannot be served to legacy peers.
+    pub(super) fn apply_changes(self: &Arc<Self>, changes: &[Change]) {
+        if changes.contains(&Change::Everything) {
+            self.index_anew();
+        }
         let view = self.view.load();
         let label = view.label(&self.me);
-        let mut indexed = self.indexed.lock();
         for change in changes {
-            if let Change::Entry(path) = change {
-                indexed.apply_change(path, is_file(&view, label.as_deref(), path));
+            let Change::Entry(path) = change else {
+                continue;
+            };
+            let is_here = is_file(&view, label.as_deref(), path);
+            self.indexed.lock().apply_change(path, is_here);
+            let own = label.as_ref();
+            if let Some(found) = own.and_then(|label| view.peers().lookup(label, path)) {
+                self.warn_if_refused(path, &found);
             }
         }
-        !changes.contains(&Change::Everything)
     }
 
-    /// Rebuilds the index; the time is proportional to the size of the namespace. Returns false if
-    /// too many paths changed meanwhile, so that the index must be rebuilt again.
-    #[must_use]
-    pub(super) fn index_all(&self) -> bool {
+    /// Rebuilds the index on a blocking thread, or once more if that is under way.
+    pub(super) fn index_anew(self: &Arc<Self>) {
+        let mut indexed = self.indexed.lock();
+        indexed.is_stale = true;
+        if !indexed.is_being_made {
+            indexed.is_being_made = true;
+            let this = self.clone();
+            tokio::task::spawn_blocking(move || while this.index_if_stale() {});
+        }
+    }
+
+    /// Rebuilds the index if it is stale; the time is proportional to the size of the namespace.
+    /// Returns false if the index missed no change.
+    fn index_if_stale(&self) -> bool {
+        {
+            let mut indexed = self.indexed.lock();
+            indexed.is_being_made = std::mem::take(&mut indexed.is_stale);
+            if !indexed.is_being_made {
+                return false;
+            }
+        }
         let made = self.make();
-        self.install_index(made)
+        self.install_index(made);
+        true
     }
 
+    /// Makes an index of the current namespace. Changes during that time may be missing in it.
     fn make(&self) -> NameIndex {
-        // Set before the view is loaded: changes after that may be missing in the view.
-        self.indexed.lock().is_being_made = true;
         let view = self.view.load_full();
         let mut index = NameIndex::default();
         let mut folders = vec![SharedPath::root()];
@@ -136,17 +161,17 @@ impl OfferedFiles {
     }
 
     /// Installs the new index and applies the changes recorded during the rebuild.
-    fn install_index(&self, made: NameIndex) -> bool {
+    fn install_index(&self, made: NameIndex) {
         let mut indexed = self.indexed.lock();
         let view = self.view.load();
         let label = view.label(&self.me);
         indexed.index = made;
-        indexed.is_being_made = false;
         let meanwhile = std::mem::take(&mut indexed.meanwhile);
+        indexed.is_stale |= meanwhile.len() > MEANWHILE_MAX;
         for path in &meanwhile {
-            indexed.apply_change(path, is_file(&view, label.as_deref(), path));
+            let is_here = is_file(&view, label.as_deref(), path);
+            indexed.index.set(path, is_here);
         }
-        meanwhile.len() <= MEANWHILE_MAX
     }
 
     /// Returns the file to serve for a name, if this node could deliver one now. Prefers own files
@@ -239,21 +264,6 @@ impl OfferedFiles {
         shares
     }
 
-    /// Warns about changed files in the own shares that cannot be served to legacy peers.
-    pub(super) fn warn_refused(&self, changes: &[Change]) {
-        let view = self.view.load();
-        let Some(label) = view.label(&self.me) else {
-            return;
-        };
-        for change in changes {
-            if let Change::Entry(path) = change
-                && let Some(found) = view.peers().lookup(&label, path)
-            {
-                self.warn_if_refused(path, &found);
-            }
-        }
-    }
-
     /// Warns that a legacy peer did not receive a whole file, through no fault of its own.
     pub(super) fn warn_unfinished(&self, path: &SharedPath, why: FsError) {
         self.refusals.warn_unfinished(path, why);
@@ -328,7 +338,7 @@ mod tests {
     /// The offers from a catalogue whose own files have their hashes made from their names.
     struct OfferBench {
         catalogue: Catalogue,
-        offered: OfferedFiles,
+        offered: Arc<OfferedFiles>,
         home: tempfile::TempDir,
     }
 
@@ -346,12 +356,12 @@ mod tests {
                 contents,
             };
             Self {
-                offered: OfferedFiles::new(
+                offered: Arc::new(OfferedFiles::new(
                     me,
                     false,
                     sources,
                     RefusalLog::new(EventLog::default()),
-                ),
+                )),
                 catalogue,
                 home,
             }
@@ -423,7 +433,7 @@ mod tests {
                 .wait_settled(Duration::from_secs(30))
         );
         let change = bench.change("file", true);
-        assert!(bench.offered.apply_changes(&[change]));
+        bench.offered.apply_changes(&[change]);
         let name = Name::new(b"file").unwrap();
         assert!(bench.offered.find(&name).is_some());
         bench.share(Some(vec!["somebody".to_owned()]));
@@ -434,30 +444,36 @@ mod tests {
     fn changes_made_during_indexing_are_in_the_index() {
         let mut bench = OfferBench::new();
         bench.change("goes", true);
+        bench.offered.indexed.lock().is_being_made = true;
         let made = bench.offered.make();
         let changes = [bench.change("comes", true), bench.change("goes", false)];
-        assert!(bench.offered.apply_changes(&changes));
+        bench.offered.apply_changes(&changes);
         assert!(bench.has("comes"), "meanwhile too");
-        assert!(bench.offered.install_index(made));
+        bench.offered.install_index(made);
         assert!(bench.has("comes") && !bench.has("goes"));
+        assert!(!bench.offered.index_if_stale());
         assert!(bench.offered.indexed.lock().meanwhile.is_empty());
     }
 
-    #[test]
-    fn the_index_is_rebuilt_after_too_many_or_unnamed_changes() {
+    #[tokio::test]
+    async fn the_index_is_rebuilt_after_too_many_or_unnamed_changes() {
         let mut bench = OfferBench::new();
+        bench.offered.indexed.lock().is_being_made = true;
         let made = bench.offered.make();
         let name = |n: usize| Change::Entry(SharedPath::new(n.to_string().into_bytes()).unwrap());
         let many: Vec<Change> = (0..2 * MEANWHILE_MAX).map(name).collect();
-        assert!(bench.offered.apply_changes(&many));
+        bench.offered.apply_changes(&many);
         assert_eq!(
             bench.offered.indexed.lock().meanwhile.len(),
             MEANWHILE_MAX + 1
         );
-        assert!(!bench.offered.install_index(made));
+        bench.offered.install_index(made);
+        assert!(bench.offered.index_if_stale() && !bench.offered.index_if_stale());
         bench.change("unnamed", true);
-        assert!(!bench.offered.apply_changes(&[Change::Everything]));
-        assert!(bench.offered.index_all() && bench.has("unnamed"));
+        bench.offered.apply_changes(&[Change::Everything]);
+        while !bench.has("unnamed") {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]

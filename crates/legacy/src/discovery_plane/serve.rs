@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::offered::OfferedFiles;
-use crate::net::discovery::{Served, ServedPlace};
-use crate::wire::discovery::TransferHeader;
+use super::tcp::{Admission, Served};
+use crate::wire::discovery::{Name, TransferHeader};
 use p2pfs_content::ContentOpener;
 use p2pfs_fs::{FileVersion, FsError, OpenContent, ReadNow};
 use p2pfs_node::ForeignThrottle;
@@ -21,60 +21,90 @@ const STEP_BYTES: u64 = 1 << 20;
 /// Number of bytes sent at once. A changed limit applies from the next piece.
 const PIECE_BYTES: usize = CHUNK_BYTES as usize;
 
-/// Serves one connection to its end. Closes the connection even after an error, because an original
-/// program waits forever on an open one.
-pub(super) async fn serve(
-    (stream, peer): (TcpStream, SocketAddr),
-    place: ServedPlace,
-    offered: Arc<OfferedFiles>,
+/// Gives the offered files to legacy peers.
+pub(super) struct FileServer {
+    pub(super) offered: Arc<OfferedFiles>,
     opener: ContentOpener,
-    passage: ForeignThrottle,
+    limit: ForeignThrottle,
     events: EventLog,
-) {
-    let _place = place;
-    let Some(mut served) = Served::accept(stream).await else {
-        return;
-    };
-    let (name, served_name) = (served.name.clone(), served.name.clone());
-    let looker = offered.clone();
-    let looked = tokio::task::spawn_blocking(move || looker.find(&name)).await;
-    let Ok(Some(file)) = looked else {
-        return served.close().await;
-    };
-    let note = |is_done| {
-        events.record(News::Given(Given {
+    door: Admission,
+}
+
+impl FileServer {
+    pub(super) fn new(
+        offered: Arc<OfferedFiles>,
+        opener: ContentOpener,
+        limit: ForeignThrottle,
+        events: EventLog,
+    ) -> Self {
+        Self {
+            offered,
+            opener,
+            limit,
+            events,
+            door: Admission::default(),
+        }
+    }
+
+    /// Serves a connection in a task of its own. Without a free slot the connection is closed at
+    /// once, which is a valid answer.
+    pub(super) fn serve(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        if let Some(place) = self.door.enter(peer.ip()) {
+            let this = self.clone();
+            tokio::spawn(async move {
+                this.serve_one(stream, peer).await;
+                drop(place);
+            });
+        }
+    }
+
+    /// Serves one connection to its end. Closes the connection even after an error, because an
+    /// original program waits forever on an open one.
+    async fn serve_one(&self, stream: TcpStream, peer: SocketAddr) {
+        let Some(mut served) = Served::accept(stream).await else {
+            return;
+        };
+        let (name, offered) = (served.name.clone(), self.offered.clone());
+        let looked = tokio::task::spawn_blocking(move || offered.find(&name)).await;
+        let Ok(Some(file)) = looked else {
+            return served.close().await;
+        };
+        match self.give(&mut served, &file, peer).await {
+            Ok(()) => self.record(&served.name, &file, peer, true),
+            Err(FsError::Interrupted) => tracing::debug!(%peer, "{} was not taken", file.path),
+            Err(why) => self.offered.warn_unfinished(&file.path, why),
+        }
+        served.close().await;
+    }
+
+    fn record(&self, name: &Name, file: &FileVersion, peer: SocketAddr, is_done: bool) {
+        self.events.record(News::Given(Given {
             peer,
-            name: served_name.as_bytes().to_vec(),
+            name: name.as_bytes().to_vec(),
             size_bytes: file.size_bytes,
             is_done,
         }));
-    };
-    match give((&mut served, &passage), &file, opener, &note).await {
-        Ok(()) => note(true),
-        Err(FsError::Interrupted) => tracing::debug!(%peer, "{} was not taken", file.path),
-        Err(why) => offered.warn_unfinished(&file.path, why),
     }
-    served.close().await;
-}
 
-/// Sends the file. The first bytes are read before the header is sent, so that a file that cannot
-/// be read is refused with an empty close.
-async fn give(
-    (served, passage): (&mut Served, &ForeignThrottle),
-    file: &FileVersion,
-    opener: ContentOpener,
-    note: &(dyn Fn(bool) + Sync),
-) -> Result<(), FsError> {
-    let header = TransferHeader::new(served.name.clone(), file.size_bytes);
-    let header = header.map_err(|_| FsError::Fault)?;
-    let opened = opener.open(file)?;
-    note(false);
-    send_all(served, passage, &header, &*opened.content).await
+    /// Sends the file. The first bytes are read before the header is sent, so that a file that
+    /// cannot be read is refused with an empty close.
+    async fn give(
+        &self,
+        served: &mut Served,
+        file: &FileVersion,
+        peer: SocketAddr,
+    ) -> Result<(), FsError> {
+        let header = TransferHeader::new(served.name.clone(), file.size_bytes);
+        let header = header.map_err(|_| FsError::Fault)?;
+        let opened = self.opener.open(file)?;
+        self.record(&served.name, file, peer, false);
+        send_all(served, &self.limit, &header, &*opened.content).await
+    }
 }
 
 async fn send_all(
     served: &mut Served,
-    passage: &ForeignThrottle,
+    limit: &ForeignThrottle,
     header: &TransferHeader,
     content: &dyn OpenContent,
 ) -> Result<(), FsError> {
@@ -95,11 +125,11 @@ async fn send_all(
             let length = piece.len() as u64;
             // Wait before the send: the time for which the rate limit delays this node must not
             // count as time in which the peer accepts no bytes.
-            let passed = passage.pass(length, false).await;
+            let passed = limit.pass(length, false).await;
             let sent = served.send(piece).await;
             sent.map_err(|_| FsError::Interrupted)?;
             passed.mark_transferred();
-            passage.count(length);
+            limit.count(length);
         }
         offset += bytes.len() as u64;
         if offset >= size_bytes {

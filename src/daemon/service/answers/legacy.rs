@@ -209,7 +209,6 @@ async fn pass_on(
                 Ok(Some(part)) => part,
                 Ok(None) => return Ok(()),
                 Err(error) => {
-                    let error = CopyError::from(error);
                     legacy.files().failed(file, &error);
                     return Err(copy_failure(file, &error.to_string()));
                 }

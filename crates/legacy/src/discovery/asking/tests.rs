@@ -11,7 +11,7 @@ fn tried_responders_are_bounded_in_total_and_for_each_address() {
     for n in 0..TRIES_MAX {
         let here = at(n / TRIES_AT_ONE_MAX);
         assert!(running.has_room(here), "{n}");
-        running.enter(here);
+        running.enter(here, 1000);
         let is_full = (n + 1) % TRIES_AT_ONE_MAX == 0;
         assert_eq!(running.has_room(here), !is_full, "{n} at one");
     }

@@ -105,6 +105,19 @@ fn many_questions_of_one_user_do_not_delay_those_of_another() {
 }
 
 #[test]
+fn users_take_turns_and_each_has_its_questions_in_order() {
+    let mut world = DiscoveryWorld::new(&[PEER]);
+    ask_many(&mut world, ASKS_BURST as usize);
+    heard(&mut world);
+    for (uid, name) in [(1, "a"), (1, "b"), (1, "c"), (2, "d"), (3, "e")] {
+        assert_eq!(world.ask_as(uid, name), Ok(()));
+    }
+    world.pass(Duration::from_millis(100));
+    let in_turn = ["a", "d", "e", "b", "c"].map(|name| format!("Get,{name}\n"));
+    assert_eq!(heard(&mut world), in_turn);
+}
+
+#[test]
 fn among_many_names_the_available_one_is_found() {
     let mut world = DiscoveryWorld::new(&[PEER]);
     ask_many(&mut world, 300);

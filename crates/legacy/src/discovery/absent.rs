@@ -1,4 +1,5 @@
-//! The names that no legacy peer had lately. A lookup of such a name by the kernel fails at once.
+//! The names that no legacy peer had lately. A lookup of such a name fails at once, on whatever
+//! thread: the state machine shares them with the filesystem.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::discovery::NEGATIVE;
+use super::NEGATIVE;
 use crate::wire::discovery::Name;
 
 /// Maximum number of names remembered as absent.
@@ -14,16 +15,21 @@ const ABSENT_MAX: usize = 4096;
 
 /// The absent names, each with the time until which it counts as absent. Clones share their state.
 #[derive(Clone, Default)]
-pub(super) struct AbsentNames {
+pub(crate) struct AbsentNames {
     until: Arc<Mutex<HashMap<Name, Instant>>>,
 }
 
 impl AbsentNames {
-    pub(super) fn contains(&self, now: Instant, name: &Name) -> bool {
+    pub(crate) fn contains(&self, now: Instant, name: &Name) -> bool {
         self.until
             .lock()
             .get(name)
             .is_some_and(|until| *until > now)
+    }
+
+    /// Forgets a name, because a peer has the file.
+    pub(super) fn remove(&self, name: &Name) {
+        self.until.lock().remove(name);
     }
 
     /// Records that no peer has a file of this name. A name that already counts as absent does so

@@ -3,6 +3,12 @@
 use tokio::net::TcpListener;
 
 use super::*;
+use p2pfs_node::PeerBytes;
+use p2pfs_transfer::Pace;
+
+fn unlimited() -> ForeignThrottle {
+    ForeignThrottle::new(&Pace::default(), &PeerBytes::default())
+}
 
 fn name(text: &str) -> Name {
     Name::new(text.as_bytes()).unwrap()
@@ -32,8 +38,8 @@ fn header(text: &str, size: u64) -> Vec<u8> {
     header.encode().to_vec()
 }
 
-async fn fetch(at: SocketAddrV4) -> Result<Vec<u8>, LegacyError> {
-    let mut transfer = Transfer::begin(at, &name("a.txt")).await?;
+async fn fetch(at: SocketAddrV4) -> Result<Vec<u8>, CopyError> {
+    let mut transfer = Transfer::begin(at, &name("a.txt"), unlimited()).await?;
     let mut all = Vec::new();
     while let Some(bytes) = transfer.next().await? {
         all.extend_from_slice(&bytes);
@@ -52,7 +58,7 @@ async fn a_file_of_any_segmentation_arrives_whole() {
 #[tokio::test]
 async fn an_empty_close_means_no() {
     let at = peer_that_sends(vec![]).await;
-    assert!(matches!(fetch(at).await, Err(LegacyError::NotThere { .. })));
+    assert!(matches!(fetch(at).await, Err(CopyError::NotThere { .. })));
 }
 
 #[tokio::test]
@@ -62,7 +68,7 @@ async fn early_end_surplus_and_invalid_headers_are_errors() {
     assert!(
         matches!(
             early,
-            Err(LegacyError::Early {
+            Err(CopyError::Early {
                 missing_bytes: 4,
                 ..
             })
@@ -70,11 +76,11 @@ async fn early_end_surplus_and_invalid_headers_are_errors() {
         "{early:?}"
     );
     let at = peer_that_sends(vec![header("a.txt", 3), b"hello".into()]).await;
-    assert!(matches!(fetch(at).await, Err(LegacyError::Surplus { .. })));
+    assert!(matches!(fetch(at).await, Err(CopyError::Surplus { .. })));
     let at = peer_that_sends(vec![header("evil.txt", 5), b"hello".into()]).await;
-    assert!(matches!(fetch(at).await, Err(LegacyError::Header { .. })));
+    assert!(matches!(fetch(at).await, Err(CopyError::Header { .. })));
     let at = peer_that_sends(vec![vec![b'x'; 100]]).await;
-    assert!(matches!(fetch(at).await, Err(LegacyError::Header { .. })));
+    assert!(matches!(fetch(at).await, Err(CopyError::Header { .. })));
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,7 +100,7 @@ async fn a_slow_drip_is_dropped() {
             }
         }
     });
-    assert!(matches!(fetch(at).await, Err(LegacyError::TooSlow { .. })));
+    assert!(matches!(fetch(at).await, Err(CopyError::TooSlow { .. })));
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,11 +117,33 @@ async fn a_paused_reader_does_not_classify_its_peer_as_slow() {
         is_back.await.unwrap();
         stream.write_all(b"b").await.unwrap();
     });
-    let mut transfer = Transfer::begin(at, &name("a.txt")).await.unwrap();
+    let mut transfer = Transfer::begin(at, &name("a.txt"), unlimited())
+        .await
+        .unwrap();
     assert_eq!(transfer.next().await.unwrap().unwrap(), "a");
     tokio::time::advance(PACE * 3).await;
     back.send(()).unwrap();
     assert_eq!(transfer.next().await.unwrap().unwrap(), "b");
+}
+
+#[tokio::test]
+async fn a_limit_applies_in_mid_transfer_and_all_bytes_are_counted() {
+    const MIB: u64 = 1 << 20;
+    let bytes = vec![7; 8 << 20];
+    let at = peer_that_sends(vec![header("a.txt", 8 * MIB), bytes]).await;
+    let (pace, taken) = (Pace::default(), PeerBytes::default());
+    let limit = ForeignThrottle::new(&pace, &taken);
+    let mut transfer = Transfer::begin(at, &name("a.txt"), limit).await.unwrap();
+    while taken.total() < 4 * MIB {
+        assert!(transfer.next().await.unwrap().is_some());
+    }
+    pace.set(Some(2 * MIB));
+    let begun = Instant::now();
+    while transfer.next().await.unwrap().is_some() {}
+    // about two seconds at the limit, of which half a second's worth may pass at once
+    let took = begun.elapsed();
+    assert!(took >= Duration::from_secs(1), "{took:?}");
+    assert_eq!(taken.total(), 8 * MIB);
 }
 
 async fn connect() -> (TcpStream, TcpStream) {

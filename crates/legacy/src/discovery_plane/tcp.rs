@@ -1,5 +1,5 @@
 //! TCP of the discovery protocol: one file per connection. A [`Transfer`] fetches a file from a
-//! legacy peer, and a [`Served`] connection sends one to a legacy peer.
+//! legacy peer within the download limit, and a [`Served`] connection sends one to a legacy peer.
 //!
 //! This module has the deadlines and limits of the sockets. It answers or closes each connection
 //! promptly, because an original program waits forever. A peer cannot occupy this node for long by
@@ -17,10 +17,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::discovery::DiscoveryOffence;
 use crate::wire::discovery::{
     HEADER_BYTES, HeaderError, Name, REQUEST_MAX_BYTES, TransferHeader, decode_request,
     encode_request,
 };
+use p2pfs_fs::FsError;
+use p2pfs_node::ForeignThrottle;
 
 /// Maximum connections of legacy peers served at one time. Further ones are closed at once.
 pub const SERVED_MAX: usize = 64;
@@ -42,16 +45,16 @@ pub const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// Maximum bytes of one read.
 const STEP_BYTES: usize = 128 << 10;
 
-/// Why a file could not be fetched from a legacy peer. All received data must be discarded.
-#[derive(Debug, thiserror::Error)]
-pub enum LegacyError {
+/// Why the bytes of a legacy peer's file cannot be had. Those that were received must be discarded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CopyError {
     /// The peer does not answer at this address; a later attempt may succeed.
-    #[error("{at} cannot be reached: {source}")]
+    #[error("{at} cannot be reached: {why}")]
     Unreachable {
         /// Address that was dialled.
         at: SocketAddrV4,
         /// Error of the connection attempt.
-        source: io::Error,
+        why: String,
     },
     /// The connection ended before a header. In this protocol that is how a peer refuses a file.
     #[error("{at} does not give that file")]
@@ -89,6 +92,51 @@ pub enum LegacyError {
         /// Address that was dialled.
         at: SocketAddrV4,
     },
+    /// The transfer does not continue for a reader.
+    #[error("{0}")]
+    Interrupted(&'static str),
+    /// The cache has no room for the file.
+    #[error("no room in the cache for its {size_bytes} bytes")]
+    NoRoom {
+        /// Bytes needed.
+        size_bytes: u64,
+    },
+    /// `COPIES_MAX` copies are open.
+    #[error("too many files of legacy peers are open")]
+    Busy,
+    /// The local disk failed.
+    #[error("the cache's disk: {0}")]
+    Disk(String),
+}
+
+impl CopyError {
+    /// Returns whether the failure is that of the peer, so that another peer may succeed.
+    pub fn is_the_peers(&self) -> bool {
+        !matches!(self, Self::NoRoom { .. } | Self::Busy | Self::Disk(_))
+    }
+
+    /// Returns the rule that the peer broke. Returns `None` if the peer is only unreachable or
+    /// lacks the file.
+    pub(super) fn offence(&self) -> Option<DiscoveryOffence> {
+        match self {
+            Self::Header { .. } => Some(DiscoveryOffence::WrongHeader),
+            Self::Early { .. } => Some(DiscoveryOffence::EarlyEnd),
+            Self::Surplus { .. } => Some(DiscoveryOffence::Surplus),
+            Self::TooSlow { .. } => Some(DiscoveryOffence::TooSlow),
+            _ => None,
+        }
+    }
+
+    /// Returns the error for a program on the mount.
+    pub(super) fn as_fs_error(&self) -> FsError {
+        match self {
+            Self::NotThere { .. } => FsError::NotFound,
+            Self::NoRoom { .. } => FsError::NoRoom,
+            Self::Busy => FsError::TooManyHandles,
+            Self::Disk(_) => FsError::Disk,
+            _ => FsError::Unreachable,
+        }
+    }
 }
 
 /// Counts the served connections by IP address, and limits them.
@@ -204,7 +252,8 @@ async fn settled(stream: &TcpStream) -> bool {
     timeout(REQUEST_GAP, stream.readable()).await.is_err()
 }
 
-/// A file in transfer from a legacy peer.
+/// A file in transfer from a legacy peer. While nothing is read from the connection, TCP slows the
+/// peer down.
 #[derive(Debug)]
 pub struct Transfer {
     stream: TcpStream,
@@ -215,31 +264,39 @@ pub struct Transfer {
     pace_left_bytes: u64,
     /// When [`Self::next`] last returned.
     left_at: Option<Instant>,
+    limit: ForeignThrottle,
+    /// Bytes that arrived and must pass the rate limit before more is read.
+    owed_bytes: u64,
 }
 
 impl Transfer {
     /// Dials the peer, sends the request, and reads the header.
     ///
     /// # Errors
-    /// [`LegacyError`]; another responder may succeed.
-    pub async fn begin(at: SocketAddrV4, name: &Name) -> Result<Self, LegacyError> {
-        let unreachable = |source| LegacyError::Unreachable { at, source };
+    /// [`CopyError`]; another responder may succeed.
+    pub(super) async fn begin(
+        at: SocketAddrV4,
+        name: &Name,
+        limit: ForeignThrottle,
+    ) -> Result<Self, CopyError> {
         let dialled = timeout(PATIENCE, TcpStream::connect(SocketAddr::V4(at))).await;
-        let mut stream = dialled
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(unreachable)?;
+        let dialled = dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let mut stream = dialled.map_err(|error| CopyError::Unreachable {
+            at,
+            why: error.to_string(),
+        })?;
         let mut header = [0; HEADER_BYTES];
         let asked = async {
             stream.write_all(&encode_request(name)).await?;
             stream.read_exact(&mut header).await
         };
         match timeout(PATIENCE, asked).await {
-            Err(_) => return Err(LegacyError::TooSlow { at }),
-            Ok(Err(_)) => return Err(LegacyError::NotThere { at }),
+            Err(_) => return Err(CopyError::TooSlow { at }),
+            Ok(Err(_)) => return Err(CopyError::NotThere { at }),
             Ok(Ok(_)) => {}
         }
         let header = TransferHeader::decode(&header, name)
-            .map_err(|source| LegacyError::Header { at, source })?;
+            .map_err(|source| CopyError::Header { at, source })?;
         Ok(Self {
             stream,
             at,
@@ -248,10 +305,12 @@ impl Transfer {
             pace_ends: None,
             pace_left_bytes: 0,
             left_at: None,
+            limit,
+            owed_bytes: 0,
         })
     }
 
-    /// Returns the address of the sender.
+    /// Returns the address at which the peer serves the file.
     pub fn at(&self) -> SocketAddrV4 {
         self.at
     }
@@ -261,22 +320,38 @@ impl Transfer {
         self.size_bytes
     }
 
-    /// Returns the next bytes, or `None` when all bytes have arrived and no surplus bytes followed
-    /// within [`CLOSE_WAIT`].
+    /// Waits until the rate limit allows further bytes. It is separate from [`Self::next`], so that
+    /// a caller does not count the wait as silence of the peer. The future may be dropped early
+    /// without loss.
+    pub(super) async fn allowed(&mut self, is_waited_for: bool) {
+        if self.owed_bytes > 0 {
+            let passed = self.limit.pass(self.owed_bytes, is_waited_for).await;
+            passed.mark_transferred();
+            self.owed_bytes = 0;
+        }
+    }
+
+    /// Returns the next bytes once the rate limit allows them, or `None` when all bytes have
+    /// arrived and no surplus bytes followed within [`CLOSE_WAIT`].
     ///
     /// # Errors
-    /// [`LegacyError`]; all received data must be discarded.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, LegacyError> {
+    /// [`CopyError`]; all received data must be discarded.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, CopyError> {
+        self.allowed(false).await;
         // the time between two calls does not count against the peer
         if let (Some(ends), Some(left_at)) = (&mut self.pace_ends, self.left_at.take()) {
             *ends += left_at.elapsed();
         }
         let part = self.receive().await;
         self.left_at = Some(Instant::now());
+        if let Ok(Some(part)) = &part {
+            self.owed_bytes = part.len() as u64;
+            self.limit.count(self.owed_bytes);
+        }
         part
     }
 
-    async fn receive(&mut self) -> Result<Option<Bytes>, LegacyError> {
+    async fn receive(&mut self) -> Result<Option<Bytes>, CopyError> {
         if self.left_bytes == 0 {
             return self.end().await.map(|()| None);
         }
@@ -284,10 +359,10 @@ impl Transfer {
         let deadline = self.pace();
         let read = timeout_at(deadline, self.stream.read_buf(&mut buffer)).await;
         let count = read
-            .map_err(|_| LegacyError::TooSlow { at: self.at })?
+            .map_err(|_| CopyError::TooSlow { at: self.at })?
             .unwrap_or(0) as u64;
         if count == 0 {
-            return Err(LegacyError::Early {
+            return Err(CopyError::Early {
                 at: self.at,
                 missing_bytes: self.left_bytes,
             });
@@ -314,15 +389,15 @@ impl Transfer {
         }
     }
 
-    async fn end(&mut self) -> Result<(), LegacyError> {
+    async fn end(&mut self) -> Result<(), CopyError> {
         match timeout(CLOSE_WAIT, self.stream.read(&mut [0; 1])).await {
             Ok(Ok(1..)) => Err(self.surplus()),
             _ => Ok(()),
         }
     }
 
-    fn surplus(&self) -> LegacyError {
-        LegacyError::Surplus {
+    fn surplus(&self) -> CopyError {
+        CopyError::Surplus {
             at: self.at,
             size_bytes: self.size_bytes,
         }

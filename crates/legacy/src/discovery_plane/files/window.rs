@@ -11,63 +11,15 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
 
-use super::copy::RemoteCopy;
-use super::error::CopyError;
-use super::files::{RemoteFile, RemoteFiles};
-use super::incoming::ThrottledTransfer;
-use crate::net::discovery::CLOSE_WAIT;
-use p2pfs_fs::ReadNow;
+use super::super::tcp::{CLOSE_WAIT, CopyError, Transfer};
+use super::{RemoteFile, RemoteFiles};
 
 /// Number of bytes kept before the offset of the last read.
 const KEPT_BYTES: u64 = 1 << 20;
 
-/// The source of the bytes of one open of a legacy peer's file.
-#[derive(Clone)]
-pub enum RemoteBytes {
-    /// The whole file, in the cache's folder.
-    Copy(Arc<RemoteCopy>),
-    /// The part that is being read, in memory.
-    Window(Arc<Window>),
-}
-
-impl RemoteBytes {
-    /// Returns the size of the file in bytes.
-    pub fn size_bytes(&self) -> u64 {
-        match self {
-            Self::Copy(copy) => copy.size_bytes,
-            Self::Window(window) => window.size_bytes,
-        }
-    }
-
-    /// Fills the buffer if a copy has its bytes. For a window the caller must use [`Self::read`].
-    pub fn read_now(&self, offset: u64, buffer: &mut [u8]) -> ReadNow {
-        match self {
-            Self::Copy(copy) => copy.read_now(offset, buffer),
-            Self::Window(_) => ReadNow::Wait,
-        }
-    }
-
-    /// Waits until the bytes have arrived and returns them. Gives up when the peer makes no
-    /// progress for `patience`, at least for twice [`CLOSE_WAIT`].
-    ///
-    /// # Errors
-    /// [`CopyError`] if the transfer failed or makes no progress.
-    pub async fn read(
-        &self,
-        offset: u64,
-        length: usize,
-        patience: Duration,
-    ) -> Result<Bytes, CopyError> {
-        match self {
-            Self::Copy(copy) => copy.read(offset, length, patience).await,
-            Self::Window(window) => window.read(offset, length, patience).await,
-        }
-    }
-}
-
 /// The transfer of one open. Dropping it ends the transfer.
 pub struct Window {
-    size_bytes: u64,
+    pub(super) size_bytes: u64,
     file: Arc<RemoteFile>,
     files: RemoteFiles,
     stream: Mutex<WindowStream>,
@@ -76,7 +28,7 @@ pub struct Window {
 
 #[derive(Debug)]
 struct WindowStream {
-    transfer: ThrottledTransfer,
+    transfer: Transfer,
     /// Offset of the first kept byte.
     start: u64,
     kept: BytesMut,
@@ -89,7 +41,7 @@ impl Window {
     /// Creates a window at the start of a transfer, with the slot `place`.
     pub(super) fn new(
         file: Arc<RemoteFile>,
-        transfer: ThrottledTransfer,
+        transfer: Transfer,
         files: RemoteFiles,
         place: OwnedSemaphorePermit,
     ) -> Self {
@@ -102,7 +54,8 @@ impl Window {
         }
     }
 
-    async fn read(
+    /// Returns the bytes once they have arrived, from a new transfer if they have gone past.
+    pub(super) async fn read(
         &self,
         offset: u64,
         length: usize,
@@ -119,7 +72,7 @@ impl Window {
         if offset < stream.start {
             let transfer = self.files.transfer(&self.file).await?;
             if transfer.size_bytes() != self.size_bytes {
-                return Err(CopyError::interrupted("it has another file by now"));
+                return Err(CopyError::Interrupted("it has another file by now"));
             }
             *stream = WindowStream::new(transfer);
         }
@@ -128,7 +81,7 @@ impl Window {
             stream.transfer.allowed(true).await;
             let patience = patience.max(CLOSE_WAIT * 2);
             let taken = tokio::time::timeout(patience, stream.receive_next(offset)).await;
-            let taken = taken.map_err(|_| CopyError::interrupted("nothing comes"))?;
+            let taken = taken.map_err(|_| CopyError::Interrupted("nothing comes"))?;
             if let Err(error) = taken {
                 self.files.failed(&self.file, &error);
                 stream.failure = Some(error.clone());
@@ -138,12 +91,12 @@ impl Window {
         let from = usize::try_from(offset - stream.start).unwrap_or(usize::MAX);
         let to = usize::try_from(end - stream.start).unwrap_or(usize::MAX);
         let bytes = stream.kept.get(from..to).map(Bytes::copy_from_slice);
-        bytes.ok_or_else(|| CopyError::interrupted("its bytes have gone past"))
+        bytes.ok_or(CopyError::Interrupted("its bytes have gone past"))
     }
 }
 
 impl WindowStream {
-    fn new(transfer: ThrottledTransfer) -> Self {
+    fn new(transfer: Transfer) -> Self {
         Self {
             transfer,
             start: 0,

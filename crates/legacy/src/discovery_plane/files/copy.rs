@@ -12,9 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
 
-use super::error::CopyError;
-use super::incoming::ThrottledTransfer;
-use crate::net::discovery::CLOSE_WAIT;
+use super::super::tcp::{CLOSE_WAIT, CopyError, Transfer};
 use p2pfs_content::Reservation;
 use p2pfs_fs::{FsError, ReadNow};
 
@@ -37,7 +35,7 @@ pub struct RemoteCopy {
     /// Size of the complete file in bytes.
     pub size_bytes: u64,
     file: Arc<File>,
-    path: Mutex<PathBuf>,
+    path: PathBuf,
     progress: watch::Receiver<CopyProgress>,
     room: Arc<Mutex<Reservation>>,
     /// Cloned by each read that waits for bytes, so that the count of its references tells whether
@@ -68,7 +66,7 @@ impl RemoteCopy {
         let copy = Arc::new(Self {
             size_bytes,
             file,
-            path: Mutex::new(path),
+            path,
             progress: seen,
             room: Arc::new(Mutex::new(room)),
             waited_for: Arc::default(),
@@ -109,8 +107,8 @@ impl RemoteCopy {
             };
             match changed {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(CopyError::interrupted("the transfer ended")),
-                Err(_) => return Err(CopyError::interrupted("nothing comes")),
+                Ok(Err(_)) => return Err(CopyError::Interrupted("the transfer ended")),
+                Err(_) => return Err(CopyError::Interrupted("nothing comes")),
             }
         };
         if let Some(Err(error)) = outcome {
@@ -151,7 +149,7 @@ impl RemoteCopy {
         let ended = ended.map(|now| now.outcome.clone());
         match ended {
             Ok(Some(outcome)) => outcome,
-            _ => Err(CopyError::interrupted("the transfer ended")),
+            _ => Err(CopyError::Interrupted("the transfer ended")),
         }
     }
 
@@ -160,8 +158,7 @@ impl RemoteCopy {
     /// # Errors
     /// Those of the disk.
     pub fn reopen(&self) -> io::Result<File> {
-        let path = self.path.lock();
-        File::open(&*path)
+        File::open(&self.path)
     }
 
     /// Returns whether the bytes before `end` can be returned, or the transfer is over. The last
@@ -179,21 +176,11 @@ impl RemoteCopy {
     pub(super) fn has_failed(&self) -> bool {
         matches!(self.progress.borrow().outcome, Some(Err(_)))
     }
-
-    /// Renames the complete file to its final name.
-    fn rename(&self) -> Result<(), CopyError> {
-        let mut path = self.path.lock();
-        let whole = path.with_extension("");
-        std::fs::rename(&*path, &whole).map_err(|error| CopyError::Disk(error.to_string()))?;
-        *path = whole;
-        Ok(())
-    }
 }
 
 impl Drop for RemoteCopy {
     fn drop(&mut self) {
-        let path = self.path.get_mut();
-        let _gone_already = std::fs::remove_file(path);
+        let _gone_already = std::fs::remove_file(&self.path);
     }
 }
 
@@ -209,30 +196,28 @@ impl CopyWriter {
     /// if that returns true.
     pub(super) async fn carry(
         &self,
-        mut transfer: ThrottledTransfer,
+        mut transfer: Transfer,
         make_room: impl Fn() -> bool + Clone + Send + 'static,
     ) -> Option<Result<(), CopyError>> {
-        let outcome = loop {
+        loop {
             self.allowed(&mut transfer).await?;
             let part = match transfer.next().await {
                 Ok(Some(part)) => part,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(CopyError::from(error)),
+                Ok(None) => return Some(Ok(())),
+                Err(error) => return Some(Err(error)),
             };
             let copy = self.copy.upgrade()?;
             let length = part.len() as u64;
-            match self.write(&copy, part, make_room.clone()).await {
-                Ok(()) => self.progress.send_modify(|now| now.written_bytes += length),
-                Err(error) => break Err(error),
+            if let Err(error) = self.write(&copy, part, make_room.clone()).await {
+                return Some(Err(error));
             }
-        };
-        let renamed = || self.copy().map_or(Ok(()), |copy| copy.rename());
-        Some(outcome.and_then(|()| renamed()))
+            self.progress.send_modify(|now| now.written_bytes += length);
+        }
     }
 
     /// Waits for the rate limit and marks the transfer as throttled meanwhile. Returns `None` if
     /// the copy was dropped.
-    async fn allowed(&self, transfer: &mut ThrottledTransfer) -> Option<()> {
+    async fn allowed(&self, transfer: &mut Transfer) -> Option<()> {
         let is_waited_for = Arc::strong_count(&self.copy()?.waited_for) > 1;
         let allowed = transfer.allowed(is_waited_for);
         tokio::pin!(allowed);

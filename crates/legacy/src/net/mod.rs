@@ -1,3 +1,0 @@
-//! Sockets of the discovery protocol.
-
-pub mod discovery;
