@@ -83,7 +83,7 @@ const SLOWEST: usize = 12;
 fn tell_slowest() {
     let mut took = TOOK.lock();
     took.sort();
-    if took.len() > 10 * SLOWEST {
+    if took.len() > 4 * SLOWEST {
         println!("\nslowest tests:");
         for (time, name) in took.iter().rev().take(SLOWEST) {
             println!("{:6.1} s  {name}", time.as_secs_f64());
