@@ -69,13 +69,14 @@ impl Hedger {
         let entry = state.requests.get(id)?;
         let (request, sent) = (entry.request, &entry.sent);
         let fetch = state.files.get(&request.content)?;
-        let quiet = state.peers.get(&request.node);
+        let peer = state.peers.get(&request.node);
         let mut late = LateRequest {
             is_delayed_here: entry.is_received() || entry.is_throttled(),
             is_waited_for: fetch.has_rest_in_flight()
                 || state.demands.is_waited_for(fetch, request.range),
             usual: sent.usual,
-            quiet: quiet.map_or(Duration::ZERO, |peer| peer.quiet_for(now, sent.at)),
+            quiet: peer.map_or(Duration::ZERO, |peer| peer.quiet_for(now, sent.at)),
+            silent_min: peer.map_or(SILENT_MIN, |peer| peer.silent_min(now)),
             checks: entry.checks,
             remaining: remaining_time(state, now, id),
             is_elsewhere: false,
@@ -298,7 +299,7 @@ fn is_elsewhere(state: &FetchState, now: Instant, request: &RangeRequest) -> boo
             state
                 .peers
                 .get(node)
-                .is_some_and(|peer| peer.is_lively(now, SILENT_MIN))
+                .is_some_and(|peer| peer.is_lively(now))
         };
         *node != request.node && has && lively(node)
     })
@@ -306,12 +307,12 @@ fn is_elsewhere(state: &FetchState, now: Instant, request: &RangeRequest) -> boo
 
 /// Returns the expected time until the rest of an answer arrives, at the pace of all bytes that the
 /// peer sent since the request. If none of the answer has arrived, the rest includes the bytes that
-/// were queued before it. Returns `None` if the peer has sent nothing for [`SILENT_MIN`] or since
+/// were queued before it. Returns `None` if the peer has sent nothing for [`Peer::silent_min`] or since
 /// the request, or if none of the answer has arrived and many later requests overtook it.
 fn remaining_time(state: &FetchState, now: Instant, id: RequestId) -> Option<Duration> {
     let entry = state.requests.get(id)?;
     let peer = state.peers.get(&entry.request.node)?;
-    if peer.quiet_for(now, entry.sent.at) >= SILENT_MIN {
+    if peer.quiet_for(now, entry.sent.at) >= peer.silent_min(now) {
         return None;
     }
     let own = entry.request.range.len();

@@ -21,7 +21,10 @@ use super::{PlanConfig, WINDOW_START_BYTES};
 /// hedges request at most one of this many bytes. Otherwise a slow cluster would be asked for
 /// everything twice. The credit is at most [`WINDOW_START_BYTES`].
 const HEDGE_SHARE: u64 = 10;
-/// Minimum time for which a peer with an open request may send nothing before it counts as silent.
+/// Minimum time for which a peer with an open request may send nothing before it counts as silent. A
+/// peer that pauses for longer now and then gets more ([`Peer::silent_min`]).
+///
+/// [`Peer::silent_min`]: super::peer::Peer::silent_min
 pub(super) const SILENT_MIN: Duration = Duration::from_millis(200);
 /// Minimum time for which a peer may send nothing before it loses its stripes of a swarm's file for
 /// its silence, and maximum wait of a reader for a stripe of another node. It is longer than
@@ -44,6 +47,8 @@ pub(super) struct LateRequest {
     pub usual: Duration,
     /// How long its peer has sent nothing.
     pub quiet: Duration,
+    /// Minimum time for which its peer may send nothing before it counts as silent.
+    pub silent_min: Duration,
     /// Number of checks before this one.
     pub checks: u32,
     /// Expected time until the rest of its answer arrives, or `None` if there is no estimate.
@@ -85,7 +90,7 @@ impl HedgePolicy {
     /// Returns how long the peer of a request may send nothing before it counts as silent.
     fn silent_after(&self, late: &LateRequest) -> Duration {
         let usual = self.config.late_after(late.usual, late.is_waited_for);
-        usual.max(SILENT_MIN)
+        usual.max(late.silent_min)
     }
 
     /// Returns whether the peer of a request counts as silent.
@@ -167,6 +172,7 @@ mod tests {
         is_waited_for: true,
         usual: Duration::from_millis(100),
         quiet: Duration::ZERO,
+        silent_min: SILENT_MIN,
         checks: 0,
         remaining: Some(Duration::from_secs(2)),
         is_elsewhere: true,

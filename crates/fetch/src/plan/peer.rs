@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
+use super::hedge_policy::LOST_MIN;
 use super::link::{LinkEstimate, RATE_UNKNOWN, RECORD_BYTES, USUAL_DELAY};
 use super::past::{AgedInstant, PastFigures};
 use super::record::{FIGURES_LAST, LIES_LAST, PeerRecord};
-use super::silence::Silence;
+use super::silence::{RecentPause, Silence};
 use super::{Lane, RequestId};
 use p2pfs_types::id::NodeId;
 
@@ -36,6 +37,7 @@ pub(super) struct Peer {
     pub link: LinkEstimate,
     pub backoff: Backoff,
     pub silence: Silence,
+    pauses: RecentPause,
     /// Load that it reported, 0 to 255.
     pub load: u8,
     past: PastFigures,
@@ -143,6 +145,12 @@ impl Peer {
     /// Records arrived bytes, needed or not. Zero bytes are progress of a handshake.
     pub(super) fn moved(&mut self, now: Instant, bytes: u64) {
         self.link.record_moved(bytes);
+        if let Some(since) = self
+            .busy_since
+            .filter(|_| bytes > 0 && !self.asked.is_empty())
+        {
+            self.pauses.record(now, self.quiet_for(now, since));
+        }
         self.heard_at = Some(now);
         self.silence = Silence::default();
         match self.greeting {
@@ -176,15 +184,26 @@ impl Peer {
         now.saturating_duration_since(from)
     }
 
+    /// Returns the minimum time for which it may send nothing before it counts as silent: twice its
+    /// longest recent pause, at least [`SILENT_MIN`] and at most [`LOST_MIN`].
+    ///
+    /// [`SILENT_MIN`]: super::hedge_policy::SILENT_MIN
+    pub(super) fn silent_min(&self, now: Instant) -> Duration {
+        let pauses = self.pauses.longest_at(now) * 2;
+        pauses.min(LOST_MIN).max(self.silence.patience())
+    }
+
     /// Returns whether it can be relied on now: it is not silent, does not rest, and has not been
-    /// quiet for `limit` while requests were open. A slow peer is quiet between two TLS records
-    /// (RFC 8446, 5.1), so the limit is at least the time of three records at its rate.
-    pub(super) fn is_lively(&self, now: Instant, limit: Duration) -> bool {
+    /// quiet for [`Peer::silent_min`] while requests were open. A slow peer is quiet between two TLS
+    /// records (RFC 8446, 5.1), so the limit is at least the time of three records at its rate.
+    pub(super) fn is_lively(&self, now: Instant) -> bool {
         let idle = self.asked.is_empty();
         let since = self.busy_since.unwrap_or(now);
         let records_bytes = 3.0 * RECORD_BYTES as f64;
         let record = |rate: f64| Duration::try_from_secs_f64(records_bytes / rate).ok();
-        let limit = limit.max(self.link.rate().and_then(record).unwrap_or_default());
+        let limit = self
+            .silent_min(now)
+            .max(self.link.rate().and_then(record).unwrap_or_default());
         !self.is_silent()
             && self.backoff.resting_until(now).is_none()
             && (idle || self.quiet_for(now, since) < limit)

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::fetch::FileFetch;
-use super::hedge_policy::{LOST_MIN, SILENT_MIN};
+use super::hedge_policy::LOST_MIN;
 use super::link::USUAL_DELAY;
 use super::peer::Peer;
 use super::requests::RequestTable;
@@ -207,7 +207,7 @@ impl<'a> SwarmPolicy<'a> {
         let lively = having.filter(|node| {
             self.steps.step();
             let peer = self.peers.get(node);
-            peer.is_some_and(|peer| peer.is_lively(now, SILENT_MIN))
+            peer.is_some_and(|peer| peer.is_lively(now))
         });
         let usual = lively.filter_map(|node| self.time_of_a_stripe(node));
         let of_full = self.least_of_full_holders();

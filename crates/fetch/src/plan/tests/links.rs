@@ -7,7 +7,7 @@ use super::bench::{Bench, PATIENCE, Reader};
 use super::peers::SimPeer;
 use super::{LAN, MIB, listed};
 use crate::plan::{
-    DemandId, IN_FLIGHT_MAX_BYTES, PIECE_MAX_BYTES, PlanEvent, patience::TURN_PATIENCE,
+    Decision, DemandId, IN_FLIGHT_MAX_BYTES, PIECE_MAX_BYTES, PlanEvent, patience::TURN_PATIENCE,
 };
 use p2pfs_types::digest::ContentKey;
 use p2pfs_types::extent::{ByteRange, PAGE_BYTES};
@@ -185,6 +185,59 @@ fn holders_that_pause_and_resume_are_not_asked_for_everything_again() {
         assert_all_read(&bench, &format!("seed {seed}"));
         let moved = bench.moved_bytes();
         assert!(moved <= 64 * MIB * 12 / 10, "seed {seed}: {moved}");
+    }
+}
+
+/// Holders with a rate limit that other nodes use too, and readers of one file each.
+struct Limited {
+    rate: f64,
+    period_ms: u64,
+    readers: u8,
+    read_bytes: u64,
+}
+
+/// Maximum number of times that the two holders count as silent until their pauses are known. Without
+/// that knowledge it is 18 to 90.
+const SILENCES_MAX: usize = 8;
+
+#[test]
+fn holders_with_a_rate_limit_are_soon_not_called_silent_for_their_pauses() {
+    let often = Limited {
+        rate: 6e6,
+        period_ms: 400,
+        readers: 8,
+        read_bytes: 4 << 10,
+    };
+    let seldom = Limited {
+        rate: 20e6,
+        period_ms: 1000,
+        readers: 4,
+        read_bytes: 128 << 10,
+    };
+    for (limited, seed) in [(&often, 0), (&often, 2), (&seldom, 0), (&seldom, 3)] {
+        let mut bench = Bench::new(seed);
+        bench.plan.state.out.set_traced(true);
+        let holder = |from_ms: u64| {
+            let mut peer = SimPeer::new(2, limited.rate);
+            let pauses = (0..200).map(|round| from_ms + round * limited.period_ms);
+            let length = Duration::from_millis(280);
+            peer.pauses = pauses
+                .map(|from| (Duration::from_millis(from), length))
+                .collect();
+            peer
+        };
+        let peers = [bench.peer(1, holder(100)), bench.peer(2, holder(300))];
+        for number in 0..limited.readers {
+            let content = bench.file(number, 200 * MIB, &peers);
+            let reader = Reader::in_reads_of(limited.read_bytes, content, 200 * MIB);
+            bench.read(reader);
+        }
+        bench.run(Duration::from_secs(40));
+        let decisions = bench.plan.state.out.take_decisions();
+        let silences = decisions.iter();
+        let silences = silences.filter(|it| matches!(it, Decision::Silent(_)));
+        assert!(silences.count() <= SILENCES_MAX, "seed {seed}");
+        assert!(bench.readers.iter().all(|it| it.errors.is_empty()));
     }
 }
 
