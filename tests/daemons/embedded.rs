@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use macro_rules_attribute::apply;
 use p2pfs_node::api::ShareProgress;
@@ -442,8 +442,11 @@ async fn await_quiet(node: &Node) {
     while tokio::time::timeout(QUIET, events.next()).await.is_ok() {}
 }
 
-/// Less than the time that a farewell to living peers may take on a busy machine.
+/// Less than a stop takes that waits for a peer's receipt of its resignation.
 const STOPPED_AT_ONCE: Duration = Duration::from_secs(2);
+/// Number of stops of which one must be fast. Only a busy machine delays some of them, and a wait
+/// for peers delays all.
+const STOPS: usize = 10;
 
 #[apply(promise)]
 fn a_node_without_peers_stops_at_once() {
@@ -451,11 +454,20 @@ fn a_node_without_peers_stops_at_once() {
         let folder = tempfile::tempdir().unwrap();
         set_mode(folder.path(), 0o755);
         for (name, leave) in [("away", Leave::Away), ("gone", Leave::Final)] {
-            let node = builder(folder.path(), name).start().await.unwrap();
-            await_quiet(&node).await;
-            let stopped = tokio::time::timeout(STOPPED_AT_ONCE, node.stop(leave)).await;
-            let problems = stopped.unwrap_or_else(|_| panic!("{name} still runs"));
-            assert!(problems.is_empty(), "{name}: {problems:?}");
+            let mut is_fast = false;
+            for round in 0..STOPS {
+                let name = format!("{name}-{round}");
+                let node = builder(folder.path(), &name).start().await.unwrap();
+                await_quiet(&node).await;
+                let begun = Instant::now();
+                let problems = node.stop(leave).await;
+                assert!(problems.is_empty(), "{name}: {problems:?}");
+                is_fast = begun.elapsed() < STOPPED_AT_ONCE;
+                if is_fast {
+                    break;
+                }
+            }
+            assert!(is_fast, "{name} waits for peers");
         }
     });
 }

@@ -10,7 +10,7 @@ use macro_rules_attribute::apply;
 
 use crate::support::content::noise;
 use crate::support::daemon::{Cluster, Node, NodeOptions, set_mode};
-use crate::support::process::eventually;
+use crate::support::process::{HANG_LIMIT, eventually};
 use crate::support::promise::{Need, mount, promise};
 
 const NEEDS: &[Need] = &[mount];
@@ -48,11 +48,9 @@ fn an_own_file_without_its_name_is_the_opened_version_or_stale() {
     two.wait_for_file("both.bin");
     two.write("both.bin", b"the newer one");
     let lost: PathBuf = one.mounted("both~one.bin");
-    eventually(
-        "the older one shows beside it",
-        Duration::from_secs(60),
-        || lost.exists(),
-    );
+    eventually("the older one shows beside it", HANG_LIMIT, || {
+        lost.exists()
+    });
     let open = File::open(&lost).unwrap();
     write_in_place(&one, "both.bin", 8 << 20, b"something else");
     let begun = Instant::now();
@@ -127,7 +125,7 @@ fn a_file_renamed_over_an_own_one_is_fetched_whole_or_not_at_all() {
     } else {
         assert!(got.stderr.contains("get it again"), "{}", got.stderr)
     }
-    eventually("the new one is listed", Duration::from_secs(60), || {
+    eventually("the new one is listed", HANG_LIMIT, || {
         node.cli(&["get", "base.iso", "-o", "-"]).stdout == new
     });
 }
@@ -158,7 +156,7 @@ fn a_renamed_own_file_is_read_by_its_hash_or_stale_without_a_descriptor() {
             ),
         }
     }
-    eventually("it is read again", Duration::from_secs(60), || {
+    eventually("it is read again", HANG_LIMIT, || {
         page_of(&by_hash).is_ok_and(|page| page == bytes[9 * MIB..][..4096])
     });
 }

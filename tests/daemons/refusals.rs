@@ -316,7 +316,7 @@ fn a_file_is_unpinned_by_its_name_even_after_a_change_or_removal() {
             .map(|&name| name.to_owned())
             .collect::<BTreeSet<_>>()
     };
-    eventually("no old version has a name", Duration::from_secs(60), || {
+    eventually("no old version has a name", HANG_LIMIT, || {
         pinned() == left(&names)
     });
     let refused = reader.cli(&["unpin", "never"]);

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use macro_rules_attribute::apply;
 
@@ -22,7 +22,7 @@ const SIZE: usize = 64 * MIB;
 fn two_nodes(cluster: &mut Cluster) -> (Node, Node) {
     let sharer = cluster.start("sharer");
     let reader = cluster.start_with(NodeOptions {
-        config: "[mount]\nread_deadline = \"5m\"\n".to_owned(),
+        config: "[mount]\nread_deadline = \"1h\"\n".to_owned(),
         ..NodeOptions::new("reader")
     });
     (sharer, reader)
@@ -79,7 +79,7 @@ fn a_file_emptied_at_its_sharer_is_estale_at_once_through_an_open_handle() {
     let lost = open.read_at(&mut [0; 4096], 60 << 20);
     let took = begun.elapsed();
     assert!(is_stale(&lost), "{lost:?}");
-    assert!(took < 2 * HANG_LIMIT, "not by the deadline: {took:?}");
+    assert!(took < HANG_LIMIT, "not by the deadline: {took:?}");
     wait_for_new(&reader, "file", b"the new one");
     let again = open.read_at(&mut [0; 4096], 61 << 20);
     assert!(is_stale(&again), "{again:?}");
@@ -104,7 +104,7 @@ fn a_file_modified_at_its_sharer_is_its_old_bytes_or_estale_elsewhere() {
         assert!(is_stale(&read) || page == old[place..][..4096], "{read:?}");
     }
     let took = begun.elapsed();
-    assert!(took < 2 * HANG_LIMIT, "not by the deadline: {took:?}");
+    assert!(took < HANG_LIMIT, "not by the deadline: {took:?}");
     let mut new = old;
     new[60 << 20..][..7].copy_from_slice(b"another");
     wait_for_new(&reader, "file", &new);
@@ -117,7 +117,7 @@ fn a_file_emptied_at_its_sharer_is_estale_at_once_for_all_readers() {
     let mut cluster = Cluster::new();
     let (sharer, reader) = two_nodes(&mut cluster);
     let another = cluster.start_with(NodeOptions {
-        config: "[mount]\nread_deadline = \"5m\"\n".to_owned(),
+        config: "[mount]\nread_deadline = \"1h\"\n".to_owned(),
         ..NodeOptions::new("another")
     });
     sharer.write("file", &noise(24, SIZE));
@@ -147,7 +147,7 @@ fn a_file_emptied_at_its_sharer_is_estale_at_once_for_all_readers() {
         assert!(is_stale(&outcome), "{outcome:?}");
     }
     let took = begun.elapsed();
-    assert!(took < 3 * HANG_LIMIT, "not by the deadline: {took:?}");
+    assert!(took < HANG_LIMIT, "not by the deadline: {took:?}");
 }
 
 #[apply(promise)]
@@ -176,10 +176,6 @@ fn a_file_overwritten_and_restored_is_read_elsewhere_once_it_is_listed_again() {
     }
 }
 
-/// Maximum time until a lost version is reported. The grace time is one second; the rest is for a
-/// loaded machine.
-const LOST_MAX: Duration = Duration::from_secs(8);
-
 #[apply(promise)]
 fn a_lost_version_that_was_opened_and_never_read_is_estale_after_the_grace_time() {
     let mut cluster = Cluster::new();
@@ -206,8 +202,7 @@ fn a_lost_version_that_was_opened_and_never_read_is_estale_after_the_grace_time(
     for (name, open) in names.iter().zip(open) {
         let start = Instant::now();
         let lost = open.read_at(&mut [0; 4096], (SIZE / 2) as u64);
-        let took = start.elapsed();
         assert!(is_stale(&lost), "{name}: {lost:?}");
-        assert!(took < LOST_MAX, "{name}: {took:?}");
+        assert!(start.elapsed() < HANG_LIMIT, "{name}: by the deadline");
     }
 }

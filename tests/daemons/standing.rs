@@ -8,7 +8,7 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use macro_rules_attribute::apply;
 use p2pfs_proto::wire::native::tcp::Request;
@@ -162,7 +162,7 @@ fn read_all(node: &Node, names: &[String]) -> Vec<Running> {
 #[apply(promise)]
 fn files_on_a_hung_disk_delay_no_others_on_any_node() {
     let patient = |name: &str| NodeOptions {
-        config: "[mount]\nread_deadline = \"4m\"\n".to_owned(),
+        config: "[mount]\nread_deadline = \"30m\"\n".to_owned(),
         ..NodeOptions::new(name)
     };
     let mut cluster = Cluster::new();
@@ -186,7 +186,7 @@ fn files_on_a_hung_disk_delay_no_others_on_any_node() {
     assert_eq!(fs::read(reader.mounted("nearer")).unwrap(), b"nearer");
     sharer.cli(&["status"]).expect_ok();
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(120), "by a deadline: {took:?}");
+    assert!(took < HANG_LIMIT, "by a deadline: {took:?}");
     drop(standing);
     for (number, cat) in stuck.into_iter().enumerate() {
         let read = cat.finish(HANG_LIMIT);
@@ -200,7 +200,7 @@ fn files_on_a_hung_disk_delay_no_others_on_any_node() {
 #[apply(promise)]
 fn a_node_names_its_unresponsive_disk() {
     let patient = NodeOptions {
-        config: "[mount]\nread_deadline = \"4m\"\n".to_owned(),
+        config: "[mount]\nread_deadline = \"30m\"\n".to_owned(),
         ..NodeOptions::new("reader")
     };
     let mut cluster = Cluster::new();

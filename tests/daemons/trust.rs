@@ -1,7 +1,6 @@
 //! Promises about membership, with daemons on loopback.
 
 use std::fs;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 use serde_json::{Value, json};
@@ -329,11 +328,9 @@ fn an_invited_administrator_invites_and_a_restart_keeps_the_members() {
     two.stop();
     one.cli(&["rotate"]).expect_ok();
     two.launch();
-    eventually(
-        "it is back under the fresh secret",
-        Duration::from_secs(60),
-        || two.mounted("a.txt").exists() && trust(&two)["epoch"] == trust(&one)["epoch"],
-    );
+    eventually("it is back under the fresh secret", HANG_LIMIT, || {
+        two.mounted("a.txt").exists() && trust(&two)["epoch"] == trust(&one)["epoch"]
+    });
     assert_eq!(members(&two), ["one", "three", "two"]);
 }
 

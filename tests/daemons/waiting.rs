@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 use serde_json::Value;
@@ -35,7 +34,7 @@ fn an_awaited_file_is_in_the_folder() {
         let listed = fs::read_dir(reader.mounted("dir")).unwrap().count();
         assert_eq!(listed, round + 1);
     }
-    eventually("nothing is taken back", Duration::from_secs(60), || {
+    eventually("nothing is taken back", HANG_LIMIT, || {
         fs::read_dir(reader.mounted("dir")).unwrap().count() == ROUNDS
     });
 }

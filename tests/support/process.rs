@@ -313,7 +313,7 @@ pub(crate) fn look_again() {
 
 /// Maximum duration of a call that does not wait, on the slowest machine. A wait in its place must
 /// take several times as long.
-pub(crate) const AT_ONCE: Duration = Duration::from_secs(20);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(100);
 
 /// Waits for a child to end. Kills it and fails if it does not.
 pub(crate) fn wait_child(child: &mut Child, patience: Duration) -> std::process::ExitStatus {

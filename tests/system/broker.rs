@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 use rustix::net::{RecvFlags, SendFlags};
 use rustix::process::Signal;
 
-use crate::support::process::{Finished, P2PFS, WAIT_LIMIT, connected, eventually, run};
+use crate::support::process::{
+    Finished, HANG_LIMIT, P2PFS, WAIT_LIMIT, connected, eventually, run,
+};
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, mount];
@@ -38,7 +39,7 @@ impl Broker {
         broker.arg("mount-broker").arg("--socket").arg(&socket);
         broker.arg("--allow").arg(folder.join("mnt"));
         let process = broker.spawn().unwrap();
-        eventually("the broker listens", Duration::from_secs(90), || {
+        eventually("the broker listens", HANG_LIMIT, || {
             connected(&socket).is_ok()
         });
         process
@@ -129,7 +130,7 @@ impl Daemon {
 
     /// Waits until its status has these words.
     fn says(&self, what: &str) {
-        eventually(what, Duration::from_secs(90), || {
+        eventually(what, HANG_LIMIT, || {
             let status = self.command(&["status", "--json"]).text();
             status.contains(what)
         });
@@ -257,7 +258,7 @@ fn a_mount_that_cannot_be_taken_over_is_reported_and_mounted_anew() {
 /// Waits until the file can be read in the folder.
 fn await_file(broker: &Broker) {
     let file = broker.mount_point().join("file");
-    eventually("the file is read", Duration::from_secs(90), || {
+    eventually("the file is read", HANG_LIMIT, || {
         fs::read(&file).is_ok_and(|it| it == b"bytes")
     });
 }
@@ -289,9 +290,7 @@ fn a_daemon_mounts_anew_after_a_restart_of_the_broker() {
     }
     fs::write(daemon.home.join("share/later"), "later").unwrap();
     let later = broker.mount_point().join("later");
-    eventually("changes are told", Duration::from_secs(90), || {
-        later.exists()
-    });
+    eventually("changes are told", HANG_LIMIT, || later.exists());
     let said = daemon.stop();
     assert_eq!(said.matches("INFO mounted at").count(), 3, "{said}");
     assert!(!said.contains("by hand"), "{said}");

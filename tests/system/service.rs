@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
@@ -182,7 +181,7 @@ fn the_shipped_service_mounts_for_everyone_and_stops_cleanly() {
     assert_eq!(result.trim(), "success");
     let loud = machine.ok("journalctl -q --no-pager -u p2pfs -p warning..emerg -o cat || true");
     assert_eq!(loud, "", "the journal has warnings");
-    eventually("the box settles", Duration::from_secs(90), || {
+    eventually("the box settles", HANG_LIMIT, || {
         machine.sh("systemctl is-failed p2pfs").text().trim() == "inactive"
     });
 }
@@ -237,7 +236,7 @@ fn a_hung_daemon_is_replaced_by_the_watchdog() {
     start(&machine);
     let stopped = property(&machine, "MainPID");
     machine.ok(&format!("kill -STOP {stopped}"));
-    eventually("another daemon serves", Duration::from_secs(60), || {
+    eventually("another daemon serves", HANG_LIMIT, || {
         let now = property(&machine, "MainPID");
         now != stopped && now != "0" && property(&machine, "ActiveState") == "active"
     });
@@ -263,7 +262,7 @@ fn an_unresolvable_seed_delays_nothing() {
     // This is less than one question to a silent server takes.
     machine.ok("timeout 12 systemctl start p2pfs");
     machine.ok("p2pfs wait --mounted --peers 1 --file resume.pdf --timeout 12s");
-    eventually("both are named", Duration::from_secs(120), || {
+    eventually("both are named", HANG_LIMIT, || {
         let said = journal(&machine);
         said.contains("one.example:1378 does not resolve")
             && said.contains("two.example:1378 does not resolve")
@@ -286,10 +285,10 @@ fn the_journal_has_searchable_fields_and_remedies() {
         machine.ok("journalctl --sync");
         machine.ok(&format!("journalctl -q -u p2pfs -o json {fields}"))
     };
-    eventually("the fetch is told", Duration::from_secs(90), || {
+    eventually("the fetch is told", HANG_LIMIT, || {
         search(fetched).contains("DURATION_USEC")
     });
-    eventually("the peer is named", Duration::from_secs(90), || {
+    eventually("the peer is named", HANG_LIMIT, || {
         let text = search("PEER_NAME=second");
         text.contains("second is alive") && text.contains("\"PEER\"")
     });
@@ -297,7 +296,7 @@ fn the_journal_has_searchable_fields_and_remedies() {
     machine.write(EXTRA, "listen = \"127.0.0.1:1399\"\n");
     machine.ok("systemctl reload p2pfs");
     let explained = "journalctl -q -x -u p2pfs -p warning --no-pager";
-    eventually("the catalog explains", Duration::from_secs(90), || {
+    eventually("the catalog explains", HANG_LIMIT, || {
         machine
             .ok(explained)
             .contains("Changed settings need a restart")
@@ -372,7 +371,7 @@ fn folder_unmounted_by_hand_is_mounted_again_by_the_command_that_status_names() 
     let expect = |command: &str| {
         machine.ok("umount /mnt/p2p && systemctl start p2pfs");
         let named = format!("unmounted by hand; to mount it again: {command}\"");
-        eventually("status names the command", Duration::from_secs(60), || {
+        eventually("status names the command", HANG_LIMIT, || {
             machine.ok("p2pfs status --json").contains(&named)
         });
         let checkup = machine.sh("p2pfs doctor --json").text();
@@ -422,17 +421,13 @@ mod automount {
             let loud = machine.ok("journalctl -q -u p2pfs -p warning..emerg -o cat || true");
             assert_eq!(loud, "", "the journal has warnings");
             machine.ok("systemctl stop p2pfs");
-            eventually(
-                "the automount point waits again",
-                Duration::from_secs(90),
-                || {
-                    machine
-                        .sh("systemctl is-active mnt-p2p.mount")
-                        .text()
-                        .trim()
-                        == "inactive"
-                },
-            );
+            eventually("the automount point waits again", HANG_LIMIT, || {
+                machine
+                    .sh("systemctl is-active mnt-p2p.mount")
+                    .text()
+                    .trim()
+                    == "inactive"
+            });
         }
     }
 }

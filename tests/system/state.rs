@@ -1,7 +1,5 @@
 //! The daemon's state while its disk is full.
 
-use std::time::Duration;
-
 use macro_rules_attribute::apply;
 
 use super::service::{EXTRA, SystemdBox, boot_cluster, booted_systemd, property, start};
@@ -44,7 +42,7 @@ fn after_a_full_disk_the_state_is_stored_again_and_the_warning_ends() {
     // State stored since then is loaded without a warning.
     let pid = property(&machine, "MainPID");
     machine.ok(&format!("kill -9 {pid}"));
-    eventually("the next daemon serves", Duration::from_secs(60), || {
+    eventually("the next daemon serves", HANG_LIMIT, || {
         property(&machine, "MainPID") != pid && property(&machine, "ActiveState") == "active"
     });
     machine.ok("p2pfs wait --mounted --file 3000 --timeout 30s");

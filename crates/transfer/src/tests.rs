@@ -20,7 +20,7 @@ pub(crate) use p2pfs_types::digest::sample::Content;
 use p2pfs_types::extent::ByteRange;
 
 /// Longer than anything here takes. A test waits for it only if it fails.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(400);
 
 pub(crate) struct TestCache {
     pub cache: Cache,

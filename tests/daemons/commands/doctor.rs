@@ -2,7 +2,6 @@
 //! the remedies that it names.
 
 use std::fs;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 use serde_json::Value;
@@ -157,9 +156,7 @@ fn doctor_distinguishes_closed_silent_foreign_and_unknown_seeds() {
             .to_string()
             .contains(text)
     };
-    eventually("status warns", Duration::from_secs(60), || {
-        said("refuses connections")
-    });
+    eventually("status warns", HANG_LIMIT, || said("refuses connections"));
     assert!(said("start p2pfs there"));
     let log = node.stop().stderr;
     assert!(log.contains("refuses connections"), "{log}");
@@ -181,7 +178,7 @@ fn doctor_lists_unshared_files_with_a_remedy() {
     let share = node.share.to_str().unwrap();
     let moved = node.home.join("elsewhere");
     fs::rename(share, &moved).unwrap();
-    eventually("the share is gone", Duration::from_secs(90), || {
+    eventually("the share is gone", HANG_LIMIT, || {
         checkup = doctor(&node).1;
         checks(&checkup, "share ")[0]["state"] == "failed"
     });

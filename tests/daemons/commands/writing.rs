@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 use rustix::fs::StatVfsMountFlags;
@@ -22,9 +21,7 @@ fn is_read_only(node: &Node) -> bool {
 
 fn wait_for_read_only(node: &Node, wanted: bool) {
     let what = format!("the mount to be read-only: {wanted}");
-    eventually(&what, Duration::from_secs(60), || {
-        is_read_only(node) == wanted
-    });
+    eventually(&what, HANG_LIMIT, || is_read_only(node) == wanted);
 }
 
 fn folders(node: &Node) -> Vec<Value> {
@@ -200,7 +197,7 @@ fn file_written_in_the_mount_is_in_the_folder_and_replaces_that_of_an_open_share
     fs::write(two.mounted("resume.pdf"), b"of two").unwrap();
     assert_eq!(fs::read(dirs[1].join("resume.pdf")).unwrap(), b"of two");
     for node in [&one, &two] {
-        eventually("the new version", Duration::from_secs(60), || {
+        eventually("the new version", HANG_LIMIT, || {
             fs::read(node.mounted("resume.pdf")).is_ok_and(|bytes| bytes == b"of two")
         });
         let names = fs::read_dir(node.mounted("")).unwrap();
@@ -218,7 +215,7 @@ fn mount_stays_writable_for_an_open_file_and_becomes_read_only_after_its_close()
     wait_for_read_only(&node, false);
     let open = fs::File::create(node.mounted("open")).unwrap();
     node.cli(&["write", "off"]).expect_ok();
-    eventually("the condition", Duration::from_secs(60), || {
+    eventually("the condition", HANG_LIMIT, || {
         let told = node.cli(&["write"]).expect_ok();
         told.contains("close the files in it that are open for writing")
     });

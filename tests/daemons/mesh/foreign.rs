@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
@@ -104,7 +103,7 @@ fn we_connect_talk_and_push_to_the_foreign_peer() {
         fs::write(mine.join(name), noise(6, size)).unwrap();
     }
     lab.node.cli(&["send", mine.to_str().unwrap()]).expect_ok();
-    let ended = foreign.finish(Duration::from_secs(90)).expect_ok();
+    let ended = foreign.finish(HANG_LIMIT).expect_ok();
     assert!(ended.contains("hello bob"), "{ended}");
     assert_eq!(names_in(&folder), ["a", "b", "c"]);
     assert!(fs::read(folder.join("c")).unwrap() == noise(6, 64 << 20));

@@ -1,7 +1,6 @@
 //! Peers that break the rules: the node keeps answering, and names them.
 
 use std::fs;
-use std::time::Duration;
 
 use macro_rules_attribute::apply;
 
@@ -196,7 +195,7 @@ fn a_peer_that_never_reads_delays_no_other_and_is_named() {
     let sent = start(&mut lab.node.cli_command(&["send", file.to_str().unwrap()]));
     eventually("bob has it", HANG_LIMIT, || bob.files().len() == 1);
     assert_eq!(lab.node.cli(&["say", "hi"]).status.code(), Some(0));
-    let ended = sent.finish(Duration::from_secs(90));
+    let ended = sent.finish(HANG_LIMIT);
     assert_eq!(ended.status.code(), Some(1));
     assert!(
         ended.stderr.contains("deaf did not take"),

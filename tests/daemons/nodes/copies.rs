@@ -8,7 +8,7 @@ use std::process::Command;
 
 use macro_rules_attribute::apply;
 
-use super::{NEEDS, SECOND};
+use super::NEEDS;
 use crate::support::content::{hash_of, names_below, noise, write_noise};
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -105,7 +105,7 @@ fn a_file_read_to_its_end_stays_readable_without_its_node() {
     nodes[1].wait_for_file("unread.bin");
     assert_eq!(fs::read(nodes[1].mounted("kept.bin")).unwrap(), bytes);
     nodes[0].kill();
-    eventually("the unread file leaves the listing", 60 * SECOND, || {
+    eventually("the unread file leaves the listing", HANG_LIMIT, || {
         !nodes[1].mounted("unread.bin").exists()
     });
     assert_eq!(fs::read(nodes[1].mounted("kept.bin")).unwrap(), bytes);
@@ -126,7 +126,7 @@ fn a_copy_continues_when_one_of_its_holders_is_killed() {
             .arg(nodes[2].mounted("film.bin"))
             .arg(&copy),
     );
-    eventually("the copy has begun", 60 * SECOND, || {
+    eventually("the copy has begun", HANG_LIMIT, || {
         fs::metadata(&copy).is_ok_and(|meta| meta.len() > 1 << 20)
     });
     nodes[0].kill();
@@ -150,7 +150,7 @@ fn a_copy_whose_only_holder_dies_ends_in_an_error() {
             .arg(nodes[1].mounted("film.bin"))
             .arg(&copy),
     );
-    eventually("the copy has begun", 60 * SECOND, || {
+    eventually("the copy has begun", HANG_LIMIT, || {
         fs::metadata(&copy).is_ok_and(|meta| meta.len() > 1 << 20)
     });
     nodes[0].kill();

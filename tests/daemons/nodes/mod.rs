@@ -49,7 +49,7 @@ fn each_mount_lists_the_union_of_what_all_nodes_share() {
     .map(PathBuf::from)
     .collect();
     for node in &nodes {
-        eventually("the union is listed", 60 * SECOND, || {
+        eventually("the union is listed", HANG_LIMIT, || {
             names_below(&node.mount) == union
         });
         assert_eq!(fs::read(node.mounted("resume.pdf")).unwrap(), b"the first");
@@ -57,7 +57,7 @@ fn each_mount_lists_the_union_of_what_all_nodes_share() {
             fs::read(node.mounted("photos/2026/sea.jpg")).unwrap(),
             b"the second"
         );
-        eventually("the executable bit is seen", 60 * SECOND, || {
+        eventually("the executable bit is seen", HANG_LIMIT, || {
             fs::metadata(node.mounted("bin/run.sh"))
                 .unwrap()
                 .permissions()
@@ -96,7 +96,7 @@ fn names_are_bytes_and_are_preserved() {
         fs::write(&path, name).unwrap();
     }
     let expected = names_below(&nodes[0].share);
-    eventually("all odd names are listed", 60 * SECOND, || {
+    eventually("all odd names are listed", HANG_LIMIT, || {
         names_below(&nodes[1].mount) == expected
     });
     for name in &odd {
@@ -112,11 +112,11 @@ fn a_change_in_a_share_is_seen_on_every_mount() {
     let seen = nodes[1].mounted("note.txt");
     assert!(!seen.exists());
     nodes[0].write("note.txt", b"first");
-    eventually("the new file appears", 60 * SECOND, || seen.exists());
+    eventually("the new file appears", HANG_LIMIT, || seen.exists());
     assert_eq!(fs::read(&seen).unwrap(), b"first");
     let old_inode = fs::metadata(&seen).unwrap().ino();
     nodes[0].write("note.txt", b"second, longer");
-    eventually("the new content appears", 60 * SECOND, || {
+    eventually("the new content appears", HANG_LIMIT, || {
         fs::read(&seen).is_ok_and(|bytes| bytes == b"second, longer")
     });
     assert_ne!(fs::metadata(&seen).unwrap().ino(), old_inode);
@@ -125,11 +125,11 @@ fn a_change_in_a_share_is_seen_on_every_mount() {
         nodes[0].share.join("moved.txt"),
     )
     .unwrap();
-    eventually("the move is seen", 60 * SECOND, || {
+    eventually("the move is seen", HANG_LIMIT, || {
         !seen.exists() && nodes[1].mounted("moved.txt").exists()
     });
     fs::remove_file(nodes[0].share.join("moved.txt")).unwrap();
-    eventually("the removal is seen", 60 * SECOND, || {
+    eventually("the removal is seen", HANG_LIMIT, || {
         names_below(&nodes[1].mount).is_empty()
     });
 }
@@ -161,7 +161,7 @@ fn private_files_stay_private() {
     nodes[0].write("public.txt", b"ours");
     nodes[1].wait_for_file("public.txt");
     assert_eq!(names_below(&nodes[1].mount), [PathBuf::from("public.txt")]);
-    eventually("the share says what it left out", 60 * SECOND, || {
+    eventually("the share says what it left out", HANG_LIMIT, || {
         nodes[0]
             .cli(&["share", "--json"])
             .expect_ok()
@@ -170,7 +170,7 @@ fn private_files_stay_private() {
     set_mode(&private, 0o644);
     nodes[1].wait_for_file("private.txt");
     set_mode(&private, 0o640);
-    eventually("it is withdrawn", 60 * SECOND, || {
+    eventually("it is withdrawn", HANG_LIMIT, || {
         !nodes[1].mounted("private.txt").exists()
     });
 }
@@ -192,7 +192,7 @@ fn the_hidden_status_file_equals_the_commands_output() {
         (&said["node"], &said["pid"])
     );
     node.write("file", b"bytes");
-    eventually("what changes is in it soon", 60 * SECOND, || {
+    eventually("what changes is in it soon", HANG_LIMIT, || {
         let said = node.cli(&["status", "--json"]).expect_json();
         said["namespace"]["entries"] == 1 && status(&hidden())["namespace"] == said["namespace"]
     });
@@ -218,7 +218,7 @@ fn two_hard_links_are_two_files_fetched_once() {
     };
     assert_eq!(cached(), "0");
     assert_eq!(fs::read(&first).unwrap(), noise(1, 300_000));
-    eventually("what the one brought, the other has", 60 * SECOND, || {
+    eventually("what the one brought, the other has", HANG_LIMIT, || {
         cached() == "300000"
     });
 }
@@ -261,11 +261,11 @@ fn blocks_show_cached_bytes_and_are_never_zero() {
         blocks()
     );
     fs::read(&seen).unwrap();
-    eventually("all blocks are counted", 60 * SECOND, || {
+    eventually("all blocks are counted", HANG_LIMIT, || {
         blocks() * 512 >= 4 << 20
     });
     // The kernel reports a close shortly after it.
-    eventually("no block is counted", 60 * SECOND, || {
+    eventually("no block is counted", HANG_LIMIT, || {
         nodes[1].cli(&["cache", "clear"]).expect_ok();
         blocks() < 100
     });

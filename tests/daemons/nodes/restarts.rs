@@ -8,7 +8,7 @@ use std::thread;
 
 use macro_rules_attribute::apply;
 
-use super::{NEEDS, SECOND};
+use super::NEEDS;
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -82,7 +82,7 @@ fn after_a_kill_cached_files_are_checked_again() {
     nodes[1].kill();
     nodes[1].damage_cached(&bytes, 1 << 20);
     nodes[1].launch();
-    eventually("the wrong bytes are found", 60 * SECOND, || {
+    eventually("the wrong bytes are found", HANG_LIMIT, || {
         let status = nodes[1].cli(&["status", "--json"]).expect_json();
         status["warnings"].to_string().contains("wrong")
     });
@@ -149,7 +149,7 @@ fn inode_numbers_survive_a_restart_of_the_daemon() {
     assert!(before.iter().all(Option::is_some));
     nodes[1].stop();
     nodes[1].launch();
-    eventually("the same again", 60 * SECOND, || {
+    eventually("the same again", HANG_LIMIT, || {
         numbers(&nodes[1]) == before
     });
 }

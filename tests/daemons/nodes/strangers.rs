@@ -5,7 +5,7 @@ use std::fs;
 
 use macro_rules_attribute::apply;
 
-use super::{NEEDS, SECOND, listener};
+use super::{NEEDS, listener};
 use crate::support::content::{names_below, noise};
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -144,7 +144,7 @@ fn garbage_on_both_ports_changes_nothing() {
         b"\xff\xff\xff\xff",
     ] {
         let mut tcp = std::net::TcpStream::connect(nodes[0].address).unwrap();
-        tcp.set_read_timeout(Some(60 * SECOND)).unwrap();
+        tcp.set_read_timeout(Some(HANG_LIMIT)).unwrap();
         let _ = tcp.write_all(first);
         let _ = tcp.write_all(&noise(9, 100_000));
         let mut answer = Vec::new();

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use macro_rules_attribute::apply;
 
-use super::{NEEDS, SECOND};
+use super::NEEDS;
 use crate::support::content::{names_below, noise};
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -32,7 +32,7 @@ fn an_old_version_stays_readable_through_an_open_file() {
         nodes[0].share.join("changing.bin"),
     )
     .unwrap();
-    eventually("the new version is seen", 60 * SECOND, || {
+    eventually("the new version is seen", HANG_LIMIT, || {
         fs::metadata(&seen).is_ok_and(|meta| meta.len() == new.len() as u64)
     });
     let mut bytes = Vec::new();
@@ -64,7 +64,7 @@ fn a_replaced_version_without_holders_is_estale_and_the_name_shows_the_new_one()
     holder.stop();
     holder.write("changing.bin", b"the new one");
     holder.launch();
-    eventually("the new version is seen", 60 * SECOND, || {
+    eventually("the new version is seen", HANG_LIMIT, || {
         fs::read(&seen).is_ok_and(|bytes| bytes == b"the new one")
     });
     open.read_exact_at(&mut start, 0).unwrap();
@@ -73,7 +73,7 @@ fn a_replaced_version_without_holders_is_estale_and_the_name_shows_the_new_one()
     let lost = open.read_at(&mut start, 60 << 20);
     assert_eq!(lost.unwrap_err().raw_os_error(), Some(libc::ESTALE));
     let took = begun.elapsed();
-    assert!(took < 60 * SECOND, "not by the deadline: {took:?}");
+    assert!(took < HANG_LIMIT, "not by the deadline: {took:?}");
     assert_eq!(fs::read(&seen).unwrap(), b"the new one");
 }
 
@@ -85,7 +85,7 @@ fn conflicting_versions_are_listed_side_by_side() {
     nodes[2].wait_for_file("plan.txt");
     nodes[1].write("plan.txt", b"newer");
     for node in &nodes {
-        eventually("both versions are listed", 60 * SECOND, || {
+        eventually("both versions are listed", HANG_LIMIT, || {
             names_below(&node.mount) == ["plan.txt", "plan~one.txt"].map(PathBuf::from)
         });
         assert_eq!(fs::read(node.mounted("plan.txt")).unwrap(), b"newer");
@@ -139,12 +139,12 @@ fn conflict_names_are_equal_everywhere_and_hide_nothing() {
     ];
     expected.sort_unstable();
     for node in [&first, &second, &reader] {
-        eventually("each version has its name", 60 * SECOND, || {
+        eventually("each version has its name", HANG_LIMIT, || {
             let names = names_below(&node.mount);
             names == expected.map(|it| PathBuf::from(it.0))
         });
         for (name, bytes) in expected {
-            eventually("and its bytes", 60 * SECOND, || {
+            eventually("and its bytes", HANG_LIMIT, || {
                 fs::read(node.mounted(name)).is_ok_and(|read| read == bytes)
             });
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use macro_rules_attribute::apply;
 
-use super::{NEEDS, SECOND};
+use super::NEEDS;
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -26,7 +26,7 @@ fn a_blocked_reader_ends_at_once_on_ctrl_c() {
     nodes[1].wait_for_file("far.bin");
     nodes[0].signal(libc::SIGSTOP);
     let reader = start(Command::new("cat").arg(nodes[1].mounted("far.bin")));
-    eventually("the read waits", 60 * SECOND, || {
+    eventually("the read waits", HANG_LIMIT, || {
         let status = nodes[1].cli(&["status", "--json"]).expect_json();
         status["waiting_reads"]
             .as_u64()
@@ -76,7 +76,7 @@ fn readers_of_every_kind_end_at_once_on_ctrl_c() {
     ] {
         for round in 0..ROUNDS {
             let mut reader = start(command);
-            eventually("the reader waits", 60 * SECOND, || {
+            eventually("the reader waits", HANG_LIMIT, || {
                 assert!(reader.is_running(), "{command:?} ended by itself");
                 waits_for_the_mount(&reader)
             });
@@ -113,22 +113,19 @@ fn names_and_attributes_never_wait_for_silent_or_dead_peers() {
     let [near, mut far] = nodes;
     let ask_all = |state: &str| {
         let reader = start(Command::new("cat").arg(near.mounted("far.bin")));
-        // A busy machine may stall once. A call that waits for a peer stalls each time.
-        let mut slow = Vec::new();
+        let begun = Instant::now();
+        // If each round waited for a peer for a second, they would exceed the limit together.
         for number in 0..500 {
             let name = ["near", "far"][number % 2];
             let file = near.mounted(&format!("{name}/f{}", number % 50));
-            let begun = Instant::now();
             let _ = fs::read_dir(near.mounted(name)).map(Iterator::count);
             let _ = fs::metadata(&file);
             let _ = rustix::fs::getxattr(&file, "user.p2pfs.holders", &mut [0; 256]);
             let _ = fs::read_link(near.mounted(&format!("{name}/link")));
             let _ = fs::metadata(near.mounted(&format!("absent-{number}")));
             rustix::fs::statvfs(&near.mount).unwrap();
-            let took = begun.elapsed();
-            slow.extend((took >= 2 * SECOND).then_some(took));
         }
-        assert!(slow.len() < 5, "{slow:?}, {state}");
+        assert!(begun.elapsed() < HANG_LIMIT, "they waited: {state}");
         reader.signal(libc::SIGKILL);
         assert!(reader.end_within(AT_ONCE).1, "{state}");
     };
@@ -137,7 +134,7 @@ fn names_and_attributes_never_wait_for_silent_or_dead_peers() {
     far.signal(libc::SIGCONT);
     far.kill();
     ask_all("every peer dead");
-    eventually("their names leave", 60 * SECOND, || {
+    eventually("their names leave", HANG_LIMIT, || {
         !near.mounted("far/f49").exists()
     });
     ask_all("every peer given up");

@@ -46,7 +46,7 @@ fn a_budget_is_respected_and_slows_no_other_program() {
     // A cached file is not slowed.
     world.set_budget("slow-reader", 64 << 10);
     let again = start(Command::new(&program).arg(&path));
-    assert!(again.finish(60 * SECOND).stdout == bytes);
+    assert!(again.finish(HANG_LIMIT).stdout == bytes);
     world.configure("");
 }
 

@@ -100,7 +100,7 @@ impl World {
     /// Waits until the process is delayed by its budget.
     #[track_caller]
     fn wait_for_delay(&self, pid: u32) {
-        eventually("it waits for its budget", 60 * SECOND, || {
+        eventually("it waits for its budget", HANG_LIMIT, || {
             let readers = self.top()["readers"].as_array().unwrap().clone();
             let slow = readers.into_iter().find(|it| it["pid"] == pid);
             slow.is_some_and(|it| it["waiting"]["waiting_for"] == "budget")
@@ -129,7 +129,7 @@ impl World {
         let text = format!("{SHORT_DEADLINE}{rules}[cache]\nsize = '{size_bytes}B'\n");
         fs::write(self.reader.home.join("p2pfs.toml"), text).unwrap();
         self.reader.signal(libc::SIGHUP);
-        eventually("the configuration is read again", 60 * SECOND, || {
+        eventually("the configuration is read again", HANG_LIMIT, || {
             self.top()["cache"]["budget_bytes"] == size_bytes
         });
     }

@@ -8,7 +8,7 @@ use std::{fs, io};
 use macro_rules_attribute::apply;
 use rustix::fs::{Mode, OFlags};
 
-use super::{MIB, NEEDS, SECOND, own_name};
+use super::{MIB, NEEDS, own_name};
 use crate::support::content::noise;
 use crate::support::daemon::*;
 use crate::support::process::*;
@@ -32,7 +32,7 @@ impl Kept {
         let mut broker = program();
         broker.arg("mount-broker").arg("--socket").arg(&socket);
         let broker = start(broker.arg("--allow").arg(&mount));
-        eventually("the broker listens", 90 * SECOND, || {
+        eventually("the broker listens", HANG_LIMIT, || {
             connected(&socket).is_ok()
         });
         let reader = cluster.start_with(NodeOptions {

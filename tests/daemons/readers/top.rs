@@ -25,7 +25,7 @@ fn top_names_a_reader_with_its_file_while_it_waits() {
     let held = world.author.hold();
     let read = || start(Command::new(&program).arg(&path));
     let (mut running, mut waiting) = (read(), None);
-    eventually("the reader is seen to wait", 60 * SECOND, || {
+    eventually("the reader is seen to wait", HANG_LIMIT, || {
         // The short deadline may pass before `top` runs.
         if !running.is_running() {
             running = read();
@@ -72,7 +72,7 @@ fn top_shows_what_came_from_the_cache_and_from_others() {
     let read = run(Command::new(&program).arg(&path));
     assert!(read.stdout == bytes);
     // The close and the last cached bytes may follow the end of the program.
-    eventually("all is cached, and closed", 60 * SECOND, || {
+    eventually("all is cached, and closed", HANG_LIMIT, || {
         let reader = world.reader_named("cold-reader").unwrap();
         file_of(&reader, "origin.bin")["open"] == 0
             && fs::metadata(&path).unwrap().blocks() * 512 >= bytes.len() as u64
@@ -109,9 +109,9 @@ fn top_has_one_rate_for_one_transfer_and_its_holder_counts_the_same_bytes() {
     let size = 3 * MIB as u64;
     let grown = |before: [u64; 2]| before.map(|bytes| bytes + size);
     let mut tries = 0;
-    eventually("top shows the transfer", 60 * SECOND, || {
+    eventually("top shows the transfer", HANG_LIMIT, || {
         // Other tests have other transfers, with other rates.
-        eventually("top shows no bytes of others", 60 * SECOND, || {
+        eventually("top shows no bytes of others", HANG_LIMIT, || {
             rates(&world.top()) == [0, 0]
         });
         tries += 1;
@@ -122,7 +122,7 @@ fn top_has_one_rate_for_one_transfer_and_its_holder_counts_the_same_bytes() {
         assert!(run(Command::new(&program).arg(&path)).stdout == bytes);
         let top = world.top();
         assert_eq!(received(&top), grown(received_before), "{top}");
-        eventually("the holder has counted the bytes", 60 * SECOND, || {
+        eventually("the holder has counted the bytes", HANG_LIMIT, || {
             sent() == grown(sent_before)
         });
         let shown = |list: &str, has: &dyn Fn(&Value) -> bool| {
@@ -194,7 +194,7 @@ fn the_live_view_draws_ends_and_restores_the_terminal() {
             unsafe { libc::kill(child.id() as i32, signal) };
         }
         let mut status = None;
-        eventually(how, 60 * SECOND, || {
+        eventually(how, HANG_LIMIT, || {
             status = child.try_wait().unwrap();
             status.is_some()
         });

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use macro_rules_attribute::apply;
 
-use super::{NEEDS, SECOND, activity, count, world};
+use super::{NEEDS, activity, count, world};
 use crate::support::daemon::*;
 use crate::support::process::*;
 use crate::support::promise::promise;
@@ -26,7 +26,7 @@ fn has_passthrough(node: &Node) -> bool {
 }
 
 fn wait_until_closed(node: &Node) {
-    eventually("all files are closed", 60 * SECOND, || {
+    eventually("all files are closed", HANG_LIMIT, || {
         let status = node.cli(&["status", "--json"]).expect_json();
         status["open_versions"] == 0
     });
@@ -86,7 +86,7 @@ fn an_own_file_is_read_by_the_kernel_directly_and_is_live() {
     let staging = world.author.home.join("own.log");
     fs::write(&staging, "another\n").unwrap();
     fs::rename(&staging, &own).unwrap();
-    eventually("the replacement is read", 60 * SECOND, || {
+    eventually("the replacement is read", HANG_LIMIT, || {
         fs::read(&seen).is_ok_and(|bytes| bytes == b"another\n")
     });
     let mut old = [0; 8];

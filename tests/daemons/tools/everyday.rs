@@ -80,11 +80,11 @@ fn terminal_vim_and_less_start_and_end() {
                 }
             }
         });
-        let came = shown.recv_timeout(60 * SECOND);
+        let came = shown.recv_timeout(HANG_LIMIT);
         // Each program takes one of these as its quit command.
         let _ = keys.write_all(b"q\x1b:q!\r");
         drop(keys);
-        eventually("the viewer goes", 60 * SECOND, || {
+        eventually("the viewer goes", HANG_LIMIT, || {
             terminal.try_wait().unwrap().is_some()
         });
         reader.join().unwrap();
@@ -231,7 +231,7 @@ fn append(path: &Path, line: &str) {
 
 #[track_caller]
 fn expect_line(lines: &mpsc::Receiver<String>, wanted: &str) {
-    while let Ok(line) = lines.recv_timeout(60 * SECOND) {
+    while let Ok(line) = lines.recv_timeout(HANG_LIMIT) {
         if line == wanted {
             return;
         }
@@ -256,7 +256,7 @@ fn tail_follows_what_another_node_appends() {
         expect_line(&lines, added);
     }
     tail.signal(libc::SIGTERM);
-    tail.finish(60 * SECOND);
+    tail.finish(HANG_LIMIT);
     // On the node that shares it, it is the same file.
     let mut tail = Command::new("tail");
     tail.args(["-n", "1", "-f", "-s", "0.1"]);
@@ -265,7 +265,7 @@ fn tail_follows_what_another_node_appends() {
     append(&source, "four");
     expect_line(&lines, "four");
     tail.signal(libc::SIGTERM);
-    tail.finish(60 * SECOND);
+    tail.finish(HANG_LIMIT);
 }
 
 #[apply(promise)]

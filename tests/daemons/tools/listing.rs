@@ -8,7 +8,7 @@ use std::process::Command;
 
 use macro_rules_attribute::apply;
 
-use super::{MANY, NEEDS, SECOND, count, world};
+use super::{MANY, NEEDS, count, world};
 use crate::support::content::{hash_of, names_below};
 use crate::support::process::*;
 use crate::support::promise::promise;
@@ -54,7 +54,7 @@ fn du_counts_what_is_cached_and_apparent_sizes_what_is_shared() {
     assert_eq!(du(&["-B512"]), 1, "nothing is cached, and it is no hole");
     assert_eq!(du(&["--apparent-size", "-B1"]), 3_000_000);
     fs::read(world.seen("du.bin")).unwrap();
-    eventually("what was read is counted", 60 * SECOND, || {
+    eventually("what was read is counted", HANG_LIMIT, || {
         du(&["-B512"]) == 3_000_000u64.div_ceil(512)
     });
 }
@@ -170,7 +170,7 @@ fn a_long_listing_has_each_lasting_name_once_during_changes() {
         assert!(stays.is_subset(&unique), "no name that stays is missing");
         comers.extend(unique.difference(&stays).cloned());
     }
-    eventually("the last to come is listed", 60 * SECOND, || {
+    eventually("the last to come is listed", HANG_LIMIT, || {
         seen.join("comes-11").exists() && !seen.join("comes-8").exists()
     });
     let last = names_below(&seen);

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use macro_rules_attribute::apply;
 
-use super::{NEEDS, SECOND, world};
+use super::{NEEDS, world};
 use crate::support::process::*;
 use crate::support::promise::promise;
 
@@ -82,7 +82,7 @@ fn read_locks_work_among_local_programs() {
     two.lock_shared().unwrap();
     assert!(two.try_lock().is_err(), "the other still reads");
     drop(one);
-    eventually("the lock goes with its file", 60 * SECOND, || {
+    eventually("the lock goes with its file", HANG_LIMIT, || {
         two.try_lock().is_ok()
     });
 }
@@ -196,7 +196,7 @@ fn a_thumbnailer_gets_only_cached_bytes() {
     };
     configure("[readers]\ncached_only = []\n");
     let unlisted = world.seen("unlisted.bin");
-    eventually("whom nobody lists is served", 60 * SECOND, || {
+    eventually("whom nobody lists is served", HANG_LIMIT, || {
         run(Command::new(&thumbnailer).arg(&unlisted))
             .status
             .success()

@@ -40,7 +40,7 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
 /// Far longer than any step takes, so that only a failure reaches it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(400);
 /// Short, so that the tests run fast. No test depends on its length.
 const QUIET: Duration = Duration::from_millis(100);
 

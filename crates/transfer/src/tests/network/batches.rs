@@ -264,17 +264,22 @@ async fn a_holder_killed_in_mid_batch_costs_its_readers_nothing() {
     }
 }
 
+/// Returns limits of a node that gives no unanswered question up within a test.
+fn patient() -> PeerLimits {
+    let mut limits = PeerLimits::default();
+    limits.times.unanswered_after = LONG * 10;
+    limits
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_does_not_wait_long_for_a_missing_batch() {
     let cluster = Cluster::new();
     let contents = small_files(8);
     let (_node, mut questions) = deaf_to_batches(&cluster, &contents);
-    let reader = reader(&cluster, &[&_node], &contents, PeerLimits::default());
+    let reader = reader(&cluster, &[&_node], &contents, patient());
     reader.batches.ask(&all_of(&contents));
     let _unanswered = questions.recv().await.unwrap();
-    let begun = Instant::now();
     reader.read_all(&contents[..1]).await;
-    assert!(begun.elapsed() < PeerLimits::default().times.unanswered_after);
     let others = contents[1..].iter();
     assert!(
         others
@@ -319,12 +324,12 @@ async fn a_batch_awaited_in_vain_is_cancelled() {
     let cluster = Cluster::new();
     let contents = small_files(8);
     let (node, mut questions) = deaf_to_batches(&cluster, &contents);
-    let reader = reader(&cluster, &[&node], &contents, PeerLimits::default());
+    let reader = reader(&cluster, &[&node], &contents, patient());
     reader.batches.ask(&all_of(&contents));
     let unanswered = questions.recv().await.unwrap();
     let taken_back = unanswered.reply.unwanted();
     reader.read_all(&contents[..1]).await;
-    let soon = tokio::time::timeout(LONG / 20, taken_back).await;
+    let soon = tokio::time::timeout(LONG, taken_back).await;
     assert!(soon.is_ok(), "it comes still");
 }
 
@@ -335,15 +340,15 @@ async fn a_cancelled_batch_does_not_count_against_a_limit() {
     let (node, mut questions) = deaf_to_batches(&cluster, &contents);
     let reader = reader(&cluster, &[&node], &contents, PeerLimits::default());
     let limit = reader.fetcher.download();
-    // the batch is paid for in two minutes, and the read of its first file at once
-    limit.set(Some(64));
+    // the batch is paid for in more than the test's patience, and the read of its first file at once
+    limit.set(Some(1));
     reader.batches.ask(&all_of(&contents));
     let _unanswered = questions.recv().await.unwrap();
     assert!(!limit.pass_at_once(1, false));
     reader.read_all(&contents[..1]).await;
     let begun = Instant::now();
     while !limit.pass_at_once(1, false) {
-        assert!(begun.elapsed() < LONG / 6, "the batch is paid for");
+        assert!(begun.elapsed() < LONG, "the batch is paid for");
         tokio::task::yield_now().await;
     }
 }
