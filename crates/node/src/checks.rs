@@ -1,9 +1,10 @@
 //! Checks at the start of a node: the cache after an unclean stop, the clock, the secret.
 
 use std::ops::ControlFlow;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::conditions::{Condition, Finding};
 use super::events::EventLog;
@@ -43,26 +44,38 @@ pub(super) fn drop_marks(
 }
 
 /// Starts a thread that verifies the files of the cache that were not checked since an unclean stop
-/// or have pages in doubt. After each step the thread sleeps as long as the step took, so it uses
-/// at most half of the disk's time. If it cannot be started, these files stay unverified.
-pub(super) fn check_cache(cache: Cache, stopping: watch::Receiver<bool>) {
-    if cache.unverified().is_empty() {
-        return;
-    }
+/// or have pages in doubt, and then all complete files again and again until the node stops. After
+/// each step of the first check the thread sleeps as long as the step took, so it uses at most half
+/// of the disk's time. If it cannot be started, no file is verified. Returns a receiver that fails
+/// when the thread has ended and no longer has the cache.
+pub(super) fn check_cache(
+    cache: Cache,
+    mut stopping: watch::Receiver<bool>,
+) -> oneshot::Receiver<()> {
+    let (ended, end) = oneshot::channel();
+    let (running, stop) = std::sync::mpsc::channel::<()>();
+    tokio::spawn(async move {
+        let _stopped_or_dropped = stopping.wait_for(|stopped| *stopped).await;
+        drop(running);
+    });
     let check = move || {
+        let wait = |pause| match stop.recv_timeout(pause) {
+            Err(RecvTimeoutError::Timeout) => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        };
         let mut begun = Instant::now();
         cache.verify_unverified(|_| {
-            std::thread::sleep(begun.elapsed());
+            let next = wait(begun.elapsed());
             begun = Instant::now();
-            if *stopping.borrow() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            next
         });
+        cache.verify_continually(wait);
+        drop(cache);
+        drop(ended);
     };
     let thread = std::thread::Builder::new().name("cache-check".to_owned());
     let _detached = thread.spawn(check);
+    end
 }
 
 /// Warns about a wrong clock, about a dropped secret of an earlier version, about state that could

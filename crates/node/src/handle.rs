@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::NodeError;
@@ -59,6 +59,8 @@ pub(super) struct LoopControl {
     pub(super) unstored: Arc<Mutex<Option<StoreError>>>,
     /// The mDNS announcement of this node, withdrawn when the node stops.
     pub(super) lan: Mutex<Option<Lan>>,
+    /// Fails when the thread that checks the cache has ended.
+    pub(super) cache_check: Mutex<Option<oneshot::Receiver<()>>>,
     /// The namespace changes, until the owner of the mount takes them.
     pub(super) changes: Option<mpsc::Receiver<Outdated>>,
 }
@@ -257,6 +259,10 @@ impl Node {
         }
         let ended = async {
             tokio::join!(self.end_loop(leave), self.withdraw_from_lan());
+            let cache_check = self.control.cache_check.lock().take();
+            if let Some(end) = cache_check {
+                let _it_only_fails = end.await;
+            }
             let shares = self.shares.set.clone();
             // The ledger reports a failed write, and the panic hook a panic.
             let _panicked = tokio::task::spawn_blocking(move || shares.store()).await;

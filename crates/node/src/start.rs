@@ -240,7 +240,7 @@ impl NodeStart {
             command_queue,
             deletion_queue,
         );
-        check_cache(self.contents.cache().clone(), stopping.clone());
+        let cache_check = check_cache(self.contents.cache().clone(), stopping.clone());
         let channels = NodeChannels {
             commands,
             deletions,
@@ -248,6 +248,7 @@ impl NodeStart {
                 stopping,
                 unstored,
                 lan: Mutex::new(lan),
+                cache_check: Mutex::new(Some(cache_check)),
                 changes: Some(changes.1),
             },
             inboxes: giving.inboxes,

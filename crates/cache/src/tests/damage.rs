@@ -5,10 +5,12 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::*;
+use crate::cache::CHECK_PAUSE;
 use crate::layout::{Layout, Paths};
 use p2pfs_types::pool::PiecePool;
 
@@ -201,6 +203,42 @@ fn verifying_finds_every_rotten_chunk_and_can_be_stopped() {
     assert_eq!(report.dropped_bytes, 65_536 + (200_000 - 196_608));
     assert!(cache.complete().is_empty());
     assert_eq!(cache.verify(|_| ControlFlow::Continue(())).dropped_bytes, 0);
+}
+
+#[test]
+fn a_byte_that_changes_on_the_disk_under_an_open_file_is_found_by_the_continual_check() {
+    let place = Place::new(8 << 20);
+    let (cache, events) = place.open();
+    let source = Source::new(1, 3_000_000);
+    let file = open_file(&cache, &source);
+    assert_eq!(source.store(&file, source.whole()), Stored::Kept);
+    let (mut rounds, mut waited) = (0, Duration::ZERO);
+    cache.verify_continually(|pause| {
+        waited += pause;
+        rounds += usize::from(pause == CHECK_PAUSE);
+        if pause == CHECK_PAUSE && rounds == 2 {
+            assert!(cache.is_complete(&source.hash()));
+            overwrite(&paths(&place, &source).data, 2_500_000, b"rot");
+        }
+        if rounds == 3 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    assert!(
+        waited >= CHECK_PAUSE * 3 + Duration::from_secs(5),
+        "{waited:?}"
+    );
+    let lost = ByteRange::new(2_490_368, 2_555_904);
+    let dropped = CacheEvent::Dropped {
+        hash: source.hash(),
+        range: lost,
+        was_complete: true,
+    };
+    assert_eq!(events.try_iter().last(), Some(dropped));
+    assert_eq!(file.missing_in(source.whole()), ExtentSet::of(lost));
+    assert!(cache.usage().damaged_at.is_some());
 }
 
 #[test]
