@@ -221,6 +221,16 @@ impl FileFetch {
         is_news
     }
 
+    /// Forgets as many holders that the catalogue does not list as new listed ones need places.
+    /// Otherwise the holders that were known first would hide all others for as long as the file is
+    /// in use.
+    pub(super) fn make_room_for(&mut self, listed: &[Listed]) {
+        for node in self.holders.displaced_by(listed) {
+            self.swarm.record_partial(&node, false);
+            self.holders.forget(&node);
+        }
+    }
+
     fn note_holder(&mut self, node: NodeId, is_news: bool) {
         if is_news {
             self.failures.ranges.clear();

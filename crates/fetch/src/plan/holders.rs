@@ -1,7 +1,7 @@
 //! The holders of one file: which ranges each has, which nodes lost the file, and when to search
 //! for more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::Listed;
@@ -9,7 +9,8 @@ use super::pause::GrowingPause;
 use p2pfs_types::extent::{ByteRange, ExtentSet};
 use p2pfs_types::id::NodeId;
 
-/// Maximum holders kept for one file. New holders beyond it are ignored.
+/// Maximum holders kept for one file. New holders beyond it are ignored, unless the catalogue lists
+/// them and not one of the known ones.
 pub const HOLDERS_MAX: usize = 64;
 /// Number of holders, full ones included, from which on a new partial holder is ignored. The
 /// remaining places are for full holders.
@@ -237,6 +238,22 @@ impl HolderSet {
             let until = now + GONE;
             self.gone.insert(node, GoneReport { until, listed_at });
         }
+    }
+
+    /// Returns as many holders that are not listed as more than [`HOLDERS_MAX`] would remain with all
+    /// listed ones.
+    pub(super) fn displaced_by(&self, listed: &[Listed]) -> Vec<NodeId> {
+        let listed: BTreeSet<_> = listed.iter().map(|it| it.node).collect();
+        let new = listed.iter().filter(|node| !self.contains(node)).count();
+        let surplus = (self.holders.len() + new).saturating_sub(HOLDERS_MAX);
+        let others = self.nodes().filter(|node| !listed.contains(node));
+        others.take(surplus).copied().collect()
+    }
+
+    /// Forgets a holder, as if it had never been known.
+    pub(super) fn forget(&mut self, node: &NodeId) {
+        self.listed.remove(node);
+        self.set(*node, None);
     }
 
     /// Returns whether a full holder recently reported the file gone.

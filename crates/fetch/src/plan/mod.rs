@@ -378,6 +378,7 @@ impl Plan {
         let Some(fetch) = self.state.files.get_mut(content) else {
             return;
         };
+        fetch.make_room_for(listed);
         for one in listed {
             fetch.add_listed_holder(now, *one);
         }

@@ -30,8 +30,8 @@ use std::time::{Duration, Instant};
 use crate::TransferError;
 use crate::plan::presence::UncachedAnswers;
 use crate::plan::{
-    DemandId, Failure, FilesToClose, FillEnd, HOLDERS_MAX, Lane, Offer, PIECE_MAX_BYTES, PeerNews,
-    Plan, PlanConfig, PlanError, PlanEvent, RECENT, RUNS_MAX, RangeRequest, RequestId,
+    DemandId, Failure, FilesToClose, FillEnd, Lane, Offer, PIECE_MAX_BYTES, PeerNews, Plan,
+    PlanConfig, PlanError, PlanEvent, RECENT, RUNS_MAX, RangeRequest, RequestId,
 };
 use p2pfs_proto::wire::native::tcp::{self, Response};
 use p2pfs_types::digest::{ContentHash, ContentKey, Verified};
@@ -218,8 +218,8 @@ impl<O: Owner> Session<O> {
         Ok(())
     }
 
-    /// Records the holders of a content that the catalogue and the cluster know. Holders beyond
-    /// [`HOLDERS_MAX`] for one size are ignored.
+    /// Records the holders of a content that the catalogue and the cluster know. At most
+    /// [`HOLDERS_MAX`] for one size are used; see [`Holder::by_turns_of_hosts`].
     pub fn record_holders(&mut self, now: Instant, hash: &ContentHash, holders: &[Holder]) {
         for content in self.sizes.of(hash) {
             let Some(file) = self.files.get_mut(&content) else {
@@ -227,11 +227,10 @@ impl<O: Owner> Session<O> {
             };
             file.looked_at = now;
             let of_size = |holder: &&Holder| holder.size_bytes == content.size_bytes;
-            let said = holders.iter().filter(of_size).take(HOLDERS_MAX);
-            let listed = said.clone().map(Holder::listed);
-            let listed: Vec<_> = listed.collect();
+            let said = Holder::by_turns_of_hosts(holders.iter().filter(of_size));
+            let listed: Vec<_> = said.iter().map(|it| it.listed()).collect();
             file.addresses
-                .extend(said.map(|holder| (holder.node, holder.address)));
+                .extend(said.iter().map(|holder| (holder.node, holder.address)));
             self.plan.record_holders(now, &content, &listed);
             let plan = &self.plan;
             file.addresses

@@ -1,14 +1,16 @@
 //! Types of the session's interface: its inputs, the data that it keeps for its owner, and its
 //! outputs.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Sources;
 use crate::TransferError;
-use crate::plan::{Decision, DemandId, Listed, RangeRequest};
+use crate::plan::{Decision, DemandId, HOLDERS_MAX, Listed, RangeRequest};
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::extent::{ByteRange, ExtentSet};
+use p2pfs_types::host::HostPrefix;
 use p2pfs_types::id::NodeId;
 
 /// Types of the owner's data that the session stores and returns with its actions.
@@ -41,6 +43,25 @@ pub struct Holder {
 }
 
 impl Holder {
+    /// Returns up to [`HOLDERS_MAX`] of the holders: one of each host, then the second of each, and so
+    /// on. In a cluster with a secret file one machine can run nodes under any number of keys, and it
+    /// must not hide the holders on other machines.
+    pub(super) fn by_turns_of_hosts<'a>(holders: impl Iterator<Item = &'a Self>) -> Vec<&'a Self> {
+        let mut counts: BTreeMap<HostPrefix, usize> = BTreeMap::new();
+        let mut turns: Vec<_> = holders
+            .map(|holder| {
+                let turn = counts
+                    .entry(HostPrefix::of(holder.address.ip()))
+                    .or_default();
+                *turn += 1;
+                (*turn, holder)
+            })
+            .collect();
+        turns.sort_by_key(|(turn, _)| *turn);
+        turns.truncate(HOLDERS_MAX);
+        turns.into_iter().map(|(_, holder)| holder).collect()
+    }
+
     /// Returns the holder as the plan records it.
     pub(super) fn listed(&self) -> Listed {
         Listed {

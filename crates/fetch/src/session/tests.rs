@@ -189,6 +189,27 @@ fn after_one_that_is_gone(then: &[u8]) -> (usize, usize, usize) {
 }
 
 #[test]
+fn holders_that_one_host_makes_up_hide_no_holder_at_another() {
+    let now = Instant::now();
+    let content = ContentKey::new(ContentHash::of(b"film"), 4 << 20);
+    let mut session = Session::<Nobody>::new(PlanConfig::default(), 1, 1 << 20);
+    read_beside(&mut session, now, content, &[]);
+    // They are known first, and have the least keys.
+    let mut holders: Vec<_> = (0..=200).map(|number| holder(number, content)).collect();
+    session.record_holders(now, &content.hash, &holders);
+    let honest = Holder {
+        address: "192.0.2.7:1378".parse().unwrap(),
+        ..holder(255, content)
+    };
+    let is_known =
+        |session: &Session<Nobody>| session.plan.files().is_holder(&content, &honest.node);
+    assert!(!is_known(&session));
+    holders.push(honest);
+    session.record_holders(now, &content.hash, &holders);
+    assert!(is_known(&session));
+}
+
+#[test]
 fn a_file_lost_by_its_holder_comes_from_a_newly_listed_one() {
     let (ends, fills, sends) = after_one_that_is_gone(&[2]);
     assert_eq!((ends, fills), (0, 0));
