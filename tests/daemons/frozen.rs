@@ -30,7 +30,11 @@ struct OnDisk {
     _mounts: [Disk; 2],
 }
 
-/// Starts the node `name` with its directory `place` (`state`, `cache` or `share`) on a disk.
+/// Place of [`start_on_disk`] for a node with its mount point on a disk.
+const MOUNT_POINT: &str = "mount-point";
+
+/// Starts the node `name` with its directory `place` (`state`, `cache` or `share`) on a disk, or with
+/// its mount point in a directory of the disk.
 fn start_on_disk(cluster: &mut Cluster, name: &str, place: &str) -> OnDisk {
     let folder = cluster.folder.path();
     let (at, disk) = (folder.join(name).join(place), folder.join("disk"));
@@ -41,8 +45,15 @@ fn start_on_disk(cluster: &mut Cluster, name: &str, place: &str) -> OnDisk {
     let bound = Disk::mount_bound(&disk, &at);
     let is_private = ["state", "cache"].contains(&place);
     set_mode(&at, if is_private { 0o700 } else { 0o755 });
+    let mut node = cluster.start(name);
+    if place == MOUNT_POINT {
+        node.stop();
+        node.mount = disk.join("mnt");
+        fs::create_dir(&node.mount).unwrap();
+        node.launch();
+    }
     OnDisk {
-        node: cluster.start(name),
+        node,
         disk,
         _mounts: [bound, mounted],
     }
@@ -189,7 +200,7 @@ fn a_killed_node_whose_expulsion_was_not_stored_never_made_it() {
 
 #[apply(promise)]
 fn a_hanging_disk_delays_no_statement_join_new_file_or_eviction() {
-    for place in ["cache", "share"] {
+    for place in ["cache", "share", MOUNT_POINT] {
         let mut cluster = Cluster::with_own_secrets();
         let one = cluster.start("one");
         let hung = start_on_disk(&mut cluster, "hung", place);
@@ -213,8 +224,17 @@ fn a_hanging_disk_delays_no_statement_join_new_file_or_eviction() {
         reader.until("the expulsion", || !of_two.exists());
         hung.node.cli(&["status"]).expect_ok();
         assert_eq!(state_of(&one, "hung"), "alive", "{place}");
-        drop(frozen);
-        resizing.finish(HANG_LIMIT).expect_ok();
+        let mut node = hung.node;
+        if place == MOUNT_POINT {
+            resizing.finish(HANG_LIMIT).expect_ok();
+            node.stop();
+            node.launch();
+            node.wait_for_file("f0");
+            drop(frozen);
+        } else {
+            drop(frozen);
+            resizing.finish(HANG_LIMIT).expect_ok();
+        }
     }
 }
 
