@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use parking_lot::Mutex;
 
-use super::inode::{DIRECTORIES, Inode, Name, Node, ROOT_INO, numbers_of_content};
+use super::inode::{DIRECTORIES, Inode, Name, Node, ROOT_INO, SALTS, numbers_of_content};
 use super::names::{self, NameRecord, ResolvedName};
 use super::traits::FileVersion;
 use p2pfs_catalogue::{RecordHandle, View};
@@ -301,17 +301,8 @@ impl InodeTable {
             _ => self.place_directory(names::parent(&inode.name)),
         };
         let last = names::last(&inode.name);
-        let mut allowed = inode.numbers().enumerate().filter(|it| may_be(it.1));
-        let before = self.kept_number(above, &last, &inode.node);
-        let before = before.filter(|number| may_be(*number));
-        let place = before.map(|number| (0, number, false));
-        let (at, number, is_new) = place.or_else(|| {
-            allowed.find_map(|(at, number)| {
-                let there = self.known.get(&number);
-                let is_it = there.is_none_or(|there| there.is(above, &last, &inode.node));
-                is_it.then_some((at, number, there.is_none()))
-            })
-        })?;
+        let (at, number) = self.number_for(above, &last, inode, may_be)?;
+        let is_new = !self.known.contains_key(&number);
         let view = said.as_ref().map_or(0, |said| said.view) as u32;
         let (what, own) = kept(inode, &last, said.map(|said| said.held));
         if !is_new {
@@ -351,6 +342,34 @@ impl InodeTable {
         if let Some(above) = self.known.get_mut(&above) {
             above.below += 1;
         }
+    }
+
+    /// Returns the number that an inode has, or the first free one of its numbers, with its place
+    /// among them. A free number before the one that the inode has stays free: the kernel knows the
+    /// inode by the one that it has.
+    fn number_for(
+        &self,
+        above: u64,
+        name: &[u8],
+        inode: &Inode,
+        may_be: impl Fn(u64) -> bool,
+    ) -> Option<(usize, u64)> {
+        let kept = self.kept_number(above, name, &inode.node);
+        if let Some(kept) = kept.filter(|number| may_be(*number)) {
+            return Some((0, kept));
+        }
+        let mut free = None;
+        for (at, number) in inode.numbers().enumerate().filter(|it| may_be(it.1)) {
+            match self.known.get(&number) {
+                Some(there) if there.is(above, name, &inode.node) => return Some((at, number)),
+                Some(_) => {}
+                None => free = free.or(Some((at, number))),
+            }
+            if free.is_some() && self.second.is_empty() {
+                break;
+            }
+        }
+        free
     }
 
     fn count(&mut self, number: u64) {
@@ -433,14 +452,13 @@ impl InodeTable {
         if let Some(kept) = self.kept_number_of(inode) {
             return Some(kept);
         }
-        for number in inode.numbers() {
-            let there = self.known.get(&number)?;
-            let is_it = there.is(there.above, &last, &inode.node);
-            if is_it && self.name_of(number).as_ref() == Some(&inode.name) {
-                return Some(number);
-            }
-        }
-        None
+        // A number may be free although the inode has a later one: another inode had it.
+        let possible = if self.second.is_empty() { 1 } else { SALTS };
+        inode.numbers().take(possible.into()).find(|number| {
+            let there = self.known.get(number);
+            let is_it = there.is_some_and(|it| it.is(it.above, &last, &inode.node));
+            is_it && self.name_of(*number).as_ref() == Some(&inode.name)
+        })
     }
 
     /// Returns the full name of a number.

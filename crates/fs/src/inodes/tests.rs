@@ -60,7 +60,7 @@ fn everything_below_a_renamed_directory_keeps_its_number() {
 }
 
 #[test]
-fn a_directory_that_is_made_again_has_another_number_until_the_former_one_is_forgotten() {
+fn a_directory_that_is_made_again_has_another_number_until_it_is_forgotten_itself() {
     let inodes = Inodes::new();
     let directory = Inode::directory(Name::Union(path("dir")));
     let former = inodes.enter(&directory);
@@ -71,7 +71,23 @@ fn a_directory_that_is_made_again_has_another_number_until_the_former_one_is_for
     assert!(!inodes.is_removed(new));
     assert_eq!(inodes.enter(&directory), new);
     assert!(inodes.forget(former, 1));
+    assert_eq!(inodes.number_of(&directory), Some(new));
+    assert_eq!(inodes.enter(&directory), new);
+    assert!(inodes.forget(new, 3));
     assert_eq!(inodes.enter(&directory), former);
+}
+
+#[test]
+fn a_directory_is_renamed_under_the_number_that_the_kernel_knows() {
+    let inodes = Inodes::new();
+    let [old, other] = ["old", "other"].map(|name| Inode::directory(Name::Union(path(name))));
+    let former = inodes.enter(&old);
+    inodes.remove(&old);
+    let new = inodes.enter(&old);
+    assert!(inodes.forget(former, 1));
+    inodes.rename(&old, ROOT_INO, &other.name);
+    assert_eq!(inodes.number_of(&other), Some(new));
+    assert_eq!(inodes.get(new).map(|inode| inode.name), Some(other.name));
 }
 
 #[test]
