@@ -380,19 +380,42 @@ impl Changes {
                 let upper = &at.folder.upper;
                 upper.rename(&at.local, &target.local).map_err(of_disk)?;
             }
-            Node::File(file) => return self.rename_others(&from, file, &to, &target),
+            Node::File(file) => {
+                let copy = self.rename_others(&from, file, &to, &target)?;
+                self.move_inode(from.path, node, new_parent, to.path, Some(copy));
+                return Ok(());
+            }
             Node::Status | Node::Foreign => return Err(FsError::NotPermitted),
         }
-        let new = Name::Union(to.path);
         if to.node == Some(Node::Directory) {
-            self.known.remove(&Inode::directory(new.clone()));
+            let replaced = Inode::directory(Name::Union(to.path.clone()));
+            self.known.remove(&replaced);
         }
-        let old = Inode {
-            name: Name::Union(from.path),
-            node,
-        };
-        self.known.rename(&old, new_parent, &new);
+        self.move_inode(from.path, node, new_parent, to.path, None);
         Ok(())
+    }
+
+    /// Gives an inode its new name, as the kernel does after a rename. `copy` is the file that the
+    /// inode stands for from now on, if it was a file of another node. Opens of that file read the
+    /// former version, so with one the inode stays what it was, and the kernel looks the name up
+    /// again before a change.
+    fn move_inode(
+        &self,
+        from: SharedPath,
+        node: Node,
+        new_parent: u64,
+        to: SharedPath,
+        copy: Option<Node>,
+    ) {
+        let name = Name::Union(from);
+        let moved = self
+            .known
+            .rename(&Inode { name, node }, new_parent, &Name::Union(to));
+        if let (Some(number), Some(copy)) = (moved, copy)
+            && !self.files.modes.is_open(number)
+        {
+            self.known.become_written(number, copy);
+        }
     }
 
     /// Changes attributes. A file of another node is copied first, unless its size becomes 0.
@@ -917,14 +940,15 @@ impl Changes {
         Ok(())
     }
 
-    /// Gives a file of another node a new name: copies it there, and deletes the former one.
+    /// Gives a file of another node a new name: copies it there, and deletes the former one. Returns
+    /// the copy.
     fn rename_others(
         &self,
         from: &ChangedName,
         file: &FileVersion,
         to: &ChangedName,
         target: &UpperPlace,
-    ) -> Result<(), FsError> {
+    ) -> Result<Node, FsError> {
         let (named, contents) = self.deletion_of(from)?;
         if file.own.is_some() {
             return Err(FsError::NotPermitted);
@@ -932,12 +956,13 @@ impl Changes {
         let _alone = self.copies.begin(&to.path);
         // The kernel does not pass the program. The copy gets the owner of the daemon.
         let caller = Caller { uid: 0, gid: 0 };
-        self.copy_to(to, file, false, target, caller)?;
-        if named == to.path {
-            // The copy is the version behind the conflict name. A deletion would hide it.
-            return Ok(());
+        let copied = self.copy_to(to, file, false, target, caller)?;
+        // If the names are the same, the copy is the version behind the conflict name, and a deletion
+        // would hide it.
+        if named != to.path {
+            self.delete(&from.path, &named, contents)?;
         }
-        self.delete(&from.path, &named, contents)
+        Ok(copied.node)
     }
 
     /// Returns the place of a link in a writable share.

@@ -126,13 +126,11 @@ impl Inodes {
     }
 
     /// Gives an inode another name, under which it keeps its number, as it does in the kernel.
-    /// `above` is the number of the new directory. Does nothing if the kernel does not know the
-    /// inode.
-    pub(crate) fn rename(&self, inode: &Inode, above: u64, name: &Name) {
+    /// `above` is the number of the new directory. Returns this number, or `None` if the kernel does
+    /// not know the inode.
+    pub(crate) fn rename(&self, inode: &Inode, above: u64, name: &Name) -> Option<u64> {
         let table = &mut *self.table.lock();
-        let Some(number) = table.number_of(inode) else {
-            return;
-        };
+        let number = table.number_of(inode)?;
         table.unkeep(number);
         let last: Box<[u8]> = names::last(name).as_ref().into();
         let known = table.known.get_mut(&number).expect("it has this number");
@@ -152,6 +150,7 @@ impl Inodes {
         if let Node::Directory = inode.node {
             table.keep_below(number);
         }
+        Some(number)
     }
 
     /// Records that a directory was removed. A new one of its name is another inode.

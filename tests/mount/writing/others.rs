@@ -1,7 +1,7 @@
 //! Changes of files of another node, which are copied before they change.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Write, read_to_string};
 use std::process::Command;
 use std::time::Instant;
 
@@ -39,6 +39,27 @@ fn another_nodes_file_is_truncated_without_its_bytes() {
     fs::write(mounted.at("dead"), b"alive").unwrap();
     expect(&mounted, "dead", b"alive");
     assert_eq!(content.stuck(), 0);
+}
+
+#[apply(promise)]
+fn a_change_after_renames_of_another_nodes_files_is_of_the_named_one() {
+    for has_reader in [false, true] {
+        each_way(|mounted| {
+            let at = |name: &str| mounted.at("others").join(name);
+            mounted.content.file("others/second", b"second".to_vec());
+            mounted.publish();
+            let reader = has_reader.then(|| File::open(at("file")).unwrap());
+            fs::rename(at("file"), at("third")).unwrap();
+            fs::rename(at("second"), at("file")).unwrap();
+            let third = File::options().write(true).open(at("third")).unwrap();
+            third.set_len(2).unwrap();
+            expect(mounted, "others/third", b"by");
+            expect(mounted, "others/file", b"second");
+            if let Some(mut reader) = reader {
+                assert_eq!(read_to_string(&mut reader).unwrap(), "bytes");
+            }
+        });
+    }
 }
 
 #[apply(promise)]
