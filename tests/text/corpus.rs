@@ -12,7 +12,7 @@ use p2pfs_legacy::wire::discovery::{
 use p2pfs_legacy::wire::mesh::{encode_chat, encode_end, encode_hello, encode_peers, encode_start};
 use p2pfs_proto::trust::{InviteToken, Ledger, NodeKey, SignedStatement};
 use p2pfs_proto::wire::native::record::{
-    EntitledReader, Entry, Fact, Head, Kind, Record, ShareIndex, SignedHead, Timestamp,
+    EntitledReader, Entry, Fact, Head, KeepOffer, Kind, Record, ShareIndex, SignedHead, Timestamp,
 };
 use p2pfs_proto::wire::native::tcp::{
     Frame, Greeting, Lane, LogPart, PackedBatch, Request, Response, SmallFile, pack_records,
@@ -143,7 +143,7 @@ fn key() -> NodeKey {
 }
 
 /// Returns the facts that releases which speak `p2pfs/3` do not know.
-fn replacements(time: Timestamp) -> [Fact; 4] {
+fn replacements(time: Timestamp) -> [Fact; 6] {
     let (share, path) = (ShareIndex(1), SharedPath::new(*b"a/b").unwrap());
     let hash = ContentHash::of(b"x");
     let entry = Entry {
@@ -167,6 +167,12 @@ fn replacements(time: Timestamp) -> [Fact; 4] {
         },
         Fact::Terms { share, open: true },
         Fact::Terms { share, open: false },
+        Fact::Keeps(KeepOffer {
+            paths: vec![SharedPath::root(), SharedPath::new(*b"docs").unwrap()],
+            all: true,
+            full: false,
+        }),
+        Fact::Keeps(KeepOffer::default()),
     ]
 }
 

@@ -178,8 +178,9 @@ pub(super) fn cost_of_own(fact: &Fact) -> Option<Cost> {
         | Fact::Terms { open: false, .. } => {
             return None;
         }
+        Fact::Keeps(offer) if offer.paths.is_empty() => return None,
         // An entry was checked before it was sealed.
-        Fact::Readers { .. } | Fact::Sealed { .. } => Cost {
+        Fact::Readers { .. } | Fact::Sealed { .. } | Fact::Keeps(_) => Cost {
             bytes: ROW_BYTES + estimated_bytes(fact) as u64,
             ..Cost::default()
         },

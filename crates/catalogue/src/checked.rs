@@ -110,7 +110,7 @@ fn is_tombstone(fact: &Fact) -> bool {
             | Fact::HaveNot { .. }
             | Fact::SealedRemoved { .. }
             | Fact::Terms { open: false, .. }
-    )
+    ) || matches!(fact, Fact::Keeps(offer) if offer.paths.is_empty())
 }
 
 fn subject_of(fact: &Fact) -> Subject {
@@ -120,6 +120,7 @@ fn subject_of(fact: &Fact) -> Subject {
         }
         Fact::Gone { path, .. } => (0, NO_SHARE.0, path.as_bytes()),
         Fact::Terms { share, .. } => (3, share.0, &[]),
+        Fact::Keeps(_) => (3, NO_SHARE.0, &[]),
         Fact::Have { hash, .. } | Fact::HaveNot { hash } => (1, 0, hash.as_bytes()),
         Fact::Readers { number, .. } => (2, number.0, &[]),
         Fact::Sealed { number, path, .. } | Fact::SealedRemoved { number, path } => {
@@ -143,6 +144,7 @@ fn said_before(logs: &NodeLogs, index: NodeIndex, fact: &Fact) -> Option<Fact> {
         Fact::Entry { share, path, .. } | Fact::Removed { share, path } => row_at(path, *share),
         Fact::Gone { path, .. } => row_at(path, NO_SHARE),
         Fact::Terms { share, .. } => merge.state().terms.get(&(index, *share)).cloned(),
+        Fact::Keeps(_) => merge.state().terms.get(&(index, NO_SHARE)).cloned(),
         Fact::Have { hash, .. } | Fact::HaveNot { hash } => {
             merge.state().contents.cached_row(*hash, index)
         }

@@ -27,7 +27,7 @@ pub(super) fn check_fact(fact: &Fact) -> Result<(), CatalogueError> {
         Fact::Entry { share, .. } | Fact::Removed { share, .. } | Fact::Terms { share, .. } => {
             is_share(share)
         }
-        Fact::Have { .. } | Fact::HaveNot { .. } | Fact::Gone { .. } => true,
+        Fact::Have { .. } | Fact::HaveNot { .. } | Fact::Gone { .. } | Fact::Keeps(_) => true,
         Fact::Readers {
             number,
             share,
@@ -97,6 +97,7 @@ pub(super) fn check_in_clear(fact: &Fact) -> Result<(), CatalogueError> {
             time,
         } => path_fits(path) && replaces.len() <= REPLACES_MAX && time_is_sound(time),
         Fact::Terms { share, .. } => !share.is_sealed(),
+        Fact::Keeps(offer) => offer.fits(),
         Fact::Removed { path, .. } => path_fits(path),
         Fact::Have { hash, size_bytes } => may_be_of(hash, *size_bytes),
         Fact::HaveNot { .. } => true,
@@ -129,6 +130,7 @@ pub(super) fn estimated_bytes(fact: &Fact) -> usize {
             }
             Fact::Gone { path, replaces, .. } => path.as_bytes().len() + size_of_val(&replaces[..]),
             Fact::Terms { .. } => 0,
+            Fact::Keeps(offer) => offer.paths.iter().map(|it| it.as_bytes().len() + 2).sum(),
             Fact::Removed { path, .. } => path.as_bytes().len(),
             Fact::Have { .. } | Fact::HaveNot { .. } => 32,
             Fact::Readers { readers, .. } => readers.len() * size_of::<EntitledReader>(),

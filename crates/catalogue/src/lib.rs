@@ -111,7 +111,7 @@ pub use peers::PeerFiles;
 pub use rules::{Rule, conflict_name};
 pub use unserved::{UNSERVED_MAX, UNSERVED_PER_AUTHOR, UnservedContents};
 pub use versions::{NameAuthors, Supersession, Version};
-pub use view::{Child, Found, View};
+pub use view::{Child, Found, Keeper, View};
 pub use withheld::{
     Portion, WITHHELD_NAMES_MAX, WITHHELD_NAMES_PER_AUTHOR, WithheldVersion, Withholding,
 };

@@ -265,7 +265,7 @@ impl NodeLogs {
             Class::Have | Class::HaveNot => {
                 self.merge.state().contents.cached_row(row.hash(), index)
             }
-            Class::Open | Class::Closed => {
+            Class::Open | Class::Closed | Class::Keeps | Class::KeepsNot => {
                 self.merge.state().terms.get(&(index, row.share)).cloned()
             }
             _ => self

@@ -16,7 +16,7 @@ use super::labels::NodeNames;
 use super::merged::Merged;
 use super::orders::{ByHash, ByName, Named};
 use super::private;
-use super::row::{Class, DirId, NodeIndex, Row};
+use super::row::{Class, DirId, NO_SHARE, NodeIndex, Row};
 use super::sealed::SealedRecords;
 use super::settle::{NameSettler, Unsettled};
 use super::tracked::TrackedState;
@@ -120,7 +120,8 @@ impl Merge {
         }
     }
 
-    /// Replaces the terms of a share. If they differ, queues the names of the share.
+    /// Replaces the terms of a share or an offer to keep files. If the terms differ, queues the
+    /// names of the share.
     fn change_terms(&mut self, gone: Option<&Row>, new: Option<&Row>) {
         let terms = Arc::make_mut(&mut self.tracked.state.terms);
         let is_open = |row: Option<&Row>| row.is_some_and(|row| row.class == Class::Open);
@@ -132,7 +133,9 @@ impl Merge {
             terms.insert((row.author, row.share), row.clone());
             self.costs.add_row(row);
         }
-        if let Some(row) = new.or(gone).filter(|_| is_open(gone) != is_open(new)) {
+        let Some(row) = new.or(gone) else { return };
+        self.tracked.dirty |= row.share == NO_SHARE;
+        if is_open(gone) != is_open(new) {
             self.tracked.dirty = true;
             let place = (row.author, row.share);
             self.settling.changed_terms.insert(place, 0);

@@ -11,7 +11,7 @@ use super::unserved::{UnservedContents, UnservedMarks};
 use super::{CatalogueError, HeadOutcome, OWN_RECOVERIES_MAX, RECORDS_PER_AUTHOR_MAX};
 use p2pfs_proto::wire::native::link::link_stays_inside;
 use p2pfs_proto::wire::native::record::{
-    Entry, Fact, Head, Kind, REPLACES_MAX, ShareIndex, SignedHead, Timestamp,
+    Entry, Fact, Head, KeepOffer, Kind, REPLACES_MAX, ShareIndex, SignedHead, Timestamp,
 };
 use p2pfs_types::digest::{ContentHash, ContentKey};
 use p2pfs_types::id::NodeName;
@@ -340,6 +340,21 @@ impl OwnLog<'_> {
             return Ok(false);
         }
         self.record(Fact::Terms { share, open })?;
+        Ok(true)
+    }
+
+    /// Records the offer of this node to keep files. Returns whether the log changed.
+    ///
+    /// # Errors
+    /// [`CatalogueError::BadFact`] for an offer beyond its limits. [`CatalogueError::OverBudget`]
+    /// and [`CatalogueError::TooManyRecords`] at the limits.
+    pub fn set_keep_offer(&mut self, offer: KeepOffer) -> Result<bool, CatalogueError> {
+        let terms = &self.logs.merge.state().terms;
+        let known = terms.get(&(self.logs.me, NO_SHARE));
+        if known.map(Row::keep_offer).unwrap_or_default() == offer {
+            return Ok(false);
+        }
+        self.record(Fact::Keeps(offer))?;
         Ok(true)
     }
 

@@ -8,7 +8,9 @@ use std::ops::Deref;
 
 use triomphe::ThinArc;
 
-use p2pfs_proto::wire::native::record::{Entry, Kind, SHARES_MAX, Sender, ShareIndex, Timestamp};
+use p2pfs_proto::wire::native::record::{
+    Entry, KeepOffer, Kind, SHARES_MAX, Sender, ShareIndex, Timestamp,
+};
 use p2pfs_types::digest::ContentHash;
 
 /// Number of a node, valid in this catalogue only.
@@ -44,9 +46,14 @@ pub(super) enum Class {
     Open,
     /// The tombstone of [`Class::Open`].
     Closed,
+    /// An offer to keep files.
+    Keeps,
+    /// The tombstone of [`Class::Keeps`].
+    KeepsNot,
 }
 
-/// Share number of all deletions, which belong to no share. No entry can have it.
+/// Share number of all deletions and offers to keep files, which belong to no share. No entry can
+/// have it.
 pub(super) const NO_SHARE: ShareIndex = ShareIndex(SHARES_MAX as u16);
 
 /// The fixed part of a row. It is kept to 64 bytes, because there may be millions of rows.
@@ -225,6 +232,20 @@ impl Row {
         Self(ThinArc::from_header_and_slice(facts, &[]))
     }
 
+    /// Creates the row of an offer to keep files.
+    pub(crate) fn keeps(stamp: Stamp, offer: &KeepOffer) -> Self {
+        let is_offer = !offer.paths.is_empty();
+        let class = if is_offer {
+            Class::Keeps
+        } else {
+            Class::KeepsNot
+        };
+        let mut facts = Self::blank(stamp, class);
+        facts.share = NO_SHARE;
+        let text = postcard::to_stdvec(offer).expect("an offer always encodes");
+        Self(ThinArc::from_header_and_slice(facts, &text))
+    }
+
     /// Creates an opaque row: a sealed entry that this node cannot open, its tombstone, or a list
     /// of readers.
     pub(crate) fn opaque(
@@ -285,6 +306,16 @@ impl Row {
         }
     }
 
+    /// Returns the offer to keep files. It is empty for every other class.
+    pub(crate) fn keep_offer(&self) -> KeepOffer {
+        match self.class {
+            Class::Keeps | Class::KeepsNot => {
+                postcard::from_bytes(self.behind(0)).unwrap_or_default()
+            }
+            _ => KeepOffer::default(),
+        }
+    }
+
     fn behind_name(&self) -> &[u8] {
         let seal_bytes = self.seal().map_or(0, |(path, entry)| {
             path.len() + entry.len() + SEAL_LENGTHS_BYTES
@@ -318,7 +349,7 @@ impl Row {
     /// Returns whether releases that speak `p2pfs/3` or less can decode the fact of the row.
     pub(crate) fn is_of_first_form(&self) -> bool {
         match self.class {
-            Class::Gone | Class::Open | Class::Closed => false,
+            Class::Gone | Class::Open | Class::Closed | Class::Keeps | Class::KeepsNot => false,
             Class::File => self.share.is_sealed() || !self.has(REPLACES),
             _ => true,
         }
@@ -396,7 +427,11 @@ impl Row {
     pub(crate) fn is_tombstone(&self) -> bool {
         matches!(
             self.class,
-            Class::Removed | Class::HaveNot | Class::SealedRemoved | Class::Closed
+            Class::Removed
+                | Class::HaveNot
+                | Class::SealedRemoved
+                | Class::Closed
+                | Class::KeepsNot
         )
     }
 
@@ -409,15 +444,18 @@ impl Row {
     }
 
     /// Returns whether the row is about a name, and so belongs to a directory. Other rows are
-    /// opaque, about a cached content, or about the terms of a share.
+    /// opaque, about a cached content, about the terms of a share, or an offer to keep files.
     pub(crate) fn has_name(&self) -> bool {
         let is_of_content = matches!(self.class, Class::Have | Class::HaveNot);
         !is_of_content && !self.is_terms() && !self.is_opaque()
     }
 
-    /// Returns whether the row states the terms of a share.
+    /// Returns whether the row states the terms of a share, or an offer to keep files.
     pub(crate) fn is_terms(&self) -> bool {
-        matches!(self.class, Class::Open | Class::Closed)
+        matches!(
+            self.class,
+            Class::Open | Class::Closed | Class::Keeps | Class::KeepsNot
+        )
     }
 
     /// Returns whether the row states that the author has something under a name.
@@ -473,6 +511,7 @@ impl Row {
             Class::Removed | Class::Have | Class::HaveNot => return None,
             Class::Readers | Class::Sealed | Class::SealedRemoved => return None,
             Class::Gone | Class::Open | Class::Closed => return None,
+            Class::Keeps | Class::KeepsNot => return None,
         })
     }
 }

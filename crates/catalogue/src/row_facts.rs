@@ -63,6 +63,7 @@ impl RowBuilder<'_> {
                 Row::gone(stamp, (dir, path.file_name()), replaces, *time)
             }
             Fact::Terms { share, open } => Row::terms(stamp, *share, *open),
+            Fact::Keeps(offer) => Row::keeps(stamp, offer),
         }
     }
 
@@ -197,6 +198,7 @@ pub(super) fn fact_of(state: &Merged, row: &Row) -> Fact {
             share: row.share,
             open: row.class == Class::Open,
         },
+        (Class::Keeps | Class::KeepsNot, _) => Fact::Keeps(row.keep_offer()),
         (_, Some(entry)) => Fact::Entry {
             share: row.share,
             path: path(),

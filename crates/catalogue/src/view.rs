@@ -15,9 +15,9 @@ use super::merged::{Merged, Totals};
 use super::orders::{After, DirRef, Named};
 use super::owners::PathOwners;
 use super::peers::PeerFiles;
-use super::row::{Class, DirId, NodeIndex, Row};
+use super::row::{Class, DirId, NO_SHARE, NodeIndex, Row};
 use super::versions::{NameAuthors, NameVersions, Version};
-use p2pfs_proto::wire::native::record::{Kind, Sender, ShareIndex, Timestamp};
+use p2pfs_proto::wire::native::record::{KeepOffer, Kind, Sender, ShareIndex, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
@@ -26,6 +26,9 @@ use p2pfs_types::path::SharedPath;
 /// files, such as the place of a share. Without a limit, very many subdirectories would delay each
 /// `stat`.
 pub(super) const DATING_MAX: usize = 256;
+
+/// Number of names that are read from a directory at once.
+const FILES_BATCH: usize = 1000;
 
 /// The object that a name stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +62,17 @@ pub struct Child {
     pub found: Found,
 }
 
+/// A node that offers to keep files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeper {
+    /// The node.
+    pub node: NodeId,
+    /// Its offer.
+    pub offer: KeepOffer,
+    /// Whether the node is live.
+    pub is_live: bool,
+}
+
 /// A snapshot of the merged namespace.
 pub struct View {
     pub(super) merged: Merged,
@@ -86,6 +100,56 @@ impl View {
     /// Returns the queries of the unmerged files of single nodes.
     pub fn peers(&self) -> PeerFiles<'_> {
         PeerFiles { view: self }
+    }
+
+    /// Returns the nodes that offer to keep files, live or not, including this one.
+    pub fn keepers(&self) -> Vec<Keeper> {
+        let known = self.merged.known();
+        let keepers = known.filter_map(|(index, node)| {
+            let row = self.merged.terms.get(&(index, NO_SHARE))?;
+            Some(Keeper {
+                node: node.id,
+                offer: row.keep_offer(),
+                is_live: node.live,
+            })
+        });
+        keepers.filter(|it| !it.offer.paths.is_empty()).collect()
+    }
+
+    /// Returns whether a node is live.
+    pub fn is_live(&self, node: &NodeId) -> bool {
+        let mut known = self.merged.known();
+        known.any(|(_, known)| known.id == *node && known.live)
+    }
+
+    /// Passes every listed file and link at and below a path to `take`, also those under a conflict
+    /// name.
+    pub fn each_file(&self, top: &SharedPath, take: &mut impl FnMut(SharedPath, &Found)) {
+        if let Some(found) = self.lookup(top) {
+            self.each_file_of(top.clone(), &found, take);
+        }
+    }
+
+    fn each_file_of(
+        &self,
+        path: SharedPath,
+        found: &Found,
+        take: &mut impl FnMut(SharedPath, &Found),
+    ) {
+        if found.kind != Kind::Directory {
+            return take(path, found);
+        }
+        let mut after: Option<Box<[u8]>> = None;
+        loop {
+            let batch = self.children(&path, after.as_deref(), FILES_BATCH);
+            let Some(last) = batch.last() else { break };
+            after = Some(last.name.clone());
+            for Child { name, found } in &batch {
+                if let Ok(below) = path.join(name) {
+                    self.each_file_of(below, found, take);
+                }
+            }
+        }
     }
 
     /// Returns the owners of paths.

@@ -134,6 +134,22 @@ pub const LIMITS: &[Limit] = &[
         ]),
     },
     Limit {
+        name: "proto::wire::native::record::KEEP_PATHS_MAX",
+        value: LimitValue::Count(crate::wire::native::record::KEEP_PATHS_MAX as u64),
+        text: "maximum number of paths that one node announces to keep.",
+        tests: LimitTests::By(&[
+            "crates/catalogue/src/tests/keepers.rs offer_beyond_its_limits_is_refused",
+        ]),
+    },
+    Limit {
+        name: "proto::wire::native::record::KEEP_PATHS_MAX_BYTES",
+        value: LimitValue::Bytes(crate::wire::native::record::KEEP_PATHS_MAX_BYTES as u64),
+        text: "maximum length of these paths together.",
+        tests: LimitTests::By(&[
+            "crates/catalogue/src/tests/keepers.rs offer_beyond_its_limits_is_refused",
+        ]),
+    },
+    Limit {
         name: "proto::wire::native::record::PATH_MAX_DEPTH",
         value: LimitValue::Count(crate::wire::native::record::PATH_MAX_DEPTH as u64),
         text: "the most directories above a name, itself counted: far more than trees that \

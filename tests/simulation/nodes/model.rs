@@ -117,8 +117,11 @@ fn told(name: String, catalogue: &Catalogue, author: &NodeId) -> Said {
                 said.open.extend(open.then_some(share));
             }
             Fact::Removed { .. } | Fact::HaveNot { .. } => {}
-            // These nodes have no restricted shares.
-            Fact::Readers { .. } | Fact::Sealed { .. } | Fact::SealedRemoved { .. } => {}
+            // These nodes have no restricted shares, and keep no files of others.
+            Fact::Readers { .. }
+            | Fact::Sealed { .. }
+            | Fact::SealedRemoved { .. }
+            | Fact::Keeps(_) => {}
         }
     }
     said

@@ -7,6 +7,7 @@ mod conflicts;
 mod decisions;
 mod forged;
 mod forgotten;
+mod keepers;
 mod limits;
 mod liveness;
 mod model;

@@ -11,7 +11,9 @@ use crate::names::member_meant;
 use p2pfs_catalogue::{Catalogue, CatalogueError};
 use p2pfs_content::OwnReaders;
 use p2pfs_proto::trust::{NodeKey, TrustView};
-use p2pfs_proto::wire::native::record::{Entry, Fact, ShareIndex, SignedHead, Timestamp};
+use p2pfs_proto::wire::native::record::{
+    Entry, Fact, KeepOffer, ShareIndex, SignedHead, Timestamp,
+};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
@@ -70,6 +72,11 @@ impl OwnLogAccess<'_> {
     /// Records whether the replacements and deletions of other nodes count in a share of this node.
     pub fn terms(&mut self, now: Instant, share: ShareIndex, open: bool) {
         self.queue(now, Fact::Terms { share, open });
+    }
+
+    /// Records the offer of this node to keep files.
+    pub fn keeps(&mut self, now: Instant, offer: KeepOffer) {
+        self.queue(now, Fact::Keeps(offer));
     }
 
     /// Records that versions of a path with these contents are deleted, in addition to those of an
@@ -187,6 +194,11 @@ impl OwnLogAccess<'_> {
                 }
                 Fact::Terms { share, open } => {
                     if own.set_open(share, open).is_err() {
+                        self.count_refused_name();
+                    }
+                }
+                Fact::Keeps(offer) => {
+                    if own.set_keep_offer(offer).is_err() {
                         self.count_refused_name();
                     }
                 }

@@ -104,6 +104,43 @@ pub const SEALED_MAX_BYTES: usize = 5120;
 /// replace at once is a lock file.
 pub const REPLACES_MAX: usize = 32;
 
+/// Maximum number of paths in the offer of one keeper.
+pub const KEEP_PATHS_MAX: usize = 64;
+/// Maximum length in bytes of all paths in the offer of one keeper together. It bounds what one
+/// record makes the others store and compare.
+pub const KEEP_PATHS_MAX_BYTES: usize = 16 << 10;
+
+/// The offer of a node to keep complete copies of the files at and below some paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KeepOffer {
+    /// The paths in ascending order. None if the node keeps nothing. The root means all files.
+    pub paths: Vec<SharedPath>,
+    /// Whether the node keeps all files there. Otherwise the keepers choose among themselves.
+    pub all: bool,
+    /// Whether the node has no room for further files.
+    pub full: bool,
+}
+
+impl KeepOffer {
+    /// Returns whether a path is at or below one of the paths.
+    pub fn covers(&self, path: &SharedPath) -> bool {
+        is_at_or_below(path, &self.paths)
+    }
+
+    /// Returns whether the offer is within the limits of a log.
+    pub fn fits(&self) -> bool {
+        let bytes: usize = self.paths.iter().map(|it| it.as_bytes().len()).sum();
+        self.paths.len() <= KEEP_PATHS_MAX
+            && bytes <= KEEP_PATHS_MAX_BYTES
+            && self.paths.is_sorted_by(|a, b| a < b)
+    }
+}
+
+/// Returns whether a path is at or below one of `tops`.
+pub fn is_at_or_below(path: &SharedPath, tops: &[SharedPath]) -> bool {
+    tops.iter().any(|top| path == top || path.is_beneath(top))
+}
+
 /// One reader of a share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EntitledReader {
@@ -356,6 +393,8 @@ pub enum Fact {
         /// Whether other nodes may replace and delete.
         open: bool,
     },
+    /// The offer of the author to keep files. An offer without paths is a tombstone.
+    Keeps(KeepOffer),
 }
 
 impl Fact {
@@ -364,7 +403,7 @@ impl Fact {
     pub fn is_of_first_form(&self) -> bool {
         match self {
             Self::Entry { entry, .. } => entry.replaces.is_empty(),
-            Self::Gone { .. } | Self::Terms { .. } => false,
+            Self::Gone { .. } | Self::Terms { .. } | Self::Keeps(_) => false,
             _ => true,
         }
     }

@@ -85,7 +85,8 @@ pub fn pack_records<'a>(
 /// # Errors
 /// [`WireError`] if the bytes are not such a result, have more than [`LOG_RECORDS_MAX`] records, or
 /// contain an invalid [`Fact::Entry`] or [`Fact::Gone`]: a link target that is too long, a full
-/// second of nanoseconds or more, the root as its path, or more than [`REPLACES_MAX`] contents.
+/// second of nanoseconds or more, the root as its path, or more than [`REPLACES_MAX`] contents. The
+/// same holds for a [`Fact::Keeps`] beyond its limits.
 pub fn unpack_records(packed: &[u8]) -> Result<Vec<Record>, WireError> {
     const WHAT: &str = "a list of records";
     if packed.len() > LOG_MAX_BYTES {
@@ -109,6 +110,7 @@ fn is_well_formed(record: &Record) -> bool {
             replaces,
             time,
         } => return replaces.len() <= REPLACES_MAX && times_fit(&[*time]) && !path.is_root(),
+        Fact::Keeps(offer) => return offer.fits(),
         _ => return true,
     };
     let target_fits = match &entry.kind {
