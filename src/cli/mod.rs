@@ -10,6 +10,7 @@
 //! configuration, and `join` saves the token in its state directory.
 
 mod access;
+mod adopt;
 mod cache;
 mod complete;
 mod completions;
@@ -141,6 +142,8 @@ pub enum FileCommand {
     Get(get::GetOptions),
     /// Bring back files that were deleted or replaced
     Restore(restore::RestoreOptions),
+    /// List the files of a departed node of which this node has complete copies
+    Adopt(adopt::AdoptOptions),
     /// Explain why a name shows its content
     Why(namespace::WhyOptions),
     /// Bring files into the cache
@@ -402,6 +405,7 @@ fn run_files(command: FileCommand, output: &mut Output) -> Result<(), CliError> 
         FileCommand::Ls(options) => namespace::ls(&options, output),
         FileCommand::Get(options) => get::run(&options, output),
         FileCommand::Restore(options) => restore::restore(&options, output),
+        FileCommand::Adopt(options) => adopt::adopt(&options, output),
         FileCommand::Why(options) => namespace::why(&options, output),
         FileCommand::Prefetch(options) => cache::prefetch(&options, output),
         FileCommand::Pin(options) => cache::pin(&options, true, output),

@@ -166,21 +166,33 @@ fn print_long(listing: &Listing, directory: &Named, output: &mut Output) -> Resu
             size(entry),
             local_time(entry.modified),
             format!("{cached}{mark}"),
+            copies(entry),
             some_holders(&entry.holders),
             shown(name_within(entry, directory), entry.kind, output),
         ]
     });
     let unread = listing.being_read.iter().map(|path| {
-        let said = ["-r--", "-", "-", "being read", ""].map(str::to_owned);
+        let said = ["-r--", "-", "-", "being read", "-", ""].map(str::to_owned);
         let name = escape(beneath(path, directory));
         said.into_iter().chain([name]).collect()
     });
     let rows: Vec<_> = rows.chain(unread).collect();
     output.table(
-        &["MODE", "SIZE", "MODIFIED", "CACHED", "HOLDERS", "NAME"],
-        &[1, 3],
+        &[
+            "MODE", "SIZE", "MODIFIED", "CACHED", "COPIES", "HOLDERS", "NAME",
+        ],
+        &[1, 3, 4],
         rows,
     )
+}
+
+/// Returns the number of nodes that have all of a file, each byte proven.
+fn copies(entry: &LsEntry) -> String {
+    match (entry.kind, entry.plane) {
+        (EntryKind::Directory | EntryKind::Symlink, _) => "-".to_owned(),
+        (EntryKind::File, Plane::Native) => entry.holders.len().to_string(),
+        (EntryKind::File, Plane::Legacy | Plane::Mesh) => "0".to_owned(),
+    }
 }
 
 /// Returns the holder names that fit into [`HOLDERS_COLUMNS`], and the number of the others.
@@ -291,10 +303,15 @@ fn print_version(version: &VersionInfo, output: &mut Output) -> Result<(), CliEr
         EntryKind::File => percent(version.cached_bytes, version.size_bytes),
         _ => String::new(),
     };
+    let copies = match (version.kind, &version.hash) {
+        (EntryKind::File, Some(_)) => version.holders.len().to_string(),
+        _ => String::new(),
+    };
     let fields = [
         content,
         ("version", format!("{time} (mtime {mtime})")),
         ("holders", holders),
+        ("copies", copies),
         ("cached", cached),
     ];
     output.fields(5, 9, fields)

@@ -11,8 +11,8 @@ use p2pfs_types::age::age_text;
 
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
-    AbsentPeer, CacheUsage, Call, CheckState, NamespaceStatus, PeerCounts, PeerInfo, PeerState,
-    Peers, Plane, ServiceState, Status, Traffic,
+    AbsentPeer, CacheUsage, Call, CheckState, KeptFiles, NamespaceStatus, PeerCounts, PeerInfo,
+    PeerState, Peers, Plane, ServiceState, Status, Traffic,
 };
 
 pub(super) fn status(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
@@ -37,6 +37,7 @@ fn print_status(status: &Status, output: &mut Output) -> Result<(), CliError> {
         ),
         ("files", files(&status.namespace)),
         ("cache", cache(&status.cache)),
+        ("kept", kept(&status.keep)),
         ("traffic", traffic(&status.traffic)),
     ];
     output.fields(0, 9, rows)?;
@@ -52,6 +53,10 @@ fn print_status(status: &Status, output: &mut Output) -> Result<(), CliError> {
     for (state, said) in errors.chain(warnings) {
         let lead = format!("{}  ", state_of_check(state, output));
         output.paragraph(&lead, &printable(said))?;
+    }
+    if let Some(said) = only_here(&status.keep) {
+        let lead = format!("{}  ", state_of_check(CheckState::Warning, output));
+        output.paragraph(&lead, &said)?;
     }
     Ok(())
 }
@@ -104,6 +109,38 @@ fn cache(cache: &CacheUsage) -> String {
         cache.complete_files,
         human_bytes(cache.pinned_bytes)
     )
+}
+
+fn kept(keep: &KeptFiles) -> String {
+    if !keep.enabled {
+        return String::new();
+    }
+    let files = |count, bytes| {
+        let count = write_count(count, "file", "files");
+        format!("{count}, {}", human_bytes(bytes))
+    };
+    let mut text = files(keep.files, keep.bytes);
+    if keep.missing_files > 0 {
+        let missing = files(keep.missing_files, keep.missing_bytes);
+        text += &format!("; to be fetched: {missing}");
+    }
+    if keep.left_out_files > 0 {
+        let left_out = files(keep.left_out_files, keep.left_out_bytes);
+        text += &format!("; no room: {left_out}");
+    }
+    text
+}
+
+fn only_here(keep: &KeptFiles) -> Option<String> {
+    let (files, bytes) = (keep.only_here_files, keep.only_here_bytes);
+    (files > 0).then(|| {
+        format!(
+            "{} ({}) written here: no other live node has a complete copy; set keep.paths on a \
+             node that stays on",
+            write_count(files, "file", "files"),
+            human_bytes(bytes)
+        )
+    })
 }
 
 fn traffic(traffic: &Traffic) -> String {

@@ -17,6 +17,7 @@ mod file_sizes;
 mod forgotten;
 mod frozen;
 mod hostile;
+mod keeping;
 mod large_files;
 mod leaving;
 mod legacy;

@@ -68,6 +68,7 @@ fn extended_attributes_show_hash_holders_and_cached_bytes() {
     };
     assert_eq!(get("user.p2pfs.hash"), Ok(hash.to_string()));
     assert_eq!(get("user.p2pfs.holders"), Ok("far".to_owned()));
+    assert_eq!(get("user.p2pfs.copies"), Ok("1".to_owned()));
     assert_eq!(get("user.p2pfs.cached"), Ok("3".to_owned()));
     assert_eq!(get("user.p2pfs.verified"), Ok("blake3".to_owned()));
     assert_eq!(get("user.other"), Err(rustix::io::Errno::NODATA));

@@ -9,10 +9,10 @@ use assert_cmd::Command;
 use jiff::Timestamp;
 use p2pfs::daemon::control::{
     AbsentPeer, CacheListing, CacheUsage, CacheVerified, Call, ControlRequest, ControlServer,
-    Dropped, EntryKind, Event, EventKind, Failure, FailureKind, GetDone, GetStarted, Listing,
-    LsEntry, MountActivity, MountStatus, Named, NamespaceStatus, Nothing, PeerCounts, PeerState,
-    Peers, Plane, Policy, Problem, Progress, Provenance, ServiceState, SourceShare, Status,
-    Touched, Traffic, VersionInfo,
+    Dropped, EntryKind, Event, EventKind, Failure, FailureKind, GetDone, GetStarted, KeptFiles,
+    Listing, LsEntry, MountActivity, MountStatus, Named, NamespaceStatus, Nothing, PeerCounts,
+    PeerState, Peers, Plane, Policy, Problem, Progress, Provenance, ServiceState, SourceShare,
+    Status, Touched, Traffic, VersionInfo,
 };
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
@@ -129,6 +129,7 @@ fn status() -> Status {
             budget_bytes: 1 << 30,
             ..CacheUsage::default()
         },
+        keep: KeptFiles::default(),
         traffic: Traffic::default(),
         waiting_reads: 0,
         open_versions: 0,

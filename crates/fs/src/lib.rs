@@ -57,7 +57,7 @@ pub use foreign::ForeignInodes;
 pub use handles::{PendingRead, Reach, ReadStep};
 pub use inode::ROOT_INO;
 pub use listing::{Directories, DirectoryEntry, LISTED_LIVE_LIFETIME};
-pub use lost::{LostFiles, LostVersion};
+pub use lost::{AdoptableFile, AdoptableFiles, LostFiles, LostVersion};
 pub use names::{Hidden, LIFETIME, hidden, hidden_children};
 pub use namespace::{ForeignNames, MountNamespace};
 pub use pages_behind::READ_AHEAD_BYTES;

@@ -1,4 +1,5 @@
-//! Versions that programs deleted or replaced, and how they come back.
+//! Versions that programs deleted or replaced, and how they come back; and versions of other nodes
+//! that this node lists in their place.
 //!
 //! The bytes of a lost version are in one of two places: with the nodes that still list it, whose
 //! versions the logs replace or delete, or among the kept files of a writable share of this node.
@@ -13,11 +14,11 @@ use super::error::FsError;
 use super::merged::UpperPlace;
 use super::namespace::MountNamespace;
 use super::traits::{Content, FileVersion};
-use p2pfs_catalogue::{Rule, Version, View};
+use p2pfs_catalogue::{Rule, Version};
 use p2pfs_proto::wire::native::record::{Kind, Timestamp};
 use p2pfs_types::id::NodeId;
 use p2pfs_types::path::SharedPath;
-use p2pfs_upper::{FoundKind, KeptFile};
+use p2pfs_upper::{FoundKind, KeptFile, MarkTime, WrittenMark};
 
 /// Nanoseconds in a second.
 const SECOND_NS: u64 = 1_000_000_000;
@@ -47,6 +48,23 @@ enum LostBytes {
     Kept(UpperPlace, KeptFile),
     /// With the nodes that list the version.
     Listed(Version),
+}
+
+/// A listed version of another node of which this node has all bytes.
+#[derive(Clone, Debug)]
+pub struct AdoptableFile {
+    /// The path under which it is listed.
+    pub path: SharedPath,
+    version: Version,
+}
+
+/// The listed files of a node that this node can list itself.
+#[derive(Clone, Debug, Default)]
+pub struct AdoptableFiles {
+    /// Those of which this node has all bytes.
+    pub whole: Vec<AdoptableFile>,
+    /// Number of the others.
+    pub missing: usize,
 }
 
 /// The lost versions of a namespace.
@@ -135,7 +153,10 @@ impl LostFiles {
                 }
                 let at = self.namespace.place_for(path).ok_or(FsError::ReadOnly)?;
                 match &version.kind {
-                    Kind::File { .. } => self.copy(path, version, &at),
+                    Kind::File { .. } => {
+                        let mark = self.mark(&at, path)?;
+                        self.copy(path, version, &at, &mark)
+                    }
                     Kind::Symlink { target } => {
                         self.mark(&at, path)?;
                         let upper = &at.folder.upper;
@@ -151,6 +172,60 @@ impl LostFiles {
                 }
             }
         }
+    }
+
+    /// Returns the listed files of a node at and below a path.
+    pub fn adoptable(&self, node: &NodeId, top: &SharedPath) -> AdoptableFiles {
+        let view = self.namespace.content.view();
+        let mut found = AdoptableFiles::default();
+        view.each_file(top, &mut |path, file| {
+            if file.author != *node || file.own.is_some() {
+                return;
+            }
+            let mut versions = view.versions(&path).into_iter();
+            let version = versions.find(|it| it.listed_as.as_ref() == Some(&path));
+            let Some(version) = version else { return };
+            let Some(bytes) = file_version(&path, &version) else {
+                return;
+            };
+            if self.namespace.content.cached_bytes(&bytes) < bytes.size_bytes {
+                found.missing += 1;
+            } else {
+                found.whole.push(AdoptableFile { path, version });
+            }
+        });
+        found
+    }
+
+    /// Makes this node list a version of another node under the same name, from a copy in its
+    /// writable share. The version replaces what it replaced before.
+    ///
+    /// # Errors
+    /// Those of [`LostFiles::restore`], and [`FsError::Exists`] if this node has another version at
+    /// the path.
+    pub fn adopt(&self, file: &AdoptableFile) -> Result<(), FsError> {
+        let AdoptableFile { path, version } = file;
+        let at = self.namespace.place_for(path).ok_or(FsError::ReadOnly)?;
+        self.check_place(&at, path)?;
+        let time = version.version_time;
+        let mark = WrittenMark {
+            replaces: version.replaces.clone(),
+            after: MarkTime {
+                seconds: time.seconds,
+                nanoseconds: time.nanoseconds,
+            },
+        };
+        if at.find().is_some() {
+            // A file that was adopted a moment ago may not be listed yet.
+            let found = at.folder.upper.mark(&at.local).map_err(of_disk)?;
+            let is_adopted = found.as_ref() == Some(&mark);
+            return if is_adopted {
+                Ok(())
+            } else {
+                Err(FsError::Exists)
+            };
+        }
+        self.copy(path, version, &at, &mark)
     }
 
     /// Removes kept files that are older or larger than the limits.
@@ -175,16 +250,21 @@ impl LostFiles {
     }
 
     /// Writes the bytes of a version into a new file.
-    fn copy(&self, path: &SharedPath, version: &Version, at: &UpperPlace) -> Result<(), FsError> {
+    fn copy(
+        &self,
+        path: &SharedPath,
+        version: &Version,
+        at: &UpperPlace,
+        mark: &WrittenMark,
+    ) -> Result<(), FsError> {
         let Some(file) = file_version(path, version) else {
             return Err(FsError::IsADirectory);
         };
-        let mark = self.mark(at, path)?;
         let mut failure = None;
         let upper = &at.folder.upper;
         let above = upper.make_directories_above(&at.local, None);
         above.map_err(of_disk)?;
-        let copied = upper.replace(&at.local, &mark, file.executable, None, |to| {
+        let copied = upper.replace(&at.local, mark, file.executable, None, |to| {
             copy_bytes(&self.namespace, &file, to).map_err(|error| {
                 failure = Some(error);
                 io::Error::other("the bytes cannot be copied")
@@ -195,20 +275,21 @@ impl LostFiles {
     }
 
     /// Returns the mark of a new version at a path, if this node may write there.
-    fn mark(
-        &self,
-        at: &UpperPlace,
-        path: &SharedPath,
-    ) -> Result<p2pfs_upper::WrittenMark, FsError> {
-        let view: Arc<View> = self.namespace.content.view();
-        let standing = view.standing(path);
+    fn mark(&self, at: &UpperPlace, path: &SharedPath) -> Result<WrittenMark, FsError> {
+        self.check_place(at, path)?;
+        Ok(mark_for(&self.namespace.content.view(), path))
+    }
+
+    /// Checks that this node may write at a path.
+    fn check_place(&self, at: &UpperPlace, path: &SharedPath) -> Result<(), FsError> {
+        let standing = self.namespace.content.view().standing(path);
         if standing.owned_elsewhere || standing.for_readers {
             return Err(FsError::OthersPath);
         }
         if at.find().is_some_and(|it| it.kind == FoundKind::Directory) {
             return Err(FsError::Exists);
         }
-        Ok(mark_for(&view, path))
+        Ok(())
     }
 }
 

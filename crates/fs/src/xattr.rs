@@ -7,12 +7,14 @@ use p2pfs_catalogue::View;
 
 const HASH: &[u8] = b"user.p2pfs.hash";
 const HOLDERS: &[u8] = b"user.p2pfs.holders";
+/// The number of live nodes that have all of the file, each byte proven.
+const COPIES: &[u8] = b"user.p2pfs.copies";
 const CACHED: &[u8] = b"user.p2pfs.cached";
 const VERIFIED: &[u8] = b"user.p2pfs.verified";
 /// The sender that pushed the file into the inbox of the node that shares it, as that node states
 /// it. It exists only for pushed files.
 const FROM: &[u8] = b"user.p2pfs.from";
-const NAMES: [&[u8]; 5] = [HASH, HOLDERS, CACHED, VERIFIED, FROM];
+const NAMES: [&[u8]; 6] = [HASH, HOLDERS, COPIES, CACHED, VERIFIED, FROM];
 
 /// Digits of the key that stand for a holder without a known name.
 const NAMELESS_DIGITS: usize = 8;
@@ -30,6 +32,12 @@ pub(super) fn of_file(
     Ok(match name {
         HASH => file.hash.to_string().into_bytes(),
         HOLDERS => holders(view, file).into_bytes(),
+        COPIES => view
+            .contents()
+            .holders(&file.hash)
+            .len()
+            .to_string()
+            .into_bytes(),
         CACHED => content.cached_bytes(file).to_string().into_bytes(),
         FROM => {
             let sender = content.sender(file).ok_or(FsError::NoAttribute)?;
@@ -46,6 +54,7 @@ pub(super) fn of_file(
 pub(super) fn of_foreign(known: Option<ForeignFile>, name: &[u8]) -> Result<Vec<u8>, FsError> {
     match (name, known) {
         (VERIFIED, _) => Ok(b"none".to_vec()),
+        (COPIES, _) => Ok(b"0".to_vec()),
         (HOLDERS, Some(file)) => Ok(file.holder.into_bytes()),
         (CACHED, Some(file)) => Ok(file.cached_bytes.to_string().into_bytes()),
         _ => Err(FsError::NoAttribute),

@@ -105,6 +105,11 @@ conditions! {
     CacheNotStored "cache-not-stored" Warning "cache" "412c6918022b42ceb4f15bdae9db6306"
         "The disk of the cache refuses writes."
         "check that disk, or name another with cache_dir; reads go on meanwhile";
+    KeepFull "keep-full" Warning "keep" "a1d5c01b13ee4506a5fa55413f9f3f0b"
+        "Files that this node is to keep are not kept, because its budget, its cache or its \
+         disk has no room for them."
+        "raise keep.budget or cache.size, or keep fewer paths; other keepers take over what \
+         they have room for";
     CacheDamaged "cache-damaged" Error "cache" "3e1e981e2a02428ba52db0203e38526f"
         "Bytes of the cache did not fit their hash or could not be read. They were \
          dropped and are fetched again. The condition ends an hour after the last \

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::api::KeepSettings;
 use super::foreign::ForeignPeers;
 use super::giving::GivingSettings;
 use p2pfs_content::cache::CacheConfig;
@@ -28,6 +29,8 @@ pub struct NodeConfig {
     pub probe_period: Duration,
     /// How long other nodes keep this node's entries after a clean stop.
     pub away_grace: Duration,
+    /// The files of other nodes that the node keeps.
+    pub keep: KeepSettings,
     /// How long a read may wait while no byte of its file arrives.
     pub read_deadline: Duration,
     /// The peers of other protocols that the node speaks to.
@@ -80,6 +83,12 @@ impl NodeConfig {
             },
             probe_period: defaults::PROBE_PERIOD,
             away_grace: defaults::AWAY_GRACE,
+            keep: KeepSettings {
+                paths: Vec::new(),
+                budget_bytes: None,
+                copies: None,
+                takeover: defaults::TAKEOVER,
+            },
             read_deadline: defaults::READ_DEADLINE,
             foreign: None,
             giving: GivingSettings::default(),
@@ -111,6 +120,9 @@ pub mod defaults {
     pub const BULK_CODE_POINT: Option<u8> = Some(1);
     /// How long other nodes keep a node's entries after it stopped cleanly.
     pub const AWAY_GRACE: Duration = p2pfs_membership::AWAY_GRACE;
+    /// How long another keeper may be absent before the next one keeps its files: 10 minutes, longer
+    /// than most machines take for a restart with an upgrade.
+    pub const TAKEOVER: Duration = Duration::from_secs(600);
     /// How long a read waits while no byte of its file arrives.
     /// [`NodeBuilder::read_deadline`](crate::api::NodeBuilder::read_deadline) says when it waits longer.
     pub const READ_DEADLINE: Duration = Duration::from_secs(10);

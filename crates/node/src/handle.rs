@@ -12,8 +12,8 @@ use tokio::time::timeout;
 use super::NodeError;
 use super::api::{
     DropTotals, FileAccess, FolderTotals, Messenger, NameLookup, NodeBuilder, NodeCache,
-    NodeHealth, NodeMembership, NodePeers, NodePins, NodeShares, NodeStatus, NodeTraffic,
-    OpenReads, Resignation,
+    NodeHealth, NodeKeeper, NodeMembership, NodePeers, NodePins, NodeShares, NodeStatus,
+    NodeTraffic, OpenReads, Resignation,
 };
 use super::config::NodeConfig;
 use super::deletions::Deletions;
@@ -70,6 +70,7 @@ pub struct Node {
     pub(super) membership: NodeMembership,
     /// The pins, with the cache, the files and the names that they use.
     pub(super) pins: NodePins,
+    pub(super) keeper: NodeKeeper,
     pub(super) shares: NodeShares,
     pub(super) deletions: Deletions,
     pub(super) peers: NodePeers,
@@ -141,6 +142,11 @@ impl Node {
     /// Returns the pins.
     pub fn pins(&self) -> &NodePins {
         &self.pins
+    }
+
+    /// Returns the keeping of the files of other nodes.
+    pub fn keeper(&self) -> &NodeKeeper {
+        &self.keeper
     }
 
     /// Returns the shared folders.

@@ -84,6 +84,7 @@ mod generation;
 mod giving;
 mod handle;
 pub mod inbox;
+mod keepers;
 mod limits;
 pub mod machine;
 mod mailbox;

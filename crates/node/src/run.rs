@@ -41,6 +41,7 @@ use p2pfs_content::shares::{ShareEvent, ShareSet};
 use p2pfs_fetch::FetchEvent;
 use p2pfs_membership::Leave;
 use p2pfs_proto::trust::TrustCommand;
+use p2pfs_proto::wire::native::record::KeepOffer;
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
 use p2pfs_proto::wire::native::udp::{DATAGRAM_MAX_BYTES, Message};
 use p2pfs_transfer::net::gossip::UdpInlet;
@@ -81,6 +82,8 @@ pub(super) enum LoopCommand {
     Moved(SocketAddr),
     /// Sends the farewell and ends the loop.
     Leave(Leave),
+    /// Announces the offer of this node to keep files.
+    Keep(KeepOffer),
     /// Forgets the listings of a node that is not live, and replies whether it did.
     Forget(NodeId, oneshot::Sender<Result<(), NotForgotten>>),
 }
@@ -490,6 +493,7 @@ impl EventLoop {
                 self.machine.handle_address(now, address, AddressNews::Own);
                 self.handles.published.own_address.store(Arc::new(address));
             }
+            LoopCommand::Keep(offer) => self.machine.own().keeps(now, offer),
             LoopCommand::Leave(leave) => self.machine.leave(now, leave),
             LoopCommand::Forget(node, reply) => {
                 let _gone = reply.send(self.machine.intake(now).forget_node(&node));

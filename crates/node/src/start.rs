@@ -10,8 +10,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::NodeError;
 use super::api::{
-    FileAccess, Messenger, NameLookup, NodeCache, NodeHealth, NodeMembership, NodePeers, NodePins,
-    NodeShares, NodeTraffic, OwnDirectory,
+    FileAccess, Messenger, NameLookup, NodeCache, NodeHealth, NodeKeeper, NodeMembership,
+    NodePeers, NodePins, NodeShares, NodeTraffic, OwnDirectory,
 };
 use super::checks::{check_cache, drop_marks, restore_responders, warn_of_what_was_found};
 use super::claims::holders_of;
@@ -368,6 +368,13 @@ impl NodeStart {
             published: handles.published.clone(),
             commands: commands.clone(),
         };
+        let keeper = NodeKeeper {
+            me: membership.key.node_id(),
+            settings: Arc::new(self.config.keep),
+            pins: pins.clone(),
+            commands: commands.clone(),
+            report: Arc::default(),
+        };
         let shares = NodeShares {
             set: self.contents.shares().clone(),
             server: handles.server.clone(),
@@ -386,6 +393,7 @@ impl NodeStart {
         Node {
             membership,
             pins,
+            keeper,
             shares,
             deletions,
             peers: NodePeers {

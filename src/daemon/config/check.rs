@@ -12,6 +12,7 @@ use super::metrics::MetricsAddress;
 use super::settings::Config;
 use super::shown::{DEFAULT, share_key};
 use super::units::write_duration;
+use p2pfs_proto::wire::native::record::{KEEP_PATHS_MAX, KEEP_PATHS_MAX_BYTES};
 use p2pfs_types::files::SOCKET_PATH_MAX_BYTES;
 
 /// Shortest time between two probes of the membership.
@@ -31,6 +32,7 @@ pub(super) fn check(config: &Config, origin: impl Fn(&str) -> String) -> Vec<Con
         socket(config),
         period(config),
         mesh(config),
+        keep(config),
     ];
     let several = [
         ports(config),
@@ -70,6 +72,18 @@ fn legacy(config: &Config) -> Broken {
                    legacy.enabled, --legacy and P2P_CLUSTER out";
     let is_impossible = config.legacy.enabled && config.listen.is_ipv6();
     is_impossible.then(|| ("listen", message.to_owned()))
+}
+
+/// Checks that the paths to keep fit into the record that announces them.
+fn keep(config: &Config) -> Broken {
+    let paths = &config.keep.paths;
+    let bytes: usize = paths.iter().map(|path| path.0.as_bytes().len()).sum();
+    let is_much = paths.len() > KEEP_PATHS_MAX || bytes > KEEP_PATHS_MAX_BYTES;
+    let message = format!(
+        "a node keeps at most {KEEP_PATHS_MAX} paths of {KEEP_PATHS_MAX_BYTES} bytes together: \
+         name paths above them"
+    );
+    is_much.then_some(("keep.paths", message))
 }
 
 /// Rejects a second group of the same name. Only one of the two lists could apply, and the nodes in

@@ -21,6 +21,7 @@ mod fields;
 mod file;
 mod group;
 mod inspect;
+mod kept_path;
 mod layer;
 mod load;
 mod mask;

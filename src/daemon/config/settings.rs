@@ -89,6 +89,8 @@ settings! {
         pub mount: MountSettings,
         /// `[write]`
         pub write: WriteSettings,
+        /// `[keep]`
+        pub keep: KeepSettings,
         /// `[readers]`
         pub readers: ReaderSettings,
         /// `[lan]`
@@ -113,11 +115,12 @@ settings! {
 }
 
 /// The descriptions of all sections, in the order of the file.
-pub const SECTIONS: [Section; 14] = [
+pub const SECTIONS: [Section; 15] = [
     Config::SECTION,
     CacheSettings::SECTION,
     MountSettings::SECTION,
     WriteSettings::SECTION,
+    KeepSettings::SECTION,
     ReaderSettings::SECTION,
     LanSettings::SECTION,
     MembershipSettings::SECTION,

@@ -253,6 +253,14 @@ serde_with!(
     "a size with its unit, such as \"10GiB\""
 );
 
+serde_with!(
+    optional_size,
+    Option<u64>,
+    |text| parse_positive_size(text).map(Some),
+    |size: Option<u64>| size.map(write_size).unwrap_or_default(),
+    "a size with its unit, such as \"10GiB\""
+);
+
 /// Implements serde through `FromStr` and `Display`, for a setting that is a text in the file.
 macro_rules! written_as_text {
     ($type:ty) => {

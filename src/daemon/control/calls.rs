@@ -15,7 +15,7 @@ use super::described::{Described, Field, parameter};
 use super::failure::Failure;
 use super::giving::{MeshInfo, Said, SendDone, SendProgress};
 use super::health::{Checkup, Limits, Pong, Settings};
-use super::lost::{DeletedFiles, Restored};
+use super::lost::{Adopted, DeletedFiles, Restored};
 use super::membership::{Admitted, Expelled, Left, Rotated, Trust};
 use super::names::Named;
 use super::provenance::{Event, Provenance};
@@ -318,6 +318,16 @@ calls! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<Timestamp>,
     } -> Restored; CallInfo::open_to_owner().once().slow().about_names().shown_by("restore");
+
+    /// Makes this node list the files of a departed node of which it has complete copies. Their
+    /// bytes are copied into its writable share.
+    Adopt {
+        /// The departed node, by its name or key.
+        node: String,
+        /// Path from the root of the mount; empty for the root.
+        #[serde(flatten)]
+        path: Named,
+    } -> Adopted; CallInfo::open_to_owner().once().slow().about_names().shown_by("adopt");
 
     /// Creates an invitation token for one new node.
     Invite {

@@ -52,7 +52,22 @@ described! {
 }
 
 described! {
-    /// A version that was not brought back, within [`Restored`].
+    /// The reply to [`super::Call::Adopt`].
+    #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct Adopted as "Adopted" {
+        /// Number of files that this node lists now.
+        pub adopted: u64,
+        /// Number of files of the departed node of which this node has no complete copy.
+        pub missing: u64,
+        /// Files that were not adopted although there is a copy, up to 1000.
+        pub failed: Vec<NotRestored>,
+        /// Number of such files.
+        pub failures: u64,
+    }
+}
+
+described! {
+    /// A version that was not brought back or adopted, within [`Restored`] and [`Adopted`].
     #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
     pub struct NotRestored as "NotRestored" {
         /// Its path from the root of the mount.

@@ -47,6 +47,9 @@ described! {
         pub namespace: NamespaceStatus,
         /// The local cache.
         pub cache: CacheUsage,
+        /// The files that this node keeps for others, and those that exist only here.
+        #[serde(default)]
+        pub keep: KeptFiles,
         /// Bytes moved between nodes.
         pub traffic: Traffic,
         /// Number of reads that wait for other nodes now.
@@ -192,6 +195,32 @@ described! {
         pub files: u64,
         /// Number of complete files.
         pub complete_files: u64,
+    }
+}
+
+described! {
+    /// The files that a node keeps for others, within [`Status`]. Files of equal content count once.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct KeptFiles as "KeptFiles" {
+        /// Whether the node keeps files (`keep.paths`).
+        pub enabled: bool,
+        /// Number of kept files that are complete.
+        pub files: u64,
+        /// Their size.
+        pub bytes: u64,
+        /// Number of files that are to be kept and are not complete yet.
+        pub missing_files: u64,
+        /// Their size.
+        pub missing_bytes: u64,
+        /// Number of files that are not kept because there is no room for them.
+        pub left_out_files: u64,
+        /// Their size.
+        pub left_out_bytes: u64,
+        /// Number of files in the writable shares of this node of which no other live node has a
+        /// complete copy. Files for some readers alone do not count.
+        pub only_here_files: u64,
+        /// Their size.
+        pub only_here_bytes: u64,
     }
 }
 

@@ -1,13 +1,15 @@
 //! Translates the configuration for the node.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::seeds;
 use crate::daemon::config::{ALL_NODES, Config, Group, ShareSettings, readers_of};
-use p2pfs_node::api::{CacheConfig, ShareSpec};
+use p2pfs_node::api::{CacheConfig, KeepSettings, ShareSpec};
 use p2pfs_node::inbox::{Accept, InboxSettings};
 use p2pfs_node::{ForeignPeers, GivingSettings, NetworkConfig, NodeConfig};
+use p2pfs_types::path::SharedPath;
 
 /// Returns the settings that the node starts with. `foreign` are the peers of other protocols.
 /// Seeds with host names are resolved and added after the start.
@@ -31,11 +33,23 @@ pub(super) fn node_config(config: &Config, foreign: Option<Arc<dyn ForeignPeers>
         },
         probe_period: config.membership.period,
         away_grace: config.membership.away_grace,
+        keep: keep_settings(config),
         read_deadline: config.mount.read_deadline,
         foreign,
         giving: giving_settings(config),
         refuse_beneath: vec![config.mount.dir.clone()],
         allow_beneath: vec![config.files_dir()],
+    }
+}
+
+fn keep_settings(config: &Config) -> KeepSettings {
+    let keep = &config.keep;
+    let paths: BTreeSet<SharedPath> = keep.paths.iter().map(|path| path.0.clone()).collect();
+    KeepSettings {
+        paths: paths.into_iter().collect(),
+        budget_bytes: keep.budget_bytes,
+        copies: keep.copies.map(|copies| copies.get() as usize),
+        takeover: keep.takeover,
     }
 }
 

@@ -378,6 +378,8 @@ impl Daemon {
         tokio::spawn(pulse(self.services.clone()));
         let node = self.services.node.clone();
         tokio::spawn(async move { node.pins().maintain().await });
+        let keeper = self.services.node.keeper().clone();
+        tokio::spawn(async move { keeper.maintain().await });
         metrics::start(&self.services).await;
         tokio::spawn(isolation::watch(self.services.clone()));
     }

@@ -8,6 +8,7 @@
 //! | names | [`NameLookup`] |
 //! | the bytes of files | [`FileAccess`] |
 //! | the cache and its pins | [`NodeCache`], [`NodePins`] |
+//! | kept copies of the files of others | [`NodeKeeper`] |
 //! | shared folders | [`NodeShares`] |
 //! | other nodes, and the traffic with them | [`NodePeers`], [`NodeTraffic`] |
 //! | the membership in the cluster | [`NodeMembership`] |
@@ -24,6 +25,7 @@ mod contents;
 mod error;
 mod files;
 mod health;
+mod keeping;
 mod links;
 mod membership;
 mod messenger;
@@ -45,6 +47,7 @@ pub use error::FileError;
 pub use files::FileAccess;
 pub(crate) use health::OwnDirectory;
 pub use health::{DiskRoom, NodeHealth};
+pub use keeping::{FileSum, KeepReport, KeepSettings, NodeKeeper};
 pub use membership::{NodeMembership, Resignation};
 pub use messenger::{Delivered, Delivery, MESSAGE_MAX_BYTES, Messages, Messenger};
 pub use names::{Listed, NameEntry, NameLookup, NextRead, Page, Why, WhyUnlisted};
@@ -69,6 +72,9 @@ pub use p2pfs_content::shares::{
     ShareProgress, ShareSpec, ShareStatus, ShareTotals, check_patterns,
 };
 pub use p2pfs_fetch::{FetchReport, PeerRate, SourceReport, TransferError};
-pub use p2pfs_fs::{FileVersion, ForeignFile, FsError, Hidden, LostFiles, LostVersion};
+pub use p2pfs_fs::{
+    AdoptableFile, AdoptableFiles, FileVersion, ForeignFile, FsError, Hidden, LostFiles,
+    LostVersion,
+};
 pub use p2pfs_membership::{DownReason, MemberState, MemberStatus};
 pub use p2pfs_proto::wire::native::record::{Kind, Timestamp};

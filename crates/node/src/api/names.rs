@@ -397,6 +397,11 @@ impl NameLookup {
         hidden_by_owner(&self.view(), path, owner)
     }
 
+    /// Returns whether a node is live, as the folder counts it.
+    pub fn is_live(&self, node: &NodeId) -> bool {
+        self.published.view.load().is_live(node)
+    }
+
     /// Returns the node with this name, live or not, if it has listed anything.
     pub fn author_called(&self, name: &str) -> Option<NodeId> {
         self.view().node_called(name)

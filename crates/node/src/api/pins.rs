@@ -109,12 +109,33 @@ impl NodePins {
     /// fails does not affect the others. Returns the changed contents and the failed ones. Blocks
     /// on the disk.
     pub fn set_contents(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
-        let changed = self.set_each(contents, pinned);
+        let changed = self.set_each(contents, pinned, named_pins);
         self.changed.send_replace(());
         changed
     }
 
-    fn set_each(&self, contents: Contents, pinned: bool) -> (Contents, Vec<NotPinned>) {
+    /// Pins contents for [`NodeKeeper`](super::NodeKeeper), or ends such pins, as
+    /// [`Self::set_contents`] does. Returns the failed ones. Blocks on the disk.
+    pub(super) fn set_kept(&self, contents: Contents, pinned: bool) -> Vec<NotPinned> {
+        let (_, failed) = self.set_each(contents, pinned, keeper_pins);
+        self.changed.send_replace(());
+        failed
+    }
+
+    /// Returns the contents that are pinned for [`NodeKeeper`](super::NodeKeeper).
+    pub(super) fn kept(&self) -> Contents {
+        let pins = self.store.cache().labelled_pins().into_iter();
+        let kept = pins.filter(|(_, label)| label.starts_with(KEEPER_LABEL));
+        let named = kept.map(|(hash, label)| (hash, name_of_label(&label)));
+        self.sized(named)
+    }
+
+    fn set_each(
+        &self,
+        contents: Contents,
+        pinned: bool,
+        labelled: fn(&Contents) -> Vec<LabelledPin>,
+    ) -> (Contents, Vec<NotPinned>) {
         let (fitting, mut failed) = if pinned {
             self.fitting(contents)
         } else {
@@ -122,20 +143,13 @@ impl NodePins {
         };
         let close_idle = self.cache.idle_closer();
         // In the usual case, the list of pins is written once for all contents.
-        if set_all(
-            self.store.cache(),
-            &named_pins(&fitting),
-            pinned,
-            &close_idle,
-        )
-        .is_ok()
-        {
+        if set_all(self.store.cache(), &labelled(&fitting), pinned, &close_idle).is_ok() {
             return (fitting, failed);
         }
         let mut changed = Contents::new();
         for (hash, (size_bytes, path)) in fitting {
             let one = Contents::from([(hash, (size_bytes, path.clone()))]);
-            match set_all(self.store.cache(), &named_pins(&one), pinned, &close_idle) {
+            match set_all(self.store.cache(), &labelled(&one), pinned, &close_idle) {
                 Ok(()) => changed.extend(one),
                 Err(why) => failed.push(NotPinned {
                     path,
@@ -231,14 +245,17 @@ impl NodePins {
 
     /// Returns the name by which a content was pinned, if it was pinned by a name.
     pub fn name_of(&self, hash: &ContentHash) -> Option<SharedPath> {
-        let name = SharedPath::new(self.store.cache().pin_label(hash)?).ok();
+        let name = name_of_label(&self.store.cache().pin_label(hash)?);
         name.filter(|path| !path.is_root())
     }
 
     fn filtered(&self, is_meant: impl Fn(&ContentHash, Option<&SharedPath>) -> bool) -> Contents {
         let pins = self.store.cache().labelled_pins().into_iter();
-        let named = pins.map(|(hash, label)| (hash, SharedPath::new(label).ok()));
-        let meant = named.filter(|(hash, name)| is_meant(hash, name.as_ref()));
+        let named = pins.map(|(hash, label)| (hash, name_of_label(&label)));
+        self.sized(named.filter(|(hash, name)| is_meant(hash, name.as_ref())))
+    }
+
+    fn sized(&self, pins: impl Iterator<Item = (ContentHash, Option<SharedPath>)>) -> Contents {
         // The size of a content is unknown if no live node has it and the cache has no byte of it.
         // Such a content counts with 0 bytes.
         let view = self.cache.view.load();
@@ -247,8 +264,7 @@ impl NodePins {
             let known = listed.or_else(|| self.store.cache().size_bytes(hash));
             known.unwrap_or_default()
         };
-        meant
-            .map(|(hash, name)| (hash, (sized(&hash), name.unwrap_or_else(SharedPath::root))))
+        pins.map(|(hash, name)| (hash, (sized(&hash), name.unwrap_or_else(SharedPath::root))))
             .collect()
     }
 
@@ -331,13 +347,35 @@ impl NodePins {
     }
 }
 
+/// A content in the cache's list of pins, with its label.
+type LabelledPin = (ContentHash, Box<[u8]>);
+
+/// Begin of the label of a pin for [`NodeKeeper`](super::NodeKeeper). No shared path begins so.
+const KEEPER_LABEL: &[u8] = b"/";
+
 /// Returns the contents as entries of the cache's list of pins, each with one of its names as
 /// label.
-fn named_pins(contents: &Contents) -> Vec<(ContentHash, Box<[u8]>)> {
+fn named_pins(contents: &Contents) -> Vec<LabelledPin> {
     let named = contents.iter();
     named
         .map(|(hash, (_, path))| (*hash, path.as_bytes().into()))
         .collect()
+}
+
+/// Returns the contents as entries of the list of pins that stand for
+/// [`NodeKeeper`](super::NodeKeeper).
+fn keeper_pins(contents: &Contents) -> Vec<LabelledPin> {
+    let label = |path: &SharedPath| [KEEPER_LABEL, path.as_bytes()].concat();
+    let named = contents.iter();
+    named
+        .map(|(hash, (_, path))| (*hash, label(path).into()))
+        .collect()
+}
+
+/// Returns the name in a label.
+fn name_of_label(label: &[u8]) -> Option<SharedPath> {
+    let name = label.strip_prefix(KEEPER_LABEL).unwrap_or(label);
+    SharedPath::new(name).ok()
 }
 
 fn set_all(

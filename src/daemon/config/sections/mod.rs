@@ -4,6 +4,7 @@
 
 mod cache;
 mod inbox;
+mod keep;
 mod lan;
 mod legacy;
 mod limits;
@@ -18,6 +19,7 @@ mod write;
 
 pub use cache::CacheSettings;
 pub use inbox::InboxSettings;
+pub use keep::KeepSettings;
 pub use lan::LanSettings;
 pub use legacy::LegacySettings;
 pub use limits::LimitSettings;

@@ -1,4 +1,4 @@
-//! Answers about deleted and replaced versions.
+//! Answers about deleted and replaced versions, and about the files of departed nodes.
 
 use jiff::Timestamp;
 
@@ -6,12 +6,12 @@ use super::paths::shared_path;
 use super::trust::escape_or_top;
 use super::{Asked, Services, calendar_time};
 use crate::daemon::control::{
-    Answer, DeletedFiles, DeletedVersion, Failure, FailureKind, Named, NotRestored, Restored,
-    parameters,
+    Adopted, Answer, DeletedFiles, DeletedVersion, Failure, FailureKind, Named, NotRestored,
+    Restored, parameters,
 };
 use p2pfs_node::api::LostVersion;
 use p2pfs_types::id::NodeId;
-use p2pfs_types::path::escape;
+use p2pfs_types::path::{SharedPath, escape};
 
 /// Maximum number of versions in one reply.
 const REPLY_MAX: usize = 1000;
@@ -38,9 +38,17 @@ impl Answer<Asked> for parameters::Restore {
     }
 }
 
+impl Answer<Asked> for parameters::Adopt {
+    async fn answer(self, asked: &mut Asked) -> Result<Adopted, Failure> {
+        asked
+            .blocking(move |services| adopt(services, &self.node, &shared_path(&self.path)?))
+            .await
+    }
+}
+
 /// The versions that a call is about.
 struct Wanted {
-    path: p2pfs_types::path::SharedPath,
+    path: SharedPath,
     by: Option<NodeId>,
     since: Option<Timestamp>,
 }
@@ -86,6 +94,41 @@ fn node_called(services: &Services, name: &str) -> Result<NodeId, Failure> {
         );
         Failure::new(FailureKind::NotFound, message).with_remedy("p2pfs peers shows the names")
     })
+}
+
+/// Lists the files of a departed node at and below a path, as far as this node has all bytes.
+fn adopt(services: &Services, name: &str, top: &SharedPath) -> Result<Adopted, Failure> {
+    let node = node_called(services, name)?;
+    let name = services.node.peers().name_of(&node);
+    if node == services.node.id() || services.node.names().is_live(&node) {
+        let message = format!(
+            "cannot adopt the files of {}: it is live",
+            escape(name.as_bytes())
+        );
+        return Err(Failure::new(FailureKind::Failed, message)
+            .with_remedy("repeat this once p2pfs peers shows it as down"));
+    }
+    let lost = services.node.files().lost();
+    let found = lost.adoptable(&node, top);
+    let mut done = Adopted {
+        missing: found.missing as u64,
+        ..Adopted::default()
+    };
+    for file in &found.whole {
+        match lost.adopt(file) {
+            Ok(()) => done.adopted += 1,
+            Err(error) => {
+                done.failures += 1;
+                if done.failed.len() < REPLY_MAX {
+                    done.failed.push(NotRestored {
+                        path: Named::new(file.path.as_bytes().to_vec()),
+                        why: error.to_string(),
+                    });
+                }
+            }
+        }
+    }
+    Ok(done)
 }
 
 fn deleted(services: &Services, wanted: &Wanted) -> DeletedFiles {

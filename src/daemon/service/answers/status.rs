@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Asked, Services, Sight, legacy, mesh, shares};
 use crate::daemon::control::{
-    AbsentPeer, Answer, CacheUsage, Dropped, Failure, NamespaceStatus, PeerCounts, PeerInfo, Peers,
-    Plane, Status, Traffic, parameters,
+    AbsentPeer, Answer, CacheUsage, Dropped, Failure, KeptFiles, NamespaceStatus, PeerCounts,
+    PeerInfo, Peers, Plane, Status, Traffic, parameters,
 };
 use crate::daemon::service::conditions;
 use crate::daemon::service::rates::{Counter, CurrentRates};
@@ -58,6 +58,7 @@ fn status(services: &Services, sight: Sight) -> Status {
             unique_bytes: status.folder.unique_bytes,
         },
         cache: cache_usage(services),
+        keep: kept_files(services),
         traffic: traffic(services, &current_rates(services)),
         waiting_reads: status.reads.waiting,
         open_versions: status.reads.open_versions as u64,
@@ -120,6 +121,22 @@ pub(super) fn cache_usage(services: &Services) -> CacheUsage {
         pinned_bytes: services.node.pins().bytes(),
         files: usage.files as u64,
         complete_files: usage.complete_files as u64,
+    }
+}
+
+fn kept_files(services: &Services) -> KeptFiles {
+    let keeper = services.node.keeper();
+    let report = keeper.report();
+    KeptFiles {
+        enabled: !keeper.settings().paths.is_empty(),
+        files: report.complete.files,
+        bytes: report.complete.bytes,
+        missing_files: report.missing.files,
+        missing_bytes: report.missing.bytes,
+        left_out_files: report.left_out.files,
+        left_out_bytes: report.left_out.bytes,
+        only_here_files: report.only_here.files,
+        only_here_bytes: report.only_here.bytes,
     }
 }
 
