@@ -472,6 +472,7 @@ impl EventLog {
             NodeEvent::PeerMoved(_)
             | NodeEvent::Wanted { .. }
             | NodeEvent::Offered { .. }
+            | NodeEvent::Called { .. }
             | NodeEvent::Renewed { .. }
             | NodeEvent::Left => {}
         }

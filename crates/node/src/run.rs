@@ -65,6 +65,8 @@ const DATAGRAM_BATCH: usize = 64;
 const NOT_CACHED: &str = "nothing more is cached: ";
 /// Maximum number of queued answers of other nodes to requests, and of queued results of probes.
 pub(super) const ANSWERS_MAX: usize = 1024;
+/// Maximum number of queued calls of members that cannot be dialled.
+const CALLS_MAX: usize = 256;
 /// Maximum number of commands queued for the loop.
 pub(super) const COMMANDS_MAX: usize = 64;
 
@@ -151,6 +153,8 @@ struct PendingWork {
     tasks: LoopTasks,
     answers: (mpsc::Sender<PeerResponse>, mpsc::Receiver<PeerResponse>),
     knocked: (mpsc::Sender<ProbedMember>, mpsc::Receiver<ProbedMember>),
+    /// The members to call, because they cannot be dialled.
+    calls: mpsc::Receiver<(NodeId, Lane)>,
     reaching: DialBackSlots,
     offers: OfferLookups,
 }
@@ -161,6 +165,10 @@ type ProbedMember = (NodeId, SocketAddr);
 
 impl EventLoop {
     pub(super) fn new(machine: Machine, handles: NodeHandles, parts: LoopParts) -> Self {
+        let (to_call, calls) = mpsc::channel(CALLS_MAX);
+        // A dropped call is repeated.
+        let call = move |node, lane| _ = to_call.try_send((node, lane));
+        handles.net.set_on_call(Arc::new(call));
         Self {
             machine,
             handles,
@@ -169,6 +177,7 @@ impl EventLoop {
                 tasks: LoopTasks::new(),
                 answers: mpsc::channel(ANSWERS_MAX),
                 knocked: mpsc::channel(ANSWERS_MAX),
+                calls,
                 reaching: DialBackSlots::default(),
                 offers: OfferLookups::new(),
             },
@@ -231,6 +240,7 @@ impl EventLoop {
                 Some((node, address)) = self.pending.knocked.1.recv() => {
                     self.machine.handle_address(Instant::now(), address, AddressNews::Member(node));
                 }
+                Some((to, lane)) = self.pending.calls.recv() => self.call(to, lane),
                 Some((to, offer)) = self.pending.offers.next() => {
                     self.machine.send(Instant::now(), to, &Message::Offer(offer));
                 }
@@ -591,6 +601,11 @@ impl EventLoop {
                     .fetcher
                     .record_offer(offer_of(*from, offer), *address);
             }
+            NodeEvent::Called {
+                from,
+                address,
+                lane,
+            } => self.handles.net.answer_call(*from, *address, *lane),
             NodeEvent::Renewed { generation } => self.parts.persister.set_generation(*generation),
             NodeEvent::MembershipChanged => self.handles.net.close_strangers(),
             NodeEvent::Knock { address } => self.knock(*address),
@@ -608,6 +623,10 @@ impl EventLoop {
         let me = self.machine.cluster().me().node;
         let events = &self.handles.events;
         events.record_node_event(me, &event, &self.handles.names);
+    }
+
+    fn call(&mut self, to: NodeId, lane: Lane) {
+        (self.machine).send(Instant::now(), to, &Message::Call { lane });
     }
 
     fn knock(&mut self, address: SocketAddr) {

@@ -25,7 +25,12 @@ pub fn frames(bytes: &[u8]) {
     let Some((header, body)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
         return;
     };
-    for phase in [Phase::Greeting, Phase::Requests, Phase::Responses] {
+    for phase in [
+        Phase::Greeting,
+        Phase::Requests,
+        Phase::Responses,
+        Phase::Both,
+    ] {
         let Ok(header) = FrameHeader::decode(header, phase) else {
             continue;
         };

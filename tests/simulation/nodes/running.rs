@@ -417,7 +417,8 @@ impl Node {
             } => self.take_offer(now, *from, *address, offer),
             NodeEvent::Renewed { generation } => self.disk.generation = generation.0,
             NodeEvent::Knock { address } => running.knocks.push(*address),
-            NodeEvent::CopiedKey { .. }
+            NodeEvent::Called { .. }
+            | NodeEvent::CopiedKey { .. }
             | NodeEvent::CopyGone { .. }
             | NodeEvent::Offended { .. }
             | NodeEvent::NamesRefused

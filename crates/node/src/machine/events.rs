@@ -10,6 +10,7 @@ use crate::offence::Offence;
 use p2pfs_catalogue::CatalogueError;
 use p2pfs_membership::{ClusterError, DownReason, Member};
 use p2pfs_proto::trust::{Fault, SignedStatement};
+use p2pfs_proto::wire::native::tcp::Lane;
 use p2pfs_proto::wire::native::udp::{Message, OfferSummary};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{Generation, NodeId};
@@ -50,6 +51,15 @@ pub enum NodeEvent {
         address: SocketAddr,
         /// The offer.
         offer: OfferSummary,
+    },
+    /// Another node cannot dial this one and asks to be dialled.
+    Called {
+        /// The calling node.
+        from: NodeId,
+        /// Address of the calling node.
+        address: SocketAddr,
+        /// Lane of the connection.
+        lane: Lane,
     },
     /// This node has a new generation: store it as the lower bound for the next start.
     Renewed {
@@ -176,8 +186,8 @@ impl MachineEvents {
         self.report_offence(from, offence);
     }
 
-    /// Queues the request or offer in a datagram of `from`, or reports a datagram that does not
-    /// decode. Drops an offer if `address` is `None`, because its sender is not live.
+    /// Queues the request, offer or call in a datagram of `from`, or reports a datagram that does not
+    /// decode. Drops an offer or a call if `address` is `None`, because its sender is not live.
     pub(super) fn receive_message(
         &mut self,
         from: NodeId,
@@ -191,7 +201,12 @@ impl MachineEvents {
                 address,
                 offer,
             },
-            (Ok(Message::Offer(_)), None) => return,
+            (Ok(Message::Call { lane }), Some(address)) => NodeEvent::Called {
+                from,
+                address,
+                lane,
+            },
+            (Ok(Message::Offer(_) | Message::Call { .. }), None) => return,
             (Err(_), _) => {
                 self.counters.bad_messages += 1;
                 return self.report_offence(from, Offence::Garbage);

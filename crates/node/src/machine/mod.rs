@@ -73,8 +73,8 @@ const SECRETS_STREAM: u64 = 0x7365_6372_6574;
 /// Number of own facts queued for the next head at which all of them are recorded in the log
 /// without waiting for that head.
 pub const UNSAID_MAX: usize = 16_384;
-/// Number of queued events beyond which further `Wanted`, `Offered` and `Offended` events are
-/// dropped. All other events are queued. A dropped request or offer costs a retry.
+/// Number of queued events beyond which further `Wanted`, `Offered`, `Called` and `Offended` events
+/// are dropped. All other events are queued. A dropped request or offer costs a retry.
 pub const EVENTS_MAX: usize = 4096;
 
 /// Identity and settings of a node.

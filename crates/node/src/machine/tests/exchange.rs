@@ -7,7 +7,7 @@ use super::*;
 use crate::machine::intake::HeadSender;
 use p2pfs_proto::trust::{Ledger, StoredTrust};
 use p2pfs_proto::wire::native::record::{Head, SignedHead};
-use p2pfs_proto::wire::native::tcp::{LogPart, pack_records, unpack_records};
+use p2pfs_proto::wire::native::tcp::{Lane, LogPart, pack_records, unpack_records};
 
 fn forged(bench: &mut MachineBench, author: usize, change: impl Fn(&mut SignedHead)) -> SignedHead {
     let id = bench.id(author);
@@ -372,7 +372,7 @@ fn a_departing_member_that_never_answers_is_not_awaited() {
 }
 
 #[test]
-fn gets_and_offers_reach_their_owner_and_garbage_is_counted() {
+fn gets_offers_and_calls_reach_their_owner_and_garbage_is_counted() {
     let mut bench = MachineBench::new(2);
     let hash = ContentHash::of(b"wanted");
     let now = bench.now;
@@ -402,6 +402,16 @@ fn gets_and_offers_reach_their_owner_and_garbage_is_counted() {
         offer,
     };
     assert_eq!(bench.events, [(0, offered)]);
+    bench.events.clear();
+    let lane = Lane::Bulk;
+    bench.machines[1].send(now, from, &Message::Call { lane });
+    bench.run(Duration::from_millis(10));
+    let called = NodeEvent::Called {
+        from: bench.id(1),
+        address: address(1),
+        lane,
+    };
+    assert_eq!(bench.events, [(0, called)]);
     bench.machines[0]
         .events
         .receive_message(from, None, &Bytes::from_static(b"\xff\xff"));

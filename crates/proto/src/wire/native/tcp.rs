@@ -1,8 +1,10 @@
 //! Length-limited TCP frames of the native plane.
 //!
 //! This module owns the messages that two nodes exchange inside TLS: first the greetings, which
-//! prove membership or an invitation, then requests in one direction and responses in the other. A
-//! frame is a length (u32, big endian, of everything after it), a request id (u32, big endian), a
+//! prove membership or an invitation, then requests and their responses. Since `p2pfs/4` either end
+//! sends requests, with ids of its own; before, only the dialler did.
+//!
+//! A frame is a length (u32, big endian, of everything after it), a request id (u32, big endian), a
 //! kind (one byte) and a body. Every kind has its own limit. [`FrameHeader::decode`] checks it, so
 //! that no memory is allocated for a longer body. If a frame cannot be decoded, its sender is at
 //! fault and the connection must end. [`Request`] and [`Response`] are the place to start.

@@ -110,9 +110,8 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         self
     }
 
-    /// Waits for the first byte of the next frame without a time limit. Dropping the future loses
-    /// nothing.
-    pub(super) async fn wait(&mut self) -> Result<(), DropReason> {
+    /// Waits for the first byte of the next frame without a time limit.
+    async fn wait(&mut self) -> Result<(), DropReason> {
         if self.filled == 0 {
             self.pieces = Pieces::default();
             self.filled = self.read_header().await?;
@@ -137,9 +136,10 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
         header.map_err(|_| self.too_slow(grace))??;
         self.filled = 0;
         let header = FrameHeader::decode(&self.header, phase).map_err(|e| reason_of(&e))?;
-        let body_time = match phase {
-            Phase::Responses => self.limits.answer_time(header.body_bytes),
-            Phase::Greeting | Phase::Requests => self.limits.frame_time(header.body_bytes),
+        let body_time = if header.kind.is_response() {
+            self.limits.answer_time(header.body_bytes)
+        } else {
+            self.limits.frame_time(header.body_bytes)
         };
         let reading = self.read_body(header.body_bytes, |bytes| tell(&header, bytes));
         let body = timeout(body_time, reading).await;

@@ -20,7 +20,7 @@ use super::Shared;
 use super::counters::DropReason;
 use super::framing::{FrameReader, Pulse, flush, reason_of, write_frame};
 use super::limits::PeerLimits;
-use super::tls::{channel_of, knows_decline};
+use super::tls::{Protocol, channel_of};
 use crate::net::LedgerHandle;
 use p2pfs_proto::trust::{
     CHAIN_MAX, Channel, EpochSecret, Grant, InviteRefusal, InviteToken, InvitedNode, Invites,
@@ -220,7 +220,8 @@ pub(super) async fn admit<S: AsyncRead + AsyncWrite + Unpin>(
             match answer {
                 Ok(answer) => (Some(answer), Admission::Enrolled),
                 Err(why) => {
-                    let told = told_to_joiner(&why).filter(|_| knows_decline(stream));
+                    let told =
+                        told_to_joiner(&why).filter(|_| Protocol::of(stream).knows_decline());
                     (door.on_refused)(RefusedJoin {
                         node: channel.client,
                         name,

@@ -1,5 +1,5 @@
-//! State that the users of one connection share with its task: the open requests, and the silence
-//! of the connection.
+//! State that the users of one connection share with its task: the open requests of this end, and
+//! the silence of the connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -218,30 +218,60 @@ impl ConnectionState {
             std::mem::take(&mut table.waiters)
         };
         self.slots.close();
+        self.woken.notify_one();
         for waiter in waiters.into_values() {
             (waiter.reply)(Err(NetError::Lost { reason }));
         }
     }
 
+    /// Returns why the connection ended.
+    pub(super) fn end_reason(&self) -> DropReason {
+        self.lock().closed.unwrap_or(DropReason::ClosedHere)
+    }
+
     pub(super) fn lost(&self) -> NetError {
         NetError::Lost {
-            reason: self.lock().closed.unwrap_or(DropReason::ClosedHere),
+            reason: self.end_reason(),
         }
     }
 
-    /// Checks the time limits of the connection. Returns what to do now, or when to check again.
+    /// Checks the time limits of the connection, which may be unused for `idle`. Returns what to do
+    /// now, or when to check again.
     pub(super) fn check(
         &self,
         now: Instant,
         pinged: &mut Option<SilenceId>,
         limits: &PeerLimits,
+        idle: Duration,
     ) -> ConnectionCheck {
         let mut table = self.lock();
-        let check = self.look(&table, now, pinged, limits);
+        let check = self.look(&table, now, pinged, limits, idle);
         if let ConnectionCheck::Again(next) = check {
             table.next_look = next;
         }
         check
+    }
+
+    /// Returns when either end last used the connection.
+    fn used_at(&self, table: &ConnectionRequests) -> Instant {
+        table.last_used.max(self.pulse.last())
+    }
+
+    /// Returns whether the connection is open and was used since `since`.
+    pub(super) fn is_used_since(&self, since: Option<Instant>) -> bool {
+        let table = self.lock();
+        table.closed.is_none() && since.is_none_or(|since| self.used_at(&table) > since)
+    }
+
+    /// Returns since when this end has no open request, or `None` if one is open.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let table = self.lock();
+        table.waiters.is_empty().then(|| self.used_at(&table))
+    }
+
+    /// Records that this end uses the connection otherwise than by a request.
+    pub(super) fn record_use(&self) {
+        self.lock().last_used = Instant::now();
     }
 
     fn look(
@@ -250,9 +280,13 @@ impl ConnectionState {
         now: Instant,
         pinged: &mut Option<SilenceId>,
         limits: &PeerLimits,
+        idle: Duration,
     ) -> ConnectionCheck {
+        if let Some(reason) = table.closed {
+            return ConnectionCheck::End(reason);
+        }
         let Some(oldest) = table.waiters.values().map(|waiter| waiter.sent).min() else {
-            let end = table.last_used + limits.times.idle_dialled;
+            let end = self.used_at(table) + idle;
             return if now >= end {
                 ConnectionCheck::End(DropReason::Idle)
             } else {
@@ -308,6 +342,8 @@ mod tests {
     use super::*;
     use crate::net::peer::tcp_info::TcpInfo;
 
+    const IDLE: Duration = Duration::from_secs(60);
+
     fn line(in_flight: usize) -> ConnectionState {
         let ping_after = PeerLimits::default().times.ping_after;
         ConnectionState::new(in_flight, ping_after, LastTcpInfo::default())
@@ -333,13 +369,13 @@ mod tests {
     async fn an_idle_connection_lives_until_its_time_and_is_never_pinged() {
         let (line, limits) = (line(4), PeerLimits::default());
         let start = Instant::now();
-        let end = start + limits.times.idle_dialled;
+        let end = start + IDLE;
         assert_eq!(
-            line.check(start, &mut None, &limits),
+            line.check(start, &mut None, &limits, IDLE),
             ConnectionCheck::Again(end)
         );
         assert_eq!(
-            line.check(end, &mut None, &limits),
+            line.check(end, &mut None, &limits, IDLE),
             ConnectionCheck::End(DropReason::Idle)
         );
     }
@@ -353,19 +389,19 @@ mod tests {
         let (start, mut pinged) = (Instant::now(), None);
         let after = |ms| start + Duration::from_millis(ms);
         assert_eq!(
-            line.check(start, &mut pinged, &limits),
+            line.check(start, &mut pinged, &limits, IDLE),
             ConnectionCheck::Again(after(1000))
         );
         assert_eq!(
-            line.check(after(1000), &mut pinged, &limits),
+            line.check(after(1000), &mut pinged, &limits, IDLE),
             ConnectionCheck::Ping
         );
         assert_eq!(
-            line.check(after(1000), &mut pinged, &limits),
+            line.check(after(1000), &mut pinged, &limits, IDLE),
             ConnectionCheck::Again(after(2000))
         );
         let dead = ConnectionCheck::End(DropReason::Silent);
-        assert_eq!(line.check(after(2000), &mut pinged, &limits), dead);
+        assert_eq!(line.check(after(2000), &mut pinged, &limits, IDLE), dead);
     }
 
     /// Returns the check of a connection with an open request, for given times and kernel figures.
@@ -374,7 +410,7 @@ mod tests {
         let after = move |ms| start + Duration::from_millis(ms);
         move |ms, (read_ms, reading)| {
             line.link.set(after(read_ms), reading);
-            line.check(after(ms), &mut pinged, &PeerLimits::default())
+            line.check(after(ms), &mut pinged, &PeerLimits::default(), IDLE)
         }
     }
 
@@ -452,7 +488,7 @@ mod tests {
         line.add(waiting).ok().unwrap();
         let later = Instant::now() + limits.times.unanswered_after;
         let end = ConnectionCheck::End(DropReason::Unanswered);
-        assert_eq!(line.check(later, &mut None, &limits), end);
+        assert_eq!(line.check(later, &mut None, &limits, IDLE), end);
     }
 
     #[tokio::test]
@@ -475,7 +511,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn successive_requests_wake_the_watch_once_a_period() {
         let (line, limits) = (line(4), PeerLimits::default());
-        let idle = line.check(Instant::now(), &mut None, &limits);
+        let idle = line.check(Instant::now(), &mut None, &limits, IDLE);
         assert!(matches!(idle, ConnectionCheck::Again(_)));
         let mut rung = 0;
         for _ in 0..50 {
@@ -483,7 +519,7 @@ mod tests {
             let id = line.add(waiting).ok().unwrap();
             if std::pin::pin!(line.woken.notified()).enable() {
                 rung += 1;
-                line.check(Instant::now(), &mut None, &limits);
+                line.check(Instant::now(), &mut None, &limits, IDLE);
             }
             line.take(id);
         }

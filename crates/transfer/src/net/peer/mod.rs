@@ -1,11 +1,13 @@
 //! TCP between nodes: TLS that authenticates the other end, proof of membership, and then many
 //! concurrent requests on connections that are kept open.
 //!
-//! The dialling node asks and the accepting node answers, so a pair of nodes has up to four
-//! connections: two lanes in each direction. This module owns all limits on connections and their
+//! A connection belongs to a pair of nodes. Either of them may have dialled it, and both ask on it.
+//! There is one for each of two lanes. This module owns all limits on connections and their
 //! times. It never interprets a request. When a connection ends, its requests fail at once. All
 //! other connections go on.
 
+mod accept;
+mod connection;
 mod counters;
 mod dial;
 mod distances;
@@ -24,18 +26,17 @@ mod queue_limit;
 mod register;
 pub(crate) mod request_room;
 mod send_budget;
-mod serve;
 mod split;
 mod tcp_info;
 mod tls;
 
+pub use connection::{AnswerBeside, Incoming, ReplyTo, SentRequest};
 pub use counters::{DropReason, PeerCounters};
-pub use dial::SentRequest;
+
 pub use limits::{ACCEPTED_CONNECTIONS, ConnectionLimits, ConnectionTimes, PeerLimits};
 pub use line::{OnAnswer, Progress};
 pub use probe::Probed;
 use request_room::RequestRoom;
-pub use serve::{AnswerBeside, Incoming, ReplyTo};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -77,6 +78,10 @@ pub type ForeignConnection = (TcpStream, SocketAddr);
 /// the breach. Called on the task of the connection, so it must not block.
 pub type OnBreach = Arc<dyn Fn(NodeId, SocketAddr, DropReason) + Send + Sync>;
 
+/// Callback that sends a call to a member by gossip: the member is to dial this node for this lane.
+/// Called on the task of a dial, so it must not block.
+pub type OnCall = Arc<dyn Fn(NodeId, Lane) + Send + Sync>;
+
 /// Callback for a node that asked for admission by an invitation and was refused, with the remote
 /// address of its connection. Any node on the network can cause it. Called on the task of the
 /// connection, so it must not block.
@@ -88,6 +93,7 @@ struct Shared {
     foreign_plane: ArcSwapOption<mpsc::Sender<ForeignConnection>>,
     beside: ArcSwapOption<AnswerBeside>,
     on_breach: ArcSwapOption<OnBreach>,
+    on_call: ArcSwapOption<OnCall>,
     limits: PeerLimits,
     counters: Mutex<PeerCounters>,
     pool: Pool,
@@ -179,6 +185,7 @@ impl PeerNet {
             foreign_plane: ArcSwapOption::empty(),
             beside: ArcSwapOption::empty(),
             on_breach: ArcSwapOption::empty(),
+            on_call: ArcSwapOption::empty(),
             limits,
             counters: Mutex::default(),
             pool: Pool::default(),
@@ -189,7 +196,7 @@ impl PeerNet {
             request_room: RequestRoom::default(),
             pieces: PiecePool::default(),
         });
-        let accepting = tokio::spawn(serve::accept_all(Arc::clone(&shared), listener));
+        let accepting = tokio::spawn(accept::accept_all(Arc::clone(&shared), listener));
         let accepting = accepting.abort_handle();
         Ok((
             Self {
@@ -265,7 +272,7 @@ impl PeerNet {
         let shared = &self.owner.shared;
         self.check_peer(&node)?;
         let connection = Pool::get(shared, node, addr, lane, progress.as_ref()).await?;
-        connection.ask(&request, progress).await
+        connection.ask(&request, progress, None).await
     }
 
     /// Sends a request like [`PeerNet::request`]. Refunds the charge of a limit if the request is
@@ -284,7 +291,7 @@ impl PeerNet {
         let shared = &self.owner.shared;
         self.check_peer(&node)?;
         let connection = Pool::get(shared, node, addr, lane, None).await?;
-        connection.ask_charged(&request, None, Some(charge)).await
+        connection.ask(&request, None, Some(charge)).await
     }
 
     /// Sends a request without waiting, if a connection is open and has room for it.
@@ -299,7 +306,8 @@ impl PeerNet {
         reply: OnAnswer,
         progress: Option<Progress>,
     ) -> Result<SentRequest, OnAnswer> {
-        let open = self.owner.shared.pool.open(node, lane);
+        let shared = &self.owner.shared;
+        let open = shared.pool.open(node, lane, &shared.limits);
         match open.filter(|_| self.check_peer(&node).is_ok()) {
             Some(connection) => connection.ask_at_once(request, reply, progress),
             None => Err(reply),
@@ -315,6 +323,22 @@ impl PeerNet {
         Pool::get(&self.owner.shared, node, addr, lane, None)
             .await
             .map(drop)
+    }
+
+    /// Dials a member that called this node for this lane, because it cannot dial this node. The
+    /// connection serves both. Does nothing if the member called a moment ago.
+    pub fn answer_call(&self, node: NodeId, addr: SocketAddr, lane: Lane) {
+        if self.check_peer(&node).is_ok() {
+            Pool::answer_call(&self.owner.shared, node, addr, lane);
+        }
+    }
+
+    /// Returns whether the other node dialled the open connection. Then the connection shows nothing
+    /// about the way to that node's address.
+    pub fn is_dialled_by(&self, node: NodeId, lane: Lane) -> bool {
+        let shared = &self.owner.shared;
+        let open = shared.pool.open(node, lane, &shared.limits);
+        open.is_some_and(|it| !it.is_dialled())
     }
 
     /// Finds out which node answers at an address.
@@ -438,6 +462,11 @@ impl PeerNet {
         self.owner.shared.on_breach.store(Some(Arc::new(tell)));
     }
 
+    /// Sets the callback that calls a member which cannot be dialled.
+    pub fn set_on_call(&self, call: OnCall) {
+        self.owner.shared.on_call.store(Some(Arc::new(call)));
+    }
+
     /// Hands accepted connections that do not begin as TLS to a foreign plane. If there is none or
     /// its queue is full, they are dropped and counted.
     pub fn set_foreign_plane(&self, plane: Option<mpsc::Sender<ForeignConnection>>) {
@@ -452,27 +481,20 @@ impl PeerNet {
         self.owner.shared.register.set_members_at(ips);
     }
 
-    /// Ends every open connection with a node, in both directions. Their requests fail at once. A
-    /// later request dials again.
+    /// Ends every open connection with a node. Their requests fail at once. A later request dials
+    /// again.
     pub fn close_peer(&self, node: NodeId) {
-        let shared = &self.owner.shared;
-        shared.pool.close_peer(node);
-        for _ in 0..shared.register.close_peer(node) {
-            shared.counters.lock().drop_for(DropReason::ClosedHere);
-        }
+        self.owner.shared.pool.close_peer(node);
     }
 
     /// Ends the connections with every node that is no longer a member.
     pub fn close_strangers(&self) {
         let shared = &self.owner.shared;
-        let mut nodes = shared.register.nodes();
-        nodes.extend(shared.pool.nodes());
         let trust = shared.local.ledger.view();
-        for node in nodes {
-            if !trust.is_member(&node) {
-                self.close_peer(node);
-            }
-        }
+        let nodes = shared.pool.nodes().into_iter();
+        nodes
+            .filter(|node| !trust.is_member(node))
+            .for_each(|node| shared.pool.forget(node));
     }
 
     /// Returns the counters.

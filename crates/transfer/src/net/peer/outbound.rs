@@ -174,7 +174,7 @@ impl Outbound {
         }
         let begun = usize::from(sending.written > 0);
         let queued = sending.frames.iter_mut().skip(begun);
-        let answer = queued.into_iter().find(|it| it.frame.id() == id);
+        let answer = queued.into_iter().find(|it| it.frame.answers(id));
         let found = answer.is_some();
         if let Some(departing) = answer {
             departing.frame = Frame::empty(id, FrameKind::Busy);

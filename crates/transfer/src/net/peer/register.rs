@@ -145,23 +145,6 @@ impl Register {
         }
     }
 
-    /// Returns the connected nodes.
-    pub(super) fn nodes(&self) -> HashSet<NodeId> {
-        self.table
-            .lock()
-            .entries
-            .values()
-            .filter_map(|entry| entry.node)
-            .collect()
-    }
-
-    /// Ends the connections of one node. Returns how many.
-    pub(super) fn close_peer(&self, node: NodeId) -> usize {
-        let table = self.table.lock();
-        let of_node = |entry: &&AcceptedEntry| entry.node == Some(node);
-        table.entries.values().filter(of_node).map(abort).count()
-    }
-
     /// Ends all connections and accepts no more.
     pub(super) fn close(&self) {
         let mut table = self.table.lock();
@@ -363,9 +346,10 @@ mod tests {
             .map(|node| prove(node).unwrap())
             .collect();
         assert!(kept.iter().all(|(_, replaced)| !replaced));
-        let (_newest, replaced) = prove(A).unwrap();
-        assert!(replaced);
-        assert_eq!(register.close_peer(A), 2);
+        let (newest, replaced) = prove(A).unwrap();
+        assert!(replaced && is_there(&register, &newest));
+        let left = kept.iter().map(|(place, _)| is_there(&register, place));
+        assert_eq!(left.collect::<Vec<_>>(), [false, true, true]);
     }
 
     #[test]

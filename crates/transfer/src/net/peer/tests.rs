@@ -11,4 +11,5 @@ mod probing;
 mod records;
 mod requests;
 mod strangers;
+mod symmetric;
 mod trickle;

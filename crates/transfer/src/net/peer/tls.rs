@@ -27,12 +27,13 @@ use p2pfs_types::id::NodeId;
 
 /// Application protocols (RFC 7301), in order of preference. `p2pfs/2` is `p2pfs/1` with batches of
 /// small files. `p2pfs/3` is `p2pfs/2` with the names of received files. `p2pfs/4` is `p2pfs/3` with
-/// records of replacements and deletions in logs, and with reasons of declined invitations.
-const PROTOCOLS: [&[u8]; 4] = [WITH_REPLACEMENTS, WITH_KEPT_NAMES, WITH_BATCHES, FIRST];
-const WITH_REPLACEMENTS: &[u8] = b"p2pfs/4";
-const WITH_KEPT_NAMES: &[u8] = b"p2pfs/3";
-const WITH_BATCHES: &[u8] = b"p2pfs/2";
+/// requests of both ends, with records of replacements and deletions in logs, and with reasons of
+/// declined invitations.
+const PROTOCOLS: [&[u8]; 4] = [b"p2pfs/4", b"p2pfs/3", b"p2pfs/2", FIRST];
 const FIRST: &[u8] = b"p2pfs/1";
+const WITH_BATCHES: Protocol = Protocol(2);
+const WITH_KEPT_NAMES: Protocol = Protocol(3);
+const SYMMETRIC: Protocol = Protocol(4);
 /// Label of the exporter that proofs are bound to (RFC 8446, section 7.5).
 const LABEL: &[u8] = b"EXPORTER-p2pfs-1-greeting";
 /// Prefix of the 32 bytes of an Ed25519 key in a SubjectPublicKeyInfo (RFC 8410, section 4).
@@ -131,40 +132,43 @@ pub(super) fn peer_of<S>(stream: &TlsStream<S>) -> Option<NodeId> {
     node_of(stream.peer_certificate()?)
 }
 
-/// The requests that the peer of a connection knows, by the protocol of the connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct KnownRequests {
-    batches: bool,
-    kept_names: bool,
-}
+/// Version of the protocol of a connection: 1 for `p2pfs/1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Protocol(usize);
 
-impl KnownRequests {
+impl Protocol {
+    #[cfg(test)]
+    pub(super) const NEWEST: Self = SYMMETRIC;
+
     pub(super) fn of<S>(stream: &TlsStream<S>) -> Self {
-        let protocol = stream.alpn_protocol();
-        let kept_names = protocol == Some(WITH_KEPT_NAMES) || has_replacements(stream);
-        Self {
-            batches: kept_names || protocol == Some(WITH_BATCHES),
-            kept_names,
-        }
+        let spoken = stream.alpn_protocol();
+        let newer = PROTOCOLS.iter().position(|it| Some(*it) == spoken);
+        Self(PROTOCOLS.len() - newer.unwrap_or(PROTOCOLS.len() - 1))
     }
 
-    pub(super) fn has(self, request: &Request) -> bool {
+    /// Returns whether the peer knows a request.
+    pub(super) fn knows(self, request: &Request) -> bool {
         match request {
-            Request::Batch { .. } => self.batches,
-            Request::Push(Push::AskKept { .. }) => self.kept_names,
+            Request::Batch { .. } => self >= WITH_BATCHES,
+            Request::Push(Push::AskKept { .. }) => self >= WITH_KEPT_NAMES,
             _ => true,
         }
     }
-}
 
-/// Returns whether the peer of a connection can decode records of replacements and deletions.
-pub(super) fn has_replacements<S>(stream: &TlsStream<S>) -> bool {
-    stream.alpn_protocol() == Some(WITH_REPLACEMENTS)
-}
+    /// Returns whether the peer can decode records of replacements and deletions.
+    pub(super) fn has_replacements(self) -> bool {
+        self >= SYMMETRIC
+    }
 
-/// Returns whether the peer of a connection can decode the reason why its invitation is declined.
-pub(super) fn knows_decline<S>(stream: &TlsStream<S>) -> bool {
-    stream.alpn_protocol() == Some(WITH_REPLACEMENTS)
+    /// Returns whether the peer can decode the reason why its invitation is declined.
+    pub(super) fn knows_decline(self) -> bool {
+        self >= SYMMETRIC
+    }
+
+    /// Returns whether both ends of the connection ask.
+    pub(super) fn is_symmetric(self) -> bool {
+        self >= SYMMETRIC
+    }
 }
 
 fn protocols(batches: bool) -> Vec<Vec<u8>> {

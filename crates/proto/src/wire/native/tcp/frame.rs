@@ -56,9 +56,9 @@ kinds! {
     PutOut = 5,
     /// Greeting of the acceptor to a node with an invitation that does not admit it, of `p2pfs/4`.
     Declined = 6,
-    /// Keep-alive of the dialler. With the id of a request, it cancels that request.
+    /// Question whether the peer is there. With the id of a request, it cancels that request.
     Ping = 8,
-    /// The acceptor's answer to a ping.
+    /// The answer to a ping.
     Pong = 9,
     /// Request for the member list.
     AskMembers = 16,
@@ -121,10 +121,12 @@ kinds! {
 pub enum Phase {
     /// Membership is not proven: greetings only.
     Greeting,
-    /// The acceptor of a proven connection: requests and pings.
+    /// The acceptor of a proven connection up to `p2pfs/3`: requests and pings.
     Requests,
-    /// The dialler of a proven connection: responses and pongs.
+    /// The dialler of a proven connection up to `p2pfs/3`: responses and pongs.
     Responses,
+    /// Either end of a proven connection of `p2pfs/4`: all of these.
+    Both,
 }
 
 /// Maximum size in bytes of a response to [`FrameKind::AskReach`]: a clock and a reason.
@@ -161,11 +163,17 @@ impl FrameKind {
         }
     }
 
+    /// Returns whether a frame of this kind is the response to the request with its id.
+    pub const fn is_response(self) -> bool {
+        matches!(self as u8, 32..=47)
+    }
+
     const fn belongs_to(self, phase: Phase) -> bool {
         match phase {
             Phase::Greeting => (self as u8) < Self::Ping as u8,
             Phase::Requests => matches!(self as u8, 8 | 16..=31),
-            Phase::Responses => matches!(self as u8, 9 | 32..=47),
+            Phase::Responses => matches!(self, Self::Pong) || self.is_response(),
+            Phase::Both => self as u8 >= Self::Ping as u8,
         }
     }
 
@@ -264,6 +272,12 @@ impl Frame {
     pub fn id(&self) -> u32 {
         let [_, _, _, _, i0, i1, i2, i3, _] = self.header;
         u32::from_be_bytes([i0, i1, i2, i3])
+    }
+
+    /// Returns whether the frame is the response to the request with this id.
+    pub fn answers(&self, id: u32) -> bool {
+        let kind = FrameKind::from_byte(self.header[HEADER_BYTES - 1]);
+        self.id() == id && kind.is_some_and(FrameKind::is_response)
     }
 
     /// Returns the size of the whole frame in bytes.

@@ -230,6 +230,9 @@ fn a_frame_of_its_kinds_limit_is_sent_and_a_longer_one_is_not() {
                 let taken = phases.map(|phase| FrameHeader::decode(&whole.header, phase));
                 let taken: Vec<_> = taken.into_iter().flatten().collect();
                 assert_eq!(taken.len(), 1, "{kind:?} has its place in one phase");
+                let is_greeting = FrameHeader::decode(&whole.header, Phase::Greeting).is_ok();
+                let in_both = FrameHeader::decode(&whole.header, Phase::Both).is_ok();
+                assert_eq!(in_both, !is_greeting, "{kind:?}");
                 assert_eq!(taken[0].body_bytes, length, "{kind:?}");
             }
             assert!(frame(length + 1).is_err(), "{kind:?}");
@@ -449,7 +452,8 @@ fn phase() -> impl Strategy<Value = Phase> {
     prop_oneof![
         Just(Phase::Greeting),
         Just(Phase::Requests),
-        Just(Phase::Responses)
+        Just(Phase::Responses),
+        Just(Phase::Both)
     ]
 }
 
@@ -468,7 +472,7 @@ proptest! {
     ) {
         let mut header = Frame::empty(1, FrameKind::Ping).header;
         header[8] = kind;
-        for phase in [Phase::Greeting, Phase::Requests, Phase::Responses] {
+        for phase in [Phase::Greeting, Phase::Both] {
             if let Ok(header) = FrameHeader::decode(&header, phase) {
                 let _ = Request::decode(header.kind, Bytes::from(body.clone()));
                 let _ = Response::decode(header.kind, Bytes::from(body.clone()));

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{DatagramError, PAYLOAD_MAX_BYTES};
+use crate::wire::native::tcp::Lane;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::id::NodeId;
@@ -24,6 +25,12 @@ pub enum Message {
     },
     /// Offers a part of a file.
     Offer(OfferSummary),
+    /// Asks the receiver to dial the sender, which cannot dial the receiver. Only for a node that
+    /// speaks `p2pfs/4`.
+    Call {
+        /// Lane of the connection.
+        lane: Lane,
+    },
 }
 
 /// The parts of one file that a node has.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::native::tcp::Lane;
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 
@@ -240,7 +241,8 @@ fn the_longest_messages_fit_a_payload() {
     let get = Message::Get {
         hashes: vec![ContentHash::new([255; 32]); GET_HASHES_MAX],
     };
-    for message in [get, Message::Offer(longest_offer())] {
+    let call = Message::Call { lane: Lane::Bulk };
+    for message in [get, Message::Offer(longest_offer()), call] {
         let bytes = message.encode().unwrap();
         assert_eq!(Message::decode(&bytes), Ok(message));
     }

@@ -3,10 +3,10 @@
 use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
-use super::super::dial::Connection;
+use super::super::accept::serve_stream;
+use super::super::connection::Connection;
 use super::super::greet::prove;
 use super::super::queue_limit::QueueLimitedStream;
-use super::super::serve::serve_stream;
 use super::super::tcp_info::TcpGauge;
 use super::super::*;
 use p2pfs_proto::trust::{EpochSecret, TestKeyring};
@@ -121,19 +121,23 @@ impl Node {
         &self,
         near: impl Wire + TcpGauge + 'static,
         node: NodeId,
-    ) -> Connection {
-        let dialler = self.shared().local.tls.dialler(Some(node)).unwrap();
+    ) -> Arc<Connection> {
+        let shared = Arc::clone(self.shared());
+        let dialler = shared.local.tls.dialler(Some(node)).unwrap();
         let dialling = tls::dial(&dialler, QueueLimitedStream::new(near), || ());
         let mut stream = dialling.await.unwrap();
-        prove(self.shared(), &mut stream, Lane::Bulk).await.unwrap();
+        prove(&shared, &mut stream, Lane::Bulk).await.unwrap();
         let nowhere = ANYWHERE.parse().unwrap();
-        let started = Connection::start(self.shared(), stream, nowhere, Lane::Bulk);
-        started.unwrap()
+        let proven = Connection::new(&shared, stream, node, nowhere, Lane::Bulk);
+        let (connection, reading) = proven.unwrap();
+        let hosted = Arc::clone(&connection);
+        tokio::spawn(async move { shared.host(&hosted, reading).await });
+        connection
     }
 
     /// Returns a connection to `other` over a pipe, and a task that yields the reason why the
     /// serving side ended.
-    pub(super) async fn pipe_to(&self, other: &Node) -> (Connection, JoinHandle<DropReason>) {
+    pub(super) async fn pipe_to(&self, other: &Node) -> (Arc<Connection>, JoinHandle<DropReason>) {
         let (near, far) = duplex(PIPE_BYTES);
         let serving = other.serve(far);
         (self.over(near, other.id).await, serving)

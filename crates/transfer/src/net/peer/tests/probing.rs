@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::super::serve::serve_stream;
+use super::super::accept::serve_stream;
 use super::super::*;
 use super::harness::*;
 

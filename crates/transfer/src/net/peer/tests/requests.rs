@@ -236,12 +236,11 @@ async fn an_urgent_request_does_not_wait_behind_bulk_ones() {
 async fn requests_beyond_the_in_flight_limit_wait() {
     let (asker, mut server) = (Node::new(1), Node::new(1));
     let (connection, _serving) = asker.pipe_to(&server).await;
-    let connection = Arc::new(connection);
     let in_flight = PeerLimits::default().in_flight_bulk;
     let asks: Vec<_> = (0..3 * in_flight)
         .map(|_| {
             let connection = Arc::clone(&connection);
-            tokio::spawn(async move { connection.ask(&question(), None).await })
+            tokio::spawn(async move { connection.ask(&question(), None, None).await })
         })
         .collect();
     let mut answered = 0;

@@ -116,7 +116,7 @@ async fn carry(
 }
 
 /// Returns a connection from one node to the other, and the control of its pace from there.
-async fn linked(asker: &Node, server: &Node) -> (dial::Connection, watch::Sender<Pace>) {
+async fn linked(asker: &Node, server: &Node) -> (Arc<connection::Connection>, watch::Sender<Pace>) {
     let (near, proxy_near) = duplex(1 << 20);
     let (proxy_far, far) = duplex(1 << 20);
     let (set, pace) = watch::channel(Pace::Free);
@@ -157,7 +157,7 @@ async fn asked(
     };
     let question = question();
     let answer = tokio::select! {
-        answer = connection.ask(&question, Some(progress)) => answer,
+        answer = connection.ask(&question, Some(progress), None) => answer,
         () = answering => unreachable!(),
     };
     let told = told.lock().clone();
