@@ -1,6 +1,7 @@
 //! Nodes that peers reach at another address than the advertised one, in network namespaces: behind
 //! a NAT, with several network cards, beside a VPN, after a change of network.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
@@ -39,6 +40,20 @@ impl Nodes<'_> {
         self.command(host, &wait).expect_ok();
     }
 
+    /// Waits until a node lists a file, and expects this content there.
+    fn expect_read(&self, lab: &Lab, host: &str, file: &str, content: &str) {
+        let begun = Instant::now();
+        self.wait_for_file(host, file);
+        let listed = begun.elapsed();
+        let path = self.0.join(host).join("mnt").join(file);
+        let seen = run(lab.on(host).arg("cat").arg(path)).expect_ok();
+        assert_eq!(seen, content, "{file} on {host}");
+        println!(
+            "{host} lists {file} after {listed:?}, and has it after {:?}",
+            begun.elapsed()
+        );
+    }
+
     /// Returns the names of the living peers that a node lists.
     fn living(&self, host: &str) -> Vec<String> {
         let peers = self.command(host, &["peers"]).text();
@@ -52,7 +67,7 @@ impl Nodes<'_> {
 
 /// Asserts this with a public node, another one, and a third behind a NAT that has the first as its
 /// seed.
-fn expect_that_a_node_joins_lists_and_reads_behind(nat: &[&str]) {
+fn expect_that_a_node_joins_reads_and_is_read_behind(nat: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     set_mode(folder.path(), 0o755);
     let lab = Lab::up("3", &[]);
@@ -60,22 +75,26 @@ fn expect_that_a_node_joins_lists_and_reads_behind(nat: &[&str]) {
     let nodes = [("n1", &[] as &[_]), ("n2", SEED), ("n3", SEED)];
     let running = nodes.map(|(host, more)| start_node(&lab, host, folder.path(), more));
     let all = Nodes(folder.path());
-    for file in ["n1.txt", "n2.txt"] {
-        all.wait_for_file("n3", file);
-        let path = folder.path().join("n3/mnt").join(file);
-        let seen = run(lab.on("n3").arg("cat").arg(path)).expect_ok();
-        assert_eq!(format!("{seen}.txt"), file);
+    for (reader, holder) in [("n3", "n1"), ("n3", "n2"), ("n1", "n3"), ("n2", "n3")] {
+        all.expect_read(&lab, reader, &format!("{holder}.txt"), holder);
     }
     let others = [["n2", "n3"], ["n1", "n3"], ["n1", "n2"]];
     let are_together = || {
         let mut each = nodes.iter().zip(&others);
         each.all(|((host, _), others)| all.living(host) == *others)
     };
+    let shared = folder.path().join("n3/share");
+    for reader in ["n1", "n2"] {
+        let file = format!("for-{reader}.txt");
+        fs::write(shared.join(&file), reader).unwrap();
+        all.expect_read(&lab, reader, &file, reader);
+    }
     eventually("the node is a member everywhere", HANG_LIMIT, are_together);
     eventually("status names the NAT", HANG_LIMIT, || {
         let status = all.command("n3", &["status"]).text();
         let status = status.split_whitespace().collect::<Vec<_>>().join(" ");
-        status.contains("other nodes do not see its shares") && !status.contains("firewall")
+        status.contains("only nodes that this node can dial read its files")
+            && !status.contains("firewall")
     });
     lab.forget_mappings("n3");
     let forgot = Instant::now();
@@ -88,22 +107,48 @@ fn expect_that_a_node_joins_lists_and_reads_behind(nat: &[&str]) {
     }
     println!("apart until {apart:?} after the router has forgotten");
     assert!(are_together());
+    fs::write(shared.join("late.txt"), "late").unwrap();
+    for reader in ["n1", "n2"] {
+        all.expect_read(&lab, reader, "late.txt", "late");
+    }
     stop(running);
 }
 
 #[apply(promise)]
-fn a_node_behind_a_nat_joins_lists_and_reads() {
-    expect_that_a_node_joins_lists_and_reads_behind(&[]);
+fn a_node_behind_a_nat_joins_reads_and_is_read() {
+    expect_that_a_node_joins_reads_and_is_read_behind(&[]);
 }
 
 #[apply(promise)]
-fn a_node_behind_a_symmetric_nat_joins_lists_and_reads() {
-    expect_that_a_node_joins_lists_and_reads_behind(&["--kind", "symmetric"]);
+fn a_node_behind_a_symmetric_nat_joins_reads_and_is_read() {
+    expect_that_a_node_joins_reads_and_is_read_behind(&["--kind", "symmetric"]);
 }
 
 #[apply(promise)]
-fn a_node_behind_two_nats_joins_lists_and_reads() {
-    expect_that_a_node_joins_lists_and_reads_behind(&["--double"]);
+fn a_node_behind_two_nats_joins_reads_and_is_read() {
+    expect_that_a_node_joins_reads_and_is_read_behind(&["--double"]);
+}
+
+#[apply(promise)]
+fn nodes_behind_different_nats_see_each_others_names_through_a_public_one() {
+    let folder = tempfile::tempdir().unwrap();
+    set_mode(folder.path(), 0o755);
+    let lab = Lab::up("3", &[]);
+    lab.add_nat("n2", &["--kind", "symmetric"]);
+    lab.add_nat("n3", &["--kind", "symmetric"]);
+    let nodes = [("n1", &[] as &[_]), ("n2", SEED), ("n3", SEED)];
+    let running = nodes.map(|(host, more)| start_node(&lab, host, folder.path(), more));
+    let all = Nodes(folder.path());
+    let begun = Instant::now();
+    for (host, other) in [("n2", "n3.txt"), ("n3", "n2.txt")] {
+        let wait = ["wait", "--mounted", "--peers", "2", "--timeout", WAIT_LIMIT];
+        all.command(host, &wait).expect_ok();
+        println!("{host} has the names after {:?}", begun.elapsed());
+        let mounted = folder.path().join(host).join("mnt");
+        let listed = run(lab.on(host).arg("ls").arg(mounted)).expect_ok();
+        assert!(listed.contains(other), "{host}: {listed}");
+    }
+    stop(running);
 }
 
 #[apply(promise)]
@@ -123,11 +168,7 @@ fn expect_that_pairs_read(lab: &Lab, more: &[(&str, &[&str])], pairs: &[(&str, &
         .iter()
         .flat_map(|(one, other)| [(one, other), (other, one)]);
     for (reader, holder) in both_ways {
-        let file = format!("{holder}.txt");
-        Nodes(folder.path()).wait_for_file(reader, &file);
-        let path = folder.path().join(reader).join("mnt").join(file);
-        let seen = run(lab.on(reader).arg("cat").arg(path)).expect_ok();
-        assert_eq!(seen, **holder);
+        Nodes(folder.path()).expect_read(lab, reader, &format!("{holder}.txt"), holder);
     }
     stop(running);
 }

@@ -185,8 +185,8 @@ conditions! {
         "do what the line says";
     Unreached "unreached" Warning "network" "dc877da2383a46e98c65fe8690782e6e"
         "No connection to this node, or to another living one, can be made. This is normal \
-         behind a NAT, where a node only reads."
-        "fine for a node behind a NAT that only reads; else do what the line says";
+         behind a NAT. Only nodes that a node behind a NAT can dial read its files."
+        "fine if no other node is behind a NAT; else do what the line says";
     TokenWaits "token-waits" Warning "token" "ed80cb674fd94e8c8fcd91bad30ea30e"
         "The token that was left before the start could not be used, or not yet. The condition ends \
          when this node joins."

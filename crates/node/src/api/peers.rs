@@ -11,6 +11,7 @@ use crate::{MemberReport, NodeError, Offence};
 use p2pfs_fetch::PeerRate;
 use p2pfs_membership::MemberState;
 use p2pfs_proto::wire::native::tcp::{Lane, Request, Response};
+use p2pfs_transfer::net::NetError;
 use p2pfs_transfer::net::lan::{AnnouncedNodes, NODES_MAX};
 use p2pfs_transfer::net::peer::Probed;
 use p2pfs_types::digest::ContentHash;
@@ -184,6 +185,19 @@ impl NodePeers {
             .request(node, address, Lane::Urgent, question)
             .await?;
         Ok(begun.elapsed())
+    }
+
+    /// Finds out whether this node can dial another one, and whether that node answers requests.
+    ///
+    /// # Errors
+    /// [`NodeError::Net`] if the other node cannot be dialled or does not answer.
+    pub async fn dial(&self, node: NodeId, address: SocketAddr) -> Result<(), NodeError> {
+        let net = &self.handles.net;
+        if net.is_dialled_by(node, Lane::Urgent) && net.knock(address).await? != node {
+            let why = "another node answers there".to_owned();
+            return Err(NetError::WrongNode { address, why }.into());
+        }
+        self.tcp_round_trip(node, address).await.map(drop)
     }
 
     /// Asks another node to dial this one, to find out whether that node can reach this one.

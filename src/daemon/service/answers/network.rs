@@ -428,7 +428,7 @@ async fn ask_both_ways(
     let round_trip = member.status.round_trip.unwrap_or_default();
     let deadline = Instant::now() + patience.max(round_trip * DIAL_BACK_ROUND_TRIPS);
     let peers = node.peers();
-    let answered = peers.tcp_round_trip(contact.node, contact.address);
+    let answered = peers.dial(contact.node, contact.address);
     match timeout_at(deadline, answered).await {
         Ok(answered) => answered?,
         Err(_) => {
@@ -526,7 +526,7 @@ fn peer_trouble(machine: &str, address: SocketAddr, error: &NodeError) -> Check 
             // The peer is heard over UDP, so a firewall that rejects connections also looks like this.
             ErrorKind::TimedOut | ErrorKind::HostUnreachable => {
                 let pass = let_through(machine, address.port());
-                let remedy = format!("{pass}; fine for a node behind a NAT that only reads");
+                let remedy = format!("{pass}; fine for a node behind a NAT, which dials this one");
                 return Check::warning(name, found, remedy).as_condition();
             }
             ErrorKind::NetworkUnreachable => {
@@ -596,12 +596,13 @@ fn unreached(peer: String, here: SocketAddr, trouble: &str) -> Check {
         Some(at) => Check::warning(
             peer,
             format!(
-                "cannot reach this node behind the NAT of {}, so other nodes do not see its shares",
+                "cannot dial this node behind the NAT of {}, so only nodes that this node can dial \
+                 read its files",
                 at.ip()
             ),
             format!(
-                "fine for a node that only reads; to share, forward TCP and UDP port {port} on the \
-                 router to this machine"
+                "fine if no other node is behind a NAT; otherwise forward TCP and UDP port {port} on \
+                 the router to this machine"
             ),
         )
         .as_condition(),

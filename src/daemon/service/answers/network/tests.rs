@@ -191,7 +191,10 @@ fn a_peer_that_cannot_dial_through_the_router_names_the_nat_and_no_firewall() {
         assert!(is_lasting_warning(
             &reached_checks("b", here, &reached, 0)[0]
         ));
-        assert!(said.contains("other nodes do not see its shares"), "{said}");
+        assert!(
+            said.contains("only nodes that this node can dial read its files"),
+            "{said}"
+        );
         assert!(!said.contains("firewall"), "{said}");
     }
 }
