@@ -63,17 +63,17 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Creates the device from the descriptor of /dev/fuse. Also returns the session's end of the
+    /// Creates the device of a mount. Also returns the session's end of the
     /// socket pair. [`SessionLink::new`] explains `init_done` and `kept`.
     pub(crate) fn new(
-        kernel: OwnedFd,
+        kernel: KernelLink,
         fs: Arc<Filesystem>,
         deadlines: Deadlines,
         init_done: Sender<io::Result<Option<SavedInit>>>,
         kept: Option<SavedInit>,
     ) -> io::Result<(Arc<Self>, OwnedFd)> {
         let (session, theirs) = SessionLink::new(init_done, kept)?;
-        let kernel = Arc::new(KernelLink::new(kernel));
+        let kernel = Arc::new(kernel);
         let mount = MountContext {
             requests: Arc::new(Requests::new(kernel.clone(), fs.clone(), deadlines)),
             kernel,

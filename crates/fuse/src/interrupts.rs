@@ -79,6 +79,7 @@ mod tests {
 
     use super::super::abi::{RequestHeader, answered, opcode, request};
     use super::super::device::Device;
+    use super::super::kernel_link::KernelLink;
     use super::super::requests::Deadlines;
     use super::super::table::PendingRequest;
     use super::*;
@@ -101,7 +102,14 @@ mod tests {
             read: Duration::from_secs(60),
             metadata: Duration::from_secs(60),
         };
-        let (device, _) = Device::new(ours, fs, deadlines, mpsc::channel().0, None).unwrap();
+        let (device, _) = Device::new(
+            KernelLink::new(ours, None),
+            fs,
+            deadlines,
+            mpsc::channel().0,
+            None,
+        )
+        .unwrap();
         let serving = device.clone();
         thread::spawn(move || serving.reads.serve_budgets());
         (device, kernel)

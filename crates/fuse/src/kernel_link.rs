@@ -2,25 +2,30 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 
 use super::abi;
+use super::mounter::Notifiers;
 use p2pfs_fs::{FsError, Stale};
 
 /// Descriptor of /dev/fuse of one mount.
 pub(super) struct KernelLink {
     fuse: OwnedFd,
+    /// The threads of the mount broker that notify the kernel, if it mounted.
+    notifiers: Option<Arc<Notifiers>>,
     /// Whether answers are withheld, because the next process will give them.
     handed_over: AtomicBool,
 }
 
 impl KernelLink {
     /// Creates the link from the descriptor of /dev/fuse.
-    pub(crate) fn new(fuse: OwnedFd) -> Self {
+    pub(crate) fn new(fuse: OwnedFd, notifiers: Option<Arc<Notifiers>>) -> Self {
         Self {
             fuse,
+            notifiers,
             handed_over: AtomicBool::new(false),
         }
     }
@@ -50,9 +55,16 @@ impl KernelLink {
     }
 
     /// Notifies the kernel that cached data is stale. Blocks while the kernel holds the locks of
-    /// that data.
+    /// that data. With a mount broker, the end of this process ends the wait.
     pub(crate) fn notify(&self, stale: &Stale) -> Result<(), Errno> {
-        self.write(&[IoSlice::new(&abi::notification(stale))])
+        let message = abi::notification(stale);
+        let notifier = self.notifiers.as_deref().map(|all| match stale {
+            Stale::Pages { .. } | Stale::PagesWithin { .. } => &all.pages,
+            _ => &all.names,
+        });
+        let sent = notifier.filter(|_| !self.is_handed_over());
+        let sent = sent.and_then(|notifier| notifier.send(&message));
+        sent.unwrap_or_else(|| self.write(&[IoSlice::new(&message)]))
     }
 
     /// Makes the kernel resend the unanswered requests of the previous process. Before Linux 6.9

@@ -14,6 +14,7 @@
 //! |---|---|---|
 //! | an open waits, deaf to SIGKILL, for pages that other readers are reading | `FOPEN_KEEP_CACHE`, wherever the kernel keeps pages | `tests/mount/waits.rs open_and_close_of_a_file_with_reads_under_way_never_wait` |
 //! | a notification takes locks that a request in flight holds | a separate thread without locks | `tests/mount/traps.rs notifications_and_requests_never_wait_for_each_other` |
+//! | a daemon that waits for the kernel in a notification cannot end, also by SIGKILL, and the next one, which would answer the request in the way, does not start | a thread of the mount broker sends the notifications | `broker::notifier`, `notifications_are_passed_and_answers_are_refused` |
 //! | a notification for the pages of a file waits for a stuck reader | new bytes are a new inode; for an old inode only attributes are dropped | `tests/mount/traps.rs a_change_of_a_file_with_a_blocked_reader_is_notified` |
 //! | a dozen read-aheads of an unreachable file starve every other file | `max_background` in the thousands | `tests/mount/waits.rs many_dead_read_aheads_do_not_starve_another_file` |
 //! | a killed reader leaves its read-aheads in flight | each has its own deadline | `tests/mount/traps.rs requests_of_a_killed_reader_end_by_their_deadline` |
@@ -80,6 +81,7 @@ pub use requests::Deadlines;
 pub use session::BACKGROUND_MAX;
 
 use device::Device;
+use kernel_link::KernelLink;
 use mounter::KeptMountState;
 use notify::NotifyQueues;
 use passthrough::Passthrough;
@@ -162,6 +164,8 @@ impl ServedMount {
             Some(bytes) => Some(SavedInit::from_bytes(bytes).ok_or_else(of_another_version)?),
             None => None,
         };
+        let notifiers = held.and_then(|held| held.notifiers.clone());
+        let kernel = KernelLink::new(kernel, notifiers);
         let (device, pair) =
             Device::new(kernel, fs.clone(), options.deadlines, greet, kept.clone())?;
         let server = Self {

@@ -17,7 +17,7 @@ use seccompiler::{
 use crate::mounting::backing::{BACKING_CLOSE, BACKING_OPEN};
 
 /// System calls allowed without conditions: memory, waiting, the identity of this process, messages
-/// on open sockets, file status and ACLs, opening files with any flags, creating directories, and mounting.
+/// on open sockets and pairs of them, file status and ACLs, opening files with any flags, creating directories, and mounting.
 const ALLOWED: &[libc::c_long] = &[
     libc::SYS_accept4,
     libc::SYS_brk,
@@ -64,6 +64,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_sendmsg,
     libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
+    libc::SYS_socketpair,
     libc::SYS_statfs,
     libc::SYS_statx,
     libc::SYS_umount2,

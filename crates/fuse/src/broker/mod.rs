@@ -6,6 +6,7 @@
 //!
 //! To review the code that runs with the permission to mount, read `process` and `kept_mount`,
 //! which make the decisions (under 300 lines of code together), `protocol`, which has all messages,
+//! `notifier`, which passes messages to the kernel,
 //! and `filter`, a list of system calls. Then read the calls themselves, which a daemon that runs
 //! as root makes too: the module [`crate::mounting`], with `files::mountinfo`. All of it is about
 //! 1000 lines, and `tests/text/tidy.rs` enforces the limits. The client side is in the daemon:
@@ -13,6 +14,7 @@
 
 mod filter;
 mod kept_mount;
+mod notifier;
 pub mod process;
 pub mod protocol;
 

@@ -2,8 +2,8 @@
 //!
 //! It keeps each mount for [`ALONE_MAX`] while no daemon serves it, so that the next daemon takes
 //! it over and readers only wait. It serves one user, the owner of its socket, and mounts only at
-//! the places given at its start. One thread does everything except the probes of stale mounts. It
-//! never opens anything beneath a mount.
+//! the places given at its start. One thread does everything except the probes of stale mounts and
+//! the notifications of the kernel. It never opens anything beneath a mount.
 
 #![allow(unsafe_code, reason = "system calls that no safe crate offers")]
 
@@ -20,6 +20,7 @@ use rustix::net::{SocketFlags, SocketType};
 use super::filter;
 pub use super::kept_mount::ALONE_MAX;
 use super::kept_mount::KeptMount;
+use super::notifier::Notifiers;
 use super::protocol::{Reply, Request, receive, send};
 use crate::mounting::{MountingError, backing};
 use p2pfs_types::files::socket_place::bound;
@@ -53,6 +54,7 @@ struct BrokerProcess {
     socket: PathBuf,
     kept: Vec<KeptMount>,
     clients: Vec<BrokerClient>,
+    notifiers: Notifiers,
 }
 
 struct BrokerClient {
@@ -81,6 +83,7 @@ pub fn run(settings: Settings) -> io::Result<()> {
         socket: settings.socket,
         kept: Vec::new(),
         clients: Vec::new(),
+        notifiers: Notifiers::default(),
     };
     while process.serve_once(&listener, &signals)? {}
     for kept in &process.kept {
@@ -163,10 +166,16 @@ impl BrokerProcess {
         let client = &self.clients[index];
         let is_mounted_reply = matches!(reply, Reply::Mounted { .. });
         let kept = client.kept.map(|kept| &self.kept[kept]);
-        let attached: Vec<BorrowedFd<'_>> = match kept.filter(|_| is_mounted_reply) {
-            Some(kept) => vec![kept.device.as_fd(), kept.table.as_fd()],
-            None => Vec::new(),
+        let kept = kept.filter(|_| is_mounted_reply);
+        let start = |kept: &KeptMount| {
+            let start = || self.notifiers.start(&kept.device);
+            Ok::<_, io::Error>([start()?, start()?])
         };
+        // Without these sockets, the daemon notifies the kernel itself.
+        let notifiers = kept.and_then(|kept| start(kept).ok());
+        let kept = kept.map(|kept| [kept.device.as_fd(), kept.table.as_fd()]);
+        let notifiers = notifiers.iter().flatten().map(AsFd::as_fd);
+        let attached: Vec<BorrowedFd<'_>> = kept.into_iter().flatten().chain(notifiers).collect();
         send(client.socket.as_fd(), &reply, &attached).is_ok()
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 /// Maximum size of a message; a path has at most 4096 bytes.
 const MESSAGE_MAX_BYTES: usize = 8192;
 /// Maximum number of descriptors attached to one message.
-const DESCRIPTORS_MAX: usize = 2;
+const DESCRIPTORS_MAX: usize = 4;
 
 /// Request of the daemon. Paths are bytes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,7 +56,9 @@ pub enum Request {
 /// Answer of the broker, one for each request.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// A mount, with its device and its table of open files attached.
+    /// A mount, with its device and its table of open files attached. Two sockets for
+    /// notifications follow, unless the broker has no threads left: one for names, and one for
+    /// pages, which may wait longer.
     Mounted {
         /// Mount point without symbolic links.
         dir: Vec<u8>,

@@ -7,6 +7,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::super::abi::{answered, opcode, request};
 use super::super::device::Device;
+use super::super::kernel_link::KernelLink;
 use super::super::requests::Deadlines;
 use super::*;
 use p2pfs_fs::standin::Names;
@@ -27,7 +28,14 @@ fn served() -> (Arc<Device>, OwnedFd) {
         read: Duration::from_secs(60),
         metadata: Duration::from_secs(60),
     };
-    let (device, _) = Device::new(ours, fs, deadlines, mpsc::channel().0, None).unwrap();
+    let (device, _) = Device::new(
+        KernelLink::new(ours, None),
+        fs,
+        deadlines,
+        mpsc::channel().0,
+        None,
+    )
+    .unwrap();
     let serving = device.clone();
     thread::spawn(move || serving.serve());
     (device, kernel)

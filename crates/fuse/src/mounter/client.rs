@@ -41,6 +41,46 @@ pub(crate) struct KeptMountState {
     pub greeting: Option<Vec<u8>>,
     /// Table of open files, in a memory file.
     pub table: File,
+    /// The threads of the broker that notify the kernel, if it has some for this daemon.
+    pub notifiers: Option<Arc<Notifiers>>,
+}
+
+/// The threads of the broker that send notifications to the kernel.
+#[derive(Debug)]
+pub(crate) struct Notifiers {
+    /// Sends those about names and attributes.
+    pub names: Notifier,
+    /// Sends those about pages.
+    pub pages: Notifier,
+}
+
+/// A thread of the broker that sends notifications to the kernel.
+#[derive(Debug)]
+pub(crate) struct Notifier(Mutex<OwnedFd>);
+
+impl Notifier {
+    fn new(socket: OwnedFd) -> Self {
+        Self(Mutex::new(socket))
+    }
+
+    /// Sends a notification and waits for the answer of the kernel. The end of this process ends the
+    /// wait. Returns `None` if the broker is gone.
+    pub(crate) fn send(&self, message: &[u8]) -> Option<Result<(), Errno>> {
+        let socket = self.0.lock();
+        while let Err(error) = send(socket.as_fd(), &message, &[]) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return None;
+            }
+        }
+        loop {
+            match receive::<i32>(socket.as_fd()) {
+                Ok(Some((0, _))) => return Some(Ok(())),
+                Ok(Some((errno, _))) => return Some(Err(Errno::from_raw_os_error(errno))),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
 }
 
 impl Broker {
@@ -200,9 +240,15 @@ impl Broker {
         else {
             return Err(refused(io::ErrorKind::InvalidData.into()));
         };
-        let Ok([device, table]) = <[OwnedFd; 2]>::try_from(descriptors) else {
+        let mut descriptors = descriptors.into_iter();
+        let (Some(device), Some(table)) = (descriptors.next(), descriptors.next()) else {
             return Err(refused(io::ErrorKind::InvalidData.into()));
         };
+        let notifiers = descriptors.next().zip(descriptors.next());
+        let notifiers = notifiers.map(|(names, pages)| Notifiers {
+            names: Notifier::new(names),
+            pages: Notifier::new(pages),
+        });
         let dir = PathBuf::from(std::ffi::OsString::from_vec(dir));
         let place = MountPlace {
             standing: MountLocation::of_another(dir, connection),
@@ -212,6 +258,7 @@ impl Broker {
             broker: self.clone(),
             greeting,
             table: File::from(table),
+            notifiers: notifiers.map(Arc::new),
         };
         Ok(AcquiredMount {
             device,

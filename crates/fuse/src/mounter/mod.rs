@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use client::{Broker, KeptMountState};
+pub(crate) use client::{Broker, KeptMountState, Notifiers};
 use rustix::fs::Access;
 
 use crate::broker;
