@@ -180,9 +180,11 @@ impl View {
         self.own_rows(path).any(|row| row.mtime() == mtime)
     }
 
-    /// Returns whether this node shares a directory under a path, whether or not it is listed.
-    pub fn has_own_directory(&self, path: &SharedPath) -> bool {
-        self.own_rows(path).any(|row| row.class == Class::Directory)
+    /// Returns whether this node shares a directory under a path with a later version time than this,
+    /// whether or not it is listed.
+    pub fn has_own_directory_after(&self, path: &SharedPath, time: Timestamp) -> bool {
+        let mut rows = self.own_rows(path);
+        rows.any(|row| row.class == Class::Directory && row.version_time() > time)
     }
 
     fn own_rows<'a>(&'a self, path: &'a SharedPath) -> impl Iterator<Item = &'a Row> {

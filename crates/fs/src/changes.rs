@@ -231,6 +231,15 @@ impl Changes {
             }
             made => made.map_err(of_disk)?,
         }
+        if changed.has_own_directory() {
+            // It is listed as it was before, until its new time is.
+            let after = mark_for(&changed.view, &changed.path).after;
+            let mark = WrittenMark {
+                after,
+                ..WrittenMark::default()
+            };
+            upper.set_mark(&at.local, &mark).map_err(of_disk)?;
+        }
         Ok(self.enter(parent, &changed.path, Node::Directory))
     }
 
@@ -283,7 +292,7 @@ impl Changes {
         owner: Owner,
     ) -> Result<(), FsError> {
         let upper = &at.folder.upper;
-        if changed.view.has_own_directory(&changed.path) {
+        if changed.has_own_directory() {
             self.clear(&changed.view, &changed.path, at)?;
             // A later time than that of the deletion lists it again.
             if upper.remove_directory(&at.local).is_ok() {
@@ -422,8 +431,8 @@ impl Changes {
     ///
     /// # Errors
     /// Those of truncate(2), chmod(2), chown(2) and utimensat(2). [`FsError::NotPermitted`] for
-    /// another owner or group than the shown one. [`FsError::Gone`] if the inode is open as the
-    /// file of another node: its name stands for the copy now.
+    /// another owner or group than the shown one. [`FsError::Gone`] for a new size if the inode is
+    /// open as the file of another node: its name stands for the copy now.
     pub fn set_attributes(
         &self,
         ino: u64,
@@ -447,7 +456,12 @@ impl Changes {
                 Some(file) => apply(&file, new)?,
                 None => {
                     let is_emptied = new.size_bytes == Some(0);
-                    let opened = self.opened_upper(ino, &inode, node, is_emptied, caller)?;
+                    let opened = self.upper_of(ino, &inode, node, is_emptied, caller)?;
+                    let stands = self.stand_for(ino, &inode, &opened);
+                    // The bytes of the inode stay right for its other opens.
+                    if new.size_bytes.is_some() {
+                        stands?;
+                    }
                     apply(&opened.file, new)?;
                 }
             }
@@ -462,7 +476,7 @@ impl Changes {
     ///
     /// # Errors
     /// Those of open(2), and those of a read of the copied file. [`FsError::TooLarge`] above
-    /// [`COPY_MAX_BYTES`]. [`FsError::Gone`] as in [`Changes::set_attributes`].
+    /// [`COPY_MAX_BYTES`]. [`FsError::Gone`] if the inode is open as the file of another node.
     pub fn open(
         &self,
         ino: u64,
@@ -480,7 +494,8 @@ impl Changes {
             Node::File(_) | Node::Written(_) => {}
         }
         let is_emptied = flags & libc::O_TRUNC != 0;
-        let opened = self.opened_upper(ino, &inode, node, is_emptied, caller)?;
+        let opened = self.upper_of(ino, &inode, node, is_emptied, caller)?;
+        self.stand_for(ino, &inode, &opened)?;
         if is_emptied {
             if let Node::Written(file) = &opened.node
                 && let Some(at) = self.place_of(file)
@@ -650,9 +665,8 @@ impl Changes {
         OpenedUpper::new(at, file)
     }
 
-    /// Opens the file of an inode for writing. A file of another node is copied, and the inode
-    /// stands for the copy from now on.
-    fn opened_upper(
+    /// Opens the file of an inode for writing. A file of another node is copied.
+    fn upper_of(
         &self,
         ino: u64,
         inode: &Inode,
@@ -670,16 +684,27 @@ impl Changes {
                 let Name::Union(path) = &inode.name else {
                     return Err(FsError::ReadOnly);
                 };
-                let opened = self.copy(path, &version, is_emptied, caller)?;
-                // Other opens of this inode read the former version.
-                if self.files.modes.is_open(ino) {
-                    return Err(FsError::Gone);
-                }
-                self.known.become_written(ino, opened.node.clone());
-                Ok(opened)
+                self.copy(path, &version, is_emptied, caller)
             }
             _ => Err(FsError::ReadOnly),
         }
+    }
+
+    /// Makes an inode stand for the copy of its file from now on.
+    ///
+    /// # Errors
+    /// [`FsError::Gone`] if other opens of the inode read the former version. The name stands for
+    /// another inode then.
+    fn stand_for(&self, ino: u64, inode: &Inode, opened: &OpenedUpper) -> Result<(), FsError> {
+        if inode.is_version(&opened.node) {
+            return Ok(());
+        }
+        if self.files.modes.is_open(ino) {
+            self.inodes.caches.invalidate_name(&inode.name);
+            return Err(FsError::Gone);
+        }
+        self.known.become_written(ino, opened.node.clone());
+        Ok(())
     }
 
     /// Makes a file of another node, or of a share that is not writable, a file of the writable
@@ -1048,6 +1073,12 @@ impl Changes {
 }
 
 impl ChangedName {
+    /// Returns whether this node's log has a directory with this name, whether or not it is listed.
+    fn has_own_directory(&self) -> bool {
+        let since = Timestamp::default();
+        self.view.has_own_directory_after(&self.path, since)
+    }
+
     /// Returns the name if it stands for nothing.
     ///
     /// # Errors

@@ -7,7 +7,9 @@
 //!   is gone.
 //! * Another file on the disk with a mark is shown if it is not listed yet as it is now. If it is,
 //!   the listing decides, which knows what other nodes wrote since.
-//! * A directory with a mark, or a link, is shown until it is listed. Then the listing decides.
+//! * A directory with a mark, or a link, is shown until it is listed. Then the listing decides. The
+//!   mark of a directory that another node deleted and that was made again has the time of the
+//!   deletion.
 //! * An object without a mark is shown once it is listed, like those of other shares.
 //!
 //! The other case of a change that is not listed yet is a deletion of other nodes' versions. This
@@ -29,7 +31,7 @@ use p2pfs_catalogue::{Found, NameHandle, View};
 use p2pfs_proto::wire::native::link::link_stays_inside;
 use p2pfs_proto::wire::native::record::{Kind, ShareIndex, Timestamp};
 use p2pfs_types::path::SharedPath;
-use p2pfs_upper::{Found as OnDisk, FoundKind};
+use p2pfs_upper::{Found as OnDisk, FoundKind, MarkTime};
 
 /// Minimum interval between two walks through the writable shares for inode numbers.
 const NUMBERS_PERIOD: Duration = Duration::from_secs(1);
@@ -143,6 +145,14 @@ impl UpperPlace {
     }
 }
 
+/// Returns the time that a mark has.
+pub(super) fn time_of(mark: MarkTime) -> Timestamp {
+    Timestamp {
+        seconds: mark.seconds,
+        nanoseconds: mark.nanoseconds,
+    }
+}
+
 /// Returns the modification time of an object on the disk.
 pub(super) fn mtime_of(disk: &OnDisk) -> Timestamp {
     let (seconds, nanoseconds) = disk.mtime;
@@ -215,10 +225,13 @@ impl MountNamespace {
             }
             Some((FoundKind::Directory, disk)) if found.is_none() => {
                 let is_place = folders.iter().any(|it| it.is_at_or_below(path));
-                let is_marked = || at.folder.upper.mark(&at.local).is_ok_and(|it| it.is_some());
-                let is_unlisted = !view.has_own_directory(path) && is_marked();
+                let mark = || at.folder.upper.mark(&at.local).ok().flatten();
+                let is_unlisted = || {
+                    let made = mark().map(|mark| time_of(mark.after));
+                    made.is_some_and(|made| !view.has_own_directory_after(path, made))
+                };
                 let directory = || ResolvedName::new(Node::Directory, mtime_of(&disk));
-                (is_place || is_unlisted).then(directory)
+                (is_place || is_unlisted()).then(directory)
             }
             Some((FoundKind::Symlink, disk))
                 if is_own || (found.is_none() && !view.has_own_of(path, mtime_of(&disk))) =>

@@ -405,6 +405,48 @@ fn a_removed_tree_of_another_node_leaves_nothing_and_can_be_made_again() {
 }
 
 #[apply(promise)]
+#[takes("rmdir")]
+fn a_directory_that_another_node_removed_is_there_as_soon_as_its_maker_makes_it_again() {
+    let world = world();
+    make_dir(&world, "again");
+    let make = "mkdir dir; for i in 1 2 3 4 5 6 7 8; do test -n \"$(ls)\"; test -d dir; \
+                : > dir/$i; sync dir; done";
+    for _ in 0..4 {
+        sh(&world[0], "again", make).expect_ok();
+        world[1].wait_for_file("again/dir/8");
+        sh(&world[1], "again", "rm dir/*; rmdir dir").expect_ok();
+        expect_gone(&world[..1], "again/dir");
+    }
+    sh(&world[0], "again", make).expect_ok();
+    world[2].wait_for_file("again/dir/8");
+}
+
+#[apply(promise)]
+fn the_mode_of_another_nodes_open_file_can_be_changed_through_a_descriptor() {
+    let world = world();
+    make_dir(&world, "modes");
+    fs::write(world[0].mounted("modes/tool"), b"bytes").unwrap();
+    world[1].wait_for_file("modes/tool");
+    let path = world[1].mounted("modes/tool");
+    let (reader, other) = (File::open(&path).unwrap(), File::open(&path).unwrap());
+    let mode = fs::Permissions::from_mode(0o755);
+    other.set_permissions(mode.clone()).unwrap();
+    other.set_permissions(mode).unwrap();
+    let mut read = [0; 5];
+    reader.read_exact_at(&mut read, 0).unwrap();
+    assert_eq!(&read, b"bytes");
+    drop((reader, other));
+    for node in &*world {
+        eventually("it is executable", HANG_LIMIT, || {
+            let found = fs::metadata(node.mounted("modes/tool"));
+            found.is_ok_and(|found| found.permissions().mode() & 0o111 == 0o111)
+        });
+    }
+    let names = names_below(&world[2].mounted("modes"));
+    assert_eq!(names, [PathBuf::from("tool")]);
+}
+
+#[apply(promise)]
 #[takes("mv")]
 fn another_nodes_file_and_tree_can_be_moved() {
     let world = world();

@@ -530,12 +530,16 @@ fn a_deleted_directory_of_this_node_is_known_and_not_listed() {
     put(&mut a, "d", directory(5));
     open(&mut a);
     share(&mut a, &mut b);
-    assert!(a.view().has_own_directory(&path("d")) && !b.view().has_own_directory(&path("d")));
+    let has_after = |node: &mut Catalogue, seconds| {
+        let view = node.view();
+        view.has_own_directory_after(&path("d"), time(seconds))
+    };
+    assert!(has_after(&mut a, 4) && !has_after(&mut a, 5) && !has_after(&mut b, 4));
     let contents = b.view().contents_at(&path("d")).hashes;
     b.own_mut().delete(&path("d"), contents, time(9)).unwrap();
     share(&mut b, &mut a);
     assert_eq!(a.view().lookup(&path("d")), None);
-    assert!(a.view().has_own_directory(&path("d")) && a.view().has_own(&path("d")));
+    assert!(has_after(&mut a, 4) && a.view().has_own(&path("d")));
 }
 
 #[test]
