@@ -166,32 +166,29 @@ fn print_long(listing: &Listing, directory: &Named, output: &mut Output) -> Resu
             size(entry),
             local_time(entry.modified),
             format!("{cached}{mark}"),
-            copies(entry),
-            some_holders(&entry.holders),
+            with_copies(entry, &some_holders(&entry.holders)),
             shown(name_within(entry, directory), entry.kind, output),
         ]
     });
     let unread = listing.being_read.iter().map(|path| {
-        let said = ["-r--", "-", "-", "being read", "-", ""].map(str::to_owned);
+        let said = ["-r--", "-", "-", "being read", ""].map(str::to_owned);
         let name = escape(beneath(path, directory));
         said.into_iter().chain([name]).collect()
     });
     let rows: Vec<_> = rows.chain(unread).collect();
     output.table(
-        &[
-            "MODE", "SIZE", "MODIFIED", "CACHED", "COPIES", "HOLDERS", "NAME",
-        ],
-        &[1, 3, 4],
+        &["MODE", "SIZE", "MODIFIED", "CACHED", "HOLDERS", "NAME"],
+        &[1, 3],
         rows,
     )
 }
 
-/// Returns the number of nodes that have all of a file, each byte proven.
-fn copies(entry: &LsEntry) -> String {
+/// Returns the names of the holders behind the number of complete copies, each byte proven. A
+/// column of its own would not fit into 80 columns.
+fn with_copies(entry: &LsEntry, holders: &str) -> String {
     match (entry.kind, entry.plane) {
-        (EntryKind::Directory | EntryKind::Symlink, _) => "-".to_owned(),
-        (EntryKind::File, Plane::Native) => entry.holders.len().to_string(),
-        (EntryKind::File, Plane::Legacy | Plane::Mesh) => "0".to_owned(),
+        (EntryKind::File, Plane::Native) => format!("{} {holders}", entry.holders.len()),
+        _ => holders.to_owned(),
     }
 }
 
