@@ -227,7 +227,7 @@ const FILES_DIR: &str = "/var/lib/p2pfs/files";
 #[takes("dpkg-deb", "dpkg", "gzip", "strip")]
 fn root_and_the_group_write_into_the_mount_of_the_package_and_a_purge_keeps_their_files() {
     let folder = tempfile::tempdir().unwrap();
-    let machine = SystemdBox::up();
+    let machine = machine();
     machine.put(&package(folder.path(), "0.1.0-1"), "/root/p2pfs.deb");
     let said = machine.ok("dpkg -i /root/p2pfs.deb < /dev/null");
     assert!(said.contains("write into /mnt/p2p"), "{said}");
@@ -276,7 +276,7 @@ fn root_and_the_group_write_into_the_mount_of_the_package_and_a_purge_keeps_thei
 #[takes("dpkg-deb", "dpkg", "gzip", "strip")]
 fn the_mount_of_the_package_is_writable_as_its_configuration_says_after_each_reload() {
     let folder = tempfile::tempdir().unwrap();
-    let machine = SystemdBox::up();
+    let machine = machine();
     machine.put(&package(folder.path(), "0.1.0-1"), "/root/p2pfs.deb");
     machine.ok("dpkg -i /root/p2pfs.deb < /dev/null && ip link set lo up");
     let file = "/etc/p2pfs/p2pfs.toml.d/write.toml";
