@@ -32,7 +32,15 @@ fn sockets_at(address: SocketAddr) -> Option<Vec<Socket>> {
     };
     let connected = open.filter(|socket| socket.peer_addr().is_ok());
     let found = connected.filter(|it| at(it.peer_addr()) || at(it.local_addr()));
-    Some(found.collect())
+    let mut found: Vec<_> = found.collect();
+    // a copy may get the number of a descriptor that another test closed meanwhile
+    let ends = |it: &Socket| {
+        let ends = [it.local_addr(), it.peer_addr()];
+        ends.map(|end| end.ok().and_then(|end| end.as_socket()))
+    };
+    found.sort_by_key(ends);
+    found.dedup_by_key(|it| ends(it));
+    Some(found)
 }
 
 fn classes(address: SocketAddr) -> Option<Vec<(u32, u32)>> {
