@@ -8,7 +8,9 @@ use super::output::Output;
 use super::text::{escape, human_bytes, local_time, printable};
 use p2pfs_node::{Condition, Severity};
 
-use crate::daemon::control::{Breaks, Call, Event, EventKind, FetchInfo, GiveInfo, PushInfo};
+use crate::daemon::control::{
+    Breaks, Call, Event, EventKind, FetchInfo, FileChange, GiveInfo, PushInfo,
+};
 
 /// The flags of `p2pfs events`.
 #[derive(Debug, Clone, Args)]
@@ -55,6 +57,15 @@ pub(super) fn run(options: &EventsOptions, output: &mut Output) -> Result<(), Cl
     }
 }
 
+/// Names a change of a file, and the node that made it.
+fn changed(what: &str, file: &FileChange) -> String {
+    let path = escape(file.path.as_bytes());
+    match &file.peer {
+        Some(peer) => format!("{what} {path}, by {}", printable(peer)),
+        None => format!("{what} {path}"),
+    }
+}
+
 /// Describes an event; the time is printed before it.
 fn sentence(event: &Event) -> String {
     match &event.what {
@@ -66,8 +77,8 @@ fn sentence(event: &Event) -> String {
             format!("{} is shunned: {}", printable(peer), printable(why))
         }
         EventKind::FileAdded(name) => format!("added {}", escape(name.as_bytes())),
-        EventKind::FileRemoved(name) => format!("removed {}", escape(name.as_bytes())),
-        EventKind::FileChanged(name) => format!("changed {}", escape(name.as_bytes())),
+        EventKind::FileRemoved(file) => changed("removed", file),
+        EventKind::FileChanged(file) => changed("changed", file),
         EventKind::FetchStarted(fetch) => format!("fetching {}", fetched(fetch)),
         EventKind::FetchDone(fetch) => format!("fetched {}", fetched(fetch)),
         EventKind::FetchFailed(fetch) => {

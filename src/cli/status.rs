@@ -12,7 +12,7 @@ use p2pfs_types::age::age_text;
 use crate::daemon::config::units::write_count;
 use crate::daemon::control::{
     AbsentPeer, CacheUsage, Call, CheckState, KeptFiles, NamespaceStatus, PeerCounts, PeerInfo,
-    PeerState, Peers, Plane, ServiceState, Status, Traffic,
+    PeerState, Peers, Plane, ServiceState, Status, Traffic, WrittenUsage,
 };
 
 pub(super) fn status(reporting: &Reporting, output: &mut Output) -> Result<(), CliError> {
@@ -38,6 +38,7 @@ fn print_status(status: &Status, output: &mut Output) -> Result<(), CliError> {
         ("files", files(&status.namespace)),
         ("cache", cache(&status.cache)),
         ("kept", kept(&status.keep)),
+        ("written", written(status.written).unwrap_or_default()),
         ("traffic", traffic(&status.traffic)),
     ];
     output.fields(0, 9, rows)?;
@@ -111,6 +112,15 @@ fn cache(cache: &CacheUsage) -> String {
     )
 }
 
+fn written(written: Option<WrittenUsage>) -> Option<String> {
+    let written = written?;
+    let used = human_bytes(written.used_bytes);
+    Some(match written.budget_bytes {
+        Some(budget) => format!("{used} of {}", human_bytes(budget)),
+        None => used,
+    })
+}
+
 fn kept(keep: &KeptFiles) -> String {
     if !keep.enabled {
         return String::new();
@@ -159,6 +169,9 @@ fn mount(status: &Status) -> String {
     match (mount.enabled, mount.mounted, &mount.problem) {
         (false, ..) => "none, by configuration".to_owned(),
         (true, true, None) if mount.writable => dir,
+        (true, true, None) if status.written.is_some() => {
+            format!("{dir}, read-only now; see p2pfs write")
+        }
         (true, true, None) => format!("{dir}, read-only; to let programs write: p2pfs write on"),
         (true, true, Some(problem)) => format!("{dir}: {}", printable(problem)),
         (true, false, Some(problem)) => format!("{dir}: not mounted: {}", printable(problem)),

@@ -5,8 +5,8 @@ mod foreign;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -14,7 +14,8 @@ use p2pfs_cache::{Cache, CachedBytes, ReadOutcome, Stored};
 use p2pfs_catalogue::View;
 use p2pfs_fs::{
     Change, Content, FileVersion, ForeignFiles, FsError, LiveAttributes, OpenContent, Opened,
-    PageDropper, ReadNow, ReadReply, ReadWait, Space, UpperFolder, WritableFolder, Writing,
+    PageDropper, ReadNow, ReadReply, ReadWait, Space, UpperFolder, WritableFolder, WriteRoom,
+    Writing,
 };
 use p2pfs_fuse::Mount;
 use p2pfs_proto::wire::native::record::{Entry, Kind, ShareIndex, Timestamp};
@@ -70,6 +71,8 @@ pub(crate) struct Memory {
     pub waits: AtomicU64,
     /// Number of cancelled reads.
     pub cancels: AtomicU64,
+    /// The room for what programs write; set before the first write.
+    pub room: OnceLock<WriteRoom>,
 }
 
 struct State {
@@ -134,6 +137,7 @@ impl Memory {
             next: AtomicU64::new(1),
             waits: AtomicU64::new(0),
             cancels: AtomicU64::new(0),
+            room: OnceLock::new(),
         })
     }
 
@@ -468,6 +472,10 @@ impl Content for Memory {
 impl Writing for Memory {
     fn folders(&self) -> Arc<[Arc<WritableFolder>]> {
         self.state.lock().folders.clone()
+    }
+
+    fn room(&self) -> &WriteRoom {
+        self.room.get_or_init(WriteRoom::default)
     }
 
     fn delete(&self, path: &SharedPath, contents: Vec<ContentHash>) -> Result<(), FsError> {

@@ -238,6 +238,13 @@ fn root_and_the_group_write_into_the_mount_of_the_package_and_a_purge_keeps_thei
     let writes = "mkdir /mnt/p2p/docs && echo mine > /mnt/p2p/docs/a && mv /mnt/p2p/docs/a \
                   /mnt/p2p/docs/b && echo more >> /mnt/p2p/resume.pdf";
     machine.sh_as("member", writes).expect_ok();
+    let restores = "rm /mnt/p2p/docs/b && p2pfs ls --deleted docs && p2pfs restore docs/b";
+    machine.sh_as("member", restores).expect_ok();
+    let refused = machine.sh_as("other", "p2pfs restore docs/b").stderr;
+    assert!(
+        refused.contains("right to write into the mount"),
+        "{refused}"
+    );
     for refused in ["touch /mnt/p2p/new", "rm -f /mnt/p2p/docs/b"] {
         let refused = machine.sh_as("other", refused);
         assert!(!refused.status.success(), "another user wrote");

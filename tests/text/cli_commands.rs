@@ -130,6 +130,7 @@ fn status() -> Status {
             ..CacheUsage::default()
         },
         keep: KeptFiles::default(),
+        written: None,
         traffic: Traffic::default(),
         waiting_reads: 0,
         open_versions: 0,

@@ -36,9 +36,6 @@ use p2pfs_types::extent::ByteRange;
 use p2pfs_types::path::{ARRIVING, KEPT, NAME_MAX_BYTES, SharedPath};
 use p2pfs_upper::{Found, FoundKind, FoundName, MarkTime, Owner, Source, WrittenMark};
 
-/// Maximum size in bytes of another node's file that is copied before a change of it. A program
-/// waits for the copy in its open.
-pub const COPY_MAX_BYTES: u64 = 256 << 20;
 /// Bits of a new file's mode that make it executable.
 const EXECUTABLE_BIT: u32 = 0o100;
 
@@ -277,10 +274,12 @@ impl Changes {
     /// Those of unlink(2). [`FsError::NotPermitted`] if another node does not let others remove it.
     pub fn unlink(&self, parent: u64, name: &[u8]) -> Result<(), FsError> {
         let changed = self.changed(parent, name)?;
-        let on_disk = self.unlist(&changed)?;
-        on_disk.map_or(Ok(()), |at| {
-            at.folder.upper.remove(&at.local).map_err(of_disk)
-        })
+        let Some(at) = self.unlist(&changed)? else {
+            return Ok(());
+        };
+        at.folder.upper.remove(&at.local).map_err(of_disk)?;
+        self.namespace.record_shrunk();
+        Ok(())
     }
 
     /// Makes a directory that is on the disk and not shown a new one. Another node deleted it, or it
@@ -400,6 +399,7 @@ impl Changes {
             let replaced = Inode::directory(Name::Union(to.path.clone()));
             self.known.remove(&replaced);
         }
+        self.namespace.record_shrunk();
         self.move_inode(from.path, node, new_parent, to.path, None);
         Ok(())
     }
@@ -453,7 +453,7 @@ impl Changes {
                 .handle
                 .and_then(|handle| self.written_file(handle, ino).ok());
             match open {
-                Some(file) => apply(&file, new)?,
+                Some(file) => self.apply(&file, new)?,
                 None => {
                     let is_emptied = new.size_bytes == Some(0);
                     let opened = self.upper_of(ino, &inode, node, is_emptied, caller)?;
@@ -462,7 +462,7 @@ impl Changes {
                     if new.size_bytes.is_some() {
                         stands?;
                     }
-                    apply(&opened.file, new)?;
+                    self.apply(&opened.file, new)?;
                 }
             }
         } else if changes && self.namespace.folders().is_none() {
@@ -476,7 +476,10 @@ impl Changes {
     ///
     /// # Errors
     /// Those of open(2), and those of a read of the copied file. [`FsError::TooLarge`] above
-    /// [`COPY_MAX_BYTES`]. [`FsError::Gone`] if the inode is open as the file of another node.
+    /// [`WriteLimits::copy_max_bytes`]. [`FsError::Gone`] if the inode is open as the file of another
+    /// node.
+    ///
+    /// [`WriteLimits::copy_max_bytes`]: p2pfs_upper::WriteLimits::copy_max_bytes
     pub fn open(
         &self,
         ino: u64,
@@ -503,6 +506,7 @@ impl Changes {
                 at.folder.upper.keep_emptied(&at.local, &opened.file);
             }
             opened.file.set_len(0).map_err(of_disk)?;
+            self.namespace.record_shrunk();
         }
         self.files.open_written(ino, opened.file)
     }
@@ -520,7 +524,12 @@ impl Changes {
         flags: i32,
     ) -> Result<usize, FsError> {
         let file = self.written_file(handle, ino)?;
-        if flags & libc::O_APPEND != 0 {
+        let (is_append, length) = (flags & libc::O_APPEND != 0, bytes.len() as u64);
+        self.take_room(&file, |size| {
+            let start = if is_append { size } else { offset };
+            start.saturating_add(length)
+        })?;
+        if is_append {
             let parts = [io::IoSlice::new(bytes)];
             let append = rustix::io::ReadWriteFlags::APPEND;
             let written = rustix::io::pwritev2(&*file, &parts, offset, append);
@@ -541,6 +550,7 @@ impl Changes {
         mode: i32,
     ) -> Result<(), FsError> {
         let file = self.written_file(handle, ino)?;
+        self.take_room(&file, |_| range.end)?;
         let flags = rustix::fs::FallocateFlags::from_bits_retain(mode.cast_unsigned());
         let done = rustix::fs::fallocate(&*file, flags, range.start, range.len());
         done.map_err(|error| of_disk(error.into()))
@@ -631,6 +641,8 @@ impl Changes {
     ) -> Result<OpenedUpper, FsError> {
         let at = self.new_place(changed)?;
         let (upper, owner) = (&at.folder.upper, owner_of(caller));
+        // An empty file takes some room too.
+        self.namespace.take_room(upper, 1)?;
         let executable = mode & EXECUTABLE_BIT != 0;
         let mark = mark_for(&changed.view, &changed.path);
         if mark.replaces.is_empty() {
@@ -751,9 +763,13 @@ impl Changes {
         at: &UpperPlace,
         caller: Caller,
     ) -> Result<OpenedUpper, FsError> {
-        if !is_emptied && version.size_bytes > COPY_MAX_BYTES {
+        let writing = self.namespace.content.writing().ok_or(FsError::ReadOnly)?;
+        let copied_bytes = if is_emptied { 0 } else { version.size_bytes };
+        if copied_bytes > writing.room().limits().copy_max_bytes {
             return Err(FsError::TooLarge);
         }
+        let upper = &at.folder.upper;
+        self.namespace.take_room(upper, copied_bytes)?;
         let mark = mark_for(&to.view, &to.path);
         let mut failure = None;
         let fill = |file: &File| {
@@ -766,7 +782,7 @@ impl Changes {
                 io::Error::other("the bytes cannot be copied")
             })
         };
-        let (upper, owner) = (&at.folder.upper, owner_of(caller));
+        let owner = owner_of(caller);
         let above = upper.make_directories_above(&at.local, owner);
         above.map_err(of_disk)?;
         let file = upper.replace(&at.local, &mark, version.executable, owner, fill);
@@ -1063,6 +1079,32 @@ impl Changes {
         Ok((entry, opened?))
     }
 
+    /// Takes the room for a file that grows to an end, which may depend on its size.
+    fn take_room(&self, file: &File, end: impl FnOnce(u64) -> u64) -> Result<(), FsError> {
+        let size_bytes = Found::of_file(file).map_err(of_disk)?.size_bytes;
+        let growth_bytes = end(size_bytes).saturating_sub(size_bytes);
+        self.namespace.take_room(file, growth_bytes)
+    }
+
+    /// Sets attributes of a file on the disk.
+    fn apply(&self, file: &File, new: NewAttributes) -> Result<(), FsError> {
+        if let Some(size_bytes) = new.size_bytes {
+            self.take_room(file, |_| size_bytes)?;
+            file.set_len(size_bytes).map_err(of_disk)?;
+            self.namespace.record_shrunk();
+        }
+        if let Some(mode) = new.mode {
+            let bits = if mode & EXECUTABLE_BIT == 0 {
+                0o644
+            } else {
+                0o755
+            };
+            let mode = rustix::fs::Mode::from_raw_mode(bits);
+            rustix::fs::fchmod(file, mode).map_err(|error| of_disk(error.into()))?;
+        }
+        new.mtime.map_or(Ok(()), |time| set_mtime(file, time))
+    }
+
     /// Returns the file of a handle that was opened for writing.
     fn written_file(&self, handle: u64, ino: u64) -> Result<Arc<File>, FsError> {
         match &*self.files.handle_of(handle, ino)? {
@@ -1158,22 +1200,6 @@ fn owner_of(caller: Caller) -> Owner {
 
 pub(super) fn of_disk(error: io::Error) -> FsError {
     FsError::of_disk(&error)
-}
-
-fn apply(file: &File, new: NewAttributes) -> Result<(), FsError> {
-    if let Some(size_bytes) = new.size_bytes {
-        file.set_len(size_bytes).map_err(of_disk)?;
-    }
-    if let Some(mode) = new.mode {
-        let bits = if mode & EXECUTABLE_BIT == 0 {
-            0o644
-        } else {
-            0o755
-        };
-        let mode = rustix::fs::Mode::from_raw_mode(bits);
-        rustix::fs::fchmod(file, mode).map_err(|error| of_disk(error.into()))?;
-    }
-    new.mtime.map_or(Ok(()), |time| set_mtime(file, time))
 }
 
 fn set_mtime(file: &File, time: NewTime) -> Result<(), FsError> {

@@ -121,12 +121,20 @@ impl OpenFiles {
     /// [`FsError::TooManyHandles`]. [`FsError::Gone`] if other opens of the inode read another file.
     pub(super) fn open_written(&self, ino: u64, file: File) -> Result<OpenReply, FsError> {
         let on_disk = Found::of_file(&file).map_err(|error| FsError::of_disk(&error))?;
-        let content = Arc::new(FileOnDisk(Arc::new(file)));
+        let disk = Arc::new(file);
+        let content = Arc::new(FileOnDisk(disk.clone()));
         let opened = Opened {
             content,
             live: true,
         };
-        let mode = self.mode(ino, &opened);
+        let writing = self.namespace.content.writing();
+        let room = writing.map(|writing| writing.room());
+        let is_seen = room.is_some_and(|room| room.sees_each_write(&disk));
+        let mode = if is_seen {
+            self.mode_without_backing(ino, &opened)
+        } else {
+            self.mode(ino, &opened)
+        };
         let caching = match mode {
             Mode::Backed(backing) => Caching::Backed(backing),
             Mode::Asked => Caching::Direct,
@@ -261,6 +269,13 @@ impl OpenFiles {
             backing.release(ours);
         }
         mode
+    }
+
+    /// Returns the mode of the inode. If it is open already, that mode applies. Otherwise the kernel
+    /// requests the bytes.
+    fn mode_without_backing(&self, ino: u64, opened: &Opened) -> Mode {
+        let live = opened.content.backing().filter(|_| opened.live);
+        self.modes.enter(ino, Mode::Asked, live)
     }
 
     /// Returns whether the bytes that the present opens of the inode read are right for one more

@@ -48,7 +48,7 @@ pub mod traits;
 mod xattr;
 
 pub use attributes::{Attributes, Entry, FileKind, StatFs};
-pub use changes::{COPY_MAX_BYTES, Caller, Changes, NewAttributes, NewTime};
+pub use changes::{Caller, Changes, NewAttributes, NewTime};
 pub use error::FsError;
 pub use files::{Caching, OpenFiles, OpenReply};
 pub use filesystem::{DEFAULT_MASK, Filesystem, Options};
@@ -64,7 +64,7 @@ pub use pages_behind::READ_AHEAD_BYTES;
 pub use resolver::InodeResolver;
 pub use staleness::KernelCaches;
 pub use traits::{
-    Around, BackingFile, BackingFiles, Content, FileVersion, ForeignFile, ForeignFiles,
+    Around, BackingFile, BackingFiles, Content, FULL_BYTES, FileVersion, ForeignFile, ForeignFiles,
     Invalidator, LaterReply, LiveAttributes, LiveLook, OpenContent, Opened, PageDropper, ReadNow,
     ReadReply, ReadWait, Space, Stale, WholeFile, WritableFolder, Writing,
 };
@@ -75,4 +75,6 @@ pub use p2pfs_catalogue::{Change, View};
 pub use p2pfs_proto::wire::native::record::Timestamp;
 pub use p2pfs_types::digest::ContentHash;
 pub use p2pfs_types::path::{NAME_MAX_BYTES, SharedPath};
-pub use p2pfs_upper::UpperFolder;
+pub use p2pfs_upper::{
+    COPY_MAX_BYTES, FLOOR_BYTES, KEPT_TIME, UpperFolder, WriteLimits, WriteRoom,
+};

@@ -262,6 +262,7 @@ impl LostFiles {
         };
         let mut failure = None;
         let upper = &at.folder.upper;
+        self.namespace.take_room(upper, file.size_bytes)?;
         let above = upper.make_directories_above(&at.local, None);
         above.map_err(of_disk)?;
         let copied = upper.replace(&at.local, mark, file.executable, None, |to| {

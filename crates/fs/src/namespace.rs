@@ -1,10 +1,12 @@
 //! The names of the mount: the shown view of the catalogue, and the known files of foreign peers,
 //! which are all in the root.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::attributes::StatFs;
+use super::error::FsError;
 use super::inode::{Name, Node, WrittenFile};
 use super::merged::{RemovedNames, UpperPlace, WrittenNumbers};
 use super::names::{self, ResolvedName};
@@ -78,13 +80,35 @@ impl MountNamespace {
         let space = self.content.space();
         // The share with the highest place is the one that most writes go to.
         let folder = self.folders().and_then(|folders| folders.last().cloned());
-        let room = folder.and_then(|folder| folder.upper.space().ok());
+        let disk = folder.and_then(|folder| folder.upper.space().ok());
+        let writing = self.content.writing();
+        let room = disk.zip(writing).map(|(disk, writing)| {
+            let room = writing.room();
+            room.shown(disk, || writing.written_bytes())
+        });
         let cached_bytes = || space.budget_bytes.saturating_sub(space.used_bytes);
         StatFs {
             used_bytes: totals.unique_bytes,
             available_bytes: room.map_or_else(cached_bytes, |room| room.available_bytes),
             entries: totals.entries,
             free_entries: FREE_ENTRIES,
+        }
+    }
+
+    /// Takes the room on a disk for a written file that grows.
+    ///
+    /// # Errors
+    /// ENOSPC if the budget or the floor of the disk does not allow it.
+    pub(super) fn take_room(&self, disk: impl AsFd, growth_bytes: u64) -> Result<(), FsError> {
+        let writing = self.content.writing().ok_or(FsError::ReadOnly)?;
+        let taken = (writing.room()).take(disk, growth_bytes, || writing.written_bytes());
+        taken.map_err(|error| FsError::of_disk(&error))
+    }
+
+    /// Records that a written file shrank or was removed.
+    pub(super) fn record_shrunk(&self) {
+        if let Some(writing) = self.content.writing() {
+            writing.room().record_shrunk();
         }
     }
 

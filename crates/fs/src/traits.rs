@@ -19,7 +19,7 @@ use p2pfs_types::digest::ContentHash;
 use p2pfs_types::extent::ByteRange;
 use p2pfs_types::path::SharedPath;
 pub use p2pfs_types::read::ReadWait;
-use p2pfs_upper::UpperFolder;
+use p2pfs_upper::{UpperFolder, WriteRoom};
 
 /// Names and bytes, from memory and from the network.
 ///
@@ -86,11 +86,35 @@ pub trait Content: Send + Sync + 'static {
     }
 }
 
+/// Room in bytes below which a writable share counts as full.
+pub const FULL_BYTES: u64 = 1 << 20;
+
 /// The writable shares of this node, and the deletions in its log.
 pub trait Writing: Send + Sync {
     /// Returns the folders of the present writable shares, those with the deepest places first.
     /// Answers from memory.
     fn folders(&self) -> Arc<[Arc<WritableFolder>]>;
+
+    /// Returns the room for what programs write.
+    fn room(&self) -> &WriteRoom;
+
+    /// Returns the total size of the files in the writable shares. Reads their disks.
+    fn written_bytes(&self) -> u64 {
+        let folders = self.folders();
+        folders.iter().map(|folder| folder.upper.size_bytes()).sum()
+    }
+
+    /// Returns the writable shares with less than [`FULL_BYTES`] of room. Reads their disks.
+    fn full_shares(&self) -> Vec<ShareIndex> {
+        let folders = self.folders();
+        let is_full = |folder: &&Arc<WritableFolder>| {
+            let disk = folder.upper.space();
+            let room = disk.map(|disk| self.room().shown(disk, || self.written_bytes()));
+            room.is_ok_and(|room| room.available_bytes < FULL_BYTES)
+        };
+        let full = folders.iter().filter(is_full);
+        full.map(|folder| folder.share).collect()
+    }
 
     /// Deletes these contents at a path for all nodes, in this node's log. Returns once the newest
     /// view has the deletion.

@@ -171,6 +171,11 @@ conditions! {
     NotWritable "not-writable" Warning "mount" "5b8de1c2a7f94a63b4c0d97e61f3a852"
         "The mount cannot be made writable or read-only, as the shares ask."
         "restart p2pfs";
+    WriteFull "write-full" Warning "mount" "c41f0b7d92e84c6fa5d3e1780b6a9f25"
+        "Programs cannot write into the mount, because a writable share has no room: its disk is \
+         full, or at floor of [write], or its files are at budget of [write]."
+        "free some of that disk, remove files, or raise budget or lower floor of [write] and \
+         restart p2pfs";
     ConfigurationRefused "configuration-refused" Error "configuration" "5d0e8f43a1c94c2c9f8c1f6a2b7f4e10"
         "The configuration was read again and refused. The one before is in force."
         "mend it, and have it read again (SIGHUP; a service by systemctl reload)";

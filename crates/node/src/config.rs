@@ -9,6 +9,7 @@ use super::api::KeepSettings;
 use super::foreign::ForeignPeers;
 use super::giving::GivingSettings;
 use p2pfs_content::cache::CacheConfig;
+use p2pfs_fs::WriteLimits;
 use p2pfs_types::id::NodeName;
 
 /// Settings of a node.
@@ -35,6 +36,8 @@ pub struct NodeConfig {
     pub read_deadline: Duration,
     /// The peers of other protocols that the node speaks to.
     pub foreign: Option<Arc<dyn ForeignPeers>>,
+    /// Limits of what programs write into the mount.
+    pub writing: WriteLimits,
     /// Settings for pushed files and chat.
     pub giving: GivingSettings,
     /// Paths at and below which nothing is shared or opened, such as own mounts. The state
@@ -91,6 +94,7 @@ impl NodeConfig {
             },
             read_deadline: defaults::READ_DEADLINE,
             foreign: None,
+            writing: WriteLimits::default(),
             giving: GivingSettings::default(),
             refuse_beneath: Vec::new(),
             allow_beneath: Vec::new(),
@@ -108,6 +112,13 @@ pub mod defaults {
     pub const CACHE_BYTES: u64 = 10 << 30;
     /// Space that the cache and the inbox leave free on their filesystems: 1 GiB.
     pub const FLOOR_BYTES: u64 = 1 << 30;
+    /// Space that programs which write into the mount leave free: 256 MiB. The cache stops earlier,
+    /// so that a full cache leaves room for them.
+    pub const WRITE_FLOOR_BYTES: u64 = p2pfs_fs::FLOOR_BYTES;
+    /// Maximum size of another node's file that is copied before a change of it: 256 MiB.
+    pub const COPY_UP_MAX_BYTES: u64 = p2pfs_fs::COPY_MAX_BYTES;
+    /// How long removed and replaced files are kept: 30 days.
+    pub const KEEP_REPLACED: Duration = p2pfs_fs::KEPT_TIME;
     /// Budget of an inbox: 10 GiB.
     pub const INBOX_BYTES: u64 = 10 << 30;
     /// Maximum number of connected foreign peers.

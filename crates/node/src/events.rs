@@ -20,7 +20,7 @@ use super::failed_reads::{FailedReads, ReadFailure};
 use super::foreign::ForeignPeer;
 use super::machine::NodeEvent;
 use super::names::Names;
-use p2pfs_catalogue::{Change, Found, View};
+use p2pfs_catalogue::{Change, Found, Rule, View};
 use p2pfs_fetch::FetchEvent;
 use p2pfs_membership::DownReason;
 use p2pfs_proto::trust::{Claim, SignedStatement};
@@ -76,10 +76,12 @@ pub enum News {
     PeerShunned(Who),
     /// A file or a link is newly listed.
     Added(SharedPath),
-    /// A file or a link is no longer listed.
-    Removed(SharedPath),
-    /// A name shows another kind of entry, content, link target or executable bit.
-    Changed(SharedPath),
+    /// A file or a link is no longer listed. The node is the one that deleted it for all nodes;
+    /// `None` if the nodes that shared it removed it or are gone.
+    Removed(SharedPath, Option<Who>),
+    /// A name shows another kind of entry, content, link target or executable bit. The node is the
+    /// one whose version it shows.
+    Changed(SharedPath, Who),
     /// A fetch began.
     FetchStarted(Fetched),
     /// A content is complete in the cache.
@@ -215,6 +217,14 @@ pub struct Who {
     pub node: NodeId,
     /// Name of the node; `None` if unknown.
     pub name: Option<String>,
+}
+
+impl Who {
+    /// Returns a node with the name that a view has for it.
+    fn known(node: NodeId, view: &View) -> Self {
+        let name = view.label(&node);
+        Self { node, name }
+    }
 }
 
 /// Events in their order: first the remembered ones, then each new one as it happens.
@@ -555,9 +565,14 @@ impl EventLog {
             }
             match (before.lookup(path).as_ref(), now_there.as_ref()) {
                 (None, Some(found)) if is_file(found) => self.record(News::Added(path.clone())),
-                (Some(found), None) if is_file(found) => self.record(News::Removed(path.clone())),
+                (Some(found), None) if is_file(found) => {
+                    let by = deleted_by(after, path);
+                    let by = by.map(|node| Who::known(node, after));
+                    self.record(News::Removed(path.clone(), by));
+                }
                 (Some(old), Some(new)) if old.kind != new.kind => {
-                    self.record(News::Changed(path.clone()));
+                    let by = Who::known(new.author, after);
+                    self.record(News::Changed(path.clone(), by));
                 }
                 _ => {}
             }
@@ -587,6 +602,15 @@ pub(super) fn both_times(gap: Duration) -> String {
         |there| format!("{} or later", utc_text(there)),
     );
     format!("here {}, there {there}", utc_text(here))
+}
+
+/// Returns the node whose deletion hides the versions of a path, the last one if there are several.
+fn deleted_by(view: &View, path: &SharedPath) -> Option<NodeId> {
+    let versions = view.versions(path).into_iter();
+    let deleted = versions.filter(|version| version.rule == Rule::Deleted);
+    let deletions = deleted.filter_map(|version| version.superseded_by);
+    let last = deletions.max_by_key(|deletion| deletion.time)?;
+    Some(last.author)
 }
 
 fn is_file(found: &Found) -> bool {

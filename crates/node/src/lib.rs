@@ -147,6 +147,7 @@ pub use not_forgotten::NotForgotten;
 pub use offence::Offence;
 pub use offenders::Offenders;
 pub use p2pfs_catalogue::Change;
+pub use p2pfs_fs::WriteLimits;
 pub use p2pfs_membership::{GENERATION_AHEAD_MAX_S, Leave};
 pub use p2pfs_transfer::net::peer::Probed;
 pub use p2pfs_transfer::net::{NetError, resolve_host};

@@ -474,7 +474,7 @@ impl NodeStart {
             fetcher: fetcher.clone(),
             batches: batches.clone(),
             foreign: self.config.foreign.clone(),
-            writing: MountWriting::new(deletions.clone()),
+            writing: MountWriting::new(deletions.clone(), self.config.writing.clone()),
         });
         let reading = Reading {
             opener,

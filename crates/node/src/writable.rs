@@ -7,13 +7,14 @@ use parking_lot::Mutex;
 use super::deletions::{DeletionError, Deletions};
 use super::namespace::NodeNamespace;
 use p2pfs_content::{ContentStore, WritableFolder as SharedFolder};
-use p2pfs_fs::{FsError, UpperFolder, WritableFolder, Writing};
+use p2pfs_fs::{FsError, UpperFolder, WritableFolder, WriteLimits, WriteRoom, Writing};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::path::SharedPath;
 
 /// The folders of the writable shares, and what the log says of deletions.
 pub(super) struct MountWriting {
     pub deletions: Deletions,
+    room: WriteRoom,
     folders: Mutex<KnownFolders>,
 }
 
@@ -25,9 +26,10 @@ struct KnownFolders {
 }
 
 impl MountWriting {
-    pub(super) fn new(deletions: Deletions) -> Self {
+    pub(super) fn new(deletions: Deletions, limits: WriteLimits) -> Self {
         Self {
             deletions,
+            room: WriteRoom::new(limits),
             folders: Mutex::default(),
         }
     }
@@ -38,6 +40,14 @@ impl MountWriting {
         let mut known = self.folders.lock();
         let is_known = (known.shared.as_ref()).is_some_and(|known| Arc::ptr_eq(known, &shared));
         if !is_known {
+            let kept_time = self.room.limits().kept_time;
+            let mounted = |folder: &SharedFolder| {
+                Arc::new(WritableFolder {
+                    share: folder.share,
+                    place: folder.place.path().clone(),
+                    upper: UpperFolder::keeping(folder.folder.clone(), kept_time),
+                })
+            };
             known.mounted = shared.iter().map(mounted).collect();
             known.shared = Some(shared);
         }
@@ -45,17 +55,13 @@ impl MountWriting {
     }
 }
 
-fn mounted(folder: &SharedFolder) -> Arc<WritableFolder> {
-    Arc::new(WritableFolder {
-        share: folder.share,
-        place: folder.place.path().clone(),
-        upper: UpperFolder::new(folder.folder.clone()),
-    })
-}
-
 impl Writing for NodeNamespace {
     fn folders(&self) -> Arc<[Arc<WritableFolder>]> {
         self.writing.folders(&self.store)
+    }
+
+    fn room(&self) -> &WriteRoom {
+        &self.writing.room
     }
 
     fn delete(&self, path: &SharedPath, contents: Vec<ContentHash>) -> Result<(), FsError> {

@@ -3,20 +3,21 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Uid, fchmod, fchown,
-    fstat, fstatvfs, linkat, mkdirat, openat, renameat, statat, symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, StatVfs, Uid, fchmod,
+    fchown, fstat, fstatvfs, linkat, mkdirat, openat, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 use rustix::io::Errno;
 
-use super::kept::{Keeping, KeptFile, KeptFiles};
+use super::kept::{KEPT_TIME, Keeping, KeptFile, KeptFiles};
 use p2pfs_types::files::path_of;
 use p2pfs_types::files::trusted_way::open_beneath;
 use p2pfs_types::files::written::{self, WrittenMark};
@@ -86,6 +87,15 @@ pub struct Space {
     pub available_bytes: u64,
 }
 
+impl Space {
+    pub(super) fn of(disk: &StatVfs) -> Self {
+        Self {
+            total_bytes: disk.f_blocks.saturating_mul(disk.f_frsize),
+            available_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+        }
+    }
+}
+
 /// A folder into which the mount writes.
 #[derive(Debug)]
 pub struct UpperFolder {
@@ -93,6 +103,12 @@ pub struct UpperFolder {
     /// Held while a new file has its temporary name, of which a directory has one.
     placing: Mutex<()>,
     kept: KeptFiles,
+}
+
+impl AsFd for UpperFolder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.folder.as_fd()
+    }
 }
 
 /// A name in an open directory.
@@ -104,10 +120,15 @@ pub(super) struct Place<'a> {
 impl UpperFolder {
     /// Creates the access to a folder from its descriptor.
     pub fn new(folder: Arc<File>) -> Self {
+        Self::keeping(folder, KEPT_TIME)
+    }
+
+    /// Creates the access to a folder in which removed and replaced files are kept for this time.
+    pub fn keeping(folder: Arc<File>, kept_time: Duration) -> Self {
         Self {
             folder,
             placing: Mutex::default(),
-            kept: KeptFiles::default(),
+            kept: KeptFiles::new(kept_time),
         }
     }
 
@@ -430,11 +451,32 @@ impl UpperFolder {
     /// # Errors
     /// The error of the system.
     pub fn space(&self) -> io::Result<Space> {
-        let found = fstatvfs(&self.folder)?;
-        Ok(Space {
-            total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
-            available_bytes: found.f_bavail.saturating_mul(found.f_frsize),
-        })
+        Ok(Space::of(&fstatvfs(&self.folder)?))
+    }
+
+    /// Returns the total size in bytes of the files, without the kept ones. Directories that cannot
+    /// be read count nothing.
+    pub fn size_bytes(&self) -> u64 {
+        let mut total_bytes = 0;
+        let mut waiting = vec![SharedPath::root()];
+        while let Some(directory) = waiting.pop() {
+            let Ok(opened) = self.open_directory(&directory, DIRECTORY) else {
+                continue;
+            };
+            for FoundName { name, kind, .. } in self.names(&directory).unwrap_or_default() {
+                let below = directory.join(&name);
+                match kind {
+                    FoundKind::Directory => waiting.extend(below),
+                    FoundKind::File => {
+                        let name = OsStr::from_bytes(&name);
+                        let found = statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW);
+                        total_bytes += found.map_or(0, |stat| Found::of(&stat).size_bytes);
+                    }
+                    FoundKind::Symlink | FoundKind::Other => {}
+                }
+            }
+        }
+        total_bytes
     }
 
     /// Opens the directory of a path.

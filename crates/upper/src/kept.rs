@@ -98,6 +98,18 @@ pub(super) struct KeptFiles {
 }
 
 impl KeptFiles {
+    /// Creates the access to the kept files, which are kept for this time.
+    pub(super) fn new(time: Duration) -> Self {
+        let limits = KeptLimits {
+            time,
+            ..KeptLimits::default()
+        };
+        Self {
+            limits,
+            known: Mutex::default(),
+        }
+    }
+
     /// Keeps the file at a place, if it is a regular file with bytes and the limits allow it.
     /// Returns its time. A failure of the disk means that it is not kept.
     pub(super) fn keep(

@@ -7,6 +7,7 @@
 //! before the file has its name, so a crash leaves no file that lists without it.
 //!
 //! A file that is removed or replaced through the mount is kept for a while ([`KeptFile`]).
+//! [`WriteRoom`] limits what programs write.
 //!
 //! Paths are those in the folder. No link is followed, and no path leads out of the folder. The
 //! crate knows no namespace, no FUSE and no network. Each method may wait for the disk, and a
@@ -15,6 +16,7 @@
 mod copy;
 mod folder;
 mod kept;
+mod room;
 
 pub use copy::Source;
 pub use folder::{Found, FoundKind, FoundName, Owner, Space, UpperFolder};
@@ -22,3 +24,4 @@ pub use kept::{
     KEPT_COPY_MAX_BYTES, KEPT_FLOOR_BYTES, KEPT_MAX_BYTES, KEPT_MAX_FILES, KEPT_TIME, KeptFile,
 };
 pub use p2pfs_types::files::written::{MarkTime, WrittenMark};
+pub use room::{COPY_MAX_BYTES, FLOOR_BYTES, FLOOR_PART, SEEN_ROOM_BYTES, WriteLimits, WriteRoom};

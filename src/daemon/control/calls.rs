@@ -291,7 +291,7 @@ calls! {
     WriteOff {} -> Writing; CallInfo::open_to_owner().once().slow().shown_by("write off");
 
     /// Returns the versions at and below a path that were deleted or replaced and that can be
-    /// brought back.
+    /// brought back. Needs the right to write into the mount.
     Deleted {
         /// Path from the root of the mount; empty for the root.
         #[serde(flatten)]
@@ -302,11 +302,11 @@ calls! {
         /// Only what was deleted or replaced at this time or later.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<Timestamp>,
-    } -> DeletedFiles; CallInfo::open_to_owner().slow().about_names().shown_by("ls --deleted");
+    } -> DeletedFiles; CallInfo::open_to_all().slow().about_names().shown_by("ls --deleted");
 
     /// Brings back the last version of a file that was deleted or replaced. For a directory, brings
     /// back those of all paths below it that have no version now; with `since`, also those of paths
-    /// that have one.
+    /// that have one. Needs the right to write into the mount.
     Restore {
         /// Path from the root of the mount; empty for the root.
         #[serde(flatten)]
@@ -317,7 +317,7 @@ calls! {
         /// Only what was deleted or replaced at this time or later.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<Timestamp>,
-    } -> Restored; CallInfo::open_to_owner().once().slow().about_names().shown_by("restore");
+    } -> Restored; CallInfo::open_to_all().once().slow().about_names().shown_by("restore");
 
     /// Makes this node list the files of a departed node of which it has complete copies. Their
     /// bytes are copied into its writable share.

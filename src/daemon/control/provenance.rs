@@ -157,9 +157,9 @@ events! {
         /// A name was added to the listing.
         FileAdded(Named),
         /// A name was removed from the listing.
-        FileRemoved(Named),
+        FileRemoved(FileChange),
         /// A name shows another content.
-        FileChanged(Named),
+        FileChanged(FileChange),
         /// A fetch began.
         FetchStarted(FetchInfo),
         /// A fetch has received all requested bytes.
@@ -292,6 +292,23 @@ described! {
         /// Why the transfer failed, if it did.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         pub why: Option<String>,
+    }
+}
+
+described! {
+    /// A name that was changed or removed.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct FileChange as "FileChange" {
+        /// The name.
+        #[serde(flatten)]
+        pub path: Named,
+        /// The name of the node that changed it or deleted it for all nodes; absent if the nodes
+        /// that shared it removed it or are gone.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub peer: Option<String>,
+        /// The key of that node, 64 hexadecimal digits.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        pub node: Option<String>,
     }
 }
 

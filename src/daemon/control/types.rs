@@ -50,6 +50,9 @@ described! {
         /// The files that this node keeps for others, and those that exist only here.
         #[serde(default)]
         pub keep: KeptFiles,
+        /// What programs wrote into the mount; absent without a writable share.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub written: Option<WrittenUsage>,
         /// Bytes moved between nodes.
         pub traffic: Traffic,
         /// Number of reads that wait for other nodes now.
@@ -72,6 +75,18 @@ described! {
         /// `p2pfs doctor` fails.
         #[serde(default)]
         pub errors: Vec<String>,
+    }
+}
+
+described! {
+    /// The listed files of the writable shares, within [`Status`].
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+    pub struct WrittenUsage as "Written" {
+        /// Their total size in bytes.
+        pub used_bytes: u64,
+        /// The budget for them in bytes; absent if there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub budget_bytes: Option<u64>,
     }
 }
 

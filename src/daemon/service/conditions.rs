@@ -69,6 +69,7 @@ fn review_now(services: &Services) {
     former_names::review(services);
     let events = services.node.events();
     events.replace(Condition::PeerMute, mute_peers(services));
+    events.replace(Condition::WriteFull, full_folders(services));
     let refused = refused_config_finding(services);
     let expelled = membership::check_membership(services);
     let expelled = expelled.map(|check| {
@@ -98,6 +99,18 @@ fn mute_peers(services: &Services) -> Vec<(String, Finding)> {
         (name, Finding::new(found))
     });
     mute.collect()
+}
+
+/// Returns a finding for each folder of a writable share that has no room, by its path.
+fn full_folders(services: &Services) -> Vec<(String, Finding)> {
+    let full = services.node.files().full_folders().into_iter();
+    let full = full.map(|dir| {
+        let dir = dir.display().to_string();
+        let found = format!("programs cannot write: {dir} has no room");
+        let others = "programs cannot write: a writable share has no room";
+        (dir, Finding::new(found).for_owner_else(others))
+    });
+    full.collect()
 }
 
 /// Returns the finding for a refused configuration. Only root and the daemon's user see the reason.

@@ -130,8 +130,8 @@ impl Teller {
                 tracing::info!(by = %by.node, "{} gave the members a fresh secret", name(by));
             }
             News::Added(path) => tracing::debug!(path = ?path, "added {path:?}"),
-            News::Removed(path) => tracing::debug!(path = ?path, "removed {path:?}"),
-            News::Changed(path) => tracing::debug!(path = ?path, "changed {path:?}"),
+            News::Removed(path, _) => tracing::debug!(path = ?path, "removed {path:?}"),
+            News::Changed(path, _) => tracing::debug!(path = ?path, "changed {path:?}"),
             News::FetchStarted(fetched) => self.begin(fetched),
             News::FetchDone(fetched) => {
                 let (path, duration_usec) = (path(fetched), self.end(&fetched.hash));

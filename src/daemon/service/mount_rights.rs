@@ -11,10 +11,14 @@ use p2pfs_fuse::MountOptions;
 
 /// Permission to read, of one class of a mode.
 const READ: u16 = 0o4;
+/// Permission to change a directory.
+const WRITE: u16 = 0o2;
 /// Permission to search a directory.
 const SEARCH: u16 = 0o1;
 /// Mode of a directory of the mount before [`MountOptions::directory_mask`] is applied.
 const DIRECTORY_MODE: u16 = 0o777;
+/// Mode of a directory in a writable share, unless the configuration sets a mask.
+const WRITABLE_MODE: u16 = 0o775;
 /// Mode of a file of the mount before [`MountOptions::file_mask`] is applied. An executable file
 /// also has the permissions to execute, which are not checked here.
 const FILE_MODE: u16 = 0o666;
@@ -39,6 +43,8 @@ pub(super) struct Access {
     pub list: bool,
     /// Read a file, and its extended attributes.
     pub read: bool,
+    /// Change files, where this node has a writable share.
+    pub write: bool,
 }
 
 impl Access {
@@ -46,12 +52,14 @@ impl Access {
         find: true,
         list: true,
         read: true,
+        write: true,
     };
     /// No rights: those of all other users to the mount of an ordinary user.
     pub(super) const NONE: Self = Self {
         find: false,
         list: false,
         read: false,
+        write: false,
     };
 }
 
@@ -96,7 +104,28 @@ impl MountRights {
             find,
             list: find && has(self.directory_mode, READ),
             read: find && has(self.file_mode, READ),
+            write: find && self.is_writer(caller, is_known),
         }
+    }
+
+    /// Returns whether a writable share gives the caller the permission to write: to the owner and
+    /// the group, unless a mask of the configuration removes it. A group of the caller is known
+    /// even if its user is not.
+    fn is_writer(&self, caller: &Credentials, is_known: bool) -> bool {
+        let default_mask = MountOptions::for_this_user().directory_mask;
+        let mode = if self.directory_mode == DIRECTORY_MODE & !default_mask {
+            WRITABLE_MODE
+        } else {
+            self.directory_mode
+        };
+        let class = if is_known {
+            self.class_of(mode, caller)
+        } else if caller.gids.contains(&self.gid) {
+            mode >> 3
+        } else {
+            mode
+        };
+        class & WRITE != 0
     }
 
     /// Shifts a mode so that its lowest three bits are the permissions of the caller's class:
@@ -147,6 +176,7 @@ mod tests {
             letter(access.find, 'f'),
             letter(access.list, 'l'),
             letter(access.read, 'r'),
+            letter(access.write, 'w'),
         ]
         .iter()
         .collect()
@@ -158,17 +188,18 @@ mod tests {
         let member = caller(1001, &[1001, 2000]);
         let other = caller(1002, &[1002]);
         for (masks, of_owner, of_member, of_other) in [
-            ((0o022, 0o022), "flr", "flr", "flr"),
-            ((0o077, 0o077), "flr", "---", "---"),
-            ((0o027, 0o027), "flr", "flr", "---"),
-            ((0o000, 0o077), "flr", "fl-", "fl-"),
+            // The default lets the group of a writable share write.
+            ((0o022, 0o022), "flrw", "flrw", "flr-"),
+            ((0o077, 0o077), "flrw", "----", "----"),
+            ((0o027, 0o027), "flrw", "flr-", "----"),
+            ((0o000, 0o077), "flrw", "fl-w", "fl-w"),
             // A name can be found and read, but no directory can be listed.
-            ((0o066, 0o000), "flr", "f-r", "f-r"),
+            ((0o066, 0o000), "flrw", "f-r-", "f-r-"),
             // A readable file in a directory that cannot be searched is not readable.
-            ((0o011, 0o000), "flr", "---", "---"),
+            ((0o011, 0o000), "flrw", "----", "----"),
             // The owner's digit applies to the owner, even if other users have more permissions.
-            ((0o700, 0o700), "---", "flr", "flr"),
-            ((0o070, 0o070), "flr", "---", "flr"),
+            ((0o700, 0o700), "----", "flrw", "flrw"),
+            ((0o070, 0o070), "flrw", "----", "flrw"),
         ] {
             let rights = rights(masks.0, masks.1);
             let of = |caller| letters(rights, caller);
@@ -181,9 +212,9 @@ mod tests {
     #[test]
     fn root_and_the_daemons_user_are_exempt_and_the_cache_group_is_not() {
         let closed = rights(0o777, 0o777);
-        assert_eq!(letters(closed, &caller(0, &[])), "flr");
-        assert_eq!(letters(closed, &caller(100, &[])), "flr");
-        assert_eq!(letters(closed, &caller(1002, &[500])), "---");
+        assert_eq!(letters(closed, &caller(0, &[])), "flrw");
+        assert_eq!(letters(closed, &caller(100, &[])), "flrw");
+        assert_eq!(letters(closed, &caller(1002, &[500])), "----");
     }
 
     #[test]
@@ -193,9 +224,9 @@ mod tests {
             uid: 100,
             ..rights(0o000, 0o000)
         };
-        assert_eq!(letters(own, &caller(100, &[])), "flr");
-        assert_eq!(letters(own, &caller(0, &[])), "flr");
-        assert_eq!(letters(own, &caller(1002, &[2000])), "---");
+        assert_eq!(letters(own, &caller(100, &[])), "flrw");
+        assert_eq!(letters(own, &caller(0, &[])), "flrw");
+        assert_eq!(letters(own, &caller(1002, &[2000])), "----");
     }
 
     #[test]
@@ -203,6 +234,8 @@ mod tests {
         let unknown = caller(1000, &[2000]);
         let of = |masks: (u16, u16)| rights(masks.0, masks.1).judge(&unknown, false);
         assert_eq!(of((0o022, 0o022)), Access::ALL);
+        let other = rights(0o022, 0o022).judge(&caller(1000, &[]), false);
+        assert!(other.read && !other.write);
         assert_eq!(of((0o077, 0o077)), Access::NONE);
         assert_eq!(of((0o070, 0o070)), Access::NONE);
         assert_eq!(of((0o700, 0o700)), Access::NONE);

@@ -8,7 +8,7 @@ use super::seeds;
 use crate::daemon::config::{ALL_NODES, Config, Group, ShareSettings, readers_of};
 use p2pfs_node::api::{CacheConfig, KeepSettings, ShareSpec};
 use p2pfs_node::inbox::{Accept, InboxSettings};
-use p2pfs_node::{ForeignPeers, GivingSettings, NetworkConfig, NodeConfig};
+use p2pfs_node::{ForeignPeers, GivingSettings, NetworkConfig, NodeConfig, WriteLimits};
 use p2pfs_types::path::SharedPath;
 
 /// Returns the settings that the node starts with. `foreign` are the peers of other protocols.
@@ -36,6 +36,12 @@ pub(super) fn node_config(config: &Config, foreign: Option<Arc<dyn ForeignPeers>
         keep: keep_settings(config),
         read_deadline: config.mount.read_deadline,
         foreign,
+        writing: WriteLimits {
+            budget_bytes: config.write.budget_bytes,
+            floor_bytes: config.write.floor_bytes,
+            copy_max_bytes: config.write.copy_up_max_bytes,
+            kept_time: config.write.keep_replaced,
+        },
         giving: giving_settings(config),
         refuse_beneath: vec![config.mount.dir.clone()],
         allow_beneath: vec![config.files_dir()],

@@ -167,3 +167,33 @@ fn paths_of_another_owner_and_shares_for_readers_take_no_writes() {
     assert_eq!(errno(new), Some(libc::EACCES));
     assert!(!on_disk(&nodes[1], "owned").exists(), "nothing is left");
 }
+
+#[apply(promise)]
+fn events_name_the_node_that_changed_or_deleted_a_file() {
+    let nodes = world();
+    make_dir(&nodes, "told");
+    fs::write(nodes[0].mounted("told/file"), b"of one").unwrap();
+    expect_files(&nodes, "told", &[("file", b"of one")]);
+    fs::write(nodes[1].mounted("told/file"), b"of two").unwrap();
+    expect_files(&nodes, "told", &[("file", b"of two")]);
+    fs::remove_file(nodes[2].mounted("told/file")).unwrap();
+    expect_files(&nodes, "told", &[]);
+    for node in &nodes[..] {
+        for (event, peer) in [("file-changed", "two"), ("file-removed", "three")] {
+            let told = format!("{event} by {peer} on {}", node.name);
+            eventually(&told, HANG_LIMIT, || {
+                let events = node.cli(&["events", "--json"]).expect_ok();
+                let events = events.lines().map(|line| {
+                    let event: serde_json::Value = serde_json::from_str(line).unwrap();
+                    event
+                });
+                let is_it = |it: &serde_json::Value| {
+                    it["event"] == event && it["path"] == "told/file" && it["peer"] == peer
+                };
+                events.filter(is_it).count() == 1
+            });
+        }
+    }
+    let said = nodes[0].cli(&["events"]).expect_ok();
+    assert!(said.contains("removed told/file, by three"), "{said}");
+}

@@ -109,3 +109,100 @@ fn writes_end_at_the_border_of_the_writable_share() {
         ]),
     );
 }
+
+/// A node with settings of `[write]`, into whose mount programs can write.
+fn limited_node(cluster: &mut Cluster, settings: &str) -> Node {
+    let mut options = NodeOptions::new("one");
+    options.config = format!("[write]\n{settings}\n");
+    let node = cluster.start_with(options);
+    write_on(&node);
+    node
+}
+
+fn warns_of_no_room(node: &Node) -> bool {
+    let told = node.cli(&["status", "--json"]).expect_json();
+    let warnings = told["warnings"].as_array().unwrap();
+    let is_it = |warning: &serde_json::Value| warning.as_str().unwrap().contains("has no room");
+    warnings.iter().any(is_it)
+}
+
+#[apply(promise)]
+fn a_write_beyond_the_budget_is_enospc_until_room_is_made() {
+    let mut cluster = Cluster::new();
+    let node = limited_node(&mut cluster, "budget = \"3MiB\"");
+    let at = |name: &str| node.mounted(name);
+    fs::write(at("first"), noise(1, 2 << 20)).unwrap();
+    let mut second = File::create(at("second")).unwrap();
+    second.write_all(&noise(2, 1 << 19)).unwrap();
+    let beyond = second.write_all(&noise(3, 1 << 20));
+    assert_eq!(errno(beyond), Some(libc::ENOSPC));
+    assert_eq!(errno(second.set_len(9 << 20)), Some(libc::ENOSPC));
+    let allocated = rustix::fs::fallocate(&second, rustix::fs::FallocateFlags::empty(), 0, 9 << 20);
+    assert_eq!(allocated, Err(rustix::io::Errno::NOSPC));
+    second.write_all_at(&noise(4, 1 << 19), 0).unwrap();
+    drop(second);
+
+    let filler = File::create(at("filler")).unwrap();
+    let left = (0..2 << 20).step_by(4096).find_map(|offset| {
+        let written = filler.write_all_at(&[1; 4096], offset);
+        written.err()
+    });
+    assert_eq!(left.unwrap().raw_os_error(), Some(libc::ENOSPC));
+    assert!(warns_of_no_room(&node));
+    fs::remove_file(at("first")).unwrap();
+    fs::write(at("third"), noise(5, 1 << 19)).unwrap();
+    node.wait_for_file("third");
+    assert!(!warns_of_no_room(&node));
+    let status = node.cli(&["status", "--json"]).expect_json();
+    assert_eq!(status["written"]["budget_bytes"], 3 << 20);
+    assert!(status["written"]["used_bytes"].as_u64().unwrap() >= 1 << 19);
+}
+
+#[apply(promise)]
+fn a_write_below_the_floor_is_enospc_and_leaves_the_rest_of_the_disk_free() {
+    let mut cluster = Cluster::new();
+    let small = cluster.folder.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let _disk = Disk::mount_with(&small, "size=40m,mode=755");
+    let node = cluster.start("one");
+    let on = ["write", "on", small.to_str().unwrap()];
+    node.cli(&on).expect_ok();
+    let mut file = File::create(node.mounted("file")).unwrap();
+    let piece = noise(1, 1 << 16);
+    let full = (0..40 << 4).find_map(|_| file.write_all(&piece).err());
+    assert_eq!(full.unwrap().raw_os_error(), Some(libc::ENOSPC));
+    let disk = rustix::fs::statvfs(&small).unwrap();
+    let (free, all) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
+    assert!(free >= all / 20, "{free} of {all} are free");
+    assert!(warns_of_no_room(&node));
+    file.set_len(0).unwrap();
+    fs::write(node.mounted("new"), &piece).unwrap();
+    assert!(!warns_of_no_room(&node));
+}
+
+#[apply(promise)]
+fn a_file_above_the_configured_size_is_not_copied_for_a_change() {
+    let mut cluster = Cluster::new();
+    let other = cluster.start("two");
+    let node = limited_node(&mut cluster, "copy_up_max = \"1MiB\"");
+    for (name, size) in [("fits", 1 << 20), ("large", (1 << 20) + 1)] {
+        other.write(name, &noise(1, size));
+        node.wait_for_file(name);
+    }
+    let append = |name: &str| File::options().append(true).open(node.mounted(name));
+    assert_eq!(errno(append("large")), Some(libc::EFBIG));
+    append("fits").unwrap();
+}
+
+#[apply(promise)]
+fn a_removed_file_is_kept_for_the_configured_time() {
+    let mut cluster = Cluster::new();
+    let node = limited_node(&mut cluster, "keep_replaced = \"1s\"");
+    fs::write(node.mounted("file"), b"bytes").unwrap();
+    fs::remove_file(node.mounted("file")).unwrap();
+    let kept = node.home.join("state/files/.p2pfs-kept");
+    eventually("the kept file is removed", HANG_LIMIT, || {
+        node.cli(&["status"]).expect_ok();
+        names_below(&kept).is_empty()
+    });
+}

@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::NamedTempFile;
@@ -15,7 +15,7 @@ use super::{FileError, NameLookup, Prefetch, Reader};
 use crate::NodeNamespace;
 use p2pfs_content::{CacheOpens, ContentOpener, ContentStore};
 use p2pfs_fetch::FetchReport;
-use p2pfs_fs::{FileVersion, FsError, LostFiles};
+use p2pfs_fs::{FileVersion, FsError, LostFiles, Writing};
 use p2pfs_transfer::Fetcher;
 use p2pfs_types::path::SharedPath;
 
@@ -114,6 +114,14 @@ impl FileAccess {
     /// the cache, and how many did not, since the start.
     pub fn cache_opens(&self) -> CacheOpens {
         self.opener.cache_opens()
+    }
+
+    /// Returns the folders of the writable shares that have no room. Blocks on their disks.
+    pub fn full_folders(&self) -> Vec<PathBuf> {
+        let full = self.namespace.full_shares();
+        let folders = self.namespace.store.writable_folders();
+        let full = folders.iter().filter(|folder| full.contains(&folder.share));
+        full.map(|folder| folder.dir.clone()).collect()
     }
 
     /// Returns the versions that programs deleted or replaced.

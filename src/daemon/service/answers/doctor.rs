@@ -135,7 +135,14 @@ fn check_mount(services: &Services) -> Check {
     let dir = String::from_utf8_lossy(mount.dir.as_bytes()).into_owned();
     match (mount.enabled, mount.mounted) {
         (false, _) => Check::ok(MOUNT_CHECK, "none, by configuration"),
-        (true, true) => Check::ok(MOUNT_CHECK, format!("mounted at {dir}")),
+        (true, true) if mount.writable => {
+            Check::ok(MOUNT_CHECK, format!("mounted at {dir}, writable"))
+        }
+        (true, true) => {
+            let found =
+                format!("mounted at {dir}, read-only; to let programs write: p2pfs write on");
+            Check::ok(MOUNT_CHECK, found)
+        }
         (true, false) => {
             let problem = mount.problem.unwrap_or_else(|| "not yet".to_owned());
             let (why, own_remedy) = told(&problem);

@@ -18,6 +18,7 @@ const REPLY_MAX: usize = 1000;
 
 impl Answer<Asked> for parameters::Deleted {
     async fn answer(self, asked: &mut Asked) -> Result<DeletedFiles, Failure> {
+        asked.viewer.check_write()?;
         asked
             .blocking(move |services| {
                 let wanted = Wanted::of(services, &self.path, self.by.as_deref(), self.since)?;
@@ -29,6 +30,7 @@ impl Answer<Asked> for parameters::Deleted {
 
 impl Answer<Asked> for parameters::Restore {
     async fn answer(self, asked: &mut Asked) -> Result<Restored, Failure> {
+        asked.viewer.check_write()?;
         asked
             .blocking(move |services| {
                 let wanted = Wanted::of(services, &self.path, self.by.as_deref(), self.since)?;

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::transfers::Telling;
 use super::{Asked, Services, Viewer, transfers};
 use crate::daemon::control::{
-    Answer, CallerGone, Event, EventKind, Failure, FetchInfo, GiveInfo, MeshPeerInfo, Named,
-    Nothing, PushInfo, ReplySink, parameters,
+    Answer, CallerGone, Event, EventKind, Failure, FetchInfo, FileChange, GiveInfo, MeshPeerInfo,
+    Named, Nothing, PushInfo, ReplySink, parameters,
 };
 use p2pfs_node::api::DownReason;
 use p2pfs_node::{Fetched, ForeignPeer, Given, News, Noted, Push, PushStage, Who};
@@ -208,8 +208,8 @@ pub(in crate::daemon::service) fn event(noted: Noted) -> Event {
             why: "sent bytes that do not fit their hash".to_owned(),
         },
         News::Added(path) => EventKind::FileAdded(named(&path)),
-        News::Removed(path) => EventKind::FileRemoved(named(&path)),
-        News::Changed(path) => EventKind::FileChanged(named(&path)),
+        News::Removed(path, by) => EventKind::FileRemoved(file_change(&path, by.as_ref())),
+        News::Changed(path, by) => EventKind::FileChanged(file_change(&path, Some(&by))),
         News::FetchStarted(fetched) => EventKind::FetchStarted(fetch(&fetched, None)),
         News::FetchDone(fetched) => EventKind::FetchDone(fetch(&fetched, None)),
         News::ReadFailed(fetched, _, why) => EventKind::FetchFailed(fetch(&fetched, Some(why))),
@@ -301,6 +301,14 @@ fn give(given: &Given) -> GiveInfo {
     }
 }
 
+fn file_change(path: &SharedPath, by: Option<&Who>) -> FileChange {
+    FileChange {
+        path: Named::new(path.as_bytes()),
+        peer: by.map(peer_name),
+        node: by.map(key),
+    }
+}
+
 fn peer_name(who: &Who) -> String {
     who.name.clone().unwrap_or_else(|| who.node.short(8))
 }
@@ -369,7 +377,7 @@ mod tests {
         for second in [5, 7] {
             left_out.add(&Noted {
                 at: UNIX_EPOCH + Duration::from_secs(second),
-                news: News::Removed(SharedPath::new(&b"a"[..]).unwrap()),
+                news: News::Removed(SharedPath::new(&b"a"[..]).unwrap(), None),
             });
         }
         assert_eq!(left_out.count, 2);

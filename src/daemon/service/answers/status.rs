@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Asked, Services, Sight, legacy, mesh, shares};
 use crate::daemon::control::{
     AbsentPeer, Answer, CacheUsage, Dropped, Failure, KeptFiles, NamespaceStatus, PeerCounts,
-    PeerInfo, Peers, Plane, Status, Traffic, parameters,
+    PeerInfo, Peers, Plane, ShareInfo, Status, Traffic, WrittenUsage, parameters,
 };
 use crate::daemon::service::conditions;
 use crate::daemon::service::rates::{Counter, CurrentRates};
@@ -41,6 +41,7 @@ fn status(services: &Services, sight: Sight) -> Status {
     warnings.extend(standing.iter().map(StandingCondition::sentence));
     let errors = standing.iter().filter(|it| it.is_error());
     let errors = errors.map(StandingCondition::sentence).collect();
+    let shares = shares::shares(services, sight).shares;
     Status {
         name: services.node.peers().name_of(&status.id),
         node: status.id.to_string(),
@@ -66,12 +67,22 @@ fn status(services: &Services, sight: Sight) -> Status {
             datagrams: status.dropped.datagrams,
             connections: status.dropped.connections,
         },
-        shares: shares::shares(services, sight).shares,
+        written: written_usage(services, &shares),
+        shares,
         legacy: services.settings.at_start.legacy.enabled,
         mesh: mesh::mesh_address(services),
         warnings,
         errors,
     }
+}
+
+fn written_usage(services: &Services, shares: &[ShareInfo]) -> Option<WrittenUsage> {
+    let writable = || shares.iter().filter(|share| share.writable);
+    writable().next()?;
+    Some(WrittenUsage {
+        used_bytes: writable().map(|share| share.bytes).sum(),
+        budget_bytes: services.settings.at_start.write.budget_bytes,
+    })
 }
 
 /// Publishes the current status in `.p2pfs/status.json`, with the information that every user may

@@ -34,7 +34,7 @@ pub(super) fn telling(
     };
     match news {
         news if news.is_for_owner() && !viewer.is_owner() => Telling::Nothing,
-        News::Added(_) | News::Removed(_) | News::Changed(_) => whole_if(viewer.access.list),
+        News::Added(_) | News::Removed(..) | News::Changed(..) => whole_if(viewer.access.list),
         News::FetchStarted(fetched) | News::FetchDone(fetched) | News::ReadFailed(fetched, ..) => {
             whole_if(viewer.sees_transfers() || own().contains(&fetched.hash))
         }

@@ -102,6 +102,19 @@ impl Viewer {
         allowed(self.access.list, path)
     }
 
+    /// Refuses a caller that cannot write into the mount.
+    ///
+    /// # Errors
+    /// [`FailureKind::Denied`].
+    pub(super) fn check_write(&self) -> Result<(), Failure> {
+        if self.access.write {
+            return Ok(());
+        }
+        let message = "permission denied: it needs the right to write into the mount";
+        let remedy = "ask as root, or as a member of the group of the mount ([write] group)";
+        Err(Failure::new(FailureKind::Denied, message).with_remedy(remedy))
+    }
+
     /// Refuses a caller that cannot read files of the mount.
     ///
     /// # Errors
