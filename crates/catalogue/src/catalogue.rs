@@ -10,6 +10,7 @@ use super::budget::Budgets;
 use super::budget::{Dropped, LogBudget};
 use super::change::Change;
 use super::intake::{IntakeQueue, LogIntake};
+use super::log::Log;
 use super::logs::NodeLogs;
 use super::merged::Owners;
 use super::own::{OwnLog, OwnRecords, OwnState};
@@ -22,7 +23,7 @@ use super::view::View;
 use super::writes::CatalogueStorage;
 use super::{CatalogueError, EARLY_TOLERANCE_SECONDS, HeadOutcome, RECORDS_PER_AUTHOR_MAX};
 use p2pfs_proto::trust::NodeKey;
-use p2pfs_proto::wire::native::record::{Head, SignedHead, Timestamp};
+use p2pfs_proto::wire::native::record::{SignedHead, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{NodeId, NodeName};
 
@@ -147,7 +148,7 @@ impl Catalogue {
         match self.logs.admit_told(head.author, teller) {
             Ok(index) if index == self.logs.me => self.own().compare_head(head),
             Ok(index) => {
-                let outcome = self.logs.log_mut(index).compare_head(head);
+                let outcome = self.logs.log_mut(index).compare_head(signed);
                 if matches!(outcome, HeadOutcome::Pull(_)) {
                     self.logs.merge.node_names().set(index, &head.name);
                 }
@@ -223,11 +224,8 @@ impl Catalogue {
         let index = self.logs.index_of(node);
         let index = index.filter(|index| *index != self.logs.me);
         let log = index.and_then(|index| self.logs.logs.get(&index));
-        let verified = log
-            .and_then(|log| log.head.as_ref())
-            .map(|it| it.head.rank());
-        let wanted = log.and_then(|log| log.pull.wanted.as_ref()).map(Head::rank);
-        if let Some(rank) = verified.max(wanted) {
+        if let Some(newest) = log.and_then(Log::newest_head) {
+            let rank = newest.head.rank();
             self.logs.forgotten.refuse_to(*node, rank);
         }
         self.forget(node);
