@@ -228,9 +228,10 @@ impl Changes {
             }
             made => made.map_err(of_disk)?,
         }
+        self.date(&changed.path, &at)?;
         if changed.has_own_directory() {
             // It is listed as it was before, until its new time is.
-            let after = mark_for(&changed.view, &changed.path).after;
+            let after = mark_for(&self.newest(), &changed.path).after;
             let mark = WrittenMark {
                 after,
                 ..WrittenMark::default()
@@ -264,6 +265,7 @@ impl Changes {
             at.folder.upper.make_link(&at.local, target, owner)
         });
         made.map_err(of_disk)?;
+        self.date(&changed.path, &at)?;
         let node = Node::Symlink(bytes::Bytes::copy_from_slice(target));
         Ok(self.enter(parent, &changed.path, node))
     }
@@ -282,6 +284,22 @@ impl Changes {
         Ok(())
     }
 
+    /// Returns the newest view, which has all deletions of this node. The kernel may not show it yet.
+    fn newest(&self) -> Arc<View> {
+        self.namespace.content.view()
+    }
+
+    /// Dates a new link or directory after everything that was at its path. The clock of a disk may
+    /// be some milliseconds behind that of deletions, which would hide it.
+    fn date(&self, path: &SharedPath, at: &UpperPlace) -> Result<(), FsError> {
+        let known = self.newest().contents_at(path);
+        if known.hashes.is_empty() {
+            return Ok(());
+        }
+        let after = mark_time(known.newest.next());
+        at.folder.upper.date(&at.local, after).map_err(of_disk)
+    }
+
     /// Makes a directory that is on the disk and not shown a new one. Another node deleted it, or it
     /// has no mark and is not listed.
     fn show_directory(
@@ -293,11 +311,9 @@ impl Changes {
         let upper = &at.folder.upper;
         if changed.has_own_directory() {
             self.clear(&changed.view, &changed.path, at)?;
-            // A later time than that of the deletion lists it again.
             if upper.remove_directory(&at.local).is_ok() {
                 return upper.make_directory(&at.local, owner).map_err(of_disk);
             }
-            upper.touch(&at.local).map_err(of_disk)?;
         }
         upper
             .set_mark(&at.local, &WrittenMark::default())
@@ -387,6 +403,7 @@ impl Changes {
                 self.unlist(&from)?;
                 let upper = &at.folder.upper;
                 upper.rename(&at.local, &target.local).map_err(of_disk)?;
+                self.date(&to.path, target)?;
             }
             Node::File(file) => {
                 let copy = self.rename_others(&from, file, &to, &target)?;
@@ -644,7 +661,7 @@ impl Changes {
         // An empty file takes some room too.
         self.namespace.take_room(upper, 1)?;
         let executable = mode & EXECUTABLE_BIT != 0;
-        let mark = mark_for(&changed.view, &changed.path);
+        let mark = mark_for(&self.newest(), &changed.path);
         if mark.replaces.is_empty() {
             match make(&at, owner, || upper.create(&at.local, executable, owner)) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -770,7 +787,7 @@ impl Changes {
         }
         let upper = &at.folder.upper;
         self.namespace.take_room(upper, copied_bytes)?;
-        let mark = mark_for(&to.view, &to.path);
+        let mark = mark_for(&self.newest(), &to.path);
         let mut failure = None;
         let fill = |file: &File| {
             if is_emptied {
@@ -902,7 +919,8 @@ impl Changes {
         above.map_err(of_disk)?;
         self.delete_replaced(from, at, false)?;
         self.mark_renamed(at, &to.view, &to.path)?;
-        upper.rename(&at.local, &target.local).map_err(of_disk)
+        upper.rename(&at.local, &target.local).map_err(of_disk)?;
+        self.date(&to.path, target)
     }
 
     /// Marks a file before it gets a path, as the replacement of the contents there.
@@ -1144,10 +1162,14 @@ pub(super) fn mark_for(view: &View, path: &SharedPath) -> WrittenMark {
     }
     WrittenMark {
         replaces,
-        after: MarkTime {
-            seconds: known.newest.seconds,
-            nanoseconds: known.newest.nanoseconds,
-        },
+        after: mark_time(known.newest),
+    }
+}
+
+fn mark_time(time: Timestamp) -> MarkTime {
+    MarkTime {
+        seconds: time.seconds,
+        nanoseconds: time.nanoseconds,
     }
 }
 

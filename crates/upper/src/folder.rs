@@ -14,13 +14,13 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, StatVfs, Uid, fchmod,
     fchown, fstat, fstatvfs, linkat, mkdirat, openat, renameat, statat, symlinkat, unlinkat,
 };
-use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, utimensat};
 use rustix::io::Errno;
 
 use super::kept::{KEPT_TIME, Keeping, KeptFile, KeptFiles};
 use p2pfs_types::files::path_of;
 use p2pfs_types::files::trusted_way::open_beneath;
-use p2pfs_types::files::written::{self, WrittenMark};
+use p2pfs_types::files::written::{self, MarkTime, WrittenMark};
 use p2pfs_types::path::{ARRIVING, KEPT, SharedPath};
 
 /// Permission bits of a new directory. Others may read it, because only such files are shared.
@@ -170,20 +170,29 @@ impl UpperFolder {
         written::write(self.open_with(path, OFlags::RDONLY)?, mark)
     }
 
-    /// Sets the modification time of the object at a path to the present time.
+    /// Gives a link or directory a modification time, unless it has a later one.
     ///
     /// # Errors
     /// The error of the system.
-    pub fn touch(&self, path: &SharedPath) -> io::Result<()> {
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        };
+    pub fn date(&self, path: &SharedPath, time: MarkTime) -> io::Result<()> {
+        let at = self.place(path)?;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let found = statat(&at.directory, at.name, flags)?;
+        let nanoseconds = u32::try_from(found.st_mtime_nsec).unwrap_or_default();
+        if (found.st_mtime, nanoseconds) >= (time.seconds, time.nanoseconds) {
+            return Ok(());
+        }
         let times = Timestamps {
-            last_access: now,
-            last_modification: now,
+            last_access: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
+            last_modification: Timespec {
+                tv_sec: time.seconds,
+                tv_nsec: time.nanoseconds.into(),
+            },
         };
-        Ok(futimens(self.open_with(path, OFlags::RDONLY)?, &times)?)
+        Ok(utimensat(&at.directory, at.name, &times, flags)?)
     }
 
     /// Returns the target of the link at a path.

@@ -422,6 +422,27 @@ fn a_directory_that_another_node_removed_is_there_as_soon_as_its_maker_makes_it_
 }
 
 #[apply(promise)]
+fn a_link_and_a_directory_made_right_after_their_removal_are_shown_on_all_nodes() {
+    let world = world();
+    make_dir(&world, "remade");
+    for _ in 0..6 {
+        sh(&world[1], "remade", "ln -s target link; mkdir dir").expect_ok();
+        let again = "until test -L link && test -d dir; do sleep 0.01; done; \
+                     rm link; ln -s target link; rmdir dir; mkdir dir";
+        sh(&world[0], "remade", again).expect_ok();
+        let expected = ["dir", "link"].map(PathBuf::from);
+        for node in &*world {
+            eventually("both are shown", HANG_LIMIT, || {
+                names_below(&node.mounted("remade")) == expected
+            });
+        }
+        sh(&world[0], "remade", "rm link; rmdir dir").expect_ok();
+        expect_gone(&world, "remade/link");
+        expect_gone(&world, "remade/dir");
+    }
+}
+
+#[apply(promise)]
 fn the_mode_of_another_nodes_open_file_can_be_changed_through_a_descriptor() {
     let world = world();
     make_dir(&world, "modes");
