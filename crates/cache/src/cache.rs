@@ -120,8 +120,8 @@ impl Cache {
         verify_files(self.core(), files.collect(), progress)
     }
 
-    /// Checks all complete files again and again, at up to [`CHECK_BYTES_PER_S`]. Calls `wait` with
-    /// the time to wait: [`CHECK_PAUSE`] before each round, and shorter pauses in it. A break ends the
+    /// Checks all complete files again and again, at up to 1 MiB/s. Calls `wait` with the time to
+    /// wait: an hour before each round, and shorter pauses in it. A break ends the
     /// checks. A round without damage leaves [`CacheUsage::damaged_at`] as it is.
     pub fn verify_continually(&self, mut wait: impl FnMut(Duration) -> ControlFlow<()>) {
         while wait(CHECK_PAUSE).is_continue() {

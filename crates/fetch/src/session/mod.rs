@@ -219,7 +219,7 @@ impl<O: Owner> Session<O> {
     }
 
     /// Records the holders of a content that the catalogue and the cluster know. At most
-    /// [`HOLDERS_MAX`] for one size are used; see [`Holder::by_turns_of_hosts`].
+    /// 64 for one size are used, by turns from different hosts.
     pub fn record_holders(&mut self, now: Instant, hash: &ContentHash, holders: &[Holder]) {
         for content in self.sizes.of(hash) {
             let Some(file) = self.files.get_mut(&content) else {

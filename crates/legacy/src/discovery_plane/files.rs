@@ -179,7 +179,7 @@ impl RemoteFiles {
         }
     }
 
-    /// Returns a copy of a file, as [`Self::bytes`] does. If the peer now has a file of another
+    /// Returns a copy of a file, as `bytes` does. If the peer now has a file of another
     /// size, that file replaces the known one.
     ///
     /// # Errors
