@@ -10,7 +10,6 @@ use super::budget::Budgets;
 use super::budget::{Dropped, LogBudget};
 use super::change::Change;
 use super::intake::{IntakeQueue, LogIntake};
-use super::log::Log;
 use super::logs::NodeLogs;
 use super::merged::Owners;
 use super::own::{OwnLog, OwnRecords, OwnState};
@@ -23,7 +22,7 @@ use super::view::View;
 use super::writes::CatalogueStorage;
 use super::{CatalogueError, EARLY_TOLERANCE_SECONDS, HeadOutcome, RECORDS_PER_AUTHOR_MAX};
 use p2pfs_proto::trust::NodeKey;
-use p2pfs_proto::wire::native::record::{SignedHead, Timestamp};
+use p2pfs_proto::wire::native::record::{Head, SignedHead, Timestamp};
 use p2pfs_types::digest::ContentHash;
 use p2pfs_types::id::{NodeId, NodeName};
 
@@ -148,7 +147,7 @@ impl Catalogue {
         match self.logs.admit_told(head.author, teller) {
             Ok(index) if index == self.logs.me => self.own().compare_head(head),
             Ok(index) => {
-                let outcome = self.logs.log_mut(index).compare_head(signed);
+                let outcome = self.logs.log_mut(index).compare_head(head);
                 if matches!(outcome, HeadOutcome::Pull(_)) {
                     self.logs.merge.node_names().set(index, &head.name);
                 }
@@ -224,8 +223,11 @@ impl Catalogue {
         let index = self.logs.index_of(node);
         let index = index.filter(|index| *index != self.logs.me);
         let log = index.and_then(|index| self.logs.logs.get(&index));
-        if let Some(newest) = log.and_then(Log::newest_head) {
-            let rank = newest.head.rank();
+        let verified = log
+            .and_then(|log| log.head.as_ref())
+            .map(|it| it.head.rank());
+        let wanted = log.and_then(|log| log.pull.wanted.as_ref()).map(Head::rank);
+        if let Some(rank) = verified.max(wanted) {
             self.logs.forgotten.refuse_to(*node, rank);
         }
         self.forget(node);

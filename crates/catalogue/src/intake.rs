@@ -258,7 +258,7 @@ impl LogIntake<'_> {
     fn apply_some(&mut self, intake: &mut Intake, left: &mut usize) -> Option<Applied> {
         let index = intake.index;
         if !intake.is_amid() && !self.check_some(intake, left)? {
-            return Some(self.logs.log_mut(index).count_mismatch(&intake.head));
+            return Some(self.logs.log_mut(index).count_mismatch(&intake.head.head));
         }
         if intake.progress != IntakeState::Takes && !self.begin_intake(intake, left) {
             return None;
@@ -379,7 +379,7 @@ impl LogIntake<'_> {
             self.logs.discard(index);
             // `advance` drops the newest rows first, so the rows that were just applied go first.
             self.logs.advance_step();
-            return self.logs.log_mut(index).count_mismatch(&signed);
+            return self.logs.log_mut(index).count_mismatch(&head);
         }
         // The author was live again, or another node knew a newer head.
         self.logs.forgotten.refused_to.remove(&head.author);
@@ -394,7 +394,7 @@ impl LogIntake<'_> {
             .pull
             .wanted
             .take()
-            .filter(|wanted| wanted.head.rank() > head.rank());
+            .filter(|wanted| wanted.rank() > head.rank());
         log.pull.wanted = newer.clone();
         if newer.is_none() {
             log.pull.failures = 0;
@@ -403,9 +403,7 @@ impl LogIntake<'_> {
         self.logs.raise_floor(index, head.floor);
         self.logs.advance_step();
         match newer.filter(|_| !is_hopeless) {
-            Some(wanted) => {
-                Applied::More(self.logs.log_mut(index).pull_to(head.author, &wanted.head))
-            }
+            Some(wanted) => Applied::More(self.logs.log_mut(index).pull_to(head.author, &wanted)),
             None => Applied::Complete,
         }
     }

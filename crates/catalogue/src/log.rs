@@ -183,28 +183,26 @@ impl Log {
 
     /// Compares a newly received head with the known ones. A newer head becomes the `wanted` one.
     /// The log must be that of another node.
-    pub(crate) fn compare_head(&mut self, signed: &SignedHead) -> HeadOutcome {
-        let head = &signed.head;
+    pub(crate) fn compare_head(&mut self, head: &Head) -> HeadOutcome {
         if self.pull.yielded_to_live {
             return HeadOutcome::Known;
         }
-        for SignedHead { head: known, .. } in self.head.iter().chain(&self.pull.wanted) {
+        let verified = self.head.as_ref().map(|signed| &signed.head);
+        for known in verified.into_iter().chain(&self.pull.wanted) {
             if known.rank() == head.rank() && known.digest != head.digest {
                 return HeadOutcome::CopiedKey {
                     author: head.author,
                 };
             }
         }
-        let rank = |known: &Option<SignedHead>| {
-            let known = known.as_ref();
-            known.map(|known| known.head.rank()).unwrap_or_default()
-        };
-        let (verified, wanted) = (rank(&self.head), rank(&self.pull.wanted));
+        let verified = verified.map(Head::rank).unwrap_or_default();
+        let wanted = self.pull.wanted.as_ref();
+        let wanted = wanted.map(Head::rank).unwrap_or_default();
         if head.rank() < wanted || head.rank() <= verified {
             return HeadOutcome::Known;
         }
         if head.rank() > wanted {
-            self.pull.wanted = Some(signed.clone());
+            self.pull.wanted = Some(head.clone());
             self.pull.failures = 0;
         }
         if self.pull.failures > FRESH_PULLS_MAX {
@@ -213,21 +211,14 @@ impl Log {
         HeadOutcome::Pull(self.pull_to(head.author, head))
     }
 
-    /// Returns the newest head that was received, whether or not the log here matches it.
-    pub(crate) fn newest_head(&self) -> Option<&SignedHead> {
-        let known = self.head.iter().chain(&self.pull.wanted);
-        known.max_by_key(|signed| signed.head.rank())
-    }
-
     /// Counts a mismatch between the log and its head. Returns a pull of the whole log, up to
     /// [`FRESH_PULLS_MAX`] times.
-    pub(crate) fn count_mismatch(&mut self, signed: &SignedHead) -> Applied {
+    pub(crate) fn count_mismatch(&mut self, head: &Head) -> Applied {
         self.pull.failures += 1;
         let again = self.pull.failures <= FRESH_PULLS_MAX;
-        let wanted = self.pull.wanted.get_or_insert_with(|| signed.clone());
         let pull = Pull {
-            author: signed.head.author,
-            epoch: wanted.head.epoch,
+            author: head.author,
+            epoch: self.pull.wanted.get_or_insert_with(|| head.clone()).epoch,
             after: 0,
         };
         Applied::Mismatch {

@@ -136,17 +136,6 @@ impl NodeLogs {
         complete.filter_map(|log| log.head.clone()).collect()
     }
 
-    /// Returns the heads to tell a node: those of [`heads`](Self::heads), and its own newest one that
-    /// was received, even if no node gave the log up to it. A node that lost the end of its log
-    /// hears from it that the log must continue above it.
-    pub fn heads_for(&self, node: &NodeId) -> Vec<SignedHead> {
-        let mut heads = self.heads();
-        heads.retain(|signed| signed.head.author != *node);
-        let its_log = self.index_of(node).and_then(|index| self.logs.get(&index));
-        heads.extend(its_log.and_then(Log::newest_head).cloned());
-        heads
-    }
-
     /// Returns the other nodes that have a log here, which may be empty. Nodes that are being
     /// forgotten are left out.
     pub fn authors(&self) -> Vec<NodeId> {

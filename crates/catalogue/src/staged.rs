@@ -9,7 +9,7 @@
 //! while it arrives, and is consistent once it is complete.
 
 use super::{LogPart, Pull};
-use p2pfs_proto::wire::native::record::{Head, Record, SignedHead};
+use p2pfs_proto::wire::native::record::{Head, Record};
 
 /// Maximum parts that wait, of all logs together: about 64 MiB of records.
 /// [`IntakeQueue::is_behind`](super::IntakeQueue::is_behind) has the same limit for parts that wait
@@ -46,7 +46,7 @@ pub(super) struct LogPull {
     /// Whether a running pull may still confirm the old rows.
     pub staging: bool,
     /// The newest received head, unless the log matches it already.
-    pub wanted: Option<SignedHead>,
+    pub wanted: Option<Head>,
     /// The sequence in the head of the first part, while a whole log is being pulled. Otherwise 0.
     pub base: u64,
     /// Whether the rows match the verified head.

@@ -278,28 +278,6 @@ fn a_node_that_lost_its_state_continues_above_its_old_head() {
 }
 
 #[test]
-fn a_node_hears_of_a_lost_head_that_no_node_could_pull() {
-    let (mut author, mut watcher) = (author_of(3), watcher());
-    share(&mut author, &mut watcher);
-    let mut reborn = node(1, "x");
-    // The author recovers and ends before any node has its log, and the recovery is not stored.
-    author.own_mut().recover(4);
-    let lost = signed(&mut author);
-    pull_of(watcher.handle_head(&lost));
-    put(&mut reborn, "new", file("new", 1));
-    let head = signed(&mut reborn);
-    assert_eq!(watcher.handle_head(&head), HeadOutcome::Known);
-    let told = watcher.logs().heads_for(&id(1));
-    assert_eq!(told, [lost]);
-    let HeadOutcome::OwnStateLost { epoch } = reborn.handle_head(&told[0]) else {
-        panic!()
-    };
-    reborn.own_mut().recover(epoch);
-    share(&mut reborn, &mut watcher);
-    assert!(names(&watcher.view()).contains(&"new".into()));
-}
-
-#[test]
 fn a_new_generation_after_lost_state_does_not_contradict_the_earlier_one() {
     let mut watcher = watcher();
     for life in [5, 6] {

@@ -53,7 +53,7 @@ use p2pfs_membership::{
 use p2pfs_proto::trust::{
     Keyring, NodeKey, SignedStatement, TrustAction, TrustCommand, TrustError, TrustView, TrustWrite,
 };
-use p2pfs_proto::wire::native::record::{Head, SignedHead};
+use p2pfs_proto::wire::native::record::SignedHead;
 use p2pfs_proto::wire::native::tcp::{self, Request, Response};
 use p2pfs_proto::wire::native::udp::{GET_HASHES_MAX, Message};
 use p2pfs_types::digest::ContentHash;
@@ -479,7 +479,7 @@ impl Machine {
                 })
             }
             Request::Heads { heads } => {
-                let news = newer_than(self.catalogue.logs().heads_for(&from), heads);
+                let news = newer_than(self.catalogue.logs().heads(), heads);
                 self.intake(now).receive_heads(from, heads);
                 if live_address(&self.cluster, &from).is_some() {
                     // The request has all heads that the member knows.
@@ -680,18 +680,16 @@ fn live_address(cluster: &Cluster, node: &NodeId) -> Option<SocketAddr> {
 }
 
 /// Returns the heads of `ours` that are newer than the same author's head in `theirs`, or whose
-/// author has no head there or another one of the same rank.
+/// author has no head there.
 fn newer_than(ours: Vec<SignedHead>, theirs: &[SignedHead]) -> Vec<SignedHead> {
-    let known: BTreeMap<NodeId, &Head> = theirs
+    let known: BTreeMap<NodeId, (u64, u64)> = theirs
         .iter()
-        .map(|signed| (signed.head.author, &signed.head))
+        .map(|signed| (signed.head.author, signed.head.rank()))
         .collect();
-    let is_news = |SignedHead { head, .. }: &SignedHead| {
-        let theirs = known.get(&head.author);
-        theirs.is_none_or(|at| {
-            let is_other = at.rank() == head.rank() && at.digest != head.digest;
-            is_other || at.rank() < head.rank()
-        })
+    let is_news = |signed: &SignedHead| {
+        known
+            .get(&signed.head.author)
+            .is_none_or(|at| *at < signed.head.rank())
     };
     ours.into_iter().filter(is_news).collect()
 }

@@ -87,7 +87,7 @@ impl PeerRequests<'_> {
     /// Sends a member the heads that this node knows, and requests those that are newer there.
     pub(super) fn ask_for_heads(&mut self, node: NodeId, address: SocketAddr) {
         let request = Request::Heads {
-            heads: self.catalogue.logs().heads_for(&node),
+            heads: self.catalogue.logs().heads(),
         };
         if self
             .questions
