@@ -138,16 +138,8 @@ fn nodes_behind_different_nats_see_each_others_names_through_a_public_one() {
     lab.add_nat("n3", &["--kind", "symmetric"]);
     let nodes = [("n1", &[] as &[_]), ("n2", SEED), ("n3", SEED)];
     let running = nodes.map(|(host, more)| start_node(&lab, host, folder.path(), more));
-    let all = Nodes(folder.path());
     let begun = Instant::now();
-    for (host, other) in [("n2", "n3.txt"), ("n3", "n2.txt")] {
-        let wait = ["wait", "--mounted", "--peers", "2", "--timeout", WAIT_LIMIT];
-        all.command(host, &wait).expect_ok();
-        println!("{host} has the names after {:?}", begun.elapsed());
-        let mounted = folder.path().join(host).join("mnt");
-        let listed = run(lab.on(host).arg("ls").arg(mounted)).expect_ok();
-        assert!(listed.contains(other), "{host}: {listed}");
-    }
+    expect_each_others_names(&lab, folder.path(), begun);
     stop(running);
 }
 
@@ -171,6 +163,19 @@ fn expect_that_pairs_read(lab: &Lab, more: &[(&str, &[&str])], pairs: &[(&str, &
         Nodes(folder.path()).expect_read(lab, reader, &format!("{holder}.txt"), holder);
     }
     stop(running);
+}
+
+/// Expects that n2 and n3 list each other's file once `p2pfs wait` says that they see both peers.
+fn expect_each_others_names(lab: &Lab, folder: &Path, begun: Instant) {
+    let all = Nodes(folder);
+    for (host, other) in [("n2", "n3.txt"), ("n3", "n2.txt")] {
+        let wait = ["wait", "--mounted", "--peers", "2", "--timeout", WAIT_LIMIT];
+        all.command(host, &wait).expect_ok();
+        println!("{host} has the names after {:?}", begun.elapsed());
+        let mounted = folder.join(host).join("mnt");
+        let listed = run(lab.on(host).arg("ls").arg(mounted)).expect_ok();
+        assert!(listed.contains(other), "{host}: {listed}");
+    }
 }
 
 fn ip(lab: &Lab, host: &str, arguments: &str) {
@@ -207,15 +212,7 @@ fn names_of_one_network_are_soon_in_the_other_through_a_node_with_two_network_ca
     let hosts = ["n1", "n2", "n3"];
     let running = hosts.map(|host| start_node(&lab, host, folder.path(), &[]));
     let begun = Instant::now();
-    let all = Nodes(folder.path());
-    for (host, other) in [("n2", "n3.txt"), ("n3", "n2.txt")] {
-        let wait = ["wait", "--mounted", "--peers", "2", "--timeout", WAIT_LIMIT];
-        all.command(host, &wait).expect_ok();
-        println!("{host} has the names after {:?}", begun.elapsed());
-        let mounted = folder.path().join(host).join("mnt");
-        let listed = run(lab.on(host).arg("ls").arg(mounted)).expect_ok();
-        assert!(listed.contains(other), "{host}: {listed}");
-    }
+    expect_each_others_names(&lab, folder.path(), begun);
     stop(running);
 }
 
